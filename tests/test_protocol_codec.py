@@ -1,0 +1,150 @@
+"""Frames, names, passwords and times: what both ends of the wire agree on."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import protocol
+from protocol import BadFrameError, FrameDecoder, clean_name, fold, format_time, frame, parse_time, password_fault
+
+IMPURE = {"socket", "selectors", "select", "threading", "time", "random", "secrets", "os", "sys", "io", "sqlite3",
+          "logging", "queue", "pathlib", "asyncio", "subprocess", "ssl", "signal", "tempfile"}  # fmt: skip
+
+
+def chunked(data: bytes, cuts: list[int]) -> list[bytes]:
+    """`data` cut at these places (taken modulo its length)."""
+    places = sorted({cut % (len(data) + 1) for cut in cuts})
+    return [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
+
+
+def decode(chunks: list[bytes], limit: int = protocol.CLIENT_FRAME_MAX) -> list[bytes]:
+    decoder = FrameDecoder(limit)
+    payloads: list[bytes] = []
+    for chunk in chunks:
+        decoder.feed(chunk)
+        payloads += decoder.payloads()
+    return payloads
+
+
+def test_protocol_touches_nothing() -> None:
+    tree = ast.parse(Path(protocol.__file__).read_text(encoding="utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not {name.split(".")[0] for name in imported} & IMPURE
+    assert not {"open", "print", "input"} & {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+
+
+# --- Frames ---
+
+
+def test_a_frame_is_its_length_and_its_payload() -> None:
+    assert frame(b"PING hi") == b"\x00\x00\x00\x07PING hi"
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300)), st.lists(st.integers(0, 10**6)))
+def test_any_chunking_gives_the_same_payloads(payloads: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(map(frame, payloads))
+    assert decode(chunked(stream, cuts)) == payloads
+    assert decode([stream[i : i + 1] for i in range(len(stream))]) == payloads
+
+
+@given(st.lists(st.binary(min_size=1, max_size=30), min_size=1), st.integers(0, 100))
+def test_left_in_the_middle_nothing_is_lost(payloads: list[bytes], stop: int) -> None:
+    decoder = FrameDecoder(100)
+    decoder.feed(b"".join(map(frame, payloads)))
+    taken = []
+    for payload in decoder.payloads():
+        taken.append(payload)
+        if len(taken) == stop:
+            break
+    rest = list(decoder.payloads()) if 0 < stop <= len(payloads) else []
+    assert taken + rest == payloads
+
+
+@pytest.mark.parametrize("length", [0, 11, 2**31, 2**32 - 1])
+def test_a_forbidden_length_is_refused_on_the_header(length: int) -> None:
+    decoder = FrameDecoder(10)
+    decoder.feed(frame(b"ok") + length.to_bytes(4, "big"))
+    payloads = decoder.payloads()
+    assert next(payloads) == b"ok"
+    with pytest.raises(BadFrameError):
+        next(payloads)
+    decoder.feed(frame(b"later"))
+    with pytest.raises(BadFrameError):  # shut for good
+        next(decoder.payloads())
+
+
+def test_the_largest_frame_passes_and_a_new_limit_holds_for_the_next_header() -> None:
+    decoder = FrameDecoder(10)
+    decoder.feed(frame(b"x" * 10) + frame(b"y" * 11))
+    payloads = decoder.payloads()
+    assert next(payloads) == b"x" * 10
+    decoder.limit = 11
+    assert next(payloads) == b"y" * 11
+    assert decoder.buffered == 0
+
+
+def test_a_trickled_frame_is_kept_once() -> None:
+    decoder = FrameDecoder(100)
+    for byte in frame(b"z" * 100)[:-1]:
+        decoder.feed(bytes([byte]))
+        assert list(decoder.payloads()) == []
+    assert decoder.buffered == 103
+
+
+# --- Names ---
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alice", "Bob_2", "1a", "a.b-c", "x" * 32, "Tuấn", "Мария", "山田太郎", "たろう", "ラーメン", "佐々木", "नमस्ते"]
+    + ["สมชาย", "Στέφανος", "محمد٣"],
+)
+def test_names_of_the_world(name: str) -> None:
+    assert clean_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "_a", ".a", "-a", "a b", "a\nb", "a~b", "+a", "x" * 33, "аlice", "alicе", "a\u200bb", "a\u202eb", "a\u034fb"]
+    + ["\u3164", "e" + "\u0316" * 4, "\u0301a", "a1٣", "ab\ufe0f", "Ωalpha", "😀"],
+)
+def test_names_that_could_fool_somebody(name: str) -> None:
+    assert clean_name(name) is None
+
+
+def test_a_name_is_shown_composed_and_looked_up_folded() -> None:
+    assert clean_name("Tua\u0302\u0301n") == "Tuấn"
+    assert clean_name("ＡＮＮ") == "ANN"
+    assert fold("ＡＮＮ") == fold("Ann") == "ann"
+    assert fold("STRASSE") == fold("straße")
+
+
+@given(st.text())
+def test_an_allowed_name_is_stable(text: str) -> None:
+    name = clean_name(text)
+    if name is not None:
+        assert clean_name(name) == name
+        assert fold(fold(name)) == fold(name)
+        assert not set(name) & set(" ~+@#\n\r\x00")
+
+
+# --- Passwords and times ---
+
+
+@pytest.mark.parametrize(
+    ("password", "fault"),
+    [("eight888", None), (" spaces  ", None), ("seven77", "at least 8"), ("x" * 1025, "at most")]
+    + [("line\nbreak", "line break"), ("ALICEALICE", "not the name")],
+)
+def test_passwords(password: str, fault: str | None) -> None:
+    told = password_fault(password, "alicealice")
+    assert told is None if fault is None else fault in str(told)
+
+
+def test_times_are_utc_with_milliseconds() -> None:
+    assert format_time(1795359845.1239) == "2026-11-22T15:04:05.123Z"
+    assert parse_time("2026-11-22T15:04:05.123Z") == pytest.approx(1795359845.123)
