@@ -1,0 +1,364 @@
+"""The accounts on disk: passwords, tokens, the `Store` against a dict, files that are refused, the lock."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+import storage
+from storage import Account, Cost, LockedError, StorageError, Store, open_store
+
+CHEAP = Cost(4, 1, 1)
+NOW = 1_800_000_000.0
+DAY = 86_400.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "vessages.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    store = open_store(path)
+    yield store
+    store.close()
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+# --- Passwords -------------------------------------------------------------------------------------------------------
+
+
+@given(st.text(), st.text())
+def test_a_password_is_right_if_and_only_if_it_is_the_same(password: str, other: str) -> None:
+    stored = storage.hash_password(password, CHEAP)
+    assert storage.check_password(password, stored, CHEAP) == (True, None)
+    assert storage.check_password(other, stored, CHEAP)[0] == (other == password)
+
+
+def test_two_hashes_of_one_password_differ() -> None:
+    assert storage.hash_password("secret99", CHEAP) != storage.hash_password("secret99", CHEAP)
+
+
+def test_a_hash_says_how_it_was_made() -> None:
+    assert storage.hash_password("secret99", Cost(4, 2, 3)).startswith("scrypt$4$2$3$")
+    assert storage.hash_password("secret99").startswith("scrypt$14$8$5$")
+
+
+def test_a_changed_cost_gives_a_new_hash_after_a_right_password_only() -> None:
+    stored = storage.hash_password("secret99", CHEAP)
+    right, renewed = storage.check_password("secret99", stored, Cost(5, 1, 1))
+    assert right and renewed is not None and renewed.startswith("scrypt$5$1$1$")
+    assert storage.check_password("secret99", renewed, Cost(5, 1, 1)) == (True, None)
+    assert storage.check_password("secret98", stored, Cost(5, 1, 1)) == (False, None)
+
+
+def test_without_scrypt_pbkdf2_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_scrypt", None)
+    stored = storage.hash_password("secret99", CHEAP)
+    assert stored.startswith("pbkdf2$16$")
+    assert storage.check_password("secret99", stored, CHEAP) == (True, None)
+    assert storage.check_password("secret98", stored, CHEAP) == (False, None)
+    monkeypatch.undo()
+    right, renewed = storage.check_password("secret99", stored, CHEAP)
+    assert right and renewed is not None and renewed.startswith("scrypt$4$1$1$")
+
+
+def test_a_scrypt_hash_on_a_platform_without_scrypt_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = storage.hash_password("secret99", CHEAP)
+    monkeypatch.setattr(storage, "_scrypt", None)
+    with pytest.raises(StorageError, match="another Python"):
+        storage.check_password("secret99", stored, CHEAP)
+
+
+def test_too_little_memory_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object, **__: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(storage, "_scrypt", no_memory)
+    with pytest.raises(StorageError, match="--hash-cost"):
+        storage.hash_password("secret99", CHEAP)
+
+
+SALT, DIGEST = "A" * 22, "A" * 43
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        None,
+        "",
+        "secret99",
+        "scrypt$4$1$1",
+        f"md5$4$1$1${SALT}${DIGEST}",
+        f"scrypt$4$1$1${SALT}$",
+        f"scrypt$4$1$1$${DIGEST}",
+        f"scrypt$four$1$1${SALT}${DIGEST}",
+        f"scrypt$04$1$1${SALT}${DIGEST}",
+        f"scrypt$4$1$1$é${DIGEST}",
+        f"scrypt$30$8$5${SALT}${DIGEST}",
+        f"scrypt$4$-1$1${SALT}${DIGEST}",
+        f"pbkdf2$0${SALT}${DIGEST}",
+        f"pbkdf2${10**12}${SALT}${DIGEST}",
+    ],
+)
+def test_an_unknown_user_and_a_malformed_hash_cost_the_same_work(
+    stored: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work: list[tuple[object, ...]] = []
+    monkeypatch.setattr(storage, "_derive", lambda _password, *how: work.append(how[:2]) or b"")  # type: ignore[func-returns-value]
+    assert storage.check_password("secret99", stored, CHEAP) == (False, None)
+    assert work == [("scrypt", (4, 1, 1))]
+
+
+HASHES = st.from_regex(r"(scrypt|pbkdf2)(\$[0-9]{1,2}){1,3}\$[A-Za-z0-9_-]*\$[A-Za-z0-9_-]{43}", fullmatch=True)
+
+
+@given(st.text() | HASHES)
+def test_no_stored_text_breaks_the_parser_and_what_is_read_is_written_the_same(stored: str) -> None:
+    parsed = storage._parse_hash(stored)
+    assert parsed is None or parsed.text() == stored
+
+
+@pytest.mark.parametrize(("text", "cost"), [("14", Cost(14, 8, 5)), ("4,1,1", Cost(4, 1, 1))])
+def test_a_cost_is_read(text: str, cost: Cost) -> None:
+    assert storage.parse_cost(text) == cost
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "21", "14,8,5,1", "14,0,5", "14,8,65", "20,16,1", "1e1", "-4"])
+def test_a_wrong_cost_is_refused_in_words(text: str) -> None:
+    with pytest.raises(ValueError, match=r"log2|give"):
+        storage.parse_cost(text)
+
+
+def test_a_token_is_256_random_bits_and_its_hash() -> None:
+    token, digest = storage.new_token()
+    assert len(token) == 43 and len(digest) == 32
+    assert storage.new_token()[0] != token
+
+
+# --- The store -------------------------------------------------------------------------------------------------------
+
+
+def test_an_account_is_found_as_it_was_added(store: Store) -> None:
+    assert store.find("alice") is None
+    with store.transaction():
+        assert store.add("Alice", "alice", "hash", NOW)
+        assert not store.add("ALICE", "alice", "other", NOW)
+    assert store.find("alice") == Account("Alice", "alice", "hash", "offline", None, 0)
+
+
+def test_no_repr_shows_a_password() -> None:
+    account = Account("Alice", "alice", "scrypt$secret", "offline", None, 0)
+    assert "secret" not in repr(account) + str(account) + f"{account}" + repr([account])
+
+
+def test_accounts_outlive_the_store_and_one_private_file_remains(path: Path) -> None:
+    with closing(open_store(path)) as store, store.transaction():
+        store.add("Alice", "alice", "hash", NOW)
+    assert names_in(path.parent) == ["vessages.db"]
+    if sys.platform != "win32":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with closing(open_store(path)) as store:
+        assert store.find("alice") is not None
+        assert store.path == path.resolve()
+
+
+def test_the_settings_that_durability_needs_are_in_force(store: Store) -> None:
+    values = [store._run(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "fullfsync")]
+    assert values == ["delete", 3, 1]
+
+
+def test_a_block_that_fails_leaves_nothing_behind(store: Store) -> None:
+    with pytest.raises(KeyError), store.transaction():
+        store.add("Alice", "alice", "hash", NOW)
+        raise KeyError
+    assert store.find("alice") is None
+    with store.transaction():
+        store.add("Alice", "alice", "hash", NOW)
+    assert store.find("alice") is not None
+
+
+def test_a_token_lives_seven_days_from_its_last_use(store: Store) -> None:
+    token, digest = storage.new_token()
+    with store.transaction():
+        store.add("Alice", "alice", "hash", NOW)
+        store.record_login("alice", NOW, digest)
+    assert store.find_token(token, NOW + 7 * DAY) is not None
+    assert store.find_token(token, NOW + 7 * DAY + 1) is None
+    with store.transaction():
+        store.record_statuses({"alice": "lost"}, NOW + 6 * DAY)
+    assert store.find_token(token, NOW + 13 * DAY) is not None
+    assert store.find_token(token + "x", NOW) is None
+
+
+def test_recover_makes_lost_who_may_come_back_and_everybody_else_offline(store: Store) -> None:
+    with store.transaction():
+        for name in ("kept", "lost", "plain", "stale", "away"):
+            store.add(name, name, "hash", NOW)
+        store.record_login("kept", NOW, b"1" * 32)
+        store.record_login("lost", NOW, b"2" * 32)
+        store.record_statuses({"lost": "lost"}, NOW)
+        store.record_login("plain", NOW, None)
+        store.record_login("stale", NOW - 8 * DAY, b"3" * 32)
+    assert [account.key for account in store.recover(NOW + 1)] == ["kept", "lost"]
+    assert [store.find(name).status for name in ("plain", "stale", "away")] == ["offline"] * 3  # type: ignore[union-attr]
+    assert len(store.recover(NOW + 2)) == 2
+
+
+NAMES = st.sampled_from(["alice", "bob", "мария", "tuấn"])
+
+
+class Model:
+    """One account of the obvious model."""
+
+    def __init__(self, password: str) -> None:
+        self.password = password
+        self.status = "offline"
+        self.last_login: float | None = None
+        self.failures = 0
+        self.token: str | None = None
+        self.used = 0.0
+
+
+class StoreAgainstDict(RuleBasedStateMachine):
+    """Every method of the store in any order, in transactions that are kept or fail, compared with a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.store = open_store(self.folder / "v.db")
+        self.model: dict[str, Model] = {}
+        self.tokens: list[str] = ["never issued"]
+        self.now = NOW
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, DAY, 4 * DAY]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(name=NAMES, password=st.text())
+    def add(self, name: str, password: str) -> None:
+        with self.store.transaction():
+            assert self.store.add(name.title(), name, clean(password), self.now) == (name not in self.model)
+        self.model.setdefault(name, Model(clean(password)))
+
+    @rule(name=NAMES, kept=st.booleans())
+    def login(self, name: str, kept: bool) -> None:
+        token, digest = storage.new_token()
+        with self.store.transaction():
+            self.store.record_login(name, self.now, digest if kept else None)
+        self.tokens.append(token)
+        if user := self.model.get(name):
+            user.status, user.last_login, user.failures, user.used = "online", self.now, 0, self.now
+            user.token = token if kept else None
+
+    @rule(name=NAMES)
+    def failure(self, name: str) -> None:
+        with self.store.transaction():
+            self.store.record_failure(name, self.now)
+        if user := self.model.get(name):
+            user.failures += 1
+
+    @rule(statuses=st.dictionaries(NAMES, st.sampled_from(storage.STATUSES)))
+    def statuses(self, statuses: dict[str, str]) -> None:
+        with self.store.transaction():
+            self.store.record_statuses(statuses, self.now)
+        for name, status in statuses.items():
+            if user := self.model.get(name):
+                user.status, user.used = status, self.now
+
+    @rule(name=NAMES)
+    def logout(self, name: str) -> None:
+        with self.store.transaction():
+            self.store.record_logout(name, self.now)
+        if user := self.model.get(name):
+            user.status, user.token = "offline", None
+
+    @rule(name=NAMES, password=st.text())
+    def set_password(self, name: str, password: str) -> None:
+        with self.store.transaction():
+            self.store.set_password(name, clean(password))
+        if user := self.model.get(name):
+            user.password = clean(password)
+
+    @rule(name=NAMES)
+    def a_batch_that_fails(self, name: str) -> None:
+        with pytest.raises(ZeroDivisionError), self.store.transaction():
+            self.store.add(name, name, "never", self.now)
+            self.store.record_login(name, self.now, None)
+            self.store.set_password(name, "never")
+            raise ZeroDivisionError
+
+    @rule(data=st.data())
+    def find_token(self, data: st.DataObject) -> None:
+        token = data.draw(st.sampled_from(self.tokens))
+        found = self.store.find_token(token, self.now)
+        owners = [name for name, user in self.model.items() if user.token == token and self.now - user.used <= 7 * DAY]
+        assert ([found.key] if found else []) == owners
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = open_store(self.folder / "v.db")
+
+    @precondition(lambda self: self.model)
+    @rule()
+    def recover(self) -> None:
+        back = [account.key for account in self.store.recover(self.now)]
+        for user in self.model.values():
+            alive = user.token is not None and self.now - user.used <= 7 * DAY
+            user.status = "lost" if user.status != "offline" and alive else "offline"
+        assert back == sorted(name for name, user in self.model.items() if user.status == "lost")
+
+    @invariant()
+    def the_store_holds_what_the_model_holds(self) -> None:
+        for name in ("alice", "bob", "мария", "tuấn"):
+            user, account = self.model.get(name), self.store.find(name)
+            expected = user and (user.password, user.status, user.last_login, user.failures)
+            assert (account and (account.password, account.status, account.last_login, account.failures)) == expected
+
+    def teardown(self) -> None:
+        self.store.close()
+        assert names_in(self.folder) == ["v.db"]
+        (self.folder / "v.db").unlink()
+        self.folder.rmdir()
+
+
+def clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+StoreAgainstDict.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestStoreAgainstDict = StoreAgainstDict.TestCase
+
+
+# --- The lock --------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_server_is_refused_and_named_the_file(store: Store, path: Path) -> None:
+    with pytest.raises(LockedError, match=r"vessages\.db is in use"):
+        open_store(path)
+    with store.transaction():
+        assert store.add("Alice", "alice", "hash", NOW)
+
+
+def test_the_lock_is_freed_by_closing_and_by_death(path: Path) -> None:
+    open_store(path).close()
+    code = f"import storage, os; store = storage.open_store({str(path)!r}); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(storage.__file__).parent)
+    assert "vessages.db.lock" in names_in(path.parent)
+    open_store(path).close()
+    assert names_in(path.parent) == ["vessages.db"]
