@@ -19,20 +19,30 @@ The rules:
 6.  Every failure is a `StorageError` whose text is one line for a person and says what to do. Passwords, hashes and
     tokens never appear in one, nor in a repr. Of a token only its SHA-256 is stored.
 
-The reading order: passwords and tokens; the account and the schema; opening and checking a file; the lock; the
-`Store`.
+The reading order: errors; passwords and tokens; the account and the schema; opening and checking a file; the lock;
+the `Store`, which is all that the server needs; then what the person needs: backups; restore; export and import; the
+command line.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
+import getpass
 import hashlib
 import hmac
+import io
+import itertools
+import json
 import os
+import re
 import secrets
+import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -298,10 +308,10 @@ SETTINGS = (
 )
 
 
-def _migrate(db: sqlite3.Connection, version: int) -> None:
-    """Take the open file `db` from schema `version` to the newest, in one transaction."""
+def _migrate(db: sqlite3.Connection) -> None:
+    """Take the open file `db` from its schema version to the newest, in one transaction."""
     db.execute("BEGIN IMMEDIATE")
-    for statements in MIGRATIONS[version:]:
+    for statements in MIGRATIONS[_version(db) :]:
         for statement in statements:
             db.execute(statement)
     db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
@@ -350,42 +360,64 @@ def _check_header(path: Path) -> None:
         raise DamagedError(
             f"{path} is empty, it has lost its accounts: restore a backup, or delete the file to begin without accounts"
         )
-    if not header.startswith(MAGIC) or len(header) < HEADER_BYTES or application != APPLICATION_ID:
-        raise ForeignError(f"{path} is not a Vessages database: give the right file, or another one with --db")
-    if version > len(MIGRATIONS):
-        raise ForeignError(f"{path} was written by a newer Vessages: use that one, or give another file with --db")
+    _check_origin(path, application if header.startswith(MAGIC) and len(header) == HEADER_BYTES else 0, version)
     if header[18:20] != b"\1\1":
         raise ForeignError(f"{path} was switched to another journal: run sqlite3 FILE 'PRAGMA journal_mode = DELETE'")
 
 
-def _check(db: sqlite3.Connection, path: Path) -> int:
-    """Check everything about an open file: whose it is, its version, length, schema and integrity. Returns its version.
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    """Check everything about an open file: whose it is, its version, length, schema and integrity.
 
-    It takes about 1.5 seconds per million accounts. Raises StorageError (damaged, foreign or newer).
+    Takes about 1.5 seconds per million accounts. Raises DamagedError, ForeignError, or StorageError.
     """
     with _explained(path):
         db.execute("BEGIN")  # One moment for all the questions: nobody can change the file's length in between.
         try:
-            version = _check_parts(db, path)
+            _check_parts(db, path)
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-    return version
 
 
-def _check_parts(db: sqlite3.Connection, path: Path) -> int:
+def _check_parts(db: sqlite3.Connection, path: Path) -> None:
     application, version, pages, page_size = (
-        int(db.execute(f"PRAGMA {name}").fetchone()[0])
-        for name in ("application_id", "user_version", "page_count", "page_size")
+        _pragma(db, name) for name in ("application_id", "user_version", "page_count", "page_size")
     )
-    if application != APPLICATION_ID:
+    _check_origin(path, application, version)
+    whole = path.stat().st_size == pages * page_size and _schema(db) == _expected_schema(version)
+    if not whole or db.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
+        raise DamagedError(f"{path} {ADVICE_DAMAGED}")
+
+
+def _check_origin(path: Path, application: int, version: int) -> None:
+    if application != APPLICATION_ID or version < 1:
         raise ForeignError(f"{path} is not a Vessages database: give the right file, or another one with --db")
     if version > len(MIGRATIONS):
         raise ForeignError(f"{path} was written by a newer Vessages: use that one, or give another file with --db")
-    whole = path.stat().st_size == pages * page_size and version >= 1 and _schema(db) == _expected_schema(version)
-    if not whole or db.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
-        raise DamagedError(f"{path} {ADVICE_DAMAGED}")
-    return version
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return _pragma(db, "user_version")
+
+
+def _count(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT count(*) FROM users").fetchone()[0])
+
+
+def _open(path: Path, mode: str = "rw") -> sqlite3.Connection:
+    """Open and check the existing file at `path`; nobody reads from a file that has not passed."""
+    with _explained(path):
+        db = _connect(path, mode)
+    try:
+        _check(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def _sync_folder(folder: Path) -> None:
@@ -398,6 +430,11 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def _absolute(path: str | Path) -> Path:
+    """The real place of a file, so that the lock is the same whatever way leads to it, and `chdir` does no harm."""
+    return Path(os.path.realpath(path))
+
+
 def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
@@ -407,17 +444,22 @@ def _new_file(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
+def _discard(draft: Path) -> None:
+    """Delete a file that never got its final name, and its journal."""
+    draft.unlink(missing_ok=True)
+    _beside(draft, "-journal").unlink(missing_ok=True)
+
+
 def _create(path: Path) -> None:
     """A new database without accounts at `path`, complete from the moment it has that name."""
     journal = _beside(path, "-journal")
     if journal.exists():
         raise DamagedError(f"{path} is missing, but not {journal}: put the database back, or move the journal away")
     draft = _beside(path, ".new")
-    for leftover in (draft, _beside(draft, "-journal")):
-        leftover.unlink(missing_ok=True)
+    _discard(draft)
     _new_file(draft)
     with closing(_connect(draft)) as db:
-        _migrate(db, 0)
+        _migrate(db)
     draft.replace(path)
     _sync_folder(path.parent)
 
@@ -496,13 +538,12 @@ class Store:
         self._file = path.stat()
 
     def _open(self) -> sqlite3.Connection:
-        with _explained(self.path):
-            db = _connect(self.path)
+        db = _open(self.path)
         try:
-            version = _check(db, self.path)
-            if version < len(MIGRATIONS):
+            if _version(db) < len(MIGRATIONS):
                 with _explained(self.path):
-                    _migrate(db, version)
+                    _keep(db, self.path, f"version-{_version(db)}", time.time())
+                    _migrate(db)
         except BaseException:
             db.close()
             raise
@@ -627,7 +668,7 @@ def open_store(path: str | Path) -> Store:
     Checks the whole file (about 0.15 s for 100,000 accounts). Raises LockedError if a server has it, DamagedError or
     ForeignError for a file that is not a readable Vessages database, which then stays as it was, else StorageError.
     """
-    path = Path(path).resolve()
+    path = _absolute(path)
     if not path.parent.is_dir():
         raise StorageError(f"{path}: there is no folder {path.parent}: create it, or give another file with --db")
     lock = FileLock(path)
@@ -640,3 +681,824 @@ def open_store(path: str | Path) -> Store:
     except BaseException:
         lock.release()
         raise
+
+
+# --- Copies and backups ----------------------------------------------------------------------------------------------
+
+STEP_PAGES = 256  # A copy frees the file after each MiB, so that a waiting login is let in.
+MAX_RESTARTS = 5  # Each change by others makes SQLite begin again; after so many the copy keeps others out (0.2 s).
+BUSY_PAUSE = 0.05  # Seconds between two tries while others have the file.
+SQLITE_BUSY = 5  # The sqlite3 module names it from Python 3.11 on.
+
+Progress = Callable[[int, int], None]  # Called with the pages copied so far and the pages in all.
+
+
+def _no_progress(done: int, total: int) -> None:
+    pass
+
+
+class BackupReport(NamedTuple):
+    """A backup that is complete, checked and on disk."""
+
+    path: Path
+    accounts: int
+    size: int  # Bytes.
+    removed: list[Path]  # Older backups that `keep` has thrown away.
+
+
+class _Pace:
+    """What SQLite calls after every step of a copy: it shows the progress and sees that the copy comes to an end."""
+
+    def __init__(self, source: sqlite3.Connection, show: Progress) -> None:
+        self.source = source
+        self.show = show
+        self.restarts = 0
+        self.waited = 0.0
+        self.remaining = sys.maxsize
+
+    def __call__(self, status: int, remaining: int, total: int) -> None:
+        if status == SQLITE_BUSY:
+            self.waited += BUSY_PAUSE
+            if self.waited > BUSY_SECONDS:
+                raise sqlite3.OperationalError("database is locked")
+            return
+        self.waited = 0.0
+        if remaining > self.remaining:
+            self.restarts += 1
+            if self.restarts == MAX_RESTARTS:
+                self.source.execute("BEGIN")
+                self.source.execute("SELECT count(*) FROM sqlite_master")  # From here on the file stays as it is.
+        self.remaining = remaining
+        self.show(total - remaining, total)
+
+
+def _copy(source: sqlite3.Connection, target: sqlite3.Connection, show: Progress) -> None:
+    """Make `target` the same as `source`, in one transaction of `target`, while others go on using `source`."""
+    try:
+        source.backup(target, pages=STEP_PAGES, progress=_Pace(source, show), sleep=BUSY_PAUSE)
+    finally:
+        if source.in_transaction:
+            source.execute("ROLLBACK")
+
+
+def _stamp(now: float) -> str:
+    return time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime(now))  # No colons: Windows allows none in names.
+
+
+def _reserve(final: Path) -> Path | None:
+    """Create the draft of the file `final`, under a name that is nobody else's; None if `final` or its draft exists."""
+    draft = _beside(final, ".part")
+    try:
+        _new_file(draft)
+    except FileExistsError:
+        return None
+    if final.exists():
+        draft.unlink()
+        return None
+    return draft
+
+
+def _reserve_stamped(folder: Path, stem: str, now: float) -> tuple[Path, Path]:
+    """Create a draft for `folder/stem-TIME.db`, or `-2`, `-3` when there are several in a second: (draft, final)."""
+    for number in itertools.count(1):
+        final = folder / f"{stem}-{_stamp(now)}{f'-{number}' if number > 1 else ''}.db"
+        draft = _reserve(final)
+        if draft is not None:
+            return draft, final
+    raise AssertionError("numbers do not end")
+
+
+def _save(source: sqlite3.Connection, draft: Path, final: Path, show: Progress) -> int:
+    """Copy `source` into the reserved `draft`, check it, and give it its name. Returns the number of accounts."""
+    try:
+        with _explained(final):
+            with closing(_connect(draft)) as copy:
+                _copy(source, copy, show)  # Its commit syncs the file.
+                _check(copy, draft)
+                accounts = _count(copy)
+            draft.replace(final)
+            _sync_folder(final.parent)
+    except BaseException:
+        _discard(draft)
+        raise
+    return accounts
+
+
+def _keep(db: sqlite3.Connection, path: Path, word: str, now: float) -> Path:
+    """Keep a copy of the open file `db` among the backups, under a name that `--keep` never throws away."""
+    folder = path.parent / "backups"
+    with _explained(folder):
+        folder.mkdir(exist_ok=True)
+        draft, final = _reserve_stamped(folder, f"{path.stem}-{word}", now)
+    _save(db, draft, final, _no_progress)
+    return final
+
+
+def backup(
+    path: str | Path,
+    target: str | Path | None = None,
+    keep: int | None = None,
+    *,
+    now: float | None = None,
+    show: Progress = _no_progress,
+) -> BackupReport:
+    """Copy the accounts at `path`, while a server may be using them, and check the copy.
+
+    `target` is a new file or an existing folder; None is the folder `backups` beside the database. In a folder the name
+    is made from the time `now` (Unix seconds; None: the clock), and with `keep` only that many backups made from this
+    file stay there, this one among them. May be called from any thread: it uses a connection of its own and makes the
+    server's commits wait for a fraction of a second at most. Raises StorageError; then no file is left behind.
+    """
+    path = _absolute(path)
+    _check_exists(path)
+    with _explained(path), closing(_connect(path)) as source:
+        _check_origin(path, _pragma(source, "application_id"), _version(source))  # The rest is checked in the copy.
+        draft, final = _reserve_backup(path, target, keep, time.time() if now is None else now)
+        try:
+            accounts = _save(source, draft, final, show)
+        except DamagedError:
+            raise DamagedError(f"{path} {ADVICE_DAMAGED}") from None
+    removed = [] if keep is None else _prune(final, path.stem, keep)
+    return BackupReport(final, accounts, final.stat().st_size, removed)
+
+
+def _reserve_backup(path: Path, target: str | Path | None, keep: int | None, now: float) -> tuple[Path, Path]:
+    """The draft and the final name of a backup: see `backup`."""
+    final = path.parent / "backups" if target is None else _absolute(target)
+    with _explained(final):
+        if target is None:
+            final.mkdir(exist_ok=True)
+        if final.is_dir():
+            return _reserve_stamped(final, path.stem, now)
+        if keep is not None:
+            raise StorageError(f"{final} is not a folder: --keep counts the backups in a folder, leave out one of them")
+        draft = _reserve(final)
+    if draft is None:
+        raise StorageError(f"{final} or its .part is there already: give another name, no backup is overwritten")
+    return draft, final
+
+
+def _prune(newest: Path, stem: str, keep: int) -> list[Path]:
+    """Delete the oldest backups of this database beside `newest` until `keep` are left; never `newest` itself."""
+    pattern = re.compile(re.escape(stem) + r"-(\d{4}-\d\d-\d\dT\d{6}Z)(?:-(\d+))?\.db")
+    aged = []
+    with _explained(newest.parent):
+        for file in newest.parent.iterdir():
+            match = pattern.fullmatch(file.name)
+            if match and file != newest:
+                aged.append((match[1], int(match[2] or 1), file))
+        removed = [file for _, _, file in sorted(aged, reverse=True)[max(keep, 1) - 1 :]]
+        for file in removed:
+            file.unlink(missing_ok=True)
+    return removed
+
+
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        raise StorageError(f"{path} does not exist: give the file of the accounts with --db")
+
+
+class VerifyReport(NamedTuple):
+    """A file that was found whole."""
+
+    path: Path
+    accounts: int
+    size: int  # Bytes.
+    version: int  # Of the schema.
+
+
+def verify(path: str | Path) -> VerifyReport:
+    """Check the database or backup at `path` completely. Raises StorageError if anything is wrong with it."""
+    path = _absolute(path)
+    with closing(_open_alone(path)) as db:
+        return VerifyReport(path, _count(db), path.stat().st_size, _version(db))
+
+
+def _open_alone(path: Path) -> sqlite3.Connection:
+    """Open a database in a process that has it open nowhere else, so that its header can be looked at first."""
+    _check_exists(path)
+    _check_header(path)
+    return _open(path)
+
+
+# --- Restore ---------------------------------------------------------------------------------------------------------
+
+
+class RestoreReport(NamedTuple):
+    """What a restore has done, or would do."""
+
+    added: int  # Accounts that are in the backup only,
+    removed: int  # in the live file only,
+    changed: int  # or in both with another spelling of the name or another password.
+    accounts: int
+    replaced: Path | None  # Where the replaced file is kept; None if there was none, or nothing was done.
+
+
+def restore(
+    path: str | Path,
+    candidate: str | Path,
+    dry_run: bool = False,
+    *,
+    now: float | None = None,
+    show: Progress = _no_progress,
+) -> RestoreReport:
+    """Make the accounts at `path` those of the backup `candidate`; afterwards everybody is offline and without a token.
+
+    The server must be stopped. A live file that is missing, empty or damaged is replaced too; a foreign one never is.
+    Interrupted at any moment, `path` holds either all the old accounts or all the new ones. Raises StorageError, and
+    then the live file is as it was.
+    """
+    path, candidate = _absolute(path), _absolute(candidate)
+    if path == candidate:
+        raise StorageError(f"{candidate} is the live file itself: give a backup")
+    lock = FileLock(path)
+    draft = _beside(path, ".new")
+    try:
+        with _explained(path), closing(_open_candidate(candidate)) as backup_file:
+            live = _open_live(path)
+            try:
+                _draft_offline(backup_file, draft, show)
+                return _replace(path, live, draft, dry_run, time.time() if now is None else now)
+            finally:
+                if live is not None:
+                    live.close()
+    finally:
+        _discard(draft)
+        lock.release()
+
+
+def _open_candidate(candidate: Path) -> sqlite3.Connection:
+    _check_exists(candidate)
+    _check_header(candidate)
+    journal = _beside(candidate, "-journal")
+    if journal.exists():
+        raise StorageError(f"{candidate} is in use or was left in the middle of a change ({journal}): give a backup")
+    return _open(candidate, "ro")
+
+
+def _open_live(path: Path) -> sqlite3.Connection | None:
+    """The live file, a hot journal rolled back; None if there is nothing in it to compare with or to write into."""
+    try:
+        return _open_alone(path) if path.exists() else None
+    except DamagedError:
+        return None
+    except ForeignError as error:
+        raise ForeignError(f"{path} was not written by this Vessages: move it away, then restore again") from error
+
+
+def _draft_offline(backup_file: sqlite3.Connection, draft: Path, show: Progress) -> None:
+    """Make `draft` the accounts of `backup_file` in the newest schema, as they are when no server runs."""
+    _discard(draft)
+    _new_file(draft)
+    with closing(_connect(draft)) as db:
+        _copy(backup_file, db, show)
+        _migrate(db)
+        db.execute("UPDATE users SET status = 'offline', token = NULL WHERE status <> 'offline' OR token IS NOT NULL")
+        _check(db, draft)
+
+
+def _replace(path: Path, live: sqlite3.Connection | None, draft: Path, dry_run: bool, now: float) -> RestoreReport:
+    with closing(_connect(draft)) as new:
+        accounts = _count(new)
+        added, removed, changed = (accounts, 0, 0) if live is None else _difference(new, path)
+        replaced = None
+        if not dry_run:
+            if live is not None:
+                replaced = _keep(live, path, "replaced", now)
+                _copy(new, live, _no_progress)  # One transaction: SQLite rolls it back if we die in it.
+            else:
+                new.close()
+                replaced = _set_aside(path, now)
+                draft.replace(path)
+                _sync_folder(path.parent)
+    return RestoreReport(added, removed, changed, accounts, replaced)
+
+
+def _difference(new: sqlite3.Connection, path: Path) -> tuple[int, int, int]:
+    """How many accounts of the open file `new` the file at `path` has not, has more, and has otherwise."""
+    new.execute("ATTACH DATABASE ? AS live", (f"{path.as_uri()}?mode=ro",))
+    questions = (
+        "SELECT count(*) FROM users WHERE key NOT IN (SELECT key FROM live.users)",
+        "SELECT count(*) FROM live.users WHERE key NOT IN (SELECT key FROM main.users)",
+        "SELECT count(*) FROM users JOIN live.users AS old USING (key) "
+        "WHERE (users.username, users.password) <> (old.username, old.password)",
+    )
+    added, removed, changed = (int(new.execute(question).fetchone()[0]) for question in questions)
+    new.execute("DETACH DATABASE live")
+    return added, removed, changed
+
+
+def _set_aside(path: Path, now: float) -> Path | None:
+    """Keep a file that SQLite cannot read, byte for byte and with its journal, which must not meet the new file."""
+    folder, journal = path.parent / "backups", _beside(path, "-journal")
+    if not path.exists() and not journal.exists():
+        return None
+    folder.mkdir(exist_ok=True)
+    draft, final = _reserve_stamped(folder, f"{path.stem}-replaced", now)
+    for source, target in ((journal, _beside(final, "-journal")), (path, draft)):
+        if source.exists():
+            _copy_bytes(source, target)
+    draft.replace(final)
+    _sync_folder(folder)
+    journal.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return final
+
+
+def _copy_bytes(source: Path, target: Path) -> None:
+    with source.open("rb") as reader, target.open("wb") as writer:
+        target.chmod(0o600)
+        shutil.copyfileobj(reader, writer)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+# --- Export and import -----------------------------------------------------------------------------------------------
+
+MAX_NAME = 32  # Characters, as in a REGISTER.
+MIN_PASSWORD = 8  # Characters; the server's setting may be another, `passwd` has no way to know it.
+MAX_PASSWORD = 1024  # Bytes, as in a REGISTER.
+MAX_FAILURES = 2**63 - 1  # What SQLite can hold.
+MAX_TIME = 253_402_300_799  # The end of the year 9999, the last that can be shown.
+
+EXPORTED = ("username", "password", "status", "created", "last_login", "failures", "last_failure")
+SELECT_EXPORT = (
+    "SELECT key, username, password, status, created, last_login, failures, last_failure FROM users ORDER BY key"
+)
+
+
+class ImportReport(NamedTuple):
+    """What an import has done."""
+
+    added: int
+    changed: int  # Were there and have been overwritten,
+    kept: int  # or left as they were.
+
+
+def lookup_key(name: str) -> str:
+    """The form of a name that is unique and looked up: NFKC of the case-fold."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _is_name(name: str) -> bool:
+    """Whether `name` can stand in a file of accounts. REGISTER is stricter: it also wants letters of one script."""
+    allowed = all(c.isalnum() or c in "_.-" or unicodedata.category(c).startswith("M") for c in name)
+    return allowed and 1 <= len(name) <= MAX_NAME and name[0].isalnum()
+
+
+def export(path: str | Path) -> dict[str, dict[str, dict[str, object]]]:
+    """All accounts as `{"users": {KEY: {"username": …, "password": "scrypt$…", "status": …, …}}}`.
+
+    Times are Unix seconds. Tokens are not exported: who was logged in logs in again after an import elsewhere.
+    """
+    path = _absolute(path)
+    with closing(_open_current(path)) as db, _explained(path):
+        rows = db.execute(SELECT_EXPORT)
+        return {"users": {key: dict(zip(EXPORTED, values, strict=True)) for key, *values in rows}}
+
+
+def import_accounts(
+    path: str | Path, data: object, overwrite: bool = False, *, now: float | None = None
+) -> ImportReport:
+    """Add the accounts of `data`, which is what `export` returns, to the file at `path`; a missing file is created.
+
+    An account whose name is there already is left as it is, or with `overwrite` gets the imported name, password and
+    history and loses its token. Added accounts are offline. All of it happens or nothing: raises StorageError naming
+    the first account that is wrong.
+    """
+    path = _absolute(path)
+    rows = _parse_import(data, time.time() if now is None else now)
+    if not path.exists():
+        open_store(path).close()
+    with closing(_open_current(path)) as db, _changing(db, path):
+        before = _count(db)
+        sql = (
+            "INSERT INTO users (key, username, password, status, created, last_login, failures, last_failure) "
+            "VALUES (?, ?, ?, 'offline', ?, ?, ?, ?) ON CONFLICT (key) DO "
+        )
+        update = (
+            "UPDATE SET username = excluded.username, password = excluded.password, created = excluded.created, "
+            "last_login = excluded.last_login, failures = excluded.failures, last_failure = excluded.last_failure, "
+            "token = NULL"
+        )
+        db.executemany(sql + (update if overwrite else "NOTHING"), rows)
+        added = _count(db) - before
+    there = len(rows) - added
+    return ImportReport(added, there if overwrite else 0, 0 if overwrite else there)
+
+
+def _parse_import(data: object, now: float) -> list[tuple[object, ...]]:
+    users = data.get("users") if isinstance(data, dict) else None
+    if not isinstance(users, dict):
+        raise StorageError('no accounts in the import: it must be an object {"users": {NAME: {"password": …}, …}}')
+    rows: dict[str, tuple[object, ...]] = {}
+    for name, entry in users.items():
+        try:
+            key, row = _parse_account(name, entry, now)
+            if key in rows:
+                raise ValueError("the same name as another account of the import")
+        except ValueError as error:
+            raise StorageError(f"import: account {name!r}: {error}: correct it and import again") from None
+        rows[key] = (key, *row)
+    return list(rows.values())
+
+
+def _parse_account(name: str, entry: object, now: float) -> tuple[str, tuple[object, ...]]:
+    """The key and the row of one imported account. Raises ValueError saying what is wrong, never with its values."""
+    if not isinstance(entry, dict):
+        raise ValueError("not an object")
+    username, password = entry.get("username", name), entry.get("password")
+    if not isinstance(username, str) or not _is_name(username := unicodedata.normalize("NFKC", username)):
+        raise ValueError("not a user name")
+    if not isinstance(password, str) or _parse_hash(password) is None:
+        raise ValueError("its password is not a hash as export writes it")
+    if entry.get("status", "offline") not in STATUSES:
+        raise ValueError("not a status")
+    failures = entry.get("failures", 0)
+    if type(failures) is not int or not 0 <= failures <= MAX_FAILURES:
+        raise ValueError("failures is not a count")
+    times = (_parse_time(entry.get(field)) for field in ("created", "last_login", "last_failure"))
+    created, last_login, last_failure = times
+    row = (username, password, now if created is None else created, last_login, failures, last_failure)
+    return lookup_key(username), row
+
+
+def _parse_time(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_TIME:
+        raise ValueError("a time is not a number of seconds")
+    return float(value)
+
+
+def _open_current(path: Path) -> sqlite3.Connection:
+    """Open a database to read or change accounts; one of an older version is the server's to bring up to date."""
+    db = _open_alone(path)
+    if _version(db) < len(MIGRATIONS):
+        db.close()
+        raise StorageError(
+            f"{path} was written by an older Vessages: start the server once, it brings the file up to date"
+        )
+    return db
+
+
+@contextmanager
+def _changing(db: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """One transaction on a connection that is thrown away afterwards."""
+    with _explained(path):
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("COMMIT")
+
+
+def set_password(path: str | Path, name: str, password: str, cost: Cost = DEFAULT_COST) -> str:
+    """Give the account of `name` another password and kill its token. Returns its name as registered.
+
+    Unlike PASSWD by the user, who may stay logged in elsewhere: the operator does this for somebody who has lost the
+    password, or whose password is known to others.
+    """
+    path = _absolute(path)
+    with closing(_open_current(path)) as db, _explained(path):
+        username = _find_username(db, name)
+        _check_new_password(username, password)
+        hashed = hash_password(password, cost)
+        with _changing(db, path):
+            db.execute("UPDATE users SET password = ?, token = NULL WHERE key = ?", (hashed, lookup_key(name)))
+    return username
+
+
+def _find_username(db: sqlite3.Connection, name: str) -> str:
+    key = lookup_key(name).encode("utf-8", "replace").decode()  # What came from a terminal may not be UTF-8.
+    row = db.execute("SELECT username FROM users WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        raise StorageError(f"there is no account {name!r}: python storage.py list shows them all")
+    return str(row[0])
+
+
+def _check_new_password(username: str, password: str) -> None:
+    try:
+        size = len(password.encode())
+    except UnicodeEncodeError:
+        raise StorageError("the password is not UTF-8: check the settings of the terminal") from None
+    if len(password) < MIN_PASSWORD or size > MAX_PASSWORD:
+        raise StorageError(f"a password has {MIN_PASSWORD} characters to {MAX_PASSWORD} bytes: choose another")
+    if "\n" in password or lookup_key(password) == lookup_key(username):
+        raise StorageError("a password is one line and not the user name: choose another")
+
+
+def remove(path: str | Path, name: str) -> str:
+    """Delete the account of `name` and return its name as registered. Refused while that user is online."""
+    path = _absolute(path)
+    with closing(_open_current(path)) as db, _explained(path):
+        username = _find_username(db, name)
+        try:
+            lock: FileLock | None = FileLock(path)
+        except LockedError:
+            lock = None
+        try:
+            with _changing(db, path):
+                # A status left over from a server that was killed counts only while a server runs.
+                sql = "DELETE FROM users WHERE key = ? AND (? OR status = 'offline')"
+                if db.execute(sql, (lookup_key(name), lock is not None)).rowcount == 0:
+                    raise StorageError(f"{username} is online: remove the account after they left, or stop the server")
+        finally:
+            if lock is not None:
+                lock.release()
+    return username
+
+
+# --- The command line ------------------------------------------------------------------------------------------------
+
+PROGRESS_AFTER = 1.0  # Seconds of work before a line about it is worth reading.
+
+
+class Answer(NamedTuple):
+    """What a command found: for scripts (`--json`) and for a person."""
+
+    data: Mapping[str, object]
+    lines: Iterable[str]
+
+
+class ProgressLine:
+    """One line on a terminal for what takes longer than a second, wiped when it is done."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+        self._begin = time.monotonic()
+        self._shown = False
+
+    def __call__(self, done: int, total: int) -> None:
+        if sys.stderr.isatty() and time.monotonic() - self._begin > PROGRESS_AFTER:
+            self._shown = True
+            print(f"\r{self._word} {100 * done // max(total, 1)} %", end="\033[K", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._shown:
+            print("\r", end="\033[K", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _progress(word: str) -> Iterator[ProgressLine]:
+    line = ProgressLine(word)
+    try:
+        yield line
+    finally:
+        line.end()
+
+
+def _short(path: Path) -> str:
+    """The path as a person in this folder would type it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _accounts(count: int) -> str:
+    return f"{count} account{'' if count == 1 else 's'}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def _printable(text: str) -> str:
+    """A name from a file, harmless on a terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def _time(seconds: object) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(seconds))) if isinstance(seconds, float) else "never"
+
+
+def _run_backup(options: argparse.Namespace) -> Answer:
+    path = _absolute(options.db)
+    _check_exists(path)
+    _check_header(path)
+    with _progress("backing up") as line:
+        report = backup(path, options.target, options.keep, show=line)
+    removed = [_short(file) for file in report.removed]
+    data = {"path": str(report.path), "accounts": report.accounts, "size": report.size, "removed": removed}
+    lines = [f"{_short(report.path)}: {_accounts(report.accounts)}, {_size(report.size)}"]
+    return Answer(data, lines + [f"removed {name}" for name in removed])
+
+
+def _run_restore(options: argparse.Namespace) -> Answer:
+    with _progress("restoring") as line:
+        report = restore(options.db, options.file, options.dry_run, show=line)
+    lines = [f"+{_accounts(report.added)}, -{report.removed}, {report.changed} changed"]
+    if options.dry_run:
+        lines.append("nothing was changed (--dry-run)")
+    else:
+        kept = [f"the replaced file is kept as {_short(report.replaced)}"] if report.replaced else []
+        lines += kept + [
+            f"{_short(_absolute(options.db))} restored: {_accounts(report.accounts)}, everybody is offline"
+        ]
+    replaced = str(report.replaced) if report.replaced else None
+    return Answer({**report._asdict(), "replaced": replaced, "dry_run": options.dry_run}, lines)
+
+
+def _run_verify(options: argparse.Namespace) -> Answer:
+    report = verify(options.file or options.db)
+    line = f"{_short(report.path)}: whole, {_accounts(report.accounts)}, {_size(report.size)}, version {report.version}"
+    return Answer({**report._asdict(), "path": str(report.path)}, [line])
+
+
+def _run_list(options: argparse.Namespace) -> Answer:
+    users = export(options.db)["users"]
+    for user in users.values():
+        del user["password"]
+    rows = [("name", "status", "created", "last login", "wrong passwords since")]
+    for user in users.values():
+        times = (_time(user["created"]), _time(user["last_login"]))
+        rows.append((_printable(str(user["username"])), str(user["status"]), *times, str(user["failures"])))
+    return Answer({"users": users}, (f"{a:32} {b:8} {c:20} {d:20} {e}" for a, b, c, d, e in rows))
+
+
+def _run_export(options: argparse.Namespace) -> Answer:
+    data = export(options.db)
+    if options.file is None:
+        return Answer(data, [json.dumps(data, ensure_ascii=False, indent=1)])
+    file = _absolute(options.file)
+    with _explained(file):
+        draft = _reserve(file)
+        if draft is None:
+            raise StorageError(f"{file} is there already: give another name")
+        try:
+            with draft.open("w", encoding="utf-8") as writer:
+                json.dump(data, writer, ensure_ascii=False, indent=1)
+                writer.flush()
+                os.fsync(writer.fileno())
+            draft.replace(file)
+            _sync_folder(file.parent)
+        except BaseException:
+            _discard(draft)
+            raise
+    count = len(data["users"])
+    return Answer(
+        {"path": str(file), "accounts": count}, [f"{_short(file)}: {_accounts(count)}, with their password hashes"]
+    )
+
+
+def _run_import(options: argparse.Namespace) -> Answer:
+    file = Path(options.file)
+    with _explained(file):
+        text = file.read_bytes()
+    try:
+        data = json.loads(text, object_pairs_hook=_object_without_twins)
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"{file} cannot be read as JSON ({error}): give a file that export has written") from None
+    report = import_accounts(options.db, data, options.overwrite)
+    line = f"+{_accounts(report.added)}, {report.changed} changed, {report.kept} were there already and are as before"
+    return Answer(report._asdict(), [line])
+
+
+def _object_without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; the json module would silently keep only the last of two accounts of one name."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("one name twice in an object")
+    return dict(pairs)
+
+
+def _run_passwd(options: argparse.Namespace) -> Answer:
+    path = _absolute(options.db)
+    with closing(_open_current(path)) as db, _explained(path):
+        username = _find_username(db, options.user)  # Before asking for a password that nobody needs.
+    set_password(path, options.user, _ask_password(username), options.hash_cost)
+    return Answer({"username": username}, [f"{_printable(username)} has a new password"])
+
+
+def _ask_password(username: str) -> str:
+    """The new password: typed twice without echo on a terminal, else one line of standard input."""
+    if not sys.stdin.isatty():
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        password = getpass.getpass(f"New password for {_printable(username)}: ")
+        if getpass.getpass("Again: ") != password:
+            raise StorageError("the two passwords differ: nothing was changed, try again")
+    return unicodedata.normalize("NFKC", password)
+
+
+def _run_remove(options: argparse.Namespace) -> Answer:
+    username = remove(options.db, options.user)
+    return Answer({"username": username}, [f"{_printable(username)} is removed"])
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("give a number from 1 on")
+    return int(text)
+
+
+def _cost(text: str) -> Cost:
+    try:
+        return parse_cost(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+Argument = tuple[str, dict[str, object]]  # The name and the keywords of argparse's add_argument.
+USER: Argument = ("user", {"help": "the user's name"})
+
+# Every command: what runs, what it does, and its arguments.
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Answer], str, tuple[Argument, ...]]] = {
+    "backup": (
+        _run_backup,
+        "copy the accounts, also while the server runs, and check the copy",
+        (
+            (
+                "target",
+                {"nargs": "?", "help": "a new file or a folder (default: the folder backups beside the database)"},
+            ),
+            ("--keep", {"type": _positive, "metavar": "N", "help": "keep only the newest N backups in the folder"}),
+        ),
+    ),
+    "restore": (
+        _run_restore,
+        "replace the accounts by those of a backup; the server must be stopped",
+        (
+            ("file", {"help": "the backup"}),
+            ("--dry-run", {"action": "store_true", "help": "only say what would change"}),
+        ),
+    ),
+    "verify": (
+        _run_verify,
+        "check a database or backup completely",
+        (("file", {"nargs": "?", "help": "the file (default: the database)"}),),
+    ),
+    "list": (_run_list, "show all accounts", ()),
+    "export": (
+        _run_export,
+        "write all accounts as JSON, with their password hashes",
+        (("file", {"nargs": "?", "help": "a new file (default: standard output)"}),),
+    ),
+    "import": (
+        _run_import,
+        "add the accounts of a JSON file",
+        (
+            ("file", {"help": "a file as export writes it"}),
+            ("--overwrite", {"action": "store_true", "help": "also replace accounts that are there already"}),
+        ),
+    ),
+    "passwd": (
+        _run_passwd,
+        "give a user a new password; asks for it without echo",
+        (
+            USER,
+            (
+                "--hash-cost",
+                {
+                    "type": _cost,
+                    "default": DEFAULT_COST,
+                    "metavar": "COST",
+                    "help": "as the server's option (default: 14)",
+                },
+            ),
+        ),
+    ),
+    "remove": (_run_remove, "delete the account of a user who is not online", (USER,)),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    # Each option is accepted before and after the command; SUPPRESS keeps the second parser's default from winning.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--db", metavar="PATH", help="the file of the accounts (default: vessages.db)")
+    common.add_argument("--json", action="store_true", help="answer with one JSON object, for scripts")
+    parser = argparse.ArgumentParser(
+        prog="storage.py",
+        description="The accounts of a Vessages server: backup, restore and upkeep.",
+        epilog="Exit code 0 when it was done; 2, with one line on standard error, when it was not.",
+        parents=[common],
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, description, arguments) in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=description, description=description.capitalize() + ".", parents=[common]
+        )
+        for flag, keywords in arguments:
+            command.add_argument(flag, **keywords)  # type: ignore[arg-type]
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command of the command line and return the exit code: 0 done, 2 refused, 130 interrupted."""
+    options = _parser().parse_args(arguments, argparse.Namespace(db="vessages.db", json=False))
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)  # What this terminal cannot show, or types, is no reason for a traceback.
+    try:
+        answer = COMMANDS[options.command][0](options)
+        for line in [json.dumps(answer.data)] if options.json else answer.lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `list | head` has seen enough; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (StorageError, OSError) as error:
+        print(f"storage.py: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, EOFError):
+        print("interrupted, nothing was changed", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
