@@ -45,7 +45,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 if sys.platform == "win32":
     import msvcrt
@@ -281,17 +281,18 @@ SELECT_ACCOUNT = "SELECT username, key, password, status, last_login, failures F
 MIGRATIONS: list[tuple[str, ...]] = [
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
+        # The types are checked because SQLite itself would keep anything anywhere, also what a flipped bit made of it.
         """CREATE TABLE users (
-            username     TEXT NOT NULL,
-            password     TEXT NOT NULL,
+            username     TEXT NOT NULL CHECK (typeof(username) = 'text'),
+            password     TEXT NOT NULL CHECK (typeof(password) = 'text'),
             status       TEXT NOT NULL CHECK (status IN ('online', 'offline', 'lost')),
-            key          TEXT NOT NULL PRIMARY KEY,
-            created      REAL NOT NULL,
-            last_login   REAL,
-            failures     INTEGER NOT NULL DEFAULT 0,
-            last_failure REAL,
-            token        BLOB,
-            token_used   REAL
+            key          TEXT NOT NULL PRIMARY KEY CHECK (typeof(key) = 'text'),
+            created      REAL NOT NULL CHECK (typeof(created) = 'real'),
+            last_login   REAL CHECK (typeof(last_login) IN ('real', 'null')),
+            failures     INTEGER NOT NULL DEFAULT 0 CHECK (typeof(failures) = 'integer' AND failures >= 0),
+            last_failure REAL CHECK (typeof(last_failure) IN ('real', 'null')),
+            token        BLOB CHECK (token IS NULL OR typeof(token) = 'blob'),
+            token_used   REAL CHECK (typeof(token_used) IN ('real', 'null'))
         )""",
         "CREATE UNIQUE INDEX users_token ON users (token) WHERE token IS NOT NULL",
     ),
@@ -549,14 +550,14 @@ class Store:
             raise
         return db
 
-    def _run(self, sql: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
-        """Execute one statement. After an error the connection is gone, and with it the transaction."""
+    def _run(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
+        """Execute one statement and return its rows. After an error the connection is gone, and the transaction."""
         if self._db is None:
             if self._in_transaction:
                 raise StorageError(f"{self.path}: this transaction has failed already: begin a new one")
             self._db = self._open()
         try:
-            return self._db.execute(sql, values)
+            return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             self._drop()
             raise _explain(self.path, error) from error
@@ -597,8 +598,8 @@ class Store:
 
     def find(self, key: str) -> Account | None:
         """The account of that key, or None."""
-        row = self._run(SELECT_ACCOUNT + " WHERE key = ?", (key,)).fetchone()
-        return Account(*row) if row else None
+        rows = self._run(SELECT_ACCOUNT + " WHERE key = ?", (key,))
+        return Account(*rows[0]) if rows else None
 
     def add(self, username: str, key: str, password_hash: str, now: float) -> bool:
         """Add an account, offline. False, and nothing changes, if the key is taken."""
@@ -606,7 +607,8 @@ class Store:
             "INSERT INTO users (username, key, password, status, created) VALUES (?, ?, ?, 'offline', ?) "
             "ON CONFLICT (key) DO NOTHING"
         )
-        return self._run(sql, (username, key, password_hash, now)).rowcount == 1
+        self._run(sql, (username, key, password_hash, now))
+        return bool(self._run("SELECT changes()")[0][0])
 
     def record_login(self, key: str, now: float, token_hash: bytes | None) -> None:
         """A right password: online, no failures any more, `token_hash` (None: no token) for the old token."""
@@ -631,10 +633,10 @@ class Store:
     def find_token(self, token: str, now: float) -> Account | None:
         """The account whose living token this is, or None. Costs one SHA-256 and one look into an index."""
         digest = _token_hash(token)
-        row = self._run("SELECT key, token, token_used FROM users WHERE token = ?", (digest,)).fetchone()
-        if row is None or not hmac.compare_digest(row[1], digest) or now - row[2] > TOKEN_LIFE:
-            return None
-        return self.find(row[0])
+        for key, stored, used in self._run("SELECT key, token, token_used FROM users WHERE token = ?", (digest,)):
+            if hmac.compare_digest(stored, digest) and now - used <= TOKEN_LIFE:
+                return self.find(key)
+        return None
 
     def set_password(self, key: str, password_hash: str) -> None:
         """Replace the password's hash; status, token and failures stay."""
@@ -651,7 +653,7 @@ class Store:
                 "THEN 'lost' ELSE 'offline' END WHERE status <> 'offline'",
                 (now, TOKEN_LIFE),
             )
-            rows = self._run(SELECT_ACCOUNT + " WHERE status = 'lost' ORDER BY key").fetchall()
+            rows = self._run(SELECT_ACCOUNT + " WHERE status = 'lost' ORDER BY key")
         return [Account(*row) for row in rows]
 
     def close(self) -> None:

@@ -178,7 +178,7 @@ def test_accounts_outlive_the_store_and_one_private_file_remains(path: Path) -> 
 
 
 def test_the_settings_that_durability_needs_are_in_force(store: Store) -> None:
-    values = [store._run(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "fullfsync")]
+    values = [store._run(f"PRAGMA {name}")[0][0] for name in ("journal_mode", "synchronous", "fullfsync")]
     assert values == ["delete", 3, 1]
 
 
