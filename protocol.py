@@ -20,10 +20,18 @@ Reading order
 from __future__ import annotations
 
 import enum
+import heapq
+import itertools
+import math
+import re
+import typing
 import unicodedata
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from struct import Struct
+from typing import NamedTuple
 
 # --- Limits ---------------------------------------------------------------------------------------------------------
 
@@ -152,6 +160,13 @@ def password_fault(password: str, name: str, minimum: int = PASSWORD_MIN) -> str
     return None
 
 
+def parse_number(text: str) -> int | None:
+    """A tag or sequence number from the wire: ASCII digits, 0..TAG_MAX; None if it is anything else."""
+    if text.isascii() and text.isdecimal() and len(text) <= 16 and int(text) <= TAG_MAX:
+        return int(text)
+    return None
+
+
 def format_time(wall: float) -> str:
     """Unix seconds as they stand on the wire: UTC, `2026-11-22T15:04:05.123Z`."""
     stamp = datetime.fromtimestamp(wall, timezone.utc)
@@ -197,6 +212,11 @@ class FrameDecoder:
         """How many bytes wait here, of frames that are incomplete or not yet asked for."""
         return len(self._bytes) - self._start
 
+    @property
+    def pending(self) -> bool:
+        """Whether there may be a complete frame (or a forbidden header) among them."""
+        return self.buffered >= self._missing
+
     def feed(self, data: bytes) -> None:
         """Add what was read from the wire."""
         if self._start:
@@ -232,6 +252,1968 @@ class FrameDecoder:
 
 
 # --- The server -----------------------------------------------------------------------------------------------------
+#
+# A *connection* is a wire; a *session* is a person who is logged in. A plain session ends with its connection. A kept
+# session (KEEP before LOGIN) outlives it: what is said to it is numbered, held until it is ACKed, and said again over
+# the next connection. While it has no connection it is *lost*: others see `~name`.
+#
+# Commands come in two kinds. Quick ones are answered where they are read. Those that need a password checked or the
+# disk are *flows*: generators that yield a job and are resumed with its result, so that each reads from top to bottom
+# like the conversation it is. While a connection's flow is under way, its later frames wait their turn.
+
+GRACE = 60.0  # seconds a lost session is kept: a walk between two access points, a server's restart
+FRAMES_A_TURN = 256  # frames of one connection before it is the others' turn
+QUEUE_FRAMES, QUEUE_BYTES = 1000, MIB  # what may wait for one person before senders are told `busy`
+HELD_FRAMES_MAX = 4000  # un-ACKed frames, own answers included, of a client that evidently never ACKs
+RECORD_AGAIN = 5.0  # seconds after the disk has refused to record who is online
+HELD_BYTES_MAX = SERVER_FRAME_MAX  # the same in bytes: one roster of the largest size still fits
+BACKLOG_MAX = 64 * KIB  # bytes written for a connection and not yet taken by it; beyond it, it is not read from
+PING_AFTER, SILENT_AFTER = 20.0, 45.0  # seconds without a frame: asked, given up. Home routers forget a link after 60
+SLOW_AFTER = 30.0  # seconds in which a reader takes not one byte of what waits for it
+HALF_FRAME_AFTER = 30.0  # seconds for a frame that was begun to be complete: 64 KiB over the slowest Wi-Fi
+STRANGER_AFTER = 300.0  # seconds to log in: long enough for a person who looks for a password
+PROBE_AFTER = 5.0  # seconds a connection has to show life when somebody else knows its password
+LATE = 5.0  # a turn later than this was no busy moment: the machine or the process was suspended
+ENCODING_FAULTS_MAX = 3  # one may be an accident, three are another protocol
+CONNECTIONS_MAX = 15_000  # a default; the reactor lowers it to what the system's open files allow
+PRESENCE_PAUSE = 30e-6  # seconds for each person online between two PRESENCE frames: about 1/4 of the CPU they cost
+PRESENCE_SLICE = 100  # people told of a change in one turn: about 1 ms, so that messages do not wait for it
+CHECKS_AT_ONCE = 2  # at the hashing thread: one in work, one ready
+CHECKS_MAX, CHECKS_AN_ADDRESS = 1000, 250  # waiting: a class behind one address, at 6 a second
+REMEMBERED_MAX = 10_000  # entries of a map that strangers can fill; the oldest is forgotten first
+REGISTRATIONS, REGISTRATION_PAUSE = 60, 10.0  # new accounts from one address at once, then one every so many seconds
+
+ONLINE, OFFLINE, LOST = "online", "offline", "lost"  # the status of an account on disk
+
+
+class RefusedError(Exception):
+    """A command that is refused: with which code, and why in words."""
+
+    def __init__(self, code: Code, explanation: str = "") -> None:
+        super().__init__(code.word)
+        self.answer = f"ERROR {code.word} {explanation or code.explanation}"
+
+
+class StorageFailedError(Exception):
+    """The result of a job that the disk refused."""
+
+
+class Account(typing.Protocol):
+    """What the hub reads of an account that the disk has found."""
+
+    @property
+    def username(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def password(self) -> str: ...
+    @property
+    def last_login(self) -> float | None: ...
+    @property
+    def failures(self) -> int: ...
+
+
+@dataclass(eq=False, repr=False)
+class Job:
+    """Slow work for a worker thread; `Hub.complete` takes its result. The repr shows no field: some are secret."""
+
+    flow: Flow | None = field(default=None, init=False)
+
+
+class HashJob(Job):
+    """Work for the hashing thread."""
+
+
+class DiskJob(Job):
+    """Work for the disk's thread, which does these in the order in which they were given."""
+
+
+@dataclass(eq=False, repr=False)
+class HashPassword(HashJob):  # -> str: the hash
+    password: str
+
+
+@dataclass(eq=False, repr=False)
+class CheckPassword(HashJob):  # -> (right?, a new hash if the stored one should be replaced)
+    password: str
+    stored: str | None  # None if there is no such user; costs as much
+
+
+@dataclass(eq=False, repr=False)
+class FindAccount(DiskJob):  # -> Account | None
+    key: str
+
+
+@dataclass(eq=False, repr=False)
+class FindToken(DiskJob):  # -> Account | None
+    token: str
+
+
+@dataclass(eq=False, repr=False)
+class AddAccount(DiskJob):  # -> bool: False if the name is taken
+    username: str
+    key: str
+    password_hash: str
+
+
+@dataclass(eq=False, repr=False)
+class RecordLogin(DiskJob):  # -> str | None: the new token
+    key: str
+    kept: bool  # whether a token is wanted; the old one is dead in any case
+    old_hash: str
+    new_hash: str | None  # replaces old_hash, if that is still the one stored
+
+
+@dataclass(eq=False, repr=False)
+class RecordFailure(DiskJob):  # -> None
+    key: str
+
+
+@dataclass(eq=False, repr=False)
+class RecordLogout(DiskJob):  # -> None
+    key: str
+
+
+@dataclass(eq=False, repr=False)
+class RecordStatuses(DiskJob):  # -> None
+    statuses: dict[str, str]
+
+
+@dataclass(eq=False, repr=False)
+class SetPassword(DiskJob):  # -> None
+    key: str
+    password_hash: str
+
+
+# What a flow is: it yields jobs, or None to wait for its turn at the hashing thread, and returns its answer.
+Steps = Generator[Job | None, typing.Any, str | None]
+
+
+class Flow:
+    """A command that waits for the workers, and who gets its answer."""
+
+    __slots__ = ("connection", "session", "steps", "tag", "turn")
+
+    def __init__(self, connection: Connection, tag: int, steps: Steps) -> None:
+        self.connection = connection
+        self.session = connection.session
+        self.tag = tag
+        self.steps = steps
+        self.turn = False  # whether it holds one of the places at the hashing thread
+
+
+class Connection:
+    """A wire: what came in and is not yet read, what is to go out, and when it last showed life."""
+
+    __slots__ = (
+        "address", "closed", "commands", "decoder", "due", "encoding_faults", "flow", "half_since", "heard", "keep",
+        "opened", "outbox", "outbox_bytes", "pinged", "probed", "progress", "session", "stale", "taken", "unsent",
+        "version",
+    )  # fmt: skip
+
+    def __init__(self, address: str, now: float) -> None:
+        self.address = address
+        self.commands = COMMANDS_BY_STATE[State.STRANGER]
+        self.session: Session | None = None
+        self.decoder = FrameDecoder(STRANGER_FRAME_MAX)
+        self.flow: Flow | None = None
+        self.keep = False
+        self.closed = False
+        self.encoding_faults = 0
+        # Going out: `outbox` is the hub's, `unsent` is what the reactor has taken and the system has not.
+        self.outbox: list[bytes] = []
+        self.outbox_bytes = 0
+        self.taken = 0  # frames in the last piece that the reactor took
+        self.unsent = 0  # bytes
+        # Presence: the roster's version that this reader has; stale if it must get a whole one when it has caught up.
+        self.version = 0
+        self.stale = False
+        # Times, as the hub counts them.
+        self.opened = self.heard = self.progress = now
+        self.pinged = NEVER
+        self.probed = NEVER
+        self.half_since: float | None = None
+        self.due = FOREVER
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were written for this connection and that it has not taken."""
+        return self.outbox_bytes + self.unsent
+
+    @property
+    def wants_reading(self) -> bool:
+        """Whether the reactor should read from it: not while it does not read itself, nor while frames wait."""
+        if self.closed or self.backlog > BACKLOG_MAX:
+            return False
+        if self.flow is not None:  # frames wait their turn, but an end of the connection should be noticed
+            return self.decoder.buffered < CLIENT_FRAME_MAX
+        return not self.decoder.pending
+
+
+class Session:
+    """A person who is logged in. Only a kept one uses what is below the line."""
+
+    __slots__ = (
+        "acked", "address", "asked", "began", "connection", "due", "held", "held_bytes", "kept", "key", "last_tag",
+        "lost_at", "name", "numbered", "peak", "sent",
+    )  # fmt: skip
+
+    def __init__(self, name: str, key: str, kept: bool, address: str, wall: float) -> None:
+        self.name = name
+        self.key = key
+        self.kept = kept
+        self.connection: Connection | None = None
+        self.address = address
+        self.began = wall
+        self.last_tag = 0
+        # ---
+        # What is held, oldest first; its numbers are acked + 1, acked + 2, … `sent` is the last one that was given to
+        # the present connection, `peak` the last one that was ever given to any.
+        self.held: deque[Held] = deque() if kept else NOTHING_HELD
+        self.held_bytes = 0
+        self.acked = 0
+        self.sent = 0
+        self.peak = 0
+        self.numbered = True  # False after a restart, until the client tells where its numbers stand
+        self.asked = False  # whether an ACK was asked for
+        self.lost_at = 0.0
+        self.due = FOREVER
+
+    @property
+    def last(self) -> int:
+        """The number of the newest frame."""
+        return self.acked + len(self.held)
+
+    @property
+    def written(self) -> int:
+        """The number of the newest frame that was ever given to a connection."""
+        return max(self.sent, self.peak)
+
+
+# A frame of a kept session: all of it but its number, and whom its fate is told under which tag.
+Held = tuple[bytes, Session | None, int]
+
+NOTHING_HELD: deque[Held] = deque(maxlen=0)
+NEVER, FOREVER = float("-inf"), float("inf")
+
+
+class Throttle:
+    """Counts failures and says how long to wait: nothing for the first `free`, then 1, 2, 4 … seconds, at most `most`.
+
+    It forgets whoever has not failed for FORGET_AFTER, and the oldest when there are more than REMEMBERED_MAX.
+    """
+
+    FORGET_AFTER = 900.0  # seconds
+
+    def __init__(self, free: int, most: float) -> None:
+        self.free = free
+        self.most = most
+        self._failures: dict[object, tuple[int, float]] = {}  # who -> how often, when last; oldest first
+
+    def wait(self, who: object, now: float) -> float:
+        """Seconds until `who` may try again; 0 if at once."""
+        count, last = self._failures.get(who, (0, now))
+        if count < self.free or now - last > self.FORGET_AFTER:
+            return 0.0
+        return max(0.0, last + min(self.most, 2.0 ** min(count - self.free, 30)) - now)
+
+    def fail(self, who: object, now: float) -> None:
+        """`who` has failed once more."""
+        count, last = self._failures.pop(who, (0, now))
+        self._failures[who] = (1 if now - last > self.FORGET_AFTER else count + 1), now
+        if len(self._failures) > REMEMBERED_MAX:
+            del self._failures[next(iter(self._failures))]
+
+    def forgive(self, who: object) -> None:
+        """`who` has shown that it was an honest mistake."""
+        self._failures.pop(who, None)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is this machine's own: scripts and tests are not held to the limits meant for strangers."""
+    return address.startswith("127.") or address in ("::1", "::ffff:127.0.0.1")
+
+
+class Hub:
+    """The whole behaviour of the server, without a socket, a file, a clock or a thread.
+
+    In:  connect, feed (bytes) or receive (one payload), disconnect, complete, tick, sent.
+    Out: `ready`    connections with frames to write: `take` them, once a turn
+         `jobs`     work for the workers: `complete` each with its result, in the order in which they were given
+         `closing`  connections to flush, to shut down for writing and to forget; then `disconnect`
+         `notes`    what the log should say
+    Whoever uses it empties these lists. All times are seconds; `now` only grows, `wall` is Unix time.
+    """
+
+    def __init__(
+        self, *, grace: float = GRACE, password_min: int = PASSWORD_MIN, connections_max: int = CONNECTIONS_MAX,
+        registration: bool = True,
+    ) -> None:  # fmt: skip
+        self.grace = grace
+        self.password_min = password_min
+        self.connections_max = connections_max
+        self.registration = registration
+        self.ready: list[Connection] = []
+        self.jobs: list[Job] = []
+        self.closing: list[Connection] = []
+        self.notes: list[str] = []
+        self.messages = 0  # SENDs that were queued, for the statistics
+        self.sessions: dict[str, Session] = {}  # by key: fold(name)
+        self.connections: dict[Connection, None] = {}
+        self._strangers: dict[Connection, None] = {}  # not logged in, oldest first
+        self._stopping = False
+        # Time
+        self.now = 0.0
+        self.wall = 0.0
+        self._stamp = ""  # the wall time as text, made at most once a turn
+        self._forgiven = 0.0  # seconds for which the server was suspended: they do not count
+        self._expected = FOREVER
+        self._woken = NEVER
+        self._deadlines: list[tuple[float, int, Connection | Session]] = []  # a heap
+        self._serial = itertools.count()
+        # Presence
+        self._roster: dict[str, str] = {}  # key -> name as shown: `bob` or `~bob`
+        self._roster_text = ""
+        self._roster_frame = b""
+        self._version = 0  # of the roster: it counts the changes
+        self._changes: dict[str, tuple[str, str | None]] = {}  # key -> name, what was last told of it
+        self._presence_at = 0.0
+        self._audience: list[Session] = []  # who is still to be told `_news`
+        self._news = b""
+        self._news_version = 0
+        self._rosters_due: dict[Connection, None] = {}
+        # Work under way
+        self._unread: dict[Connection, None] = {}  # frames of theirs wait in the decoder
+        self._overfull: list[Session] = []  # to be ended, in `tick`
+        self._claims: set[str] = set()  # names of which a login or logout is being written to disk
+        self._dirty: dict[str, None] = {}  # names whose status on disk is no longer true
+        self._record_at = NEVER  # not before this, after the disk has failed
+        self._recording: RecordStatuses | None = None
+        self._checks: dict[str, deque[Flow]] = {}  # by address, next one first: waiting for the hashing thread
+        self._checks_waiting = 0
+        self._checks_running = 0
+        self._guesses = Throttle(free=3, most=60.0)  # by (account, address): somebody guesses one password
+        self._guessers = Throttle(free=20, most=30.0)  # by address: somebody guesses many people's
+        self._registrations: dict[str, float] = {}  # address -> until when its registrations are spread
+
+    # --- Time ---
+
+    def wake(self, now: float, wall: float) -> None:
+        """A turn begins at `now` (monotonic) and `wall` (Unix time). Each turn has a time of its own."""
+        if now == self._woken:
+            return
+        self._woken = now
+        now -= self._forgiven
+        late = now - self._expected
+        if late > LATE:
+            self._forgiven += late
+            now -= late
+            self.notes.append(f"suspended for {late:.0f} s: nobody is held to it")
+        self._expected = FOREVER
+        self.now = max(now, self.now + 1e-6)
+        self.wall = wall
+        self._stamp = ""
+
+    def tick(self, now: float, wall: float) -> None:
+        """Once a turn, after reading and completions: what is due, then what was put off."""
+        self.wake(now, wall)
+        while self._deadlines and self._deadlines[0][0] <= self.now:
+            when, _, subject = heapq.heappop(self._deadlines)
+            if when == subject.due:  # else an earlier one has taken its place
+                subject.due = FOREVER
+                if isinstance(subject, Connection):
+                    self._watch_connection(subject)
+                else:
+                    self._watch_session(subject)
+        overfull, self._overfull = self._overfull, []
+        for session in overfull:
+            self._end_overfull(session)
+        self._send_rosters()
+        self._tell_presence()
+        unread, self._unread = self._unread, {}
+        for connection in unread:
+            self._read(connection)
+        self._record_statuses()
+
+    def next_deadline(self) -> float | None:
+        """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything."""
+        if self.ready or self.closing or self.jobs or self._unread or self._audience or self._rosters_due:
+            when = self.now
+        else:
+            when = self._deadlines[0][0] if self._deadlines else FOREVER
+            if self._changes:
+                when = min(when, self._presence_at)
+            if self._dirty and self._record_at > self.now:
+                when = min(when, self._record_at)
+        self._expected = max(when, self.now)
+        return None if when == FOREVER else when + self._forgiven
+
+    # --- Connections ---
+
+    def connect(self, address: str) -> Connection:
+        """A new wire from this address. When the server is full, somebody who is not logged in has to go."""
+        connection = Connection(address, self.now)
+        if len(self.connections) >= self.connections_max:
+            self._close(next(iter(self._strangers), connection), Bye.FULL)
+        self.connections[connection] = None
+        if not connection.closed:
+            self._strangers[connection] = None
+            self._arm(connection, self.now + PING_AFTER)
+        return connection
+
+    def disconnect(self, connection: Connection, why: str = "connection lost") -> None:
+        """The wire is gone."""
+        connection.closed = True
+        self.connections.pop(connection, None)
+        self._detach(connection, why)
+
+    def _close(self, connection: Connection, bye: Bye | None = None, why: str = "") -> None:
+        """Mark a connection for closing; it hears BYE, and nothing that it still says is read."""
+        if connection.closed:
+            return
+        if bye is not None:
+            self._queue(connection, f"BYE {bye.value}".encode())
+        connection.closed = True
+        self.closing.append(connection)
+        self._detach(connection, why or (bye.value if bye else ""))
+
+    def _detach(self, connection: Connection, why: str) -> None:
+        """Whoever was logged in here is lost if kept, gone if plain. By identity: the name may be elsewhere by now."""
+        self._strangers.pop(connection, None)
+        self._rosters_due.pop(connection, None)
+        session, connection.session = connection.session, None
+        if session is None or session.connection is not connection:
+            return
+        session.connection = None
+        if session.kept and not self._stopping:
+            session.peak = session.written
+            session.lost_at = self.now
+            self._arm(session, self.now + self.grace)
+            self._show(session, "~" + session.name)
+            self._dirty[session.key] = None
+            self.notes.append(f"{session.name} lost: {why}")
+        else:
+            self._end(session, why)
+
+    def _queue(self, connection: Connection, payload: bytes) -> None:
+        """Put a frame into the outbox."""
+        outbox = connection.outbox
+        if not outbox:
+            self.ready.append(connection)
+        outbox.append(HEADER.pack(len(payload)) + payload)
+        connection.outbox_bytes += len(payload) + 4
+
+    def take(self, connection: Connection) -> bytes:
+        """All that is queued for this connection, in one piece, for the reactor to write."""
+        outbox = connection.outbox
+        data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
+        connection.taken = len(outbox)
+        connection.outbox_bytes = 0
+        outbox.clear()
+        session = connection.session
+        if session is not None and session.sent < session.last:
+            self._say_held(session)
+        return data
+
+    def sent(self, connection: Connection, unsent: int) -> None:
+        """The system took some of what `take` gave and left `unsent` bytes; not called if it took all at once."""
+        if connection.unsent:
+            connection.heard = self.now  # it made room: somebody reads at the other end
+        connection.progress = self.now
+        connection.unsent = unsent
+        if not unsent and connection.stale:
+            self._rosters_due[connection] = None
+
+    # --- Reading ---
+
+    def feed(self, connection: Connection, data: bytes) -> None:
+        """Bytes that were read from this connection."""
+        if not connection.closed:
+            connection.decoder.feed(data)
+            self._read(connection)
+
+    def _read(self, connection: Connection) -> None:
+        """Deal with the frames that are complete, as many as are its share of a turn."""
+        decoder = connection.decoder
+        before = decoder.buffered
+        try:
+            for payload in itertools.islice(decoder.payloads(), FRAMES_A_TURN):
+                self.receive(connection, payload)
+                if connection.flow is not None or connection.closed:
+                    break
+        except BadFrameError as error:
+            self._queue(connection, RefusedError(Code.BAD_FRAME, str(error)).answer.encode())
+            self._close(connection, why="bad frame")
+        if connection.flow is not None:
+            connection.half_since = None
+            connection.heard = self.now
+        elif decoder.pending and not connection.closed:
+            self._unread[connection] = None
+        elif not decoder.buffered:
+            connection.half_since = None
+        elif connection.half_since is None or decoder.buffered < before:
+            connection.half_since = self.now
+
+    def receive(self, connection: Connection, payload: bytes) -> None:
+        """One frame from this connection; if a flow is under way, it waits."""
+        if connection.closed:
+            return
+        if connection.flow is not None:
+            connection.decoder.feed(frame(payload))
+            return
+        connection.heard = self.now
+        tag, verb = 0, ""
+        try:
+            text = payload.decode()
+            if text[0] == "#":
+                tag, text, new = self._read_tag(connection.session, text)
+                if not new:
+                    return
+            verb, _, rest = text.partition(" ")
+            handler = connection.commands.get(verb) or self._find_handler(connection, verb)
+            answer = handler(self, connection, tag, rest)
+        except RefusedError as refusal:
+            # An untagged SEND has no answer but its failure, so that one needs a mark of its own.
+            answer = refusal.answer if tag or verb.upper() != "SEND" else "#0 " + refusal.answer
+        except UnicodeDecodeError:
+            self._refuse_encoding(connection)
+            return
+        if answer is None:
+            return
+        if isinstance(answer, str):
+            self._answer(connection, connection.session, tag, answer)
+        else:
+            connection.flow = flow = Flow(connection, tag, answer)
+            self._advance(flow, None)
+
+    def _read_tag(self, session: Session | None, text: str) -> tuple[int, str, bool]:
+        """`#<tag> …` as the tag, the command, and whether the command is new (else it was had before)."""
+        word, _, command = text[1:].partition(" ")
+        tag = parse_number(word)
+        if not tag:
+            raise RefusedError(Code.BAD_COMMAND, f"a tag is # and a number from 1 to {TAG_MAX}")
+        if session is not None:
+            if tag <= session.last_tag:
+                return tag, command, False
+            session.last_tag = tag
+        return tag, command, True
+
+    def _find_handler(self, connection: Connection, verb: str) -> Handler:
+        """The handler of a verb in any case; refused if this state has none."""
+        verb = verb.upper()
+        if verb in connection.commands:
+            return connection.commands[verb]
+        if any(verb in commands for commands in COMMANDS_BY_STATE.values()):
+            raise RefusedError(Code.NOT_LOGGED_IN if connection.session is None else Code.LOGGED_IN)
+        raise RefusedError(Code.BAD_COMMAND, "there is no such command; there are " + " ".join(VERBS))
+
+    def _expect_alone(self, rest: str) -> None:
+        if rest:
+            raise RefusedError(Code.BAD_COMMAND, "this command stands alone")
+
+    def _refuse_encoding(self, connection: Connection) -> None:
+        connection.encoding_faults += 1
+        self._answer(connection, connection.session, 0, RefusedError(Code.BAD_ENCODING).answer)
+        if connection.encoding_faults >= ENCODING_FAULTS_MAX:
+            self._close(connection, why="not UTF-8")
+
+    def _answer(self, connection: Connection, session: Session | None, tag: int, answer: str) -> None:
+        """Say this to the session, or, where there is none, to the connection."""
+        body = (f"#{tag} {answer}" if tag else answer).encode()
+        if session is not None:
+            self._say(session, body)
+        elif not connection.closed:
+            self._queue(connection, body)
+
+    # --- Flows ---
+
+    def _advance(self, flow: Flow, result: object) -> None:
+        """Let a flow go on with the result of its job, up to its next job or to its answer."""
+        try:
+            steps = flow.steps
+            job = steps.throw(result) if isinstance(result, StorageFailedError) else steps.send(result)
+        except StopIteration as stop:
+            answer = stop.value
+        except RefusedError as refusal:
+            answer = refusal.answer
+        except StorageFailedError:
+            answer = RefusedError(Code.STORAGE).answer
+        else:
+            if job is None:
+                self._await_turn(flow)
+            else:
+                job.flow = flow
+                self.jobs.append(job)
+            return
+        self._finish(flow, answer)
+
+    def _finish(self, flow: Flow, answer: str | None) -> None:
+        """A flow is over: its place at the hashing thread is free, and its connection is read again."""
+        if answer is not None:
+            self._answer(flow.connection, flow.session, flow.tag, answer)
+        flow.connection.flow = None
+        if flow.connection.decoder.buffered and not flow.connection.closed:
+            self._unread[flow.connection] = None
+        if flow.turn:
+            self._checks_running -= 1
+
+    def complete(self, job: Job, result: object) -> None:
+        """A worker has done this job; the result is a StorageFailedError if the disk refused it."""
+        if job.flow is not None:
+            self._advance(job.flow, result)
+            self._next_checks()
+        elif job is self._recording:
+            if isinstance(result, StorageFailedError):
+                self._dirty.update(dict.fromkeys(self._recording.statuses))
+                self._record_at = self.now + RECORD_AGAIN
+            self._recording = None
+
+    def _await_turn(self, flow: Flow) -> None:
+        """Queue for the hashing thread. Addresses take turns, so that many guesses from one delay only that one."""
+        address = flow.connection.address
+        waiting = len(self._checks.get(address, ()))
+        if self._checks_waiting >= CHECKS_MAX or waiting >= CHECKS_AN_ADDRESS:
+            words = f"{1 + waiting // 4} seconds to wait: many passwords are being checked"
+            self._finish(flow, RefusedError(Code.BUSY, words).answer)
+            return
+        self._checks.setdefault(address, deque()).append(flow)
+        self._checks_waiting += 1
+        self._next_checks()
+
+    def _next_checks(self) -> None:
+        while self._checks_running < CHECKS_AT_ONCE and self._checks:
+            address = next(iter(self._checks))
+            queue = self._checks.pop(address)
+            flow = queue.popleft()
+            if queue:
+                self._checks[address] = queue  # behind the other addresses
+            self._checks_waiting -= 1
+            if flow.connection.closed:
+                flow.steps.close()
+                continue
+            flow.turn = True
+            self._checks_running += 1
+            self._advance(flow, None)
+
+    # --- Accounts ---
+
+    def _register(self, connection: Connection, tag: int, rest: str) -> Steps:
+        """REGISTER <username> <password>"""
+        name, _, password = rest.partition(" ")
+        username, password = clean_name(name), clean_password(password)
+        if not self.registration:
+            raise RefusedError(Code.CLOSED)
+        if username is None:
+            raise RefusedError(Code.BAD_USERNAME)
+        fault = password_fault(password, username, self.password_min)
+        if fault:
+            raise RefusedError(Code.BAD_PASSWORD, fault)
+        key = fold(username)
+        if (yield FindAccount(key)) is not None:
+            raise RefusedError(Code.NAME_TAKEN)
+        self._limit_registrations(connection.address)
+        yield None
+        password_hash = yield HashPassword(password)
+        if not (yield AddAccount(username, key, password_hash)):
+            raise RefusedError(Code.NAME_TAKEN)
+        self.notes.append(f"{username} registered from {connection.address}")
+        return f"OK REGISTER {username}"
+
+    def _limit_registrations(self, address: str) -> None:
+        if is_loopback(address):
+            return
+        until = max(self._registrations.pop(address, self.now), self.now)
+        allowed = until - self.now <= (REGISTRATIONS - 1) * REGISTRATION_PAUSE
+        self._registrations[address] = until + REGISTRATION_PAUSE * allowed
+        if len(self._registrations) > REMEMBERED_MAX:
+            del self._registrations[next(iter(self._registrations))]
+        if not allowed:
+            seconds = math.ceil(until - self.now - (REGISTRATIONS - 1) * REGISTRATION_PAUSE)
+            raise RefusedError(Code.TOO_MANY, f"{seconds} seconds to wait: many new accounts came from your address")
+
+    def _check_throttle(self, key: str, address: str) -> None:
+        seconds = max(self._guesses.wait((key, address), self.now), self._guessers.wait(address, self.now))
+        if seconds > 0:
+            raise RefusedError(Code.THROTTLED, f"{math.ceil(seconds)} seconds to wait after so many wrong passwords")
+
+    def _check_password(self, key: str, password: str, address: str) -> Generator[Job | None, typing.Any, typing.Any]:
+        """The account and a better hash for it, after its password was found right; refused otherwise.
+
+        Whether the name is unknown or the password wrong, the work and the answer are the same: so the failure is
+        recorded behind the answer's back, since only a known name has something to record.
+        """
+        self._check_throttle(key, address)
+        yield None
+        self._check_throttle(key, address)  # others may have failed while this one waited
+        account: Account | None = yield FindAccount(key)
+        right, better = yield CheckPassword(password, account.password if account else None)
+        if account is not None and right:
+            self._guesses.forgive((key, address))
+            return account, better
+        self._guesses.fail((key, address), self.now)
+        self._guessers.fail(address, self.now)
+        self.jobs.append(RecordFailure(key))
+        self.notes.append(f"wrong name or password from {address}")
+        raise RefusedError(Code.BAD_LOGIN)
+
+    def _passwd(self, connection: Connection, tag: int, rest: str) -> Steps:
+        """PASSWD <password>\\n<new password>"""
+        old, newline, new = rest.partition("\n")
+        session = connection.session
+        if session is None or not newline:
+            raise RefusedError(Code.BAD_COMMAND, "PASSWD <password>, a line break, <new password>")
+        old, new = clean_password(old), clean_password(new)
+        fault = password_fault(new, session.name, self.password_min)
+        if fault:
+            raise RefusedError(Code.BAD_PASSWORD, fault)
+        yield from self._check_password(session.key, old, connection.address)
+        password_hash = yield HashPassword(new)
+        yield SetPassword(session.key, password_hash)
+        self.notes.append(f"{session.name} changed the password")
+        return "OK PASSWD"
+
+    # --- Logging in and out ---
+
+    def _keep(self, connection: Connection, tag: int, rest: str) -> str:
+        """KEEP: the next login on this connection begins a kept session."""
+        self._expect_alone(rest)
+        connection.keep = True
+        return f"OK KEEP {self.grace:.0f}"
+
+    def _login(self, connection: Connection, tag: int, rest: str) -> Steps:
+        """LOGIN <username> <password>"""
+        return self._log_in(connection, tag, rest, takeover=False)
+
+    def _takeover(self, connection: Connection, tag: int, rest: str) -> Steps:
+        """TAKEOVER <username> <password>"""
+        return self._log_in(connection, tag, rest, takeover=True)
+
+    def _log_in(self, connection: Connection, tag: int, rest: str, takeover: bool) -> Steps:
+        name, _, password = rest.partition(" ")
+        key = self._key(name)
+        account, better = yield from self._check_password(key, clean_password(password), connection.address)
+        yield from self._claimed(key)
+        if connection.closed:
+            return None
+        session = self.sessions.get(key)
+        if session is not None and session.connection is not None and not takeover:
+            self._probe(session.connection)
+            since = f"since {format_time(session.began)} from {session.address}"
+            raise RefusedError(Code.ALREADY_ONLINE, f"{session.name} is online {since}; TAKEOVER ends that session")
+        kept = connection.keep
+        self._claims.add(key)
+        try:
+            token = yield RecordLogin(key, kept, account.password, better)
+        finally:
+            self._claims.discard(key)
+        if connection.closed:
+            self._dirty[key] = None
+            return None
+        answer = f"OK {'TAKEOVER' if takeover else 'LOGIN'} {account.username}"
+        answer += f" token={token}" if token else ""
+        answer += f" last={format_time(account.last_login)}" if account.last_login else ""
+        answer += f" failed={account.failures}" if account.failures else ""
+        self._answer(connection, None, tag, answer)
+        self._begin(connection, account, kept)
+        return None
+
+    def _claimed(self, key: str) -> Steps:
+        """While a login or logout of this name is being written, look again behind it in the disk's queue."""
+        while key in self._claims:
+            yield FindAccount(key)
+        return None
+
+    def _key(self, name: str) -> str:
+        """The key of a name that somebody typed; one that nobody has, if it cannot be a name."""
+        return fold(name) if len(name) <= NAME_MAX * (NAME_MARKS_MAX + 1) else ""
+
+    def _probe(self, connection: Connection) -> None:
+        """Somebody knows the password of who is online here. Is this only the ghost of a connection?"""
+        if connection.probed < connection.heard:
+            connection.probed = self.now
+            self._queue(connection, b"PING")
+            self._arm(connection, self.now + PROBE_AFTER)
+
+    def _begin(self, connection: Connection, account: Account, kept: bool) -> None:
+        """A session begins here. Messages that were held for a lost or replaced one come first."""
+        old = self.sessions.get(account.key)
+        session = Session(account.username, account.key, kept, connection.address, self.wall)
+        self.sessions[account.key] = session
+        if old is not None and old.connection is not None:
+            old.connection.session = None
+            self._close(old.connection, Bye.REPLACED)
+            old.connection = None
+        self._attach(connection, session, "logged in")
+        if old is not None and old.kept:
+            self._adopt(session, old)
+
+    def _adopt(self, session: Session, old: Session) -> None:
+        """The messages held for the old session, not its answers, are said to the new one."""
+        for number, (body, sender, tag) in enumerate(old.held, old.acked + 1):
+            if not body.startswith(b"MSG "):
+                continue
+            self._say(session, body, sender, tag)
+            if not session.kept:
+                self._settle(sender, tag, "OK SEND")
+            elif number <= old.written:
+                session.peak = session.last
+
+    def _attach(self, connection: Connection, session: Session, how: str) -> None:
+        """This connection is this session's from now on; the roster follows at the end of the turn."""
+        session.connection = connection
+        session.address = connection.address
+        connection.session = session
+        connection.commands = COMMANDS_BY_STATE[State.LOGGED_IN]
+        connection.decoder.limit = CLIENT_FRAME_MAX
+        connection.keep = False
+        self._strangers.pop(connection, None)
+        self._rosters_due[connection] = None
+        self._show(session, session.name)
+        self.notes.append(f"{session.name} {how} from {connection.address}")
+
+    def _resume(self, connection: Connection, tag: int, rest: str) -> Steps:
+        """RESUME <token> <seq>"""
+        token, _, number = rest.partition(" ")
+        seq = parse_number(number)
+        if seq is None:
+            raise RefusedError(Code.BAD_COMMAND, "RESUME <token> <number of the last frame shown>")
+        account: Account | None = yield FindToken(token)
+        while account is not None and account.key in self._claims:
+            account = yield FindToken(token)
+        if connection.closed:
+            return None
+        if account is None:
+            raise RefusedError(Code.UNKNOWN_SESSION)
+        session = self.sessions.get(account.key)
+        if session is None:
+            session = yield from self._restart(connection, account)
+            if session is None:
+                return None
+        if not session.numbered:
+            session.numbered = True
+            session.acked = session.sent = session.peak = seq
+        if not session.kept or seq > session.written:
+            raise RefusedError(Code.UNKNOWN_SESSION)
+        self._acknowledge(session, seq)
+        old, session.connection = session.connection, None
+        if old is not None:
+            old.session = None
+            self._close(old, Bye.RESUMED)
+        self._answer(connection, None, tag, f"OK RESUME {session.name} {session.last_tag} {session.acked}")
+        session.peak, session.sent = session.written, session.acked
+        self._attach(connection, session, "resumed")
+        self._dirty[session.key] = None
+        self._say_held(session)
+        return None
+
+    def _restart(self, connection: Connection, account: Account) -> Generator[Job, typing.Any, Session | None]:
+        """A new kept session under an old token; that its user is online is on disk first."""
+        self._claims.add(account.key)
+        try:
+            yield RecordStatuses({account.key: ONLINE})
+        finally:
+            self._claims.discard(account.key)
+        if connection.closed:
+            self._dirty[account.key] = None
+            return None
+        session = Session(account.username, account.key, True, connection.address, self.wall)
+        session.numbered = False
+        self.sessions[account.key] = session
+        return session
+
+    def _logout(self, connection: Connection, tag: int, rest: str) -> Steps:
+        """LOGOUT"""
+        self._expect_alone(rest)
+        session = connection.session
+        if session is None:
+            return None
+        yield from self._claimed(session.key)
+        if self.sessions.get(session.key) is not session:
+            return None
+        self._claims.add(session.key)
+        try:
+            yield RecordLogout(session.key)
+        finally:
+            self._claims.discard(session.key)
+        session.connection = None
+        self._end(session, "logged out")
+        if not connection.closed and connection.session is session:
+            connection.session = None
+            connection.commands = COMMANDS_BY_STATE[State.STRANGER]
+            connection.decoder.limit = STRANGER_FRAME_MAX
+            connection.opened = self.now
+            self._strangers[connection] = None
+            self._rosters_due.pop(connection, None)
+            self._answer(connection, None, tag, "OK LOGOUT")
+        return None
+
+    def restore(self, accounts: Iterable[Account]) -> None:
+        """At a start: those who were there before are lost, not gone, for the grace time."""
+        for account in accounts:
+            session = Session(account.username, account.key, True, "", self.wall)
+            session.numbered = False
+            session.lost_at = self.now
+            self.sessions[account.key] = session
+            self._show(session, "~" + session.name)
+            self._arm(session, self.now + self.grace)
+
+    def shutdown(self) -> None:
+        """The server stops: all are told, and what they will be after the restart goes to disk."""
+        self._stopping = True
+        statuses = dict.fromkeys(self._dirty, OFFLINE)
+        statuses.update((key, LOST if session.kept else OFFLINE) for key, session in self.sessions.items())
+        self.jobs.append(RecordStatuses(statuses))
+        for connection in list(self.connections):
+            self._close(connection, Bye.SHUTDOWN)
+
+    # --- Talking ---
+
+    def _send(self, connection: Connection, tag: int, rest: str) -> str | None:
+        """SEND <username> <text>"""
+        name, _, text = rest.partition(" ")
+        sender = connection.session
+        if not text or sender is None:
+            raise RefusedError(Code.BAD_COMMAND, "SEND <username> <text>")
+        recipient = self.sessions.get(name) or self.sessions.get(self._key(name))
+        if recipient is None:
+            raise RefusedError(Code.NOT_ONLINE, f"{name} is not online" if clean_name(name) else "")
+        stamp = self._stamp or self._make_stamp()
+        body = f"MSG {sender.name} {tag} {stamp} {text}".encode()
+        if not self._has_room(recipient, len(body)):
+            raise RefusedError(Code.BUSY, f"too much is waiting for {recipient.name}, try again soon")
+        self.messages += 1
+        self._say(recipient, body, sender if tag else None, tag)
+        return "OK SEND" if tag and not recipient.kept else None
+
+    def _make_stamp(self) -> str:
+        self._stamp = format_time(self.wall)
+        return self._stamp
+
+    def _has_room(self, recipient: Session, size: int) -> bool:
+        """Whether one more message may wait for this person."""
+        if recipient.kept:
+            return len(recipient.held) < QUEUE_FRAMES and recipient.held_bytes + size <= QUEUE_BYTES
+        connection = recipient.connection
+        if connection is None:
+            return False
+        waiting = len(connection.outbox) + (connection.taken if connection.unsent else 0)
+        return waiting < QUEUE_FRAMES and connection.outbox_bytes + connection.unsent + size <= QUEUE_BYTES
+
+    def _say(self, session: Session, body: bytes, sender: Session | None = None, tag: int = 0) -> None:
+        """The next frame for this person; `sender` is told its fate under `tag`.
+
+        If the session is kept, the frame is numbered and held until it is ACKed, and said now if it is its turn.
+        """
+        connection = session.connection
+        if not session.kept:
+            if connection is not None:
+                self._queue(connection, body)
+            return
+        count = len(session.held)
+        caught_up = session.sent == session.acked + count
+        session.held.append((body, sender, tag))
+        session.held_bytes += len(body)
+        if connection is not None and caught_up and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
+            session.sent += 1
+            self._queue(connection, b"@%d %b" % (session.sent, body))
+        if count * 2 >= QUEUE_FRAMES or session.held_bytes * 2 >= QUEUE_BYTES:
+            self._ask_for_ack(session, count)
+
+    def _ask_for_ack(self, session: Session, count: int) -> None:
+        """The queue is half full: either the client is slow to ACK, or it never will."""
+        if session.connection is not None and not session.asked:
+            session.asked = True
+            self._queue(session.connection, b"PING")
+        if count >= HELD_FRAMES_MAX or (count > 1 and session.held_bytes > HELD_BYTES_MAX):
+            self._overfull.append(session)
+
+    def _say_held(self, session: Session) -> None:
+        """Go on with the held frames that this connection has not had, as long as it takes them."""
+        connection = session.connection
+        if connection is None:
+            return
+        for body, _, _ in itertools.islice(session.held, session.sent - session.acked, None):
+            if connection.backlog >= BACKLOG_MAX:
+                return
+            session.sent += 1
+            self._queue(connection, b"@%d %b" % (session.sent, body))
+        if connection.stale:
+            self._rosters_due[connection] = None
+
+    def _ack(self, connection: Connection, tag: int, rest: str) -> None:
+        """ACK <seq>: it has no answer, whatever is wrong with it."""
+        session = connection.session
+        seq = parse_number(rest)
+        if session is not None and seq is not None and session.acked < seq <= session.written:
+            self._acknowledge(session, seq)
+
+    def _acknowledge(self, session: Session, seq: int) -> None:
+        """The client has shown everything up to this number: whoever sent it is told."""
+        session.asked = False
+        while session.acked < seq:
+            body, sender, tag = session.held.popleft()
+            session.held_bytes -= len(body)
+            session.acked += 1
+            self._settle(sender, tag, "OK SEND")
+        session.sent = max(session.sent, session.acked)
+
+    def _settle(self, sender: Session | None, tag: int, fate: str) -> None:
+        """The one fate of a tagged SEND, told to the session that sent it, if that is still there."""
+        if sender is not None and self.sessions.get(sender.key) is sender:
+            self._say(sender, f"#{tag} {fate}".encode())
+
+    def _end(self, session: Session, why: str) -> None:
+        """A session is over, and so is what was held for it."""
+        if self.sessions.get(session.key) is not session:
+            return
+        del self.sessions[session.key]
+        self._show(session, None)
+        self._dirty[session.key] = None
+        self.notes.append(f"{session.name} left: {why}")
+        if self._stopping:
+            return
+        unconfirmed = f"ERROR {Code.UNCONFIRMED.word} {session.name} left without confirming it"
+        not_delivered = f"ERROR {Code.NOT_DELIVERED.word} {session.name} has left"
+        for number, (_, sender, tag) in enumerate(session.held, session.acked + 1):
+            self._settle(sender, tag, unconfirmed if number <= session.written else not_delivered)
+
+    def _end_overfull(self, session: Session) -> None:
+        """A kept client that never ACKs; its token lives."""
+        connection, session.connection = session.connection, None
+        if connection is not None:
+            connection.session = None
+            self._close(connection, Bye.SLOW)
+        self._end(session, "never ACKs")
+
+    def _ping(self, connection: Connection, tag: int, rest: str) -> str:
+        """PING [<text>]"""
+        return f"OK PING {rest}" if rest else "OK PING"
+
+    # --- Presence ---
+
+    def _who(self, connection: Connection, tag: int, rest: str) -> str:
+        """WHO"""
+        self._expect_alone(rest)
+        return "OK WHO " + self._make_roster()
+
+    def _make_roster(self) -> str:
+        """The names of all who are online or lost, joined once per change."""
+        if not self._roster_text:
+            self._roster_text = " ".join(self._roster.values())
+        return self._roster_text
+
+    def _show(self, session: Session, shown: str | None) -> None:
+        """Others see this person as `name`, as `~name`, or not at all."""
+        before = self._roster.get(session.key)
+        if shown == before:
+            return
+        self._changes.setdefault(session.key, (session.name, before))
+        if shown is None:
+            del self._roster[session.key]
+        else:
+            self._roster[session.key] = shown
+        self._roster_text, self._roster_frame = "", b""
+        self._version += 1
+
+    def _send_rosters(self) -> None:
+        """ONLINE for those who came or were behind, joined and encoded once for all of them."""
+        due, self._rosters_due = self._rosters_due, {}
+        for connection in due:
+            session = connection.session
+            if session is None:
+                continue
+            if session.sent < session.last or connection.unsent:  # it has not caught up
+                connection.stale = True
+                continue
+            if not self._roster_frame:
+                self._roster_frame = b"ONLINE " + self._make_roster().encode()
+            connection.stale = False
+            connection.version = self._version
+            self._queue(connection, self._roster_frame)
+
+    def _tell_presence(self) -> None:
+        """PRESENCE for everybody who has not yet seen the last changes: one frame, some people a turn."""
+        if self._changes and not self._audience and self.now >= self._presence_at:
+            self._presence_at = self.now + len(self.sessions) * PRESENCE_PAUSE
+            words = [self._presence_word(key, *change) for key, change in self._changes.items()]
+            self._changes = {}
+            self._news = ("PRESENCE " + " ".join(filter(None, words))).encode()
+            self._news_version = self._version
+            self._audience = list(self.sessions.values()) if any(words) else []
+        audience = self._audience[-PRESENCE_SLICE:]
+        del self._audience[-PRESENCE_SLICE:]
+        for session in audience:
+            connection = session.connection
+            if connection is None or connection.version >= self._news_version:
+                continue
+            if session.sent < session.last or connection.unsent:
+                connection.stale = True
+            else:
+                connection.version = self._news_version
+                self._queue(connection, self._news)
+
+    def _presence_word(self, key: str, name: str, before: str | None) -> str:
+        """What became of `name` since it was shown as `before`: `+name`, `-name`, `~name`, or nothing."""
+        shown = self._roster.get(key)
+        if shown == before:
+            return ""
+        if shown is None:
+            return "-" + name
+        return shown if shown[0] == "~" else "+" + shown
+
+    # --- What is due ---
+
+    def _arm(self, subject: Connection | Session, when: float) -> None:
+        """Look at this connection or session again at `when`, if not earlier."""
+        if when < subject.due:
+            subject.due = when
+            heapq.heappush(self._deadlines, (when, next(self._serial), subject))
+
+    def _watch_connection(self, connection: Connection) -> None:
+        """Is there still somebody? If so, look again when the next answer to that is due."""
+        if connection.closed:
+            return
+        limits = [connection.heard + SILENT_AFTER]
+        if connection.session is None:
+            limits.append(connection.opened + STRANGER_AFTER)
+        if connection.half_since is not None:
+            limits.append(connection.half_since + HALF_FRAME_AFTER)
+        if connection.probed >= connection.heard:
+            limits.append(connection.probed + PROBE_AFTER)
+        if min(limits) <= self.now:
+            self._close(connection, Bye.SILENT)
+            return
+        if connection.unsent:
+            limits.append(connection.progress + SLOW_AFTER)
+            if limits[-1] <= self.now:
+                self._close(connection, Bye.SLOW)
+                return
+        if connection.pinged < connection.heard:
+            limits.append(connection.heard + PING_AFTER)
+            if limits[-1] <= self.now:
+                limits.pop()
+                connection.pinged = self.now
+                self._queue(connection, b"PING")
+        self._arm(connection, min(limits))
+
+    def _watch_session(self, session: Session) -> None:
+        """The grace of a lost session is over, or that of an earlier loss was meant."""
+        if session.connection is not None or self.sessions.get(session.key) is not session:
+            return
+        if self.now >= session.lost_at + self.grace:
+            self._end(session, "did not come back")
+        else:
+            self._arm(session, session.lost_at + self.grace)
+
+    # --- The status on disk ---
+
+    def _record_statuses(self) -> None:
+        """Everybody whose status has changed, in one job; the next one when that is done."""
+        if not self._dirty or self._recording is not None or self._stopping:
+            return
+        if self.now < self._record_at:
+            return
+        statuses = {key: self._status(key) for key in self._dirty if key not in self._claims}
+        self._dirty = {key: None for key in self._dirty if key in self._claims}
+        if statuses:
+            self._recording = RecordStatuses(statuses)
+            self.jobs.append(self._recording)
+
+    def _status(self, key: str) -> str:
+        session = self.sessions.get(key)
+        if session is None:
+            return OFFLINE
+        return ONLINE if session.connection is not None else LOST
+
+
+class State(enum.Enum):
+    """What a connection may say depends on whether somebody is logged in on it."""
+
+    STRANGER = "not logged in"
+    LOGGED_IN = "logged in"
+
+
+# A handler answers at once (str), later or never (None), or when its steps are done.
+Handler = Callable[[Hub, Connection, int, str], str | Steps | None]
+
+# Which command is allowed in which state, and who deals with it. What is not here is refused by `Hub._find_handler`.
+COMMANDS: dict[tuple[State, str], Handler] = {
+    (State.STRANGER, "REGISTER"): Hub._register,
+    (State.STRANGER, "KEEP"): Hub._keep,
+    (State.STRANGER, "LOGIN"): Hub._login,
+    (State.STRANGER, "TAKEOVER"): Hub._takeover,
+    (State.STRANGER, "RESUME"): Hub._resume,
+    (State.STRANGER, "PING"): Hub._ping,
+    (State.STRANGER, "ACK"): Hub._ack,
+    (State.LOGGED_IN, "LOGOUT"): Hub._logout,
+    (State.LOGGED_IN, "WHO"): Hub._who,
+    (State.LOGGED_IN, "SEND"): Hub._send,
+    (State.LOGGED_IN, "PASSWD"): Hub._passwd,
+    (State.LOGGED_IN, "PING"): Hub._ping,
+    (State.LOGGED_IN, "ACK"): Hub._ack,
+}
+COMMANDS_BY_STATE = {
+    state: {verb: handler for (where, verb), handler in COMMANDS.items() if where is state} for state in State
+}
+VERBS = tuple(dict.fromkeys(verb for _, verb in COMMANDS))
 
 
 # --- The client -----------------------------------------------------------------------------------------------------
+
+# What a client waits for. The server speaks up after 20 s of silence, so 25 s without a frame are odd and 45 s are the
+# end; somebody who has not said one frame after 15 s is no Vessages server at all.
+HELLO_SECONDS = 15.0
+QUIET_SECONDS = 25.0
+SILENT_SECONDS = 45.0
+# A login that must wait (the server is busy, or still holds our own dead connection, which takes it 5 s to find out).
+RETRY_SECONDS = 3.0
+GHOST_RETRIES = 4
+WAITING_SECONDS = 3.0  # a message without a fate for so long is worth a word to its author
+
+SENDS_UNDER_WAY = 64  # what guarantee 6 allows; the rest waits here
+QUEUE_MAX = 1_000  # commands that wait here: a pasted file fits, a runaway script is told `busy`
+QUEUE_BYTES_MAX = 4 * MIB
+SHOWN_MAX = 10_000  # remembered (from, id): 64 unanswered messages of each of 150 people
+ROSTER_MAX = 1_000_000  # names; ten times what a frame of the server holds
+
+# Codes that only a client gives, beside those of `Code`, with their sentences.
+TOO_LONG = "too-long"
+UNKNOWN = "unknown"
+NOT_SENT = "not-sent"
+CLIENT_CODES = {
+    TOO_LONG: "that is too long, 64 KiB are the most",
+    UNKNOWN: "the session ended before the answer came, so it is not known whether this arrived",
+    NOT_SENT: "this was not sent",
+}
+BYE_WORDS = {
+    Bye.SHUTDOWN.value: "the server is being stopped",
+    Bye.SLOW.value: "the server gave up on this connection, it was too slow",
+    Bye.SILENT.value: "the server heard nothing from here for too long",
+    Bye.FULL.value: "the server is full",
+    Bye.REPLACED.value: "somebody logged in elsewhere under this name (TAKEOVER)",
+}
+
+
+class Linked(NamedTuple):
+    """There is a Vessages server at the other end. Nobody is logged in yet."""
+
+
+class LoggedIn(NamedTuple):
+    """The answer to LOGIN or TAKEOVER: who one is, the login before (Unix seconds) and how many failed since."""
+
+    tag: int
+    name: str
+    last: float | None
+    failed: int
+
+
+class Roster(NamedTuple):
+    """Who is here, at the login: names that are online and names whose connection is lost."""
+
+    online: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+class Presence(NamedTuple):
+    """What really changed: who came, left, lost the connection, and came back after losing it."""
+
+    came: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    returned: tuple[str, ...] = ()
+
+
+class Message(NamedTuple):
+    """A message from somebody. `time` is Unix seconds by the server's clock; `id` is the sender's tag, 0 if none."""
+
+    sender: str
+    id: int
+    time: float
+    text: str
+
+
+class Delivered(NamedTuple):
+    """The good fate of an own message."""
+
+    tag: int
+    recipient: str
+    text: str
+
+
+class Failed(NamedTuple):
+    """The bad fate of an own message: a `Code` word or one of CLIENT_CODES, and words for a person."""
+
+    tag: int
+    recipient: str
+    text: str
+    code: str
+    words: str
+
+
+class Waiting(NamedTuple):
+    """An own message has had no fate for some seconds. Told once; the fate still comes."""
+
+    tag: int
+    recipient: str
+    text: str
+
+
+class Answer(NamedTuple):
+    """The OK to any other command, with what came with it."""
+
+    tag: int
+    verb: str
+    words: str
+
+
+class Refused(NamedTuple):
+    """The ERROR to any other command. `wait`: seconds after which it may be tried again, 0 if unknown."""
+
+    tag: int
+    verb: str
+    code: str
+    words: str
+    wait: int = 0
+
+
+class NotYet(NamedTuple):
+    """Coming back has to wait `seconds`; it is tried again by itself."""
+
+    code: str
+    words: str
+    seconds: float
+
+
+class LoginNeeded(NamedTuple):
+    """Coming back as `name` is not possible without the person. What was typed waits for the next login."""
+
+    name: str
+    code: str
+    words: str
+
+
+class LinkLost(NamedTuple):
+    """The connection is over. `bye`: the server's reason, "" if it gave none. `come_back`: whether to dial again."""
+
+    words: str
+    bye: str
+    come_back: bool
+
+
+class NotVessages(NamedTuple):
+    """What answers there does not speak this protocol. A LinkLost follows."""
+
+    words: str
+
+
+class Back(NamedTuple):
+    """The session goes on: since when the link was lost (monotonic), how many messages had been missed, who changed."""
+
+    name: str
+    lost_at: float
+    messages: int
+    changes: Presence
+
+
+Event = (
+    Linked | LoggedIn | Roster | Presence | Message | Delivered | Failed | Waiting | Answer | Refused | NotYet
+    | LoginNeeded | LinkLost | NotVessages | Back
+)  # fmt: skip
+
+
+class Command:
+    """One command on its way, from being asked for until its answer. No NamedTuple: its repr must show no password."""
+
+    __slots__ = ("asked", "by_itself", "name", "settled", "tag", "text", "verb")
+
+    def __init__(self, tag: int, verb: str, name: str, text: str, asked: float) -> None:
+        self.tag = tag
+        self.verb = verb
+        self.name = name  # whom it is about, "" if nobody
+        self.text = text  # the rest: a message, a password
+        self.asked = asked
+        self.by_itself = False  # the session's own attempt to come back: the person did not ask and is not answered
+        self.settled = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload."""
+        return len(self.frame()) - HEADER.size
+
+    def frame(self) -> bytes:
+        """It as it goes over the wire. What is no Unicode (half a surrogate pair from a file name) becomes `?`."""
+        words = [f"#{self.tag}", self.verb, self.name, self.text]
+        return frame(" ".join(word for word in words if word).encode("utf-8", "replace"))
+
+
+class _Stage(enum.Enum):
+    """How far the link has come."""
+
+    DOWN = enum.auto()
+    GREETING = enum.auto()  # connected, and not a frame yet: no secret is sent before there was one
+    OUT = enum.auto()
+    IN = enum.auto()
+
+
+class _NotVessagesError(Exception):
+    """The other side broke the protocol."""
+
+
+# Where a command is allowed. PING is allowed in both.
+OUT_VERBS = frozenset({"REGISTER", "LOGIN", "TAKEOVER"})
+IN_VERBS = frozenset({"LOGOUT", "WHO", "SEND", "PASSWD"})
+# While one of these is unanswered nothing else is sent: what may be said next depends on the answer.
+NAMED = OUT_VERBS | {"SEND"}
+BARRIERS = OUT_VERBS | {"RESUME", "LOGOUT"}
+
+SERVER_FRAME = re.compile(
+    r"(?:@([1-9][0-9]{0,15}) )?(?:#([0-9]{1,16}) )?(OK|ERROR|MSG|ONLINE|PRESENCE|PING|BYE)(?: (.*))?", re.DOTALL
+)
+
+
+class ClientSession:
+    """The client's end of a conversation, over as many connections as it takes.
+
+    A turn is always this, and each step may be left out when there is nothing for it:
+
+        connected / feed / disconnected     what happened to the link
+        login, send, ...                    what the person wants; each returns the tag that its event will carry
+        tick                                what is due
+        take_events, show them, shown       an ACK says "shown" and nothing less
+        take_outbox                         the bytes of this turn, in one piece
+        hang_up                             if set: close the link, and say `disconnected` in the next turn
+
+    What was asked for is kept until it is answered, over lost connections and restarts of the server: it is sent
+    again with its old tag, in order, and the other end shows nothing twice. Times are monotonic seconds.
+    """
+
+    __slots__ = ("_acked", "_back_from", "_barrier", "_bye", "_decoder", "_events", "_fresh", "_ghosts", "_heard",
+                 "_last_tag", "_missed", "_now", "_outbox", "_password", "_ping_due", "_pinged", "_queue",
+                 "_queue_bytes", "_read", "_retry_at", "_roster", "_sends", "_sent", "_shown", "_shown_ids", "_stage",
+                 "_stranded", "_taken", "_token", "_why", "grace", "hang_up", "name")  # fmt: skip
+
+    def __init__(self, first_tag: int) -> None:
+        """`first_tag`: the clock in microseconds, so that another process of the same person does not repeat tags."""
+        self.name: str | None = None  # who we are, also while the link is lost
+        self.grace = 0.0  # how long the server holds a session without a connection, in seconds
+        self.hang_up = False
+        self._last_tag = min(max(first_tag, 1), TAG_MAX // 2)  # a clock gone mad must not leave us without tags
+        self._stage = _Stage.DOWN
+        self._decoder = FrameDecoder(SERVER_FRAME_MAX)
+        self._outbox: list[bytes] = []
+        self._events: list[Event] = []
+        # Who we are for the server.
+        self._password: str | None = None
+        self._token: str | None = None
+        self._stranded = False  # the session is over and only the person can begin a new one
+        self._ghosts = 0  # how often `already-online` may still mean our own dead connection
+        # What we asked for.
+        self._queue: deque[Command] = deque()  # not sent on this link yet, in order
+        self._queue_bytes = 0
+        self._sent: dict[int, Command] = {}  # by tag, in order
+        self._sends = 0  # how many of those are SENDs
+        self._barrier: Command | None = None
+        self._fresh: deque[Command] = deque()  # SENDs whose author was not yet told that they wait
+        # Numbered frames: read from the wire >= taken by the caller >= shown >= acknowledged.
+        self._read = self._taken = self._shown = self._acked = 0
+        self._shown_ids: dict[tuple[str, int], None] = {}
+        self._ping_due = False
+        self._roster: dict[str, bool] | None = None  # name -> lost; None until the first ONLINE of a login
+        # The link.
+        self._now = self._heard = 0.0
+        self._pinged = False
+        self._retry_at = 0.0
+        self._bye = self._why = ""
+        self._back_from: float | None = None
+        self._missed = 0
+
+    # What the person wants
+
+    def register(self, name: str, password: str) -> int:
+        """Ask for an account. Answer or Refused."""
+        return self._ask("REGISTER", name, password)
+
+    def login(self, name: str, password: str) -> int:
+        """Log in. LoggedIn, then Roster; or Refused."""
+        return self._ask("LOGIN", name, password)
+
+    def takeover(self, name: str, password: str) -> int:
+        """Log in, ending the session that is online under this name. As `login`."""
+        return self._ask("TAKEOVER", name, password)
+
+    def logout(self) -> int:
+        """Log out once all before it was sent. Answer; messages without a fate by then fail with `unknown`."""
+        return self._ask("LOGOUT")
+
+    def who(self) -> int:
+        """Ask who is online. Answer, its words the names, `~` before those whose connection is lost; or Refused."""
+        return self._ask("WHO")
+
+    def send(self, recipient: str, text: str) -> int:
+        """Send a message. Delivered or Failed, exactly one of them; Waiting before it if that takes long."""
+        return self._ask("SEND", recipient, text)
+
+    def passwd(self, password: str, new: str) -> int:
+        """Change the password. Answer or Refused."""
+        return self._ask("PASSWD", text=f"{password}\n{new}")
+
+    def ping(self, text: str) -> int:
+        """Ask for an echo. Answer or Refused."""
+        return self._ask("PING", text=text)
+
+    def abandon(self) -> None:
+        """Give up what is unanswered: each command gets its event, `unknown` if it was ever sent, else `not-sent`."""
+        self._settle_all(self._sent.values(), UNKNOWN)
+        self._settle_all(self._queue, NOT_SENT)
+        self._sent.clear()
+        self._queue.clear()
+        self._fresh.clear()
+        self._barrier = None
+        self._queue_bytes = self._sends = 0
+
+    def _ask(self, verb: str, name: str = "", text: str = "") -> int:
+        self._last_tag += 1
+        command = Command(self._last_tag, verb, name, text, self._now)
+        size = command.size
+        if verb in NAMED and (not name or " " in name):  # it would be read as something else
+            self._refuse(command, Code.BAD_USERNAME.word)
+        elif size > (STRANGER_FRAME_MAX if verb in OUT_VERBS else CLIENT_FRAME_MAX):
+            self._refuse(command, TOO_LONG)
+        elif not self.has_room:
+            self._refuse(command, Code.BUSY.word)
+        else:
+            if verb == "SEND":
+                self._fresh.append(command)
+            if verb in OUT_VERBS and self._stranded:  # all that waits is waiting for this
+                self._queue.appendleft(command)
+            else:
+                self._queue.append(command)
+            self._queue_bytes += size
+        return command.tag
+
+    # What the caller may look at
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another command may be asked for now. If not, it is refused with `busy`."""
+        return len(self._queue) < QUEUE_MAX and self._queue_bytes < QUEUE_BYTES_MAX
+
+    @property
+    def unanswered(self) -> int:
+        """How many commands have no answer yet."""
+        return len(self._sent) + len(self._queue)
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether commands go to a session right now."""
+        return self._stage is _Stage.IN
+
+    @property
+    def wants_link(self) -> bool:
+        """Whether there is somebody to be or something to say, so that a lost link is worth dialling again."""
+        return self._can_come_back or bool(self._queue and (self.name is None or self._queue[0].verb in OUT_VERBS))
+
+    @property
+    def roster(self) -> dict[str, bool]:
+        """Everybody who is here: name -> whether the connection is lost. A copy; {} while nobody is logged in."""
+        return dict(self._roster or {})
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has to be called at the latest, even if nothing happens; None for never."""
+        deadlines = [self._fresh[0].asked + WAITING_SECONDS] if self._fresh else []
+        if self._stage is _Stage.GREETING:
+            deadlines.append(self._heard + HELLO_SECONDS)
+        elif self._stage is not _Stage.DOWN:
+            deadlines.append(self._heard + (SILENT_SECONDS if self._pinged else QUIET_SECONDS))
+        if self._events or self._outbox or (self._queue and self._may_be_sent(self._queue[0])):
+            deadlines.append(self._now)
+        if self._stage is _Stage.OUT and self._barrier is None and self.wants_link:
+            deadlines.append(max(self._retry_at, self._now))
+        return min(deadlines, default=None)
+
+    # What happened to the link
+
+    def connected(self, now: float) -> None:
+        """There is a new connection."""
+        self._now = self._heard = now
+        self._stage = _Stage.GREETING
+        self._decoder = FrameDecoder(SERVER_FRAME_MAX)
+        self._outbox = [frame(b"PING")]
+        self._pinged = self._ping_due = self.hang_up = False
+        self._retry_at, self._bye, self._why = now, "", ""
+
+    def feed(self, data: bytes, now: float) -> None:
+        """These bytes were read."""
+        self._now = self._heard = now
+        self._pinged = False
+        if self.hang_up or self._stage is _Stage.DOWN:
+            return
+        self._decoder.feed(data)
+        try:
+            for payload in self._decoder.payloads():
+                self._receive(payload)
+                if self.hang_up:
+                    return
+        except (BadFrameError, _NotVessagesError, ValueError) as error:  # ValueError: text, numbers and times
+            words = "what answers there is not a Vessages server"
+            if self._stage is not _Stage.GREETING:
+                words = f"the server sent something that is not allowed ({type(error).__name__})"
+            self._events.append(NotVessages(words))
+            self._drop(words)
+
+    def disconnected(self, now: float, why: str = "connection lost") -> None:
+        """The connection is over; `why` is for the person, unless the session had its own reason to hang up."""
+        self._now = now
+        if self._stage is _Stage.IN:
+            self._back_from = now
+            self._ghosts = GHOST_RETRIES
+        barrier, self._barrier = self._barrier, None
+        if barrier is not None and barrier.verb != "LOGOUT":
+            self._ghosts = GHOST_RETRIES
+            self._sent.pop(barrier.tag, None)
+            if not barrier.by_itself:
+                self._put_back(barrier)
+        if self.name is None:  # no session to go on with: what was asked is asked again
+            for command in reversed(self._sent.values()):
+                self._put_back(command)
+            self._sent.clear()
+        self._stage, self.hang_up, self._outbox = _Stage.DOWN, False, []
+        self._events.append(LinkLost(self._why or why, self._bye, self.wants_link))
+
+    def tick(self, now: float) -> None:
+        """Do what is due: say that we are there, hang up on a dead server, come back, send what waits."""
+        self._now = now
+        if self._stage is not _Stage.DOWN and not self.hang_up:
+            self._watch_the_server()
+            if self._stage is _Stage.OUT and self._barrier is None and now >= self._retry_at:
+                self._come_back()
+            self._send_what_waits()
+        while self._fresh and (self._fresh[0].settled or now >= self._fresh[0].asked + WAITING_SECONDS):
+            command = self._fresh.popleft()
+            if not command.settled:
+                self._events.append(Waiting(command.tag, command.name, command.text))
+
+    def take_events(self) -> list[Event]:
+        """What there is to show, in order. Call `shown` when that has been done."""
+        events, self._events = self._events, []
+        self._taken = self._read
+        return events
+
+    def shown(self) -> None:
+        """Everything that was taken has been shown."""
+        self._shown = self._taken
+
+    def take_outbox(self) -> bytes:
+        """The bytes to write, all of them. The ACK comes first: after a LOGOUT it would be too late."""
+        if self._stage is _Stage.IN and (self._shown > self._acked or self._ping_due):
+            self._outbox.insert(0, frame(b"ACK %d" % self._shown))
+            self._acked = self._shown
+        elif self._ping_due:
+            self._outbox.insert(0, frame(b"ACK 0"))
+        self._ping_due = False
+        data = b"".join(self._outbox)
+        self._outbox.clear()
+        return data
+
+    # What is due
+
+    def _watch_the_server(self) -> None:
+        silence = self._now - self._heard
+        if self._stage is _Stage.GREETING:
+            if silence >= HELLO_SECONDS:
+                self._events.append(NotVessages("something is there, but it does not answer"))
+                self._drop("no answer")
+        elif silence >= SILENT_SECONDS:
+            self._drop(f"the server was silent for {SILENT_SECONDS:.0f} s")
+        elif silence >= QUIET_SECONDS and not self._pinged:
+            self._pinged = True
+            self._outbox.append(frame(b"PING"))
+
+    def _drop(self, why: str) -> None:
+        self.hang_up, self._why = True, why
+
+    @property
+    def _can_come_back(self) -> bool:
+        return self.name is not None and not self._stranded
+
+    def _come_back(self) -> None:
+        """Continue the session, or begin a new one with the password. Not before all that was read was shown: the
+        server counts from the number in RESUME, whether it still has the frames after it or not."""
+        if not self._can_come_back or self._read != self._shown:
+            return
+        if self._token is not None:
+            self._begin("RESUME", self._token, str(self._shown))
+        else:
+            self._begin("LOGIN", self.name or "", self._password or "")
+
+    def _begin(self, verb: str, name: str, text: str) -> None:
+        self._last_tag += 1
+        command = Command(self._last_tag, verb, name, text, self._now)
+        command.by_itself = True
+        self._transmit(command)
+
+    def _send_what_waits(self) -> None:
+        """Send from the queue, in order, as far as it may be said now."""
+        while self._queue and self._may_be_sent(self._queue[0]):
+            command = self._queue.popleft()
+            self._queue_bytes -= command.size
+            if self._stage is _Stage.IN and command.verb in OUT_VERBS:
+                self._refuse(command, Code.LOGGED_IN.word)
+            elif self._stage is _Stage.OUT and command.verb in IN_VERBS:
+                self._refuse(command, Code.NOT_LOGGED_IN.word)
+            else:
+                self._transmit(command)
+
+    def _may_be_sent(self, command: Command) -> bool:
+        """Whether its time has come, be it to be sent or to be refused."""
+        if self._barrier is not None or self.hang_up:
+            return False
+        if self._stage is _Stage.IN:
+            return command.verb != "SEND" or self._sends < SENDS_UNDER_WAY
+        if self._stage is not _Stage.OUT or self._now < self._retry_at:
+            return False
+        return self.name is None or (self._stranded and command.verb in OUT_VERBS)  # else a session will go on
+
+    def _transmit(self, command: Command) -> None:
+        if command.verb in ("LOGIN", "TAKEOVER"):
+            self._outbox.append(frame(b"KEEP"))  # first: what is said right after the login is already kept
+        if command.verb in BARRIERS:
+            self._barrier = command
+        self._sends += command.verb == "SEND"
+        self._sent[command.tag] = command
+        self._outbox.append(command.frame())
+
+    def _put_back(self, command: Command) -> None:
+        self._queue.appendleft(command)
+        self._queue_bytes += command.size
+
+    # What the server says
+
+    def _receive(self, payload: bytes) -> None:
+        match = SERVER_FRAME.fullmatch(payload.decode())
+        if match is None:
+            raise _NotVessagesError
+        number, tag, verb, rest = match.groups(default="")
+        if self._stage is _Stage.GREETING:
+            self._stage = _Stage.OUT
+            self._events.append(Linked())
+        if number and not self._is_new(int(number)):
+            return
+        if verb in ("OK", "ERROR"):
+            word, _, words = rest.partition(" ")
+            command = self._answered(int(tag or 0))
+            ANSWERS[verb](self, command, word, words)
+        else:
+            TIDINGS[verb](self, rest)
+
+    def _is_new(self, number: int) -> bool:
+        """Count a numbered frame. A hole means that something is lost for good, unless we ask for it again."""
+        if self._stage is not _Stage.IN or number > self._read + 1:
+            raise _NotVessagesError
+        new = number > self._read
+        self._read = max(self._read, number)
+        return new
+
+    def _answered(self, tag: int) -> Command | None:
+        command = self._sent.pop(tag, None)
+        if command is not None:
+            self._sends -= command.verb == "SEND"
+        if command is self._barrier:
+            self._barrier = None
+        return command
+
+    def _ok(self, command: Command | None, word: str, words: str) -> None:
+        if word == "KEEP":
+            self.grace = float(words)
+        elif command is not None:
+            command.settled = True
+            OKS.get(command.verb, ClientSession._ok_plain)(self, command, words)
+
+    def _ok_plain(self, command: Command, words: str) -> None:
+        if command.verb == "PASSWD":
+            self._password = command.text.partition("\n")[2]
+        self._events.append(Answer(command.tag, command.verb, words))
+
+    def _ok_send(self, command: Command, words: str) -> None:
+        self._events.append(Delivered(command.tag, command.name, command.text))
+
+    def _ok_login(self, command: Command, words: str) -> None:
+        name, *rest = words.split(" ")
+        facts = {fact.partition("=")[0]: fact.partition("=")[2] for fact in rest}
+        if self.name is not None and fold(self.name) != fold(name):
+            self._desert(before=command.tag)
+        self.name, self._password, self._token = name, command.text, facts.get("token")
+        self._read = self._taken = self._shown = self._acked = 0
+        if not command.by_itself:
+            last = parse_time(facts["last"]) if "last" in facts else None
+            self._events.append(LoggedIn(command.tag, name, last, int(facts.get("failed", 0))))
+            self._roster = self._back_from = None
+        self._enter(0)
+
+    def _ok_resume(self, command: Command, words: str) -> None:
+        name, last_tag, number = words.split(" ")
+        if int(number) != self._shown:
+            raise _NotVessagesError
+        self.name, self._acked = name, self._shown
+        self._enter(int(last_tag))
+
+    def _enter(self, last_tag: int) -> None:
+        """We are in. What the server has not read goes out again before all else; the rest it will answer."""
+        self._stage, self._stranded, self._ghosts, self._missed = _Stage.IN, False, 0, 0
+        for command in [c for c in reversed(self._sent.values()) if c.tag > last_tag or c.verb == "LOGOUT"]:
+            del self._sent[command.tag]
+            self._sends -= command.verb == "SEND"
+            if command.verb == "LOGOUT":  # its answer is not held, so it is asked anew
+                self._last_tag += 1
+                command.tag = self._last_tag
+            self._put_back(command)
+
+    def _ok_logout(self, command: Command, words: str) -> None:
+        self._settle_all(self._sent.values(), UNKNOWN)
+        self._sent.clear()
+        self._sends = 0
+        self._forget()
+        self._events.append(Answer(command.tag, "LOGOUT", ""))
+
+    def _forget(self) -> None:
+        """Nobody is logged in any more, and nobody comes back."""
+        self.name = self._password = self._token = self._roster = self._back_from = None
+        self._stranded = False
+        if self._stage is _Stage.IN:
+            self._stage = _Stage.OUT
+
+    def _desert(self, before: int) -> None:
+        """Somebody else logs in here: what was asked for in the name of the one before has no session any more."""
+        self._settle_all(self._sent.values(), UNKNOWN)
+        self._sent.clear()
+        self._sends = 0
+        self._settle_all([c for c in self._queue if c.tag < before], NOT_SENT)
+        self._queue = deque(c for c in self._queue if c.tag > before)
+        self._queue_bytes = sum(c.size for c in self._queue)
+
+    def _error(self, command: Command | None, word: str, words: str) -> None:
+        first, _, rest = words.partition(" ")
+        wait = int(first) if first.isascii() and first.isdecimal() and len(first) < 6 else 0
+        words = rest if wait else words
+        if command is None:
+            self._events.append(Refused(0, "", word, words, wait))
+        elif command.verb == "RESUME":
+            self._resume_refused(word, words, wait)
+        elif word == Code.ALREADY_ONLINE.word and self._ghosts:
+            self._ghosts -= 1
+            self._wait_and_retry(word, words, 0)
+            if not command.by_itself:
+                self._put_back(command)
+        elif command.by_itself and word in (Code.BUSY.word, Code.THROTTLED.word, Code.STORAGE.word):
+            self._wait_and_retry(word, words, wait)
+        elif command.by_itself:
+            self._strand(word, words)
+        else:
+            self._refuse(command, word, words, wait)
+
+    def _resume_refused(self, word: str, words: str, wait: int) -> None:
+        if word != Code.UNKNOWN_SESSION.word:
+            self._wait_and_retry(word, words, wait)
+            return
+        self._token = None
+        logout = next((c for c in self._sent.values() if c.verb == "LOGOUT"), None)
+        if logout is not None:  # it was heard, only its answer was lost
+            del self._sent[logout.tag]
+            self._ok_logout(logout, "")
+        elif self._password is None:
+            self._strand(word, words)
+
+    def _wait_and_retry(self, word: str, words: str, wait: int) -> None:
+        seconds = wait or RETRY_SECONDS
+        self._retry_at = self._now + seconds
+        self._events.append(NotYet(word, words, seconds))
+
+    def _strand(self, word: str, words: str) -> None:
+        self._stranded, self._password, self._token = True, None, None
+        self._events.append(LoginNeeded(self.name or "", word, words))
+
+    def _refuse(self, command: Command, code: str, words: str = "", wait: int = 0) -> None:
+        """Settle a command the bad way, whoever says so."""
+        command.settled = True
+        words = words or CLIENT_CODES.get(code) or next((c.explanation for c in Code if c.word == code), code)
+        if command.verb == "SEND":
+            self._events.append(Failed(command.tag, command.name, command.text, code, words))
+        else:
+            self._events.append(Refused(command.tag, command.verb, code, words, wait))
+
+    def _settle_all(self, commands: Iterable[Command], code: str) -> None:
+        for command in commands:
+            if not command.by_itself:
+                self._refuse(command, code)
+
+    def _message(self, rest: str) -> None:
+        sender, number, time, text = rest.split(" ", 3)
+        key = (sender, int(number))
+        if key in self._shown_ids:
+            return  # had before the server crashed; it is counted, and so acknowledged once more
+        if key[1]:
+            self._shown_ids[key] = None
+        if len(self._shown_ids) > SHOWN_MAX:
+            del self._shown_ids[next(iter(self._shown_ids))]
+        self._missed += 1
+        self._events.append(Message(sender, key[1], parse_time(time), text))
+
+    def _online(self, rest: str) -> None:
+        now = {name.removeprefix("~"): name[0] == "~" for name in rest.split()}
+        before, self._roster = self._roster, now
+        back_from, self._back_from = self._back_from, None
+        if before is None:
+            names = sorted(now, key=fold)
+            self._events.append(Roster(tuple(n for n in names if not now[n]), tuple(n for n in names if now[n])))
+        changes = Presence() if before is None else self._difference(before, now)
+        if back_from is not None:
+            self._events.append(Back(self.name or "", back_from, self._missed, changes))
+        elif any(changes):
+            self._events.append(changes)
+
+    def _presence(self, rest: str) -> None:
+        if self._roster is None:
+            return  # the ONLINE that is to come knows it all
+        roster, words = self._roster, rest.split()
+        names = [word[1:] for word in words]
+        before = {name: roster[name] for name in names if name in roster}
+        for word, name in zip(words, names, strict=True):
+            if word[0] == "-":
+                roster.pop(name, None)
+            else:
+                roster[name] = word[0] == "~"
+        if len(roster) > ROSTER_MAX:
+            raise _NotVessagesError
+        changes = self._difference(before, {name: roster[name] for name in names if name in roster})
+        if any(changes):
+            self._events.append(changes)
+
+    def _difference(self, before: dict[str, bool], after: dict[str, bool]) -> Presence:
+        """What changed between two rosters, for others: of ourselves we know."""
+        here = sorted((name for name in after if name != self.name), key=fold)
+        came = tuple(n for n in here if n not in before and not after[n])
+        left = tuple(sorted((n for n in before if n not in after and n != self.name), key=fold))
+        lost = tuple(n for n in here if after[n] and not before.get(n, False))
+        returned = tuple(n for n in here if not after[n] and before.get(n, False))
+        return Presence(came, left, lost, returned)
+
+    def _ping(self, rest: str) -> None:
+        self._ping_due = True
+
+    def _goodbye(self, rest: str) -> None:
+        self._bye = rest
+        self._drop(BYE_WORDS.get(rest, "the server closed the connection"))
+        if rest == Bye.REPLACED.value:
+            self._forget()
+            self.abandon()
+
+
+# Who deals with which answer, which other frame, and the OK to which command.
+ANSWERS: dict[str, Callable[[ClientSession, Command | None, str, str], None]]
+ANSWERS = {"OK": ClientSession._ok, "ERROR": ClientSession._error}
+TIDINGS: dict[str, Callable[[ClientSession, str], None]]
+TIDINGS = {"MSG": ClientSession._message, "ONLINE": ClientSession._online, "PRESENCE": ClientSession._presence,
+           "PING": ClientSession._ping, "BYE": ClientSession._goodbye}  # fmt: skip
+OKS: dict[str, Callable[[ClientSession, Command, str], None]]
+OKS = {"SEND": ClientSession._ok_send, "LOGIN": ClientSession._ok_login, "TAKEOVER": ClientSession._ok_login,
+       "RESUME": ClientSession._ok_resume, "LOGOUT": ClientSession._ok_logout}  # fmt: skip

@@ -1,0 +1,729 @@
+"""The Vessages server: `python vessages.py 0.0.0.0 5000`.
+
+This file knows sockets, bytes, threads and signals, and no chat: what is said is decided by `protocol.Hub`, what is
+remembered is kept by `storage.Store`.
+
+Rules of this file
+    One thread owns the hub and every socket. Two workers do what would make it wait: one hashes passwords, one uses
+    the disk. They get jobs and give back results, in order, and share nothing else.
+
+    One turn of the loop is always: wait, accept, read, take results, tick, write, sweep. Nothing is closed before the
+    sweep, so no event of a turn can meet a socket that has changed hands.
+
+    Writing is tried first; the system is asked about writability only while something is left over. Each connection
+    gets all that the turn has for it in one `send`.
+
+    One bad connection never hurts another: whatever goes wrong while one is served ends that one.
+
+Reading order
+    1. `Server`: the turn, then each of its steps.
+    2. `HashWorker` and `DiskWorker`: the slow work.
+    3. The command line: options, where to listen, what is printed.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit(f"Vessages needs Python 3.10 or newer, and this is {sys.version.split()[0]}: run it with a newer one.")
+
+import argparse
+import contextlib
+import errno
+import logging
+import os
+import queue
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import protocol
+import storage
+from protocol import Connection, HashJob, Hub, Job, StorageFailedError
+
+if sys.platform != "win32":
+    import resource
+
+VERSION = "1.0"
+
+READ_SIZE = 64 * 1024  # bytes a turn a connection; larger reads cost more than they save (PERFORMANCE.md)
+ACCEPT_BATCH = 64  # newcomers a turn and listener: a storm of them is let in between messages, not before them
+ACCEPT_REST = 1.0  # seconds without accepting when descriptors have run out: trying again at once would only spin
+BACKLOG = 1024  # connections that the system queues for us: a class whose server was restarted
+LINGER = 2.0  # seconds for the last frame to arrive before a connection is dropped
+STOP_WITHIN = 5.0  # seconds for what is queued to be written when the server stops
+DISK_BATCH = 1000  # jobs that share one commit
+SPARE_FILES = 64  # open files for other things than clients: the database, its journal, backups, listeners
+SELECT_MAX = 500  # connections that `select` takes where there is nothing better (Windows: 512 sockets in all)
+HASHING_NICENESS = 10  # the hashing thread yields to the chat where the system can tell threads apart
+
+log = logging.getLogger("vessages")
+
+
+class Wire:
+    """A client's socket, and what the system has not yet taken of what was written to it."""
+
+    __slots__ = ("connection", "deadline", "events", "leftover", "peer", "shut", "socket")
+
+    def __init__(self, sock: socket.socket, peer: str, connection: Connection) -> None:
+        self.socket = sock
+        self.peer = peer
+        self.connection = connection
+        self.leftover = memoryview(b"")
+        self.events = 0  # what the selector is asked about
+        self.shut = False  # whether we have said that nothing more will come
+        self.deadline = 0.0  # when a closing connection is dropped, whether or not the last frame has arrived
+
+
+class Server:
+    """The reactor. `run` until `stop`; a test may also `turn` it by hand.
+
+    `clock` and `wall` give monotonic and Unix seconds; they and the selector are arguments so that tests can choose.
+    """
+
+    def __init__(
+        self, hub: Hub, store: storage.Store, listeners: Iterable[socket.socket], *,
+        cost: storage.Cost = storage.DEFAULT_COST, selector: selectors.BaseSelector | None = None,
+        clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self.hub = hub
+        self.clock = clock
+        self.wall = wall
+        self.selector = selector or selectors.DefaultSelector()
+        self.wires: dict[Connection, Wire] = {}
+        self.listeners = list(listeners)
+        self.turns = 0
+        self._paused: set[Wire] = set()  # not read from at present
+        self._closing: set[Wire] = set()  # waiting for their last frame to arrive
+        self._gone: list[Wire] = []  # to be closed by the sweep
+        self._listen_again = 0.0  # when the listeners have rested
+        self._stop_by = 0.0  # when the server ends whether or not all is written; 0 while it runs
+        self._stop_wanted = False
+        self._bell, self._rope = socket.socketpair()  # whoever wants to wake the loop pulls the rope
+        self._results: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()
+        self.hasher = HashWorker(cost, self._deliver)
+        self.disk = DiskWorker(store, wall, self._deliver)
+        self._bell.setblocking(False)
+        self._rope.setblocking(False)
+        self.selector.register(self._bell, selectors.EVENT_READ, self._hear_bell)
+        self._listen(True)
+        hub.wake(clock(), wall())
+
+    # --- The loop ---
+
+    def run(self) -> None:
+        """Serve until somebody calls `stop` and all is written and on disk."""
+        while not self.finished:
+            self.turn()
+
+    def turn(self) -> None:
+        """One turn: wait, accept, read, take results, tick, write, sweep."""
+        events = self.selector.select(self._patience())
+        self.hub.wake(self.clock(), self.wall())
+        self.turns += 1
+        readable = []
+        for key, mask in events:
+            if not isinstance(key.data, Wire):
+                key.data(key.fileobj)  # a listener or the bell
+            elif mask & selectors.EVENT_WRITE:
+                self._write_leftover(key.data)
+                if mask & selectors.EVENT_READ:
+                    readable.append(key.data)
+            else:
+                readable.append(key.data)
+        for wire in readable:
+            self._read(wire)
+        self._take_results()
+        self.hub.tick(self.clock(), self.wall())
+        self._hand_out_jobs()
+        self._write_ready()
+        self._sweep()
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due without anybody's doing; None for ever."""
+        now = self.clock()
+        times = [wire.deadline for wire in self._closing]
+        deadline = self.hub.next_deadline()
+        if deadline is not None:
+            times.append(deadline)
+        if self._listen_again:
+            times.append(self._listen_again)
+        if self._stop_by:
+            times.append(self._stop_by)
+        return max(0.0, min(times) - now) if times else None
+
+    def wake(self) -> None:
+        """End the waiting of the present turn; from any thread."""
+        with contextlib.suppress(BlockingIOError):  # the bell has not been heard yet: one ring is enough
+            self._rope.send(b"!")
+
+    def _hear_bell(self, bell: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            bell.recv(4096)
+        if self._stop_wanted and not self._stop_by:
+            self._begin_stop()
+
+    # --- Accepting ---
+
+    def _listen(self, on: bool) -> None:
+        for listener in self.listeners:
+            if on:
+                self.selector.register(listener, selectors.EVENT_READ, self._accept)
+            else:
+                self.selector.unregister(listener)
+        self._listen_again = 0.0 if on else self.clock() + ACCEPT_REST
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPT_BATCH):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            except OSError as error:
+                log.warning("cannot accept: %s; no newcomers for %.0f s", error.strerror, ACCEPT_REST)
+                self._listen(False)
+                return
+            self._welcome(sock, address)
+
+    def _welcome(self, sock: socket.socket, address: Sequence[Any]) -> None:
+        host = str(address[0]).removeprefix("::ffff:")
+        peer = f"{host} port {address[1]}"
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or a message waits 40 ms for an answer
+        except OSError:  # it has gone already
+            sock.close()
+            return
+        connection = self.hub.connect(host)
+        wire = self.wires[connection] = Wire(sock, peer, connection)
+        log.debug("%s connected", peer)
+        self._ask(wire, selectors.EVENT_READ)
+
+    # --- Reading ---
+
+    def _read(self, wire: Wire) -> None:
+        connection = wire.connection
+        try:
+            data = wire.socket.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lose(wire, error.strerror or "connection lost")
+            return
+        if not data:
+            self._lose(wire, "closed by the client")
+            return
+        try:
+            self.hub.feed(connection, data)
+        except Exception:  # a fault of ours: it costs this connection, and nobody else
+            log.exception("an internal error ended the connection from %s", wire.peer)
+            self._lose(wire, "internal error")
+            return
+        if not connection.wants_reading and not connection.closed:
+            self._paused.add(wire)
+            self._ask(wire, wire.events & ~selectors.EVENT_READ)
+
+    def _lose(self, wire: Wire, why: str) -> None:
+        """This socket is of no use any more: the hub is told now, the sweep closes it."""
+        self.hub.disconnect(wire.connection, why)
+        self._gone.append(wire)
+
+    def _ask(self, wire: Wire, events: int) -> None:
+        """Ask the selector about these events of a wire, and no others."""
+        if events == wire.events:
+            return
+        if not events:
+            self.selector.unregister(wire.socket)
+        elif wire.events:
+            self.selector.modify(wire.socket, events, wire)
+        else:
+            self.selector.register(wire.socket, events, wire)
+        wire.events = events
+
+    # --- Workers ---
+
+    def _deliver(self, results: list[tuple[Job, object]]) -> None:
+        """Called by the workers, on their threads."""
+        for result in results:
+            self._results.put(result)
+        self.wake()
+
+    def _take_results(self) -> None:
+        while not self._results.empty():
+            job, result = self._results.get()
+            self.hub.complete(job, result)
+
+    def _hand_out_jobs(self) -> None:
+        jobs, self.hub.jobs = self.hub.jobs, []
+        for job in jobs:
+            (self.hasher if isinstance(job, HashJob) else self.disk).put(job)
+        for note in self.hub.notes:
+            log.info("%s", note)
+        self.hub.notes.clear()
+
+    # --- Writing ---
+
+    def _write_ready(self) -> None:
+        ready, self.hub.ready = self.hub.ready, []
+        for connection in ready:
+            wire = self.wires.get(connection)
+            if wire is not None and connection.outbox and not wire.leftover and not wire.shut:
+                self._write(wire, self.hub.take(connection))
+
+    def _write(self, wire: Wire, data: bytes) -> None:
+        try:
+            sent = wire.socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._lose(wire, error.strerror or "connection lost")
+            return
+        if sent < len(data):
+            wire.leftover = memoryview(data)[sent:]
+            self.hub.sent(wire.connection, len(wire.leftover))
+            self._ask(wire, wire.events | selectors.EVENT_WRITE)
+            self._paused.add(wire)
+
+    def _write_leftover(self, wire: Wire) -> None:
+        """The system says that there is room again."""
+        try:
+            sent = wire.socket.send(wire.leftover)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            wire.leftover = memoryview(b"")
+            self._lose(wire, error.strerror or "connection lost")
+            return
+        wire.leftover = wire.leftover[sent:]
+        self.hub.sent(wire.connection, len(wire.leftover))
+        if not wire.leftover:
+            self._ask(wire, wire.events & ~selectors.EVENT_WRITE)
+            if wire.connection.outbox:
+                self.hub.ready.append(wire.connection)
+
+    # --- Sweeping ---
+
+    def _sweep(self) -> None:
+        now = self.clock()
+        closing, self.hub.closing = self.hub.closing, []
+        for connection in closing:
+            wire = self.wires.get(connection)
+            if wire is not None:
+                wire.deadline = now + (STOP_WITHIN if self._stop_by else LINGER)
+                self._closing.add(wire)
+        for wire in list(self._closing):
+            self._finish_closing(wire, now)
+        for wire in self._gone:
+            self._forget(wire)
+        self._gone.clear()
+        for wire in list(self._paused):
+            if wire.connection.wants_reading or wire.connection.closed:
+                self._paused.discard(wire)
+                self._ask(wire, wire.events | selectors.EVENT_READ)
+            elif not wire.leftover or wire.connection.backlog > protocol.BACKLOG_MAX:
+                self._ask(wire, wire.events & ~selectors.EVENT_READ)
+        if self._listen_again and now >= self._listen_again and not self._stop_by:
+            self._listen(True)
+
+    def _finish_closing(self, wire: Wire, now: float) -> None:
+        """Say that nothing more will come when all is written; then wait a little for the other side to say the same.
+
+        Without that, what it is still sending would make the system throw our last frame away.
+        """
+        if now >= wire.deadline:
+            self._lose(wire, "closed")
+        elif not wire.leftover and not wire.connection.outbox and not wire.shut:
+            wire.shut = True
+            wire.deadline = min(wire.deadline, now + LINGER)
+            try:
+                wire.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._lose(wire, "closed")
+
+    def _forget(self, wire: Wire) -> None:
+        if self.wires.pop(wire.connection, None) is None:
+            return
+        self._ask(wire, 0)
+        self._paused.discard(wire)
+        self._closing.discard(wire)
+        wire.socket.close()
+        log.debug("%s disconnected", wire.peer)
+
+    # --- Stopping ---
+
+    def stop(self) -> None:
+        """Ask the server to stop; from any thread or signal handler."""
+        self._stop_wanted = True
+        self.wake()
+
+    def heed_signals(self) -> None:
+        """Stop at Ctrl-C and SIGTERM; a second one ends the process at once. The main thread must call this."""
+        signal.set_wakeup_fd(self._rope.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, stack: FrameType | None) -> None:
+        if self._stop_wanted:
+            os._exit(128 + number)
+        self.stop()
+
+    def _begin_stop(self) -> None:
+        self._stop_by = self.clock() + STOP_WITHIN
+        if not self._listen_again:
+            self._listen(False)
+        self._listen_again = 0.0
+        for listener in self.listeners:
+            listener.close()
+        log.info("stopping: %d connections are told", len(self.wires))
+        self.hub.shutdown()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the server has been stopped and nothing is left to write."""
+        return self._stop_by > 0 and (not self.wires or self.clock() >= self._stop_by)
+
+    def close(self) -> None:
+        """Let the workers finish what they were given, and close everything."""
+        self._hand_out_jobs()
+        self.disk.finish()
+        self.hasher.finish()
+        for wire in list(self.wires.values()):
+            self._forget(wire)
+        for sock in (*self.listeners, self._bell, self._rope):
+            sock.close()
+        self.selector.close()
+
+
+# --- Workers ----------------------------------------------------------------------------------------------------------
+
+
+Deliver = Callable[[list[tuple[Job, object]]], None]  # takes jobs with their results back to the loop
+
+
+class Worker(threading.Thread):
+    """A thread that does jobs in the order in which it gets them.
+
+    Its queue needs no limit of its own: every connection has at most one command under way, and the hub one job for
+    everybody's status. `finish` waits for what was given before.
+    """
+
+    def __init__(self, name: str, batch: int, deliver: Deliver) -> None:
+        super().__init__(name=name, daemon=True)
+        self._batch = batch
+        self._deliver = deliver
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.start()
+
+    def put(self, job: Job) -> None:
+        self._jobs.put(job)
+
+    def finish(self) -> None:
+        self._jobs.put(None)
+        self.join(STOP_WITHIN)
+
+    def run(self) -> None:
+        while True:
+            jobs = [self._jobs.get()]
+            while len(jobs) < self._batch and not self._jobs.empty():
+                jobs.append(self._jobs.get())
+            wanted = [job for job in jobs if job is not None]
+            if wanted:
+                self._deliver(list(zip(wanted, self.perform(wanted), strict=True)))
+            if len(wanted) < len(jobs):
+                return
+
+    def perform(self, jobs: list[Job]) -> list[object]:
+        """The results of these jobs, in their order."""
+        raise NotImplementedError
+
+
+class HashWorker(Worker):
+    """Hashes passwords, one at a time: each takes 16 MiB and a sixth of a second, and lets the loop run meanwhile."""
+
+    def __init__(self, cost: storage.Cost, deliver: Deliver) -> None:
+        self._cost = cost
+        super().__init__("hashing", 1, deliver)
+
+    def run(self) -> None:
+        if sys.platform == "linux":  # elsewhere a priority is the whole process's
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HASHING_NICENESS)
+        super().run()
+
+    def perform(self, jobs: list[Job]) -> list[object]:
+        return [self._hash(job) for job in jobs]
+
+    def _hash(self, job: Job) -> object:
+        try:
+            if isinstance(job, protocol.HashPassword):
+                return storage.hash_password(job.password, self._cost)
+            if isinstance(job, protocol.CheckPassword):
+                return storage.check_password(job.password, job.stored, self._cost)
+            raise TypeError(type(job))
+        except Exception:
+            log.exception("a password could not be hashed")
+            return StorageFailedError()
+
+
+class DiskWorker(Worker):
+    """Reads and writes accounts. All jobs that have come in while the last commit went on share the next one."""
+
+    def __init__(self, store: storage.Store, wall: Callable[[], float], deliver: Deliver) -> None:
+        self._store = store
+        self._wall = wall
+        super().__init__("disk", DISK_BATCH, deliver)
+
+    def perform(self, jobs: list[Job]) -> list[object]:
+        try:
+            with self._store.transaction():
+                return [DISK_WORK[type(job)](self._store, job, self._wall()) for job in jobs]
+        except storage.StorageError as error:
+            log.error("%s", error)
+        except Exception:
+            log.exception("an internal error at the disk")
+        return [StorageFailedError() for _ in jobs]
+
+
+def _record_login(store: storage.Store, job: protocol.RecordLogin, now: float) -> str | None:
+    account = store.find(job.key)
+    if job.new_hash and account is not None and account.password == job.old_hash:
+        store.set_password(job.key, job.new_hash)
+    token, token_hash = storage.new_token() if job.kept else (None, None)
+    store.record_login(job.key, now, token_hash)
+    return token
+
+
+DISK_WORK: dict[type[Job], Callable[[storage.Store, Any, float], object]] = {
+    protocol.FindAccount: lambda store, job, now: store.find(job.key),
+    protocol.FindToken: lambda store, job, now: store.find_token(job.token, now),
+    protocol.AddAccount: lambda store, job, now: store.add(job.username, job.key, job.password_hash, now),
+    protocol.RecordLogin: _record_login,
+    protocol.RecordFailure: lambda store, job, now: store.record_failure(job.key, now),
+    protocol.RecordLogout: lambda store, job, now: store.record_logout(job.key, now),
+    protocol.RecordStatuses: lambda store, job, now: store.record_statuses(job.statuses, now),
+    protocol.SetPassword: lambda store, job, now: store.set_password(job.key, job.password_hash),
+}
+
+
+# --- The command line -------------------------------------------------------------------------------------------------
+
+
+class StartError(Exception):
+    """The server cannot start; the text is one line for a person."""
+
+
+BIND_ERRORS = {
+    errno.EADDRINUSE: "port {port} is in use: another server runs there, stop it or choose another port",
+    errno.EACCES: "no permission for port {port}: choose one above 1023",
+    errno.EADDRNOTAVAIL: "this machine has no address {host}: use 0.0.0.0 for all of its addresses",
+}
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for every address that `host` stands for; port 0 lets the system choose one.
+
+    StartError if there is none.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError):
+        raise StartError(f"there is no address {host}: use 0.0.0.0 for all addresses of this machine") from None
+    listeners: list[socket.socket] = []
+    fault: OSError | None = None
+    for family, kind, number, _, address in dict.fromkeys(found):
+        try:
+            listeners.append(_listen_at(family, kind, number, (address[0], port, *address[2:])))
+            port = listeners[0].getsockname()[1]
+        except OSError as error:
+            fault = error
+    if fault is not None and (not listeners or fault.errno == errno.EADDRINUSE):
+        for listener in listeners:
+            listener.close()
+        text = BIND_ERRORS.get(fault.errno or 0, f"cannot listen at {{host}} port {{port}}: {fault.strerror}")
+        raise StartError(text.format(host=host, port=port))
+    return listeners
+
+
+def _listen_at(family: int, kind: int, number: int, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, kind, number)
+    try:
+        if sys.platform == "win32":  # there SO_REUSEADDR would let a second server in
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            both = address[0] == "::" and socket.has_dualstack_ipv6()
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def lan_addresses(listeners: Iterable[socket.socket]) -> list[str]:
+    """The addresses under which others reach these listeners, as far as the system tells; loopback if it tells none."""
+    bound = [sock.getsockname()[0] for sock in listeners]
+    if not {"0.0.0.0", "::"} & set(bound):
+        return bound
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        found += [str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)]
+    # The address that faces the rest of the world: to connect a datagram socket sends nothing, it only asks the
+    # system for a route (these addresses are reserved for documentation).
+    for family, outside in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((outside, 9))
+            found.insert(0, str(probe.getsockname()[0]))
+    wanted = [a for a in dict.fromkeys(found) if not protocol.is_loopback(a) and not a.startswith("fe80:")]
+    if "::" not in bound:
+        wanted = [a for a in wanted if ":" not in a]
+    return wanted or ["127.0.0.1"]
+
+
+def open_files_limit(wanted: int) -> int:
+    """How many files this process may have open, after raising the soft limit towards `wanted`."""
+    if sys.platform == "win32":
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
+
+
+def _number(least: float, most: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
+    """An argument's type: a number from `least` to `most`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:,} to {most:,}")
+        return value
+
+    return parse
+
+
+def _duration(text: str) -> float:
+    """`90s`, `30m`, `6h` or `2d` in seconds."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    if not (text[:-1].isdecimal() and text[-1:] in units and int(text[:-1]) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30m, 6h or 1d")
+    return float(int(text[:-1]) * units[text[-1]])
+
+
+def _cost(text: str) -> storage.Cost:
+    try:
+        return storage.parse_cost(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vessages.py",
+        description="The Vessages server: instant messages for a lab or a LAN.",
+        epilog="Example: python vessages.py 0.0.0.0 5000. Others then run: python client.py HOST 5000.",
+    )
+    add = parser.add_argument
+    add("host", metavar="HOST", help="the address to listen at; 0.0.0.0 for all of this machine, :: for IPv6 as well")
+    add("port", metavar="PORT", type=_number(0, 65535), help="the port, such as 5000; 0 lets the system choose")
+    add("--db", metavar="PATH", type=Path, default=Path("vessages.db"), help="the accounts (default: %(default)s)")
+    add("--grace", metavar="SECONDS", type=_number(1, 86400, float), default=protocol.GRACE,
+        help="how long a lost session is kept for its owner to come back (default: %(default).0f)")  # fmt: skip
+    add("--hash-cost", metavar="COST", type=_cost, default=storage.DEFAULT_COST,
+        help="what one password check costs: log2 of scrypt's N, or log2(N),r,p (default: 14,8,5)")  # fmt: skip
+    add("--password-min", metavar="N", type=_number(1, 100), default=protocol.PASSWORD_MIN,
+        help="characters of the shortest password for new accounts (default: %(default)s)")  # fmt: skip
+    add("--connections", metavar="N", type=_number(1, 100_000), default=protocol.CONNECTIONS_MAX,
+        help="clients at once, as far as the system's open files allow (default: %(default)s)")  # fmt: skip
+    add("--no-register", action="store_true", help="take no new accounts")
+    add("--backup-every", metavar="TIME", type=_duration, help="back the accounts up so often, such as 6h")
+    add("--keep", metavar="N", type=_number(1, 10_000), help="with --backup-every: delete all but the newest N backups")
+    add("--verbose", action="store_true", help="log every connection, not only who logs in and leaves")
+    add("--version", action="version", version=f"Vessages {VERSION}")
+    return parser
+
+
+def greeting(listeners: list[socket.socket], store: storage.Store) -> str:
+    """What the person who started the server wants to know."""
+    port = listeners[0].getsockname()[1]
+    places = ", ".join(sock.getsockname()[0] for sock in listeners)
+    lines = [f"Vessages {VERSION} listens at {places} port {port}.", f"Accounts: {store.path}", "Others join with"]
+    lines += [f"    python client.py {address} {port}" for address in lan_addresses(listeners)]
+    return "\n".join([*lines, "Ctrl-C stops the server."])
+
+
+def schedule_backups(path: Path, every: float, keep: int | None) -> None:
+    """Back the accounts up every so many seconds, in a thread of its own."""
+
+    def back_up() -> None:
+        pause = threading.Event()
+        while not pause.wait(every):
+            try:
+                report = storage.backup(path, keep=keep)
+                log.info("backup: %s, %d accounts, %d bytes", report.path, report.accounts, report.size)
+            except storage.StorageError as error:
+                log.error("backup failed: %s", error)
+
+    threading.Thread(target=back_up, name="backup", daemon=True).start()
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Run a server with these options until it is stopped; returns the exit code."""
+    listeners = bind(options.host, options.port)
+    store = storage.open_store(options.db)
+    limit = open_files_limit(options.connections + SPARE_FILES) - SPARE_FILES
+    selector = selectors.DefaultSelector()
+    if isinstance(selector, selectors.SelectSelector):
+        limit = min(limit, SELECT_MAX)
+    hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
+              connections_max=max(1, min(limit, options.connections)))  # fmt: skip
+    server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector)
+    hub.restore(store.recover(time.time()))
+    if options.backup_every:
+        schedule_backups(options.db, options.backup_every, options.keep)
+    server.heed_signals()
+    print(greeting(listeners, store), flush=True)
+    code = 0
+    try:
+        server.run()
+    except Exception:
+        log.exception("an internal error: the server stops")
+        code = 3
+        with contextlib.suppress(Exception):  # what can still be told, is
+            server.stop()
+            server.run()
+    server.close()
+    store.close()
+    log.info("stopped")
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(arguments)
+    level = logging.DEBUG if options.verbose else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+    try:
+        return serve(options)
+    except (StartError, storage.StorageError) as error:
+        print(f"vessages.py: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
