@@ -1,0 +1,238 @@
+"""The words in which the tests are written: a `World` with a hub, a disk and a clock in it, and its `People`.
+
+    world = World()
+    alice, bob = world.people("alice", "bob")
+    alice.say("SEND bob hi")
+    assert bob.hears() == ["MSG alice 0 2026-11-22T15:04:05.000Z hi"]
+
+Nothing here waits: `says` and `hears` let the hub's turn happen at once, as the reactor would, and time passes only
+by `world.wait(seconds)`. The disk is a dict that can be told to fail or to take its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import protocol
+from protocol import Connection, FrameDecoder, Hub, Job, StorageFailedError, fold, frame
+
+WALL = 1795359845.0  # 2026-11-22T15:04:05.000Z
+STAMP = "2026-11-22T15:04:05.000Z"
+PASSWORD = "correct horse"
+
+
+@dataclass
+class StoredAccount:
+    """A row of the table `users`, as far as the hub looks at it."""
+
+    username: str
+    key: str
+    password: str
+    status: str = "offline"
+    last_login: float | None = None
+    failures: int = 0
+    token: str | None = None
+
+
+class Disk:
+    """What the workers do, done at once on a dict. `failing` makes every job fail."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, StoredAccount] = {}
+        self.failing = False
+        self.tokens = 0
+
+    def perform(self, job: Job) -> object:
+        if self.failing and isinstance(job, protocol.DiskJob):
+            return StorageFailedError()
+        work: Callable[[Any], object] = getattr(self, type(job).__name__)
+        return work(job)
+
+    def HashPassword(self, job: protocol.HashPassword) -> str:  # noqa: N802 (each is named like its job)
+        return "hash:" + job.password
+
+    def CheckPassword(self, job: protocol.CheckPassword) -> tuple[bool, str | None]:  # noqa: N802
+        return job.stored == "hash:" + job.password, None
+
+    def FindAccount(self, job: protocol.FindAccount) -> StoredAccount | None:  # noqa: N802
+        account = self.accounts.get(job.key)
+        return StoredAccount(**vars(account)) if account else None
+
+    def FindToken(self, job: protocol.FindToken) -> StoredAccount | None:  # noqa: N802
+        return next((account for account in self.accounts.values() if account.token == job.token), None)
+
+    def AddAccount(self, job: protocol.AddAccount) -> bool:  # noqa: N802
+        if job.key in self.accounts:
+            return False
+        self.accounts[job.key] = StoredAccount(job.username, job.key, job.password_hash)
+        return True
+
+    def RecordLogin(self, job: protocol.RecordLogin) -> str | None:  # noqa: N802
+        account = self.accounts[job.key]
+        self.tokens += job.kept
+        account.token = f"token{self.tokens}" if job.kept else None
+        account.status, account.failures, account.last_login = "online", 0, WALL
+        return account.token
+
+    def RecordFailure(self, job: protocol.RecordFailure) -> None:  # noqa: N802
+        if job.key in self.accounts:
+            self.accounts[job.key].failures += 1
+
+    def RecordLogout(self, job: protocol.RecordLogout) -> None:  # noqa: N802
+        self.accounts[job.key].status, self.accounts[job.key].token = "offline", None
+
+    def RecordStatuses(self, job: protocol.RecordStatuses) -> None:  # noqa: N802
+        for key, status in job.statuses.items():
+            if key in self.accounts:
+                self.accounts[key].status = status
+
+    def SetPassword(self, job: protocol.SetPassword) -> None:  # noqa: N802
+        self.accounts[job.key].password = job.password_hash
+
+    def recover(self) -> list[StoredAccount]:
+        """What a start finds: those who were there and have a token are lost, everybody else is offline."""
+        for account in self.accounts.values():
+            if account.status != "offline":
+                account.status = "lost" if account.token else "offline"
+        return [account for account in self.accounts.values() if account.status == "lost"]
+
+
+class Person:
+    """Somebody at the other end of a connection."""
+
+    def __init__(self, world: World, connection: Connection) -> None:
+        self.world = world
+        self.connection = connection
+        self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
+        self.reading = True  # False: nothing is taken from the wire, as by a client that hangs
+        self.lively = True  # answers a PING, and does not mention it; False: hears it and is silent
+        self.gone = False  # whether the connection has ended, by whichever side
+        self._heard: list[str] = []
+
+    def say(self, *payloads: str | bytes) -> Person:
+        """Send these frames, each in its own read."""
+        for payload in payloads:
+            data = payload.encode() if isinstance(payload, str) else payload
+            self.world.hub.feed(self.connection, frame(data))
+            self.world.turn()
+        return self
+
+    def hears(self) -> list[str]:
+        """What has arrived since the last time."""
+        self.world.turn()
+        heard, self._heard = self._heard, []
+        return heard
+
+    def says(self, *payloads: str | bytes) -> list[str]:
+        """Say this, and what is heard then."""
+        self.hears()
+        return self.say(*payloads).hears()
+
+    def leave(self) -> None:
+        """The connection breaks."""
+        self.gone = True
+        self.world.hub.disconnect(self.connection)
+        self.world.turn()
+
+    def take_in(self, data: bytes) -> None:
+        self.decoder.feed(data)
+        for payload in self.decoder.payloads():
+            if payload == b"PING" and self.lively:
+                self.world.hub.feed(self.connection, frame(b"ACK 0"))
+            else:
+                self._heard.append(payload.decode())
+
+
+class World:
+    """A hub, its disk, its clock, and everybody who is connected."""
+
+    def __init__(self, disk: Disk | None = None, **settings: Any) -> None:
+        self.disk = disk or Disk()
+        self.hub = Hub(**settings)
+        self.now = 1000.0
+        self.wall = WALL
+        self.everybody: dict[Connection, Person] = {}
+        self.working = True  # False: jobs wait in `hub.jobs`
+        self.hub.wake(self.now, self.wall)
+        self.hub.restore(self.disk.recover())
+        self.turn()
+
+    def connect(self, address: str = "10.0.0.1") -> Person:
+        connection = self.hub.connect(address)
+        person = self.everybody[connection] = Person(self, connection)
+        self.turn()
+        return person
+
+    def person(self, name: str, kept: bool = False, address: str = "10.0.0.1") -> Person:
+        """Somebody who has registered and logged in, and has heard everything so far."""
+        key = fold(name)
+        self.disk.accounts.setdefault(key, StoredAccount(name, key, "hash:" + PASSWORD))
+        person = self.connect(address)
+        person.say(*(["KEEP"] if kept else []), f"LOGIN {name} {PASSWORD}")
+        person.hears()
+        return person
+
+    def people(self, *names: str, kept: bool = False) -> list[Person]:
+        """Several of them, who know of each other."""
+        people = [self.person(name, kept) for name in names]
+        self.wait(1.0)
+        for person in people:
+            person.hears()
+        return people
+
+    def resume(self, token: str, seq: int) -> Person:
+        return self.connect().say(f"RESUME {token} {seq}")
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, with a turn for whatever becomes due on the way."""
+        end = self.now + seconds
+        while True:
+            due = self.hub.next_deadline()
+            if due is None or due > end:
+                break
+            self.wall += max(0.0, due - self.now)
+            self.now = max(self.now, due)
+            self.turn()
+        self.wall += end - self.now
+        self.now = end
+        self.turn()
+
+    def turn(self) -> None:
+        """Turns of the loop until nothing more happens by itself."""
+        hub = self.hub
+        while True:
+            hub.tick(self.now, self.wall)
+            jobs, hub.jobs = (hub.jobs, []) if self.working else ([], hub.jobs)
+            for job in jobs:
+                hub.complete(job, self.disk.perform(job))
+            ready, hub.ready = hub.ready, []
+            for connection in ready:
+                self._write(connection)
+            closing, hub.closing = hub.closing, []
+            for connection in closing:
+                self._close(connection)
+            due = hub.next_deadline()
+            if not (jobs or ready or closing) and (due is None or due > self.now or not self.working):
+                return
+
+    def _write(self, connection: Connection) -> None:
+        person = self.everybody.get(connection)
+        if person is None or person.gone:
+            return
+        if person.reading:
+            person.take_in(self.hub.take(connection))
+        elif not connection.unsent:
+            self.hub.sent(connection, len(self.hub.take(connection)))
+
+    def _close(self, connection: Connection) -> None:
+        person = self.everybody.get(connection)
+        if person is not None and not person.gone:
+            self._write(connection)
+            person.gone = True
+        self.hub.disconnect(connection)
+
+    def restart(self, **settings: Any) -> World:
+        """The server is killed and started again: only the disk remains."""
+        return World(self.disk, **settings)
