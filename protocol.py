@@ -568,7 +568,7 @@ class Hub:
         self._stamp = ""  # the wall time as text, made at most once a turn
         self._forgiven = 0.0  # seconds for which the server was suspended: they do not count
         self._expected = FOREVER
-        self._woken = NEVER
+        self._woken = NEVER, NEVER  # the arguments of the last `wake`
         self._deadlines: list[tuple[float, int, Connection | Session]] = []  # a heap
         self._serial = itertools.count()
         # Presence
@@ -599,10 +599,10 @@ class Hub:
     # --- Time ---
 
     def wake(self, now: float, wall: float) -> None:
-        """A turn begins at `now` (monotonic) and `wall` (Unix time). Each turn has a time of its own."""
-        if now == self._woken:
+        """A turn begins at `now` (monotonic) and `wall` (Unix time). No two turns are at the same time."""
+        if (now, wall) == self._woken:
             return
-        self._woken = now
+        self._woken = now, wall
         now -= self._forgiven
         late = now - self._expected
         if late > LATE:
@@ -1388,7 +1388,7 @@ class Hub:
             if limits[-1] <= self.now:
                 self._close(connection, Bye.SLOW)
                 return
-        if connection.pinged < connection.heard:
+        if connection.pinged <= connection.heard:
             limits.append(connection.heard + PING_AFTER)
             if limits[-1] <= self.now:
                 limits.pop()

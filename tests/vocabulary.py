@@ -140,7 +140,7 @@ class Person:
         self.decoder.feed(data)
         for payload in self.decoder.payloads():
             if payload == b"PING" and self.lively:
-                self.world.hub.feed(self.connection, frame(b"ACK 0"))
+                self.world.replies.append(self)  # in a turn of its own, as over any wire
             else:
                 self._heard.append(payload.decode())
 
@@ -155,6 +155,7 @@ class World:
         self.wall = WALL
         self.everybody: dict[Connection, Person] = {}
         self.working = True  # False: jobs wait in `hub.jobs`
+        self.replies: list[Person] = []  # who will answer a PING in the next turn
         self.hub.wake(self.now, self.wall)
         self.hub.restore(self.disk.recover())
         self.turn()
@@ -203,6 +204,11 @@ class World:
         """Turns of the loop until nothing more happens by itself."""
         hub = self.hub
         while True:
+            self.now += 1e-6  # on a real clock, too, no two turns are at the same time
+            hub.wake(self.now, self.wall)
+            replies, self.replies = self.replies, []
+            for person in replies:
+                hub.feed(person.connection, frame(b"ACK 0"))
             hub.tick(self.now, self.wall)
             jobs, hub.jobs = (hub.jobs, []) if self.working else ([], hub.jobs)
             for job in jobs:
@@ -214,7 +220,7 @@ class World:
             for connection in closing:
                 self._close(connection)
             due = hub.next_deadline()
-            if not (jobs or ready or closing) and (due is None or due > self.now or not self.working):
+            if not (jobs or ready or closing or self.replies) and (due is None or due > self.now or not self.working):
                 return
 
     def _write(self, connection: Connection) -> None:

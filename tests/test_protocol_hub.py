@@ -1,0 +1,572 @@
+"""The server's behaviour, told as dialogues in the order of the protocol: commands, plain sessions, limits, time."""
+
+from __future__ import annotations
+
+import pytest
+from vocabulary import PASSWORD, STAMP, World
+
+import protocol
+from protocol import COMMANDS, State, frame
+
+# --- Frames and words ---
+
+
+def test_words_are_in_any_case_and_the_last_argument_runs_to_the_end() -> None:
+    alice, bob = World().people("alice", "bob")
+    alice.say("send bob two  spaces\nand a line ")
+    assert bob.hears()[0].endswith(" two  spaces\nand a line ")
+    assert alice.says("ping  x y ") == ["OK PING  x y "]
+    assert alice.says("PiNg") == ["OK PING"]
+
+
+def test_a_forbidden_frame_is_answered_and_ends_the_connection() -> None:
+    world = World()
+    stranger = world.connect()
+    world.hub.feed(stranger.connection, frame(b"PING 1") + b"\x00\x00\x10\x01")
+    answer, refusal = stranger.hears()
+    assert answer == "OK PING 1"
+    assert refusal.startswith("ERROR bad-frame ")
+    assert stranger.gone
+
+
+def test_a_stranger_may_say_less_at_once_than_who_is_logged_in() -> None:
+    world = World()
+    alice = world.person("alice")
+    assert alice.says("PING " + "x" * 65_531) == ["OK PING " + "x" * 65_531]
+    alice.says("LOGOUT")
+    assert alice.says("PING " + "x" * 4_092)[0].startswith("ERROR bad-frame")
+
+
+def test_bad_utf8_is_forgiven_twice() -> None:
+    world = World()
+    stranger = world.connect()
+    for _ in range(2):
+        assert stranger.says(b"PING \xff")[0].startswith("ERROR bad-encoding")
+        assert stranger.says("PING") == ["OK PING"]
+    assert stranger.says(b"\xff")[0].startswith("ERROR bad-encoding")
+    assert stranger.gone
+
+
+def test_unknown_and_incomplete_commands_are_told_what_there_is() -> None:
+    alice, _ = World().people("alice", "bob")
+    assert "WHO" in alice.says("HELLO")[0]
+    assert alice.says("SEND bob")[0].startswith("#0 ERROR bad-command SEND <username> <text>")
+    assert alice.says("SEND bob ")[0].startswith("#0 ERROR bad-command")
+    assert alice.says("PASSWD only-one")[0].startswith("ERROR bad-command")
+    for alone in ("WHO me", "LOGOUT now"):
+        assert alice.says(alone)[0].startswith("ERROR bad-command")
+    assert World().connect().says("KEEP x")[0].startswith("ERROR bad-command")
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("verb", sorted({verb for _, verb in COMMANDS}))
+def test_every_command_in_every_state(state: State, verb: str) -> None:
+    world = World()
+    person = world.connect() if state is State.STRANGER else world.person("alice")
+    (answer,) = [*person.says(verb), "no answer"][:1]
+    code = answer.split(" ")[1] if answer.startswith(("ERROR", "#0 ERROR")) else None
+    code = answer.removeprefix("#0 ").split(" ")[1] if code else code
+    if (state, verb) not in COMMANDS:
+        assert code == ("not-logged-in" if state is State.STRANGER else "logged-in")
+    else:
+        assert code not in ("not-logged-in", "logged-in")
+        assert (answer == "no answer") == (verb == "ACK")
+
+
+# --- Tags ---
+
+
+def test_an_answer_repeats_its_tag() -> None:
+    world = World()
+    stranger = world.connect()
+    assert stranger.says("#7 PING x") == ["#7 OK PING x"]
+    assert stranger.says("#7 PING y") == ["#7 OK PING y"]  # before the login tags are only repeated
+    assert stranger.says("#9007199254740991 WHO")[0].startswith("#9007199254740991 ERROR not-logged-in")
+
+
+@pytest.mark.parametrize("tag", ["", "0", "x", "-1", "1.0", "٣", "9007199254740992", "1" * 30])
+def test_a_malformed_tag_is_a_bad_command_without_one(tag: str) -> None:
+    assert World().connect().says(f"#{tag} PING")[0].startswith("ERROR bad-command")
+
+
+def test_a_tag_that_is_not_new_was_had_before() -> None:
+    alice, bob = World().people("alice", "bob")
+    assert alice.says("#5 SEND bob hi", "#5 SEND bob hi", "#4 PING", "#6 PING") == ["#5 OK SEND", "#6 OK PING"]
+    assert len(bob.hears()) == 1
+    assert alice.says("#9 NONSENSE", "#8 PING", "#9 PING")[1:] == []  # a refused command counts
+    assert alice.says("#12 ACK 0", "#12 PING") == []
+
+
+def test_an_untagged_send_is_answered_only_when_it_fails() -> None:
+    alice, _ = World().people("alice", "bob")
+    assert alice.says("SEND bob hi") == []
+    assert alice.says("SEND carol hi") == ["#0 ERROR not-online carol is not online"]
+    assert World().connect().says("send bob hi")[0].startswith("#0 ERROR not-logged-in")
+
+
+# --- Accounts ---
+
+
+def test_register_and_login() -> None:
+    world = World()
+    alice = world.connect()
+    assert alice.says("REGISTER Alice pass word ") == ["OK REGISTER Alice"]
+    assert world.disk.accounts["alice"].password == "hash:pass word "
+    assert alice.says("LOGIN aLICE pass word ") == ["OK LOGIN Alice", "ONLINE Alice"]
+    assert world.disk.accounts["alice"].status == "online"
+
+
+def test_login_tells_what_happened_since() -> None:
+    world = World()
+    world.person("alice").leave()
+    assert world.connect().says("LOGIN alice wrong")[0].startswith("ERROR bad-login")
+    assert world.connect().says(f"LOGIN alice {PASSWORD}")[0] == f"OK LOGIN alice last={STAMP} failed=1"
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("REGISTER", "bad-username"),
+        ("REGISTER _x longenough", "bad-username"),
+        ("REGISTER bob short", "bad-password"),
+        ("REGISTER bob", "bad-password"),
+        ("REGISTER password1 PASSWORD1", "bad-password"),
+        ("REGISTER bob two\nlines long", "bad-password"),
+        ("REGISTER ALICE longenough", "name-taken"),
+        ("LOGIN alice wrongwrong", "bad-login"),
+        ("LOGIN nobody wrongwrong", "bad-login"),
+        ("LOGIN ~ x", "bad-login"),
+        ("LOGIN", "bad-login"),
+        ("TAKEOVER alice wrongwrong", "bad-login"),
+        ("RESUME no-such-token 0", "unknown-session"),
+        ("RESUME token", "bad-command"),
+        ("RESUME token -1", "bad-command"),
+    ],
+)
+def test_refusals_change_nothing(command: str, code: str) -> None:
+    world = World()
+    world.person("alice").leave()
+    before = {key: (a.password, a.status, a.token) for key, a in world.disk.accounts.items()}
+    stranger = world.connect()
+    assert stranger.says("#3 " + command)[0].startswith(f"#3 ERROR {code} ")
+    assert {key: (a.password, a.status, a.token) for key, a in world.disk.accounts.items()} == before
+    assert not world.hub.sessions
+    assert stranger.says("PING") == ["OK PING"]
+
+
+def test_two_register_the_same_name_at_once() -> None:
+    world = World()
+    one, two = world.connect(), world.connect("10.0.0.2")
+    world.working = False
+    one.say("REGISTER bob longenough")
+    two.say("REGISTER Bob longenough")
+    world.working = True
+    answers = sorted([*one.hears(), *two.hears()])
+    assert answers[0].startswith("ERROR name-taken")
+    assert answers[1] in ("OK REGISTER bob", "OK REGISTER Bob")
+
+
+def test_registration_can_be_closed() -> None:
+    assert World(registration=False).connect().says("REGISTER bob longenough")[0].startswith("ERROR closed")
+
+
+def test_passwd() -> None:
+    world = World()
+    alice = world.person("alice")
+    assert alice.says("PASSWD wrong\nnew password")[0].startswith("ERROR bad-login")
+    assert alice.says(f"PASSWD {PASSWORD}\nshort")[0].startswith("ERROR bad-password")
+    assert alice.says(f"#2 PASSWD {PASSWORD}\nnew password") == ["#2 OK PASSWD"]
+    alice.leave()
+    assert world.connect().says("LOGIN alice new password")[0].startswith("OK LOGIN alice")
+
+
+def test_frames_wait_while_a_password_is_checked_and_are_judged_then() -> None:
+    world = World()
+    world.person("alice").leave()
+    person = world.connect()
+    world.working = False
+    long = "PING " + "x" * 10_000  # too long for a stranger
+    world.hub.feed(person.connection, frame(f"LOGIN alice {PASSWORD}".encode()) + frame(long.encode()))
+    assert person.hears() == []
+    world.working = True
+    login, online, pong = person.hears()
+    assert (login, online, pong) == (f"OK LOGIN alice last={STAMP}", "ONLINE alice", "OK " + long)
+
+
+def test_nobody_is_logged_in_on_a_connection_that_has_gone() -> None:
+    world = World()
+    world.person("alice").leave()
+    person = world.connect()
+    world.working = False
+    person.say(f"LOGIN alice {PASSWORD}")
+    person.leave()
+    world.working = True
+    world.wait(1)
+    assert not world.hub.sessions
+    assert world.disk.accounts["alice"].status == "offline"
+
+
+def test_the_disk_fails() -> None:
+    world = World()
+    alice, bob = world.people("alice", "bob")
+    world.disk.failing = True
+    stranger = world.connect()
+    for command in ("REGISTER carol longenough", f"LOGIN alice {PASSWORD}", "RESUME token1 0"):
+        assert stranger.says(command)[0].startswith("ERROR storage ")
+    assert alice.says(f"PASSWD {PASSWORD}\nnew password")[0].startswith("ERROR storage ")
+    assert alice.says("LOGOUT")[0].startswith("ERROR storage ")
+    alice.say("SEND bob still here")
+    assert bob.hears()[0].endswith("still here")
+    bob.leave()
+    assert world.disk.accounts["bob"].status == "online"
+    world.disk.failing = False
+    world.wait(protocol.RECORD_AGAIN)
+    assert world.disk.accounts["bob"].status == "offline"  # made good when the disk is back
+
+
+# --- One session a name ---
+
+
+def test_a_second_login_is_refused_and_disturbs_nobody() -> None:
+    world = World()
+    alice, bob = world.people("alice", "bob")
+    other = world.connect("10.0.0.9")
+    refusal = other.says(f"LOGIN alice {PASSWORD}")[0]
+    assert refusal.startswith(f"ERROR already-online alice is online since {STAMP} from 10.0.0.1")
+    world.wait(30)
+    assert alice.says("PING") == ["OK PING"]
+    assert bob.hears() == []
+
+
+def test_a_ghost_gives_way_after_five_seconds() -> None:
+    world = World()
+    ghost = world.person("alice")
+    ghost.lively = False
+    other = world.connect()
+    assert other.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR already-online")
+    assert ghost.hears() == ["PING"]
+    world.wait(3)
+    assert other.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR already-online")  # does not start it again
+    world.wait(2)
+    assert ghost.hears() == ["BYE silent"]
+    assert other.says(f"LOGIN alice {PASSWORD}")[0].startswith("OK LOGIN alice")
+
+
+def test_takeover_ends_the_other_session() -> None:
+    world = World()
+    alice, bob = world.people("alice", "bob")
+    other = world.connect()
+    assert other.says(f"TAKEOVER alice {PASSWORD}")[0].startswith("OK TAKEOVER alice last=")
+    assert alice.hears() == ["BYE replaced"]
+    bob.say("SEND alice hi")
+    assert len(other.hears()) == 1
+    assert bob.hears() == []  # nobody came, nobody left
+    world.hub.disconnect(alice.connection)  # the late death of the old connection
+    assert bob.says("WHO") == ["OK WHO bob alice"] or bob.says("WHO") == ["OK WHO alice bob"]
+
+
+def test_two_log_in_under_one_name_at_once() -> None:
+    world = World()
+    world.person("alice").leave()
+    one, two = world.connect(), world.connect("10.0.0.2")
+    world.working = False
+    one.say(f"LOGIN alice {PASSWORD}")
+    two.say(f"LOGIN alice {PASSWORD}")
+    world.working = True
+    first = sorted([one.hears()[0].split(" ")[0], two.hears()[0].split(" ")[0]])
+    assert first == ["ERROR", "OK"]
+    assert len(world.hub.sessions) == 1
+
+
+def test_logout() -> None:
+    world = World()
+    alice, bob = world.people("alice", "bob")
+    assert alice.says("#3 LOGOUT") == ["#3 OK LOGOUT"]
+    assert bob.hears() == ["PRESENCE -alice"]
+    assert world.disk.accounts["alice"].status == "offline"
+    assert alice.says("#3 PING") == ["#3 OK PING"]
+    assert alice.says(f"LOGIN alice {PASSWORD}")[0].startswith("OK LOGIN")
+
+
+# --- Messages and presence ---
+
+
+def test_a_message_bears_sender_tag_and_time() -> None:
+    alice, bob = World().people("Alice", "bob")
+    assert alice.says("#77 SEND BOB hi") == ["#77 OK SEND"]
+    (message,) = bob.hears()
+    assert message.startswith("MSG Alice 77 2026-11-22T15:04:0")
+    assert message.endswith("Z hi")
+
+
+def test_one_can_write_to_oneself() -> None:
+    (alice,) = World().people("alice")
+    assert alice.says("SEND alice note")[0].endswith(" note")
+
+
+def test_comings_and_goings_are_told_to_the_others() -> None:
+    world = World()
+    (alice,) = world.people("alice")
+    bob = world.person("bob")
+    assert alice.hears() == ["PRESENCE +bob"]
+    bob.leave()
+    world.wait(1)
+    assert alice.hears() == ["PRESENCE -bob"]
+
+
+def test_a_short_absence_is_no_news() -> None:
+    world = World()
+    people = world.people(*(f"user{i}" for i in range(40)))
+    watcher = people[0]
+    people[1].leave()  # told at once
+    people[2].leave()  # within the pause
+    world.person("user2")
+    world.wait(1)
+    assert watcher.hears() == ["PRESENCE -user1"]
+
+
+def test_a_reader_who_is_behind_gets_a_fresh_roster_instead_of_deltas() -> None:
+    world = World()
+    alice, bob = world.people("alice", "bob")
+    alice.reading = False
+    bob.say("SEND alice hi")
+    world.person("carol")
+    world.person("dave").leave()
+    world.wait(1)
+    alice.reading = True
+    world.hub.sent(alice.connection, 0)
+    heard = alice.hears()
+    assert heard == ["ONLINE alice bob carol"]
+
+
+def test_a_broadcast_is_spread_over_turns() -> None:
+    world = World()
+    people = world.people(*(f"user{i}" for i in range(protocol.PRESENCE_SLICE + 50)))
+    world.hub.disconnect(people[-1].connection)
+    world.hub.tick(world.now + 1, world.wall)
+    told = len(world.hub.ready)
+    assert 0 < told <= protocol.PRESENCE_SLICE
+    assert world.hub.next_deadline() is not None
+    world.wait(2)
+    assert all(person.hears() == ["PRESENCE -user149"] for person in people[:-1])
+
+
+# --- Bounds ---
+
+
+def test_who_does_not_read_makes_his_senders_busy_and_is_cut() -> None:
+    world = World()
+    alice, bob = world.people("alice", "bob")
+    bob.reading = False
+    alice.say("SEND bob first")
+    answers: list[str] = []
+    for number in range(protocol.QUEUE_FRAMES + 5):
+        answers += alice.says(f"#{number + 1} SEND bob hi")
+    assert answers[0] == "#1 OK SEND"
+    assert answers[-1].startswith(f"#{protocol.QUEUE_FRAMES + 5} ERROR busy ")
+    assert sum("busy" in answer for answer in answers) == 6
+    world.wait(protocol.SLOW_AFTER)
+    assert bob.gone
+    assert alice.hears()[-1] == "PRESENCE -bob"
+
+
+def test_the_queue_is_bounded_in_bytes_too() -> None:
+    world = World()
+    alice, bob = world.people("alice", "bob")
+    bob.reading = False
+    alice.say("SEND bob first")
+    answers = [alice.says(f"#{number + 1} SEND bob {'x' * 60_000}")[0] for number in range(20)]
+    assert sum("OK" in answer for answer in answers) == protocol.QUEUE_BYTES // 60_100
+
+
+def test_who_does_not_read_is_not_read_from() -> None:
+    world = World()
+    alice = world.person("alice")
+    alice.reading = False
+    assert alice.connection.wants_reading
+    alice.say("PING " + "x" * 65_000, "PING x")
+    alice.say("PING " + "x" * 1_000)
+    assert not alice.connection.wants_reading
+
+
+def test_one_turn_takes_only_a_share_of_what_one_connection_says() -> None:
+    world = World()
+    alice = world.person("alice")
+    world.hub.feed(alice.connection, frame(b"PING") * 1000)
+    assert len(alice.connection.outbox) == protocol.FRAMES_A_TURN
+    assert not alice.connection.wants_reading
+    assert alice.hears() == ["OK PING"] * 1000
+    assert alice.connection.wants_reading
+
+
+def test_a_full_server_lets_a_stranger_go_or_the_newcomer() -> None:
+    world = World(connections_max=2)
+    stranger = world.connect()
+    alice = world.person("alice")
+    bob = world.person("bob")
+    assert stranger.hears() == ["BYE full"]
+    assert world.connect().hears() == ["BYE full"]
+    assert alice.says("WHO") == bob.says("WHO") == ["OK WHO alice bob"]
+
+
+# --- Time ---
+
+
+def test_a_quiet_link_is_asked_and_then_given_up() -> None:
+    world = World()
+    alice, bob = world.people("alice", "bob")
+    alice.lively = False
+    world.wait(18)
+    assert alice.hears() == []
+    world.wait(2)
+    assert alice.hears() == ["PING"]
+    world.wait(26)
+    assert alice.hears() == ["BYE silent"]
+    assert bob.hears() == ["PRESENCE -alice"]
+
+
+def test_an_answer_to_ping_is_enough() -> None:
+    world = World()
+    alice = world.person("alice")
+    world.wait(600)
+    assert alice.says("PING") == ["OK PING"]
+
+
+def test_who_does_not_log_in_is_cut_after_five_minutes() -> None:
+    world = World()
+    stranger = world.connect()
+    world.wait(299)
+    assert not stranger.gone
+    world.wait(1)
+    assert stranger.hears() == ["BYE silent"]
+
+
+def test_half_a_frame_is_waited_for_thirty_seconds() -> None:
+    world = World()
+    alice = world.person("alice")
+    alice.lively = False
+    world.hub.feed(alice.connection, b"\x00\x00\x00\x09PI")
+    world.wait(20)
+    assert alice.hears() == ["PING"]
+    world.wait(10)
+    assert alice.hears() == ["BYE silent"]
+
+
+def test_a_suspended_server_reads_before_it_expires_anybody() -> None:
+    world = World()
+    alice = world.person("alice")
+    world.hub.next_deadline()
+    world.now += 3600  # the lid was closed
+    world.hub.wake(world.now, world.wall)
+    assert alice.says("PING") == ["OK PING"]
+    world.wait(30)
+    assert not alice.gone
+
+
+def test_a_jump_of_the_wall_clock_expires_nothing() -> None:
+    world = World()
+    alice = world.person("alice")
+    world.wall += 10 * 365 * 86400
+    assert alice.says("PING") == ["OK PING"]
+    world.wall = 0.0
+    assert alice.says("SEND alice x")[0] == "MSG alice 0 1970-01-01T00:00:00.000Z x"
+
+
+# --- Passwords cost the attacker ---
+
+
+def test_guessing_is_slowed_but_only_from_there() -> None:
+    world = World()
+    world.person("alice").leave()
+    guesser = world.connect("10.6.6.6")
+    codes = [guesser.says(f"LOGIN alice guess{n}")[0].split(" ")[1] for n in range(5)]
+    assert codes == ["bad-login"] * 3 + ["throttled"] * 2
+    assert guesser.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR throttled 1 ")
+    assert world.connect("10.0.0.1").says(f"LOGIN alice {PASSWORD}")[0].startswith("OK LOGIN")
+
+
+def test_the_waits_grow_and_end() -> None:
+    world = World()
+    guesser = world.connect("10.6.6.6")
+    waits = []
+    for _ in range(12):
+        answer = guesser.says("LOGIN alice guess")[0].split(" ")
+        if answer[1] == "throttled":
+            waits.append(int(answer[2]))
+            world.wait(waits[-1])
+            assert guesser.says("LOGIN alice guess")[0].startswith("ERROR bad-login")
+    assert waits[:4] == [1, 2, 4, 8]
+    assert max(waits) <= 60
+
+
+def test_many_guesses_at_once_are_not_all_tried() -> None:
+    world = World()
+    world.working = False
+    guessers = [world.connect("10.6.6.6") for _ in range(50)]
+    for guesser in guessers:
+        guesser.say("LOGIN alice guess")
+    world.working = True
+    codes = [guesser.hears()[0].split(" ")[1] for guesser in guessers]
+    assert codes.count("bad-login") <= 3 + protocol.CHECKS_AT_ONCE
+    assert set(codes) == {"bad-login", "throttled"}
+
+
+def test_addresses_take_turns_at_the_hashing_thread() -> None:
+    world = World()
+    world.working = False
+    for number in range(30):
+        world.connect("10.6.6.6").say(f"REGISTER user{number} longenough")
+    honest = world.connect("10.0.0.1").say("REGISTER bob longenough")
+    hashed: list[str] = []
+    while not honest.hears():
+        (job, *world.hub.jobs) = world.hub.jobs
+        hashed += [job.password] if isinstance(job, protocol.HashPassword) else []
+        world.hub.complete(job, world.disk.perform(job))
+    assert len(hashed) <= protocol.CHECKS_AT_ONCE + 2
+
+
+def test_the_queue_of_checks_is_bounded() -> None:
+    world = World()
+    world.working = False
+    people = [world.connect("127.0.0.1") for _ in range(protocol.CHECKS_AN_ADDRESS + 10)]
+    for number, person in enumerate(people):
+        person.say(f"LOGIN user{number} whatever")
+    refused = [answer for person in people for answer in person.hears()]
+    assert len(refused) == 10 - protocol.CHECKS_AT_ONCE
+    assert all(answer.startswith("ERROR busy ") and answer.split(" ")[2].isdecimal() for answer in refused)
+
+
+def test_registrations_from_one_address_are_limited_but_a_class_gets_in() -> None:
+    world = World()
+    person = world.connect("10.0.0.7")
+    answers = [person.says(f"REGISTER user{n} longenough")[0] for n in range(protocol.REGISTRATIONS + 1)]
+    assert answers[:-1] == [f"OK REGISTER user{n}" for n in range(protocol.REGISTRATIONS)]
+    assert answers[-1].startswith("ERROR too-many 10 ")
+    assert world.connect("10.0.0.8").says("REGISTER another longenough") == ["OK REGISTER another"]
+    world.wait(10)
+    assert person.says("REGISTER onemore longenough") == ["OK REGISTER onemore"]
+
+
+def test_secrets_are_in_no_repr_and_no_note() -> None:
+    world = World()
+    world.working = False
+    person = world.connect()
+    person.say("REGISTER alice secretsecret")
+    while world.hub.jobs:
+        job = world.hub.jobs.pop(0)
+        assert "secret" not in repr(job)
+        world.hub.complete(job, world.disk.perform(job))
+    assert not [note for note in world.hub.notes if "secret" in note]
+
+
+# --- Stopping ---
+
+
+def test_a_stop_is_told_and_recorded() -> None:
+    world = World()
+    alice = world.person("alice")
+    carol = world.person("carol", kept=True)
+    world.hub.shutdown()
+    assert "BYE shutdown" in alice.hears()
+    assert "BYE shutdown" in carol.hears()
+    assert (world.disk.accounts["alice"].status, world.disk.accounts["carol"].status) == ("offline", "lost")
