@@ -446,9 +446,10 @@ def _new_file(path: Path) -> None:
 
 
 def _discard(draft: Path) -> None:
-    """Delete a file that never got its final name, and its journal."""
-    draft.unlink(missing_ok=True)
-    _beside(draft, "-journal").unlink(missing_ok=True)
+    """Delete a file that never got its final name, and its journal. If that fails they do no harm."""
+    for file in (draft, _beside(draft, "-journal")):
+        with suppress(OSError):
+            file.unlink()
 
 
 def _create(path: Path) -> None:
@@ -743,6 +744,12 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, show: Progress
             source.execute("ROLLBACK")
 
 
+def _make_folder(folder: Path) -> None:
+    with suppress(FileExistsError):
+        folder.mkdir()
+        _sync_folder(folder.parent)
+
+
 def _stamp(now: float) -> str:
     return time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime(now))  # No colons: Windows allows none in names.
 
@@ -790,7 +797,7 @@ def _keep(db: sqlite3.Connection, path: Path, word: str, now: float) -> Path:
     """Keep a copy of the open file `db` among the backups, under a name that `--keep` never throws away."""
     folder = path.parent / "backups"
     with _explained(folder):
-        folder.mkdir(exist_ok=True)
+        _make_folder(folder)
         draft, final = _reserve_stamped(folder, f"{path.stem}-{word}", now)
     _save(db, draft, final, _no_progress)
     return final
@@ -829,7 +836,7 @@ def _reserve_backup(path: Path, target: str | Path | None, keep: int | None, now
     final = path.parent / "backups" if target is None else _absolute(target)
     with _explained(final):
         if target is None:
-            final.mkdir(exist_ok=True)
+            _make_folder(final)
         if final.is_dir():
             return _reserve_stamped(final, path.stem, now)
         if keep is not None:
@@ -995,7 +1002,7 @@ def _set_aside(path: Path, now: float) -> Path | None:
     folder, journal = path.parent / "backups", _beside(path, "-journal")
     if not path.exists() and not journal.exists():
         return None
-    folder.mkdir(exist_ok=True)
+    _make_folder(folder)
     draft, final = _reserve_stamped(folder, f"{path.stem}-replaced", now)
     for source, target in ((journal, _beside(final, "-journal")), (path, draft)):
         if source.exists():
