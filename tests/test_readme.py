@@ -1,0 +1,55 @@
+"""The README tells the truth: its options, codes, verbs, commands and programs are the ones that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import protocol
+import vessages
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_option_of_the_server_is_explained_in_help_and_readme() -> None:
+    for action in vessages.make_parser()._actions:
+        assert action.help, action
+        assert any(f"`{name}" in README or f", `{name}`" in README for name in [*action.option_strings, action.metavar])
+
+
+@pytest.mark.parametrize("code", [code.word for code in protocol.Code])
+def test_every_error_code_is_explained(code: str) -> None:
+    assert f"`{code}`" in README
+
+
+@pytest.mark.parametrize("verb", protocol.VERBS)
+def test_every_command_is_in_the_protocol(verb: str) -> None:
+    assert re.search(rf"^\| `{verb}\b", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("reason", [bye.value for bye in protocol.Bye])
+def test_every_reason_of_bye_is_explained(reason: str) -> None:
+    assert f"`{reason}`" in README
+
+
+def test_the_numbers_in_the_readme_are_those_of_the_code() -> None:
+    for text in (
+        f"{protocol.QUEUE_FRAMES:,} messages or {protocol.QUEUE_BYTES // protocol.MIB} MiB",
+        f"| {protocol.HELD_FRAMES_MAX:,}, then `BYE slow`",
+        f"| {protocol.BACKLOG_MAX // protocol.KIB} KiB |",
+        f"asked after {protocol.PING_AFTER:.0f} s, closed after {protocol.SILENT_AFTER:.0f} s",
+        f"{protocol.SLOW_AFTER:.0f} s, then `BYE slow`",
+        f"{protocol.STRANGER_AFTER / 60:.0f} minutes, {protocol.STRANGER_FRAME_MAX // protocol.KIB} KiB a frame",
+        f"{protocol.GRACE:.0f} s (`--grace`)",
+        f"{protocol.REGISTRATIONS} at once from one address, then one in {protocol.REGISTRATION_PAUSE:.0f} s",
+    ):
+        assert text in README, text
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    pattern = re.search(r"sed -n 's(.*)p' README.md", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+    assert pattern is not None
+    assert re.search(r"^    python3 -m venv .*pytest$", README, re.MULTILINE)
