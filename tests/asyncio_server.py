@@ -2,7 +2,8 @@
 
     python tests/asyncio_server.py HOST PORT        port 0 lets the system choose; the port is printed
 
-The wire is that of Vessages, for plain sessions: REGISTER, LOGIN, LOGOUT, WHO, SEND and PING, with tags on the answers.
+The wire is that of Vessages, for plain sessions: REGISTER, LOGIN, LOGOUT, WHO, SEND, PING and ACK,
+with tags on the answers.
 One coroutine a connection reads a frame, obeys it and writes the answer; asyncio sends what it is given at once.
 Presence is told by one task that collects changes for a tenth of a second: told one by one, the logins of 10,000
 people would take this server ten minutes.
@@ -65,6 +66,7 @@ class ChatServer:
             "WHO": self.who,
             "SEND": self.send,
             "PING": self.ping,
+            "ACK": self.ack,
         }
 
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -84,7 +86,7 @@ class ChatServer:
             writer.close()
 
     def obey(self, client: Client, line: str) -> None:
-        """Do what one frame says and write the answer; an untagged SEND is answered only when it fails."""
+        """Do what one frame says and write the answer, if it has one."""
         tag = "0"
         if line.startswith("#"):
             tag, _, line = line[1:].partition(" ")
@@ -92,11 +94,9 @@ class ChatServer:
         handler = self.commands.get(verb.upper())
         number = int(tag) if tag.isdigit() else 0
         answer = handler(client, arguments, number) if handler else "ERROR bad-command there is no such command"
-        if number or (answer.startswith("ERROR") and verb.upper() == "SEND"):
-            answer = f"#{number} {answer}"
-        elif verb.upper() == "SEND":
+        if not answer:
             return
-        client.write(answer)
+        client.write(f"#{number} {answer}" if number or verb.upper() == "SEND" else answer)
         if handler == self.log_in and client.name:
             client.write("ONLINE " + " ".join(self.online))
 
@@ -137,10 +137,13 @@ class ChatServer:
         if recipient.writer.transport.get_write_buffer_size() > UNSENT_MAX:
             return "ERROR busy too much is waiting"
         recipient.write(f"MSG {client.name} {tag} {timestamp()} {text}")
-        return "OK SEND"
+        return "OK SEND" if tag else ""
 
     def ping(self, client: Client, arguments: str, tag: int) -> str:
         return f"OK PING {arguments}" if arguments else "OK PING"
+
+    def ack(self, client: Client, arguments: str, tag: int) -> str:
+        return ""
 
     def leave(self, client: Client) -> None:
         if client.name:
