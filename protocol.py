@@ -282,6 +282,9 @@ CHECKS_AT_ONCE = 2  # at the hashing thread: one in work, one ready
 CHECKS_MAX, CHECKS_AN_ADDRESS = 1000, 250  # waiting: a class behind one address, at 6 a second
 REMEMBERED_MAX = 10_000  # entries of a map that strangers can fill; the oldest is forgotten first
 REGISTRATIONS, REGISTRATION_PAUSE = 60, 10.0  # new accounts from one address at once, then one every so many seconds
+NEWCOMERS, NEWCOMER_PAUSE = 600, 0.1  # connections of one address at once, then one every so many seconds
+CONNECTIONS_AN_ADDRESS = 1000  # open at once: a whole school behind one address, but never the whole server
+HELD_IN_ALL_MAX = 256 * MIB  # held for all kept sessions together; beyond it every kept recipient is `busy`
 
 ONLINE, OFFLINE, LOST = "online", "offline", "lost"  # the status of an account on disk
 
@@ -529,6 +532,24 @@ class Throttle:
         self._failures.pop(who, None)
 
 
+class Allowance:
+    """So many at once for everyone, then one every `pause` seconds. It forgets the oldest of REMEMBERED_MAX."""
+
+    def __init__(self, burst: int, pause: float) -> None:
+        self.burst = burst
+        self.pause = pause
+        self._spent: dict[str, float] = {}  # who -> when all that was taken will be given back; longest unused first
+
+    def take(self, who: str, now: float) -> float:
+        """0 if `who` has taken one, else the seconds until there is one."""
+        spent = max(self._spent.pop(who, now), now)
+        wait = max(0.0, spent - now - (self.burst - 1) * self.pause)
+        self._spent[who] = spent if wait else spent + self.pause
+        if len(self._spent) > REMEMBERED_MAX:
+            del self._spent[next(iter(self._spent))]
+        return wait
+
+
 def is_loopback(address: str) -> bool:
     """Whether an address is this machine's own: scripts and tests are not held to the limits meant for strangers."""
     return address.startswith("127.") or address in ("::1", "::ffff:127.0.0.1")
@@ -558,6 +579,7 @@ class Hub:
         self.closing: list[Connection] = []
         self.notes: list[str] = []
         self.messages = 0  # SENDs that were queued, for the statistics
+        self.held_bytes = 0  # for all kept sessions together
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
         self.connections: dict[Connection, None] = {}
         self._strangers: dict[Connection, None] = {}  # not logged in, oldest first
@@ -594,7 +616,10 @@ class Hub:
         self._checks_running = 0
         self._guesses = Throttle(free=3, most=60.0)  # by (account, address): somebody guesses one password
         self._guessers = Throttle(free=20, most=30.0)  # by address: somebody guesses many people's
-        self._registrations: dict[str, float] = {}  # address -> until when its registrations are spread
+        # Strangers' limits, by address
+        self._registrations = Allowance(REGISTRATIONS, REGISTRATION_PAUSE)
+        self._newcomers = Allowance(NEWCOMERS, NEWCOMER_PAUSE)
+        self._open: dict[str, int] = {}  # connections by address
 
     # --- Time ---
 
@@ -653,18 +678,31 @@ class Hub:
     def connect(self, address: str) -> Connection:
         """A new wire from this address. When the server is full, somebody who is not logged in has to go."""
         connection = Connection(address, self.now)
-        if len(self.connections) >= self.connections_max:
+        if not self._admits(address):
+            self._close(connection, Bye.FULL)
+        elif len(self.connections) >= self.connections_max:
             self._close(next(iter(self._strangers), connection), Bye.FULL)
         self.connections[connection] = None
+        self._open[address] = self._open.get(address, 0) + 1
         if not connection.closed:
             self._strangers[connection] = None
             self._arm(connection, self.now + PING_AFTER)
         return connection
 
+    def _admits(self, address: str) -> bool:
+        """Whether this address has neither too many connections nor too many new ones."""
+        if is_loopback(address):
+            return True
+        return self._open.get(address, 0) < CONNECTIONS_AN_ADDRESS and not self._newcomers.take(address, self.now)
+
     def disconnect(self, connection: Connection, why: str = "connection lost") -> None:
-        """The wire is gone."""
+        """The wire is gone. May be said twice."""
         connection.closed = True
-        self.connections.pop(connection, None)
+        if connection in self.connections:
+            del self.connections[connection]
+            self._open[connection.address] -= 1
+            if not self._open[connection.address]:
+                del self._open[connection.address]
         self._detach(connection, why)
 
     def _close(self, connection: Connection, bye: Bye | None = None, why: str = "") -> None:
@@ -849,8 +887,9 @@ class Hub:
 
     def _finish(self, flow: Flow, answer: str | None) -> None:
         """A flow is over: its place at the hashing thread is free, and its connection is read again."""
-        if answer is not None:
-            self._answer(flow.connection, flow.session, flow.tag, answer)
+        session = flow.session
+        if answer is not None and (session is None or self.sessions.get(session.key) is session):
+            self._answer(flow.connection, session, flow.tag, answer)
         flow.connection.flow = None
         if flow.connection.decoder.buffered and not flow.connection.closed:
             self._unread[flow.connection] = None
@@ -920,16 +959,10 @@ class Hub:
         return f"OK REGISTER {username}"
 
     def _limit_registrations(self, address: str) -> None:
-        if is_loopback(address):
-            return
-        until = max(self._registrations.pop(address, self.now), self.now)
-        allowed = until - self.now <= (REGISTRATIONS - 1) * REGISTRATION_PAUSE
-        self._registrations[address] = until + REGISTRATION_PAUSE * allowed
-        if len(self._registrations) > REMEMBERED_MAX:
-            del self._registrations[next(iter(self._registrations))]
-        if not allowed:
-            seconds = math.ceil(until - self.now - (REGISTRATIONS - 1) * REGISTRATION_PAUSE)
-            raise RefusedError(Code.TOO_MANY, f"{seconds} seconds to wait: many new accounts came from your address")
+        wait = 0.0 if is_loopback(address) else self._registrations.take(address, self.now)
+        if wait:
+            words = f"{math.ceil(wait)} seconds to wait: many new accounts came from your address"
+            raise RefusedError(Code.TOO_MANY, words)
 
     def _check_throttle(self, key: str, address: str) -> None:
         seconds = max(self._guesses.wait((key, address), self.now), self._guessers.wait(address, self.now))
@@ -1045,6 +1078,7 @@ class Hub:
             old.connection = None
         self._attach(connection, session, "logged in")
         if old is not None and old.kept:
+            self.held_bytes -= old.held_bytes
             self._adopt(session, old)
 
     def _adopt(self, session: Session, old: Session) -> None:
@@ -1147,6 +1181,19 @@ class Hub:
             self._answer(connection, None, tag, "OK LOGOUT")
         return None
 
+    def figures(self) -> dict[str, int]:
+        """What the person who runs the server may ask for."""
+        online = sum(session.connection is not None for session in self.sessions.values())
+        return {
+            "connections": len(self.connections),
+            "online": online,
+            "lost": len(self.sessions) - online,
+            "queued bytes": sum(connection.backlog for connection in self.connections),
+            "held bytes": self.held_bytes,
+            "passwords waiting": self._checks_waiting + self._checks_running,
+            "messages": self.messages,
+        }
+
     def restore(self, accounts: Iterable[Account]) -> None:
         """At a start: those who were there before are lost, not gone, for the grace time."""
         for account in accounts:
@@ -1192,7 +1239,8 @@ class Hub:
     def _has_room(self, recipient: Session, size: int) -> bool:
         """Whether one more message may wait for this person."""
         if recipient.kept:
-            return len(recipient.held) < QUEUE_FRAMES and recipient.held_bytes + size <= QUEUE_BYTES
+            fits = len(recipient.held) < QUEUE_FRAMES and recipient.held_bytes + size <= QUEUE_BYTES
+            return fits and self.held_bytes + size <= HELD_IN_ALL_MAX
         connection = recipient.connection
         if connection is None:
             return False
@@ -1213,6 +1261,7 @@ class Hub:
         caught_up = session.sent == session.acked + count
         session.held.append((body, sender, tag))
         session.held_bytes += len(body)
+        self.held_bytes += len(body)
         if connection is not None and caught_up and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
             session.sent += 1
             self._queue(connection, b"@%d %b" % (session.sent, body))
@@ -1253,6 +1302,7 @@ class Hub:
         while session.acked < seq:
             body, sender, tag = session.held.popleft()
             session.held_bytes -= len(body)
+            self.held_bytes -= len(body)
             session.acked += 1
             self._settle(sender, tag, "OK SEND")
         session.sent = max(session.sent, session.acked)
@@ -1267,6 +1317,7 @@ class Hub:
         if self.sessions.get(session.key) is not session:
             return
         del self.sessions[session.key]
+        self.held_bytes -= session.held_bytes
         self._show(session, None)
         self._dirty[session.key] = None
         self.notes.append(f"{session.name} left: {why}")

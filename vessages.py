@@ -106,6 +106,7 @@ class Server:
         self._listen_again = 0.0  # when the listeners have rested
         self._stop_by = 0.0  # when the server ends whether or not all is written; 0 while it runs
         self._stop_wanted = False
+        self._figures_wanted = False
         self._bell, self._rope = socket.socketpair()  # whoever wants to wake the loop pulls the rope
         self._results: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()
         self.hasher = HashWorker(cost, self._deliver)
@@ -167,6 +168,8 @@ class Server:
     def _hear_bell(self, bell: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             bell.recv(4096)
+        if self._figures_wanted:
+            self._log_figures()
         if self._stop_wanted and not self._stop_by:
             self._begin_stop()
 
@@ -368,11 +371,23 @@ class Server:
         signal.set_wakeup_fd(self._rope.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        asks = getattr(signal, "SIGUSR1", None) or getattr(signal, "SIGBREAK", None)  # the second one is Windows's
+        if asks is not None:
+            signal.signal(asks, self._on_question)
 
     def _on_signal(self, number: int, stack: FrameType | None) -> None:
         if self._stop_wanted:
             os._exit(128 + number)
         self.stop()
+
+    def _on_question(self, number: int, stack: FrameType | None) -> None:
+        self._figures_wanted = True
+        self.wake()
+
+    def _log_figures(self) -> None:
+        self._figures_wanted = False
+        figures = self.hub.figures() | {"turns": self.turns}
+        log.info("%s", ", ".join(f"{number:,} {name}" for name, number in figures.items()))
 
     def _begin_stop(self) -> None:
         self._stop_by = self.clock() + STOP_WITHIN

@@ -409,6 +409,47 @@ def test_a_full_server_lets_a_stranger_go_or_the_newcomer() -> None:
     assert alice.says("WHO") == bob.says("WHO") == ["OK WHO alice bob"]
 
 
+def test_one_address_cannot_have_all_connections() -> None:
+    world = World()
+    for _ in range(protocol.CONNECTIONS_AN_ADDRESS):
+        world.connect("10.0.0.5")
+        world.now += protocol.NEWCOMER_PAUSE
+    assert world.connect("10.0.0.5").hears() == ["BYE full"]
+    assert world.connect("10.0.0.6").hears() == []
+
+
+def test_one_address_cannot_come_in_too_often() -> None:
+    world = World()
+    for _ in range(protocol.NEWCOMERS):
+        world.connect("10.0.0.5").leave()
+    assert world.connect("10.0.0.5").hears() == ["BYE full"]
+    assert world.connect("127.0.0.1").hears() == []
+    world.wait(1)
+    assert world.connect("10.0.0.5").hears() == []
+
+
+def test_all_that_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HELD_IN_ALL_MAX", 1000)
+    world = World()
+    alice, bob = world.person("alice"), world.person("bob", kept=True)
+    world.person("carol", kept=True).leave()
+    alice.says("SEND bob " + "x" * 500)
+    assert alice.says("SEND carol " + "x" * 500)[0].startswith("#0 ERROR busy")
+    bob.say("ACK 1")
+    assert alice.says("SEND carol " + "x" * 500) == []
+    world.wait(60)  # carol does not come back
+    assert world.hub.held_bytes == 0
+
+
+def test_the_figures_add_up() -> None:
+    world = World()
+    alice, bob = world.people("alice", "bob", kept=True)
+    alice.say("SEND bob hi")
+    bob.leave()
+    figures = world.hub.figures()
+    assert (figures["connections"], figures["online"], figures["lost"], figures["messages"]) == (1, 1, 1, 1)
+
+
 # --- Time ---
 
 
