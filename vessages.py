@@ -31,12 +31,16 @@ if sys.version_info < (3, 10):
 import argparse
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import queue
 import selectors
+import shutil
 import signal
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -64,16 +68,21 @@ SPARE_FILES = 64  # open files for other things than clients: the database, its 
 SELECT_MAX = 500  # connections that `select` takes where there is nothing better (Windows: 512 sockets in all)
 HASHING_NICENESS = 10  # the hashing thread yields to the chat where the system can tell threads apart
 
+# What a socket raises when it has nothing or no room now. (TLS never needs to read in order to write: renegotiation is
+# off, and TLS 1.3's own messages are written with the next data.)
+WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
 log = logging.getLogger("vessages")
 
 
 class Wire:
     """A client's socket, and what the system has not yet taken of what was written to it."""
 
-    __slots__ = ("connection", "deadline", "events", "leftover", "peer", "shut", "socket")
+    __slots__ = ("connection", "deadline", "events", "handshaking", "leftover", "peer", "shut", "socket")
 
     def __init__(self, sock: socket.socket, peer: str, connection: Connection) -> None:
         self.socket = sock
+        self.handshaking = isinstance(sock, ssl.SSLSocket)  # until then there is nothing to read and no way to write
         self.peer = peer
         self.connection = connection
         self.leftover = memoryview(b"")
@@ -92,8 +101,10 @@ class Server:
         self, hub: Hub, store: storage.Store, listeners: Iterable[socket.socket], *,
         cost: storage.Cost = storage.DEFAULT_COST, selector: selectors.BaseSelector | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
+        tls: ssl.SSLContext | None = None,
     ) -> None:  # fmt: skip
         self.hub = hub
+        self.tls = tls
         self.clock = clock
         self.wall = wall
         self.selector = selector or selectors.DefaultSelector()
@@ -103,6 +114,7 @@ class Server:
         self._paused: set[Wire] = set()  # not read from at present
         self._closing: set[Wire] = set()  # waiting for their last frame to arrive
         self._gone: list[Wire] = []  # to be closed by the sweep
+        self._decrypted: list[Wire] = []  # more of theirs waits in the TLS library, of which the selector knows nothing
         self._listen_again = 0.0  # when the listeners have rested
         self._stop_by = 0.0  # when the server ends whether or not all is written; 0 while it runs
         self._stop_wanted = False
@@ -129,7 +141,7 @@ class Server:
         events = self.selector.select(self._patience())
         self.hub.wake(self.clock(), self.wall())
         self.turns += 1
-        readable = []
+        readable, self._decrypted = self._decrypted, []
         for key, mask in events:
             if not isinstance(key.data, Wire):
                 key.data(key.fileobj)  # a listener or the bell
@@ -149,6 +161,8 @@ class Server:
 
     def _patience(self) -> float | None:
         """Seconds until something is due without anybody's doing; None for ever."""
+        if self._decrypted:
+            return 0.0
         now = self.clock()
         times = [wire.deadline for wire in self._closing]
         deadline = self.hub.next_deadline()
@@ -201,21 +215,48 @@ class Server:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or a message waits 40 ms for an answer
+            if self.tls is not None:
+                sock = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         except OSError:  # it has gone already
             sock.close()
             return
         connection = self.hub.connect(host)
         wire = self.wires[connection] = Wire(sock, peer, connection)
         log.debug("%s connected", peer)
+        if wire.handshaking:
+            connection.half_since = self.hub.now  # a handshake has as long as a frame that was begun
         self._ask(wire, selectors.EVENT_READ)
+
+    def _shake_hands(self, wire: Wire) -> None:
+        """The next step of a TLS handshake, which the client may take its time for."""
+        events = selectors.EVENT_READ
+        try:
+            wire.socket.do_handshake()  # type: ignore[attr-defined]
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLWantWriteError:
+            events = selectors.EVENT_WRITE
+        except OSError as error:
+            self._lose(wire, f"no TLS: {error.strerror or error}")
+            return
+        else:
+            wire.handshaking = False
+            wire.connection.half_since = None
+            self._decrypted.append(wire)
+            if wire.connection.outbox:
+                self.hub.ready.append(wire.connection)
+        self._ask(wire, events)
 
     # --- Reading ---
 
     def _read(self, wire: Wire) -> None:
         connection = wire.connection
+        if wire.handshaking:
+            self._shake_hands(wire)
+            return
         try:
             data = wire.socket.recv(READ_SIZE)
-        except (BlockingIOError, InterruptedError):
+        except WOULD_BLOCK:
             return
         except OSError as error:
             self._lose(wire, error.strerror or "connection lost")
@@ -232,6 +273,8 @@ class Server:
         if not connection.wants_reading and not connection.closed:
             self._paused.add(wire)
             self._ask(wire, wire.events & ~selectors.EVENT_READ)
+        elif isinstance(wire.socket, ssl.SSLSocket) and wire.socket.pending():
+            self._decrypted.append(wire)
 
     def _lose(self, wire: Wire, why: str) -> None:
         """This socket is of no use any more: the hub is told now, the sweep closes it."""
@@ -277,13 +320,13 @@ class Server:
         ready, self.hub.ready = self.hub.ready, []
         for connection in ready:
             wire = self.wires.get(connection)
-            if wire is not None and connection.outbox and not wire.leftover and not wire.shut:
+            if wire is not None and connection.outbox and not (wire.leftover or wire.shut or wire.handshaking):
                 self._write(wire, self.hub.take(connection))
 
     def _write(self, wire: Wire, data: bytes) -> None:
         try:
             sent = wire.socket.send(data)
-        except (BlockingIOError, InterruptedError):
+        except WOULD_BLOCK:
             sent = 0
         except OSError as error:
             self._lose(wire, error.strerror or "connection lost")
@@ -296,9 +339,12 @@ class Server:
 
     def _write_leftover(self, wire: Wire) -> None:
         """The system says that there is room again."""
+        if wire.handshaking:
+            self._shake_hands(wire)
+            return
         try:
             sent = wire.socket.send(wire.leftover)
-        except (BlockingIOError, InterruptedError):
+        except WOULD_BLOCK:
             return
         except OSError as error:
             wire.leftover = memoryview(b"")
@@ -330,6 +376,7 @@ class Server:
             if wire.connection.wants_reading or wire.connection.closed:
                 self._paused.discard(wire)
                 self._ask(wire, wire.events | selectors.EVENT_READ)
+                self._decrypted += [wire] if isinstance(wire.socket, ssl.SSLSocket) else []
             elif not wire.leftover or wire.connection.backlog > protocol.BACKLOG_MAX:
                 self._ask(wire, wire.events & ~selectors.EVENT_READ)
         if self._listen_again and now >= self._listen_again and not self._stop_by:
@@ -340,7 +387,7 @@ class Server:
 
         Without that, what it is still sending would make the system throw our last frame away.
         """
-        if now >= wire.deadline:
+        if now >= wire.deadline or wire.handshaking:
             self._lose(wire, "closed")
         elif not wire.leftover and not wire.connection.outbox and not wire.shut:
             wire.shut = True
@@ -585,6 +632,50 @@ def _listen_at(family: int, kind: int, number: int, address: tuple[Any, ...]) ->
     return sock
 
 
+OPENSSL = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=Vessages"
+    " -keyout {key} -out {cert}"
+)
+
+
+def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
+    """What TLS connections are made with. A missing certificate is made first. StartError says what to do."""
+    if not cert.exists() and not key.exists():
+        _make_certificate(cert, key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        words = error.strerror or str(error)
+        raise StartError(f"cannot use {cert} with {key}: {words}; give others with --cert and --key") from None
+    return context
+
+
+def _make_certificate(cert: Path, key: Path) -> None:
+    command = OPENSSL.format(cert=cert, key=key)
+    program = shutil.which("openssl")
+    words = [program or "openssl", *OPENSSL.split()[1:-3], str(key), "-out", str(cert)]
+    if program is None:
+        raise StartError(f"TLS needs a certificate, and there is no openssl here to make one. Elsewhere run: {command}")
+    try:
+        with contextlib.suppress(OSError):
+            os.close(os.open(key, os.O_WRONLY | os.O_CREAT, 0o600))  # nobody else may read it, from the first byte on
+        subprocess.run(words, check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        key.unlink(missing_ok=True)
+        raise StartError(f"openssl could not make a certificate. Try it yourself: {command}") from None
+
+
+def fingerprint(cert: Path) -> str:
+    """The SHA-256 of a certificate, as clients show it: `AB:CD:…`."""
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    first = cert.read_text(encoding="ascii").partition(begin)[2].partition(end)[0]
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(begin + first + end)).digest()
+    return ":".join(f"{byte:02X}" for byte in digest)
+
+
 def lan_addresses(listeners: Iterable[socket.socket]) -> list[str]:
     """The addresses under which others reach these listeners, as far as the system tells; loopback if it tells none."""
     bound = [sock.getsockname()[0] for sock in listeners]
@@ -669,17 +760,22 @@ def make_parser() -> argparse.ArgumentParser:
     add("--no-register", action="store_true", help="take no new accounts")
     add("--backup-every", metavar="TIME", type=_duration, help="back the accounts up so often, such as 6h")
     add("--keep", metavar="N", type=_number(1, 10_000), help="with --backup-every: delete all but the newest N backups")
+    add("--tls", action="store_true", help="encrypt; a certificate is made beside the accounts if there is none")
+    add("--cert", metavar="FILE", type=Path, help="with --tls: the certificate (default: vessages-cert.pem there)")
+    add("--key", metavar="FILE", type=Path, help="with --tls: its key (default: vessages-key.pem there)")
     add("--verbose", action="store_true", help="log every connection, not only who logs in and leaves")
     add("--version", action="version", version=f"Vessages {VERSION}")
     return parser
 
 
-def greeting(listeners: list[socket.socket], store: storage.Store) -> str:
+def greeting(listeners: list[socket.socket], store: storage.Store, cert: Path | None) -> str:
     """What the person who started the server wants to know."""
     port = listeners[0].getsockname()[1]
     places = ", ".join(sock.getsockname()[0] for sock in listeners)
     lines = [f"Vessages {VERSION} listens at {places} port {port}.", f"Accounts: {store.path}", "Others join with"]
-    lines += [f"    python client.py {address} {port}" for address in lan_addresses(listeners)]
+    tls = " --tls" if cert else ""
+    lines += [f"    python client.py {address} {port}{tls}" for address in lan_addresses(listeners)]
+    lines += [f"The certificate's fingerprint: {fingerprint(cert)}"] if cert else []
     return "\n".join([*lines, "Ctrl-C stops the server."])
 
 
@@ -700,6 +796,9 @@ def schedule_backups(path: Path, every: float, keep: int | None) -> None:
 
 def serve(options: argparse.Namespace) -> int:
     """Run a server with these options until it is stopped; returns the exit code."""
+    cert = options.cert or options.db.with_name("vessages-cert.pem")
+    key = options.key or options.db.with_name("vessages-key.pem")
+    tls = tls_context(cert, key) if options.tls else None
     listeners = bind(options.host, options.port)
     store = storage.open_store(options.db)
     limit = open_files_limit(options.connections + SPARE_FILES) - SPARE_FILES
@@ -708,12 +807,12 @@ def serve(options: argparse.Namespace) -> int:
         limit = min(limit, SELECT_MAX)
     hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
               connections_max=max(1, min(limit, options.connections)))  # fmt: skip
-    server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector)
+    server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, tls=tls)
     hub.restore(store.recover(time.time()))
     if options.backup_every:
         schedule_backups(options.db, options.backup_every, options.keep)
     server.heed_signals()
-    print(greeting(listeners, store), flush=True)
+    print(greeting(listeners, store, cert if tls else None), flush=True)
     code = 0
     try:
         server.run()
