@@ -1872,13 +1872,13 @@ class ClientSession:
     def next_deadline(self) -> float | None:
         """When `tick` has to be called at the latest, even if nothing happens; None for never."""
         deadlines = [self._fresh[0].asked + WAITING_SECONDS] if self._fresh else []
-        if self._stage is _Stage.GREETING:
+        if self._stage is _Stage.GREETING and not self.hang_up:
             deadlines.append(self._heard + HELLO_SECONDS)
-        elif self._stage is not _Stage.DOWN:
+        elif self._stage is not _Stage.DOWN and not self.hang_up:
             deadlines.append(self._heard + (SILENT_SECONDS if self._pinged else QUIET_SECONDS))
         if self._events or self._outbox or (self._queue and self._may_be_sent(self._queue[0])):
             deadlines.append(self._now)
-        if self._stage is _Stage.OUT and self._barrier is None and self.wants_link:
+        if self._stage is _Stage.OUT and self._barrier is None and self.wants_link and not self.hang_up:
             deadlines.append(max(self._retry_at, self._now))
         return min(deadlines, default=None)
 
@@ -2143,9 +2143,8 @@ class ClientSession:
         self._queue_bytes = sum(c.size for c in self._queue)
 
     def _error(self, command: Command | None, word: str, words: str) -> None:
-        first, _, rest = words.partition(" ")
+        first = words.partition(" ")[0]
         wait = int(first) if first.isascii() and first.isdecimal() and len(first) < 6 else 0
-        words = rest if wait else words
         if command is None:
             self._events.append(Refused(0, "", word, words, wait))
         elif command.verb == "RESUME":

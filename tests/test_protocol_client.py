@@ -1,0 +1,810 @@
+"""The client's end of a conversation, with the server played by the test: what is sent, shown and kept, and when."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import protocol
+from protocol import (
+    Answer,
+    Back,
+    ClientSession,
+    Delivered,
+    Event,
+    Failed,
+    FrameDecoder,
+    LinkLost,
+    LoggedIn,
+    LoginNeeded,
+    Message,
+    NotVessages,
+    NotYet,
+    Presence,
+    Refused,
+    Roster,
+    Waiting,
+    frame,
+)
+
+FIRST = 1_795_359_845_000_000  # microseconds
+NOON = "2026-11-22T12:00:00.000Z"
+SECRET = "correct horse"
+
+
+class Talk:
+    """A ClientSession and the other end of its link."""
+
+    def __init__(self) -> None:
+        self.session = ClientSession(FIRST)
+        self.now = 100.0
+        self.events: list[Event] = []
+        self.showing = True  # False: what arrives is not shown for now
+        self.session.tick(self.now)
+
+    def turn(self) -> list[str]:
+        """One turn of a client; what it sends."""
+        self.session.tick(self.now)
+        self.events += self.session.take_events()
+        if self.showing:
+            self.session.shown()
+        decoder = FrameDecoder(protocol.CLIENT_FRAME_MAX)
+        decoder.feed(self.session.take_outbox())
+        return [payload.decode() for payload in decoder.payloads()]
+
+    def hears(self, *payloads: str) -> list[str]:
+        """These frames arrive together; what is sent then."""
+        self.session.feed(b"".join(frame(payload.encode()) for payload in payloads), self.now)
+        return self.turn()
+
+    def wait(self, seconds: float) -> list[str]:
+        """Time passes, with a turn for everything that is due."""
+        end, said = self.now + seconds, self.turn()
+        while (due := self.session.next_deadline()) is not None and due <= end:
+            self.now = max(self.now, due)
+            said += self.turn()
+        self.now = end
+        return said + self.turn()
+
+    def shows(self) -> list[Event]:
+        """What was shown since the last time."""
+        self.turn()
+        events, self.events = self.events, []
+        return events
+
+    def link(self) -> list[str]:
+        """A connection to a Vessages server; what is sent once it has said something."""
+        self.session.connected(self.now)
+        assert self.turn() == ["PING"]
+        return self.hears("OK PING")
+
+    def breaks(self) -> LinkLost:
+        """The link breaks."""
+        self.session.disconnected(self.now)
+        *_, lost = self.shows()
+        assert isinstance(lost, LinkLost)
+        return lost
+
+    def enter(self, *roster: str) -> Talk:
+        """Bob logs in, and sees who is there."""
+        tag = self.session.login("bob", SECRET)
+        assert self.link() == ["KEEP", f"#{tag} LOGIN bob {SECRET}"]
+        self.hears("OK KEEP 60", f"#{tag} OK LOGIN bob token=t1", f"ONLINE {' '.join(roster) or 'bob'}")
+        self.shows()
+        return self
+
+
+def words(event: Event) -> tuple[object, ...]:
+    return (type(event), *event)
+
+
+# --- Coming in ---
+
+
+def test_nothing_secret_is_said_before_the_other_side_has_shown_what_it_is() -> None:
+    talk = Talk()
+    tag = talk.session.login("bob", SECRET)
+    talk.session.connected(talk.now)
+    assert talk.turn() == ["PING"]
+    assert talk.wait(10.0) == []
+    assert talk.hears("OK PING") == ["KEEP", f"#{tag} LOGIN bob {SECRET}"]
+
+
+def test_keep_comes_before_the_login() -> None:  # else a message could be answered OK in between, and be lost
+    talk = Talk()
+    talk.link()
+    for ask in (talk.session.login, talk.session.takeover):
+        tag = ask("bob", SECRET)
+        first, second = talk.turn()
+        assert first == "KEEP"
+        assert second.startswith(f"#{tag} ")
+        talk.hears(f"#{tag} ERROR bad-login wrong name or password")
+
+
+def test_a_login_tells_who_is_there_and_who_has_tried() -> None:
+    talk = Talk()
+    tag = talk.session.login("bob", SECRET)
+    talk.link()
+    talk.hears("OK KEEP 60", f"#{tag} OK LOGIN Bob token=t1 last={NOON} failed=2 more=x", "ONLINE eve Bob ~ann")
+    linked, logged_in, roster = talk.shows()
+    assert words(linked) == (protocol.Linked,)
+    assert logged_in == LoggedIn(tag, "Bob", protocol.parse_time(NOON), 2)
+    assert roster == Roster(("Bob", "eve"), ("ann",))
+    assert (talk.session.name, talk.session.grace, talk.session.logged_in) == ("Bob", 60.0, True)
+
+
+def test_what_is_asked_for_before_there_is_a_link_waits_in_order() -> None:
+    talk = Talk()
+    register = talk.session.register("bob", SECRET)
+    login = talk.session.login("bob", SECRET)
+    send = talk.session.send("eve", "x" * 50_000)  # more than a stranger may say
+    logout = talk.session.logout()
+    assert talk.link() == [f"#{register} REGISTER bob {SECRET}"]
+    assert talk.hears(f"#{register} OK REGISTER bob") == ["KEEP", f"#{login} LOGIN bob {SECRET}"]
+    assert talk.hears(f"#{login} OK LOGIN bob token=t") == [f"#{send} SEND eve {'x' * 50_000}", f"#{logout} LOGOUT"]
+
+
+def test_what_needs_a_login_is_refused_here_without_one() -> None:
+    talk = Talk()
+    talk.link()
+    talk.shows()
+    tags = [talk.session.who(), talk.session.send("eve", "x" * 5_000), talk.session.logout()]
+    assert talk.turn() == []
+    who, send, logout = talk.shows()
+    assert isinstance(send, Failed)
+    assert [(e.tag, e.code) for e in (who, send, logout) if isinstance(e, (Refused, Failed))] == [
+        (tag, "not-logged-in") for tag in tags
+    ]
+
+
+@pytest.mark.parametrize("verb", ["register", "login", "takeover"])
+def test_who_is_logged_in_has_to_log_out_first(verb: str) -> None:
+    talk = Talk().enter()
+    tag = getattr(talk.session, verb)("eve", SECRET)
+    assert talk.turn() == []
+    (refused,) = talk.shows()
+    assert isinstance(refused, Refused)
+    assert (refused.tag, refused.code) == (tag, "logged-in")
+
+
+@pytest.mark.parametrize("name", ["", "two words"])
+def test_a_name_is_one_word(name: str) -> None:  # else a part of it would be sent as a part of the password
+    talk = Talk().enter()
+    talk.session.login(name, SECRET)
+    talk.session.send(name, "text")
+    assert [e.code for e in talk.shows() if isinstance(e, (Refused, Failed))] == ["bad-username"] * 2
+
+
+def test_a_refusal_tells_how_long_to_wait() -> None:
+    talk = Talk()
+    tag = talk.session.login("bob", SECRET)
+    talk.link()
+    talk.hears(f"#{tag} ERROR throttled 4 seconds to wait")
+    assert talk.shows()[-1] == Refused(tag, "LOGIN", "throttled", "4 seconds to wait", 4)
+    assert talk.wait(60.0).count(f"#{tag} LOGIN bob {SECRET}") == 0  # a person decides
+
+
+def test_no_password_in_a_repr() -> None:
+    talk = Talk().enter()
+    talk.session.passwd(SECRET, "new " + SECRET)
+    assert talk.session._queue
+    assert SECRET not in repr([talk.session, *talk.session._queue, talk.session.take_events()])
+
+
+# --- Tags ---
+
+
+def test_tags_come_from_the_clock_and_only_grow() -> None:
+    talk = Talk().enter()
+    tags = [talk.session.who(), talk.session.send("eve", "hi"), talk.session.who()]
+    assert tags == sorted(set(tags))
+    assert tags[0] > FIRST
+
+
+@pytest.mark.parametrize("clock", [-5, 0, 2**53, 2**70])
+def test_tags_are_allowed_ones_even_if_the_clock_is_mad(clock: int) -> None:
+    assert 1 <= ClientSession(clock).who() <= protocol.TAG_MAX - 10**12
+
+
+def test_at_most_64_sends_are_under_way_and_the_rest_follows() -> None:
+    talk = Talk().enter()
+    tags = [talk.session.send("eve", str(n)) for n in range(100)]
+    assert len(talk.turn()) == 64
+    assert talk.hears(f"@1 #{tags[0]} OK SEND", f"@2 #{tags[5]} ERROR busy too much") == [
+        "ACK 2",
+        f"#{tags[64]} SEND eve 64",
+        f"#{tags[65]} SEND eve 65",
+    ]
+    assert talk.session.unanswered == 98
+
+
+def test_the_queue_has_an_end() -> None:
+    talk = Talk().enter()
+    tags = [talk.session.send("eve", "x") for _ in range(protocol.QUEUE_MAX + 1)]
+    assert not talk.session.has_room
+    assert [(e.tag, e.code) for e in talk.shows() if isinstance(e, Failed)] == [(tags[-1], "busy")]
+    assert talk.session.has_room  # 64 of them are under way now
+    for _ in range(protocol.QUEUE_BYTES_MAX // 60_000):
+        talk.session.send("eve", "x" * 60_000)
+    assert not talk.session.has_room
+
+
+@pytest.mark.parametrize(("size", "fits"), [(65_536, True), (65_537, False)])
+def test_a_message_that_fits_into_no_frame_is_refused_here(size: int, fits: bool) -> None:
+    talk = Talk().enter()
+    tag = talk.session.send("eve", "x" * (size - len(f"#{FIRST} SEND eve ")))
+    assert [len(payload) for payload in talk.turn()] == [size] * fits
+    assert [words(e)[:2] for e in talk.shows()] == [(Failed, tag)] * (not fits)
+
+
+def test_a_password_that_fits_into_no_frame_is_refused_here() -> None:
+    talk = Talk()
+    talk.link()
+    talk.session.login("bob", "x" * 5_000)
+    assert [e.code for e in talk.shows() if isinstance(e, Refused)] == ["too-long"]
+
+
+def test_text_that_is_no_unicode_is_sent_as_well_as_possible() -> None:
+    talk = Talk().enter()
+    tag = talk.session.send("eve", "caf\udce9")
+    assert talk.turn() == [f"#{tag} SEND eve caf?"]
+
+
+# --- Showing and acknowledging ---
+
+
+def test_one_ack_after_showing_for_all_that_came_together() -> None:
+    talk = Talk().enter()
+    assert talk.hears(*(f"@{n} MSG eve {n} {NOON} text {n}" for n in (1, 2, 3))) == ["ACK 3"]
+    assert [e.text for e in talk.shows() if isinstance(e, Message)] == ["text 1", "text 2", "text 3"]
+    assert talk.turn() == []
+
+
+def test_no_ack_before_showing() -> None:
+    talk = Talk().enter()
+    talk.showing = False
+    assert talk.hears(f"@1 MSG eve 7 {NOON} hi", "PING") == ["ACK 0"]
+    assert talk.wait(5.0) == []
+    talk.showing = True
+    assert talk.turn() == ["ACK 1"]
+
+
+def test_frames_that_arrive_while_others_are_shown_are_not_acknowledged_with_them() -> None:
+    talk = Talk().enter()
+    talk.session.feed(frame(f"@1 MSG eve 7 {NOON} hi".encode()), talk.now)
+    assert len(talk.session.take_events()) == 1
+    talk.session.feed(frame(f"@2 MSG eve 8 {NOON} ho".encode()), talk.now)
+    talk.session.shown()
+    assert talk.session.take_outbox() == frame(b"ACK 1")
+
+
+def test_own_answers_are_acknowledged_too() -> None:  # else the server would hold them until it gives up
+    talk = Talk().enter()
+    tag = talk.session.who()
+    talk.turn()
+    assert talk.hears(f"@1 #{tag} OK WHO bob ~eve") == ["ACK 1"]
+    assert talk.shows() == [Answer(tag, "WHO", "bob ~eve")]
+
+
+def test_the_ack_goes_before_the_logout() -> None:  # after it, it would come too late
+    talk = Talk().enter()
+    talk.session.feed(frame(f"@1 MSG eve 7 {NOON} hi".encode()), talk.now)
+    tag = talk.session.logout()
+    assert talk.turn() == ["ACK 1", f"#{tag} LOGOUT"]
+
+
+def test_a_ping_is_answered_even_if_there_is_nothing_new() -> None:
+    talk = Talk()
+    talk.link()
+    assert talk.hears("PING") == ["ACK 0"]
+    talk.enter()
+    assert talk.hears(f"@1 MSG eve 7 {NOON} hi") == ["ACK 1"]
+    assert talk.hears("PING") == ["ACK 1"]
+
+
+def test_a_message_with_the_same_id_is_shown_once_and_acknowledged_twice() -> None:
+    talk = Talk().enter()
+    assert talk.hears(f"@1 MSG eve 7 {NOON} hi") == ["ACK 1"]
+    assert talk.hears(f"@2 MSG eve 7 {NOON} hi", f"@3 MSG ann 7 {NOON} hi") == ["ACK 3"]
+    assert [(e.sender, e.text) for e in talk.shows() if isinstance(e, Message)] == [("eve", "hi"), ("ann", "hi")]
+
+
+def test_messages_without_an_id_are_all_shown() -> None:
+    talk = Talk().enter()
+    talk.hears(f"@1 MSG eve 0 {NOON} hi", f"@2 MSG eve 0 {NOON} hi")
+    assert len(talk.shows()) == 2
+
+
+def test_what_is_remembered_as_shown_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "SHOWN_MAX", 10)
+    talk = Talk().enter()
+    talk.hears(*(f"@{n} MSG eve {n} {NOON} hi" for n in range(1, 100)))
+    assert len(talk.session._shown_ids) == 10
+
+
+# --- The fate of a message ---
+
+
+def test_every_send_has_one_fate() -> None:
+    talk = Talk().enter()
+    good, bad = talk.session.send("eve", "a"), talk.session.send("ann", "b")
+    talk.turn()
+    talk.hears(f"@1 #{bad} ERROR not-online nobody", f"@2 #{good} OK SEND", f"@3 #{good} OK SEND")
+    assert talk.shows() == [Failed(bad, "ann", "b", "not-online", "nobody"), Delivered(good, "eve", "a")]
+    assert talk.session.unanswered == 0
+
+
+def test_an_error_without_words_is_explained_here() -> None:
+    talk = Talk().enter()
+    tag = talk.session.send("eve", "a")
+    talk.turn()
+    talk.hears(f"@1 #{tag} ERROR not-online")
+    assert talk.shows() == [Failed(tag, "eve", "a", "not-online", protocol.Code.NOT_ONLINE.explanation)]
+
+
+def test_a_message_that_waits_is_mentioned_once() -> None:
+    talk = Talk().enter()
+    tag = talk.session.send("eve", "a")
+    talk.wait(2.9)
+    assert talk.shows() == []
+    talk.wait(5.0)
+    assert talk.shows() == [Waiting(tag, "eve", "a")]
+    talk.hears(f"@1 #{tag} OK SEND")
+    talk.wait(10.0)
+    assert talk.shows() == [Delivered(tag, "eve", "a")]
+
+
+# --- The roster ---
+
+
+def test_only_real_changes_are_told_and_none_of_oneself() -> None:
+    talk = Talk().enter("bob", "eve", "~ann")
+    talk.hears("PRESENCE +eve ~ann +bob -nobody")
+    assert talk.shows() == []
+    talk.hears("PRESENCE ~eve +ann +dan -bob +bob")
+    assert talk.shows() == [Presence(came=("dan",), lost=("eve",), returned=("ann",))]
+    talk.hears("PRESENCE -eve -dan")
+    assert talk.shows() == [Presence(left=("dan", "eve"))]
+    assert talk.session.roster == {"bob": False, "ann": False}
+
+
+def test_a_fresh_roster_is_told_as_what_changed() -> None:
+    talk = Talk().enter("bob", "eve")
+    talk.hears("ONLINE bob eve")
+    assert talk.shows() == []
+    talk.hears("ONLINE bob ~eve dan")
+    assert talk.shows() == [Presence(came=("dan",), lost=("eve",))]
+
+
+@given(st.lists(st.tuples(st.sampled_from("+-~"), st.sampled_from(["ann", "dan", "eve", "bob"])), max_size=12))
+def test_the_changes_that_were_told_lead_to_the_roster(changes: list[tuple[str, str]]) -> None:
+    talk = Talk().enter("bob", "eve", "~ann")
+    told = {"eve": False, "ann": True}
+    for mark, name in changes:
+        talk.hears(f"PRESENCE {mark}{name}")
+    for event in talk.shows():
+        assert isinstance(event, Presence)
+        assert any(event)
+        told.update(dict.fromkeys((*event.came, *event.returned), False))
+        told.update(dict.fromkeys(event.lost, True))
+        for name in event.left:
+            del told[name]
+    talk.session._roster = {name: lost for name, lost in talk.session.roster.items() if name != "bob"}
+    assert talk.session.roster == told
+
+
+# --- Coming back ---
+
+
+def test_a_lost_link_is_resumed_where_it_was_and_the_count_goes_on() -> None:
+    talk = Talk().enter("bob", "eve")
+    talk.hears(f"@1 MSG eve 7 {NOON} a", f"@2 MSG eve 8 {NOON} b")
+    talk.shows()
+    assert talk.breaks().come_back
+    assert talk.session.wants_link
+    talk.now += 12.0
+    (resume,) = talk.link()
+    assert resume.endswith(" RESUME t1 2")
+    tag = resume.split()[0]
+    assert talk.hears(f"{tag} OK RESUME bob 0 2", f"@3 MSG eve 9 {NOON} c", "ONLINE bob dan") == ["ACK 3"]
+    _, message, back = talk.shows()
+    assert isinstance(message, Message)
+    assert back == Back("bob", talk.now - 12.0, 1, Presence(came=("dan",), left=("eve",)))
+    assert talk.hears(f"@4 MSG eve 10 {NOON} d") == ["ACK 4"]
+
+
+def resume(talk: Talk, last_tag: int, *more: str, seq: int = 0) -> list[str]:
+    """The link breaks and is mended."""
+    talk.breaks()
+    (command,) = talk.link()
+    tag = command.split()[0]
+    assert command == f"{tag} RESUME t1 {seq}"
+    return talk.hears(f"{tag} OK RESUME bob {last_tag} {seq}", *more)
+
+
+def test_what_the_server_has_not_had_is_sent_again_with_its_tag_and_in_order() -> None:
+    talk = Talk().enter()
+    one, two, three = (talk.session.send("eve", text) for text in ("1", "2", "3"))
+    talk.turn()
+    four = talk.session.who()
+    again = resume(talk, one, "ONLINE bob")
+    assert again == [f"#{two} SEND eve 2", f"#{three} SEND eve 3", f"#{four} WHO"]
+    talk.hears(f"@1 #{one} OK SEND", f"@2 #{two} OK SEND", f"@3 #{three} OK SEND")
+    assert [e.tag for e in talk.shows() if isinstance(e, Delivered)] == [one, two, three]
+
+
+def test_sending_again_keeps_within_64() -> None:
+    talk = Talk().enter()
+    tags = [talk.session.send("eve", "x") for _ in range(80)]
+    talk.turn()
+    assert len(resume(talk, tags[9])) == 54
+    assert len(talk.hears(f"@1 #{tags[0]} OK SEND")) == 1 + 1  # and the ACK
+
+
+def test_after_a_restart_of_the_server_all_is_sent_again_and_the_count_goes_on() -> None:
+    talk = Talk().enter()
+    tag = talk.session.send("eve", "1")
+    talk.turn()
+    talk.hears(f"@1 MSG eve 7 {NOON} a")
+    assert [e.text for e in talk.shows() if isinstance(e, Message)] == ["a"]
+    assert resume(talk, 0, "ONLINE bob", seq=1) == [f"#{tag} SEND eve 1"]
+    assert talk.hears(f"@2 MSG eve 7 {NOON} a", f"@3 #{tag} OK SEND") == ["ACK 3"]
+    assert not any(isinstance(e, Message) for e in talk.shows())
+
+
+def test_no_resume_before_all_that_was_read_is_shown() -> None:  # the number in RESUME is where the count goes on
+    talk = Talk().enter()
+    talk.showing = False
+    talk.hears(f"@1 MSG eve 0 {NOON} a")
+    talk.session.disconnected(talk.now)
+    assert talk.link() == []
+    talk.showing = True
+    talk.turn()
+    assert [line.split(" ", 1)[1] for line in talk.turn()] == ["RESUME t1 1"]
+
+
+def test_a_second_lost_link_during_the_resume_changes_nothing() -> None:
+    talk = Talk().enter()
+    tag = talk.session.send("eve", "1")
+    talk.turn()
+    talk.breaks()
+    (first,) = talk.link()
+    talk.breaks()
+    (second,) = talk.link()
+    assert first.split()[1:] == second.split()[1:] == ["RESUME", "t1", "0"]
+    late = first.split()[0]
+    assert talk.hears(f"{late} OK RESUME bob 0 0") == []  # no answer to anything that was asked on this link
+    assert not talk.session.logged_in
+    assert talk.hears(f"{second.split()[0]} OK RESUME bob 0 0") == [f"#{tag} SEND eve 1"]
+
+
+def test_a_session_that_is_over_is_begun_anew_with_the_password() -> None:
+    talk = Talk().enter("bob", "eve")
+    tag = talk.session.send("eve", "1")
+    talk.turn()
+    talk.hears(f"@1 MSG eve 7 {NOON} a")
+    talk.breaks()
+    (command,) = talk.link()
+    keep, login = talk.hears(f"{command.split()[0]} ERROR unknown-session that session is over")
+    assert (keep, login.split(" ", 1)[1]) == ("KEEP", f"LOGIN bob {SECRET}")
+    sent = talk.hears(f"{login.split()[0]} OK LOGIN bob token=t2", f"@1 MSG eve 7 {NOON} a", "ONLINE bob")
+    assert sent == ["ACK 1", f"#{tag} SEND eve 1"]
+    talk.shows()
+    talk.breaks()
+    assert talk.link()[0].endswith("RESUME t2 1")
+
+
+def test_a_password_that_was_changed_meanwhile_has_to_be_typed() -> None:
+    talk = Talk().enter()
+    waiting = talk.session.send("eve", "1")
+    talk.breaks()
+    (command,) = talk.link()
+    _, login = talk.hears(f"{command.split()[0]} ERROR unknown-session")
+    talk.hears(f"{login.split()[0]} ERROR bad-login wrong name or password")
+    assert talk.shows()[-1] == LoginNeeded("bob", "bad-login", "wrong name or password")
+    assert talk.wait(30.0) == ["PING"]  # nothing is tried, nothing is lost
+    tag = talk.session.login("BOB", "another one")
+    assert talk.turn() == ["KEEP", f"#{tag} LOGIN BOB another one"]
+    assert talk.hears(f"#{tag} OK LOGIN bob token=t3", "ONLINE bob") == [f"#{waiting} SEND eve 1"]
+    assert Roster(("bob",), ()) in talk.shows()
+
+
+def test_what_somebody_else_has_asked_for_is_not_sent_in_a_new_name() -> None:
+    talk = Talk().enter()
+    sent = talk.session.send("eve", "1")
+    talk.turn()
+    queued = talk.session.who()
+    talk.breaks()
+    (command,) = talk.link()
+    _, login = talk.hears(f"{command.split()[0]} ERROR unknown-session")
+    talk.hears(f"{login.split()[0]} ERROR bad-login no")
+    tag = talk.session.login("eve", "another one")
+    later = talk.session.who()
+    talk.turn()
+    assert talk.hears(f"#{tag} OK LOGIN eve token=t3", "ONLINE eve") == [f"#{later} WHO"]
+    events = [e for e in talk.shows() if isinstance(e, (Failed, Refused))]
+    assert [(e.tag, e.code) for e in events] == [(sent, "unknown"), (queued, "not-sent")]
+
+
+@pytest.mark.parametrize(("code", "seconds"), [("busy 7 seconds to wait", 7), ("storage sorry", 3)])
+def test_coming_back_is_tried_again_when_the_server_cannot(code: str, seconds: int) -> None:
+    talk = Talk().enter()
+    talk.breaks()
+    (command,) = talk.link()
+    talk.hears(f"{command.split()[0]} ERROR {code}")
+    assert [e.seconds for e in talk.shows() if isinstance(e, NotYet)] == [seconds]
+    assert talk.wait(seconds - 0.1) == []
+    assert talk.wait(0.2)[0].endswith("RESUME t1 0")
+
+
+def test_the_own_dead_connection_does_not_lock_out() -> None:
+    """A LOGIN whose answer is lost has taken the name, and the token with it."""
+    talk = Talk()
+    tag = talk.session.login("bob", SECRET)
+    talk.link()
+    assert talk.breaks().come_back
+    assert talk.link() == ["KEEP", f"#{tag} LOGIN bob {SECRET}"]
+    talk.hears(f"#{tag} ERROR already-online since 12:00 from here")
+    assert [type(e) for e in talk.shows()][-1] is NotYet
+    assert talk.wait(3.0) == ["KEEP", f"#{tag} LOGIN bob {SECRET}"]
+    talk.hears(f"#{tag} OK LOGIN bob token=t1", "ONLINE bob")
+    assert isinstance(talk.shows()[0], LoggedIn)
+
+
+def test_somebody_who_stays_is_no_dead_connection() -> None:
+    talk = Talk()
+    tag = talk.session.login("bob", SECRET)
+    talk.link()
+    talk.breaks()
+    talk.link()
+    for _ in range(protocol.GHOST_RETRIES):
+        talk.hears(f"#{tag} ERROR already-online since")
+        assert talk.wait(3.0) == ["KEEP", f"#{tag} LOGIN bob {SECRET}"]
+    talk.shows()
+    talk.hears(f"#{tag} ERROR already-online since")
+    assert talk.shows() == [Refused(tag, "LOGIN", "already-online", "since")]
+
+
+def test_a_first_login_elsewhere_is_told_at_once() -> None:
+    talk = Talk()
+    tag = talk.session.login("bob", SECRET)
+    talk.link()
+    talk.hears(f"#{tag} ERROR already-online since")
+    assert talk.shows()[-1] == Refused(tag, "LOGIN", "already-online", "since")
+
+
+def test_the_new_password_is_the_one_to_come_back_with() -> None:
+    talk = Talk().enter()
+    tag = talk.session.passwd(SECRET, "battery staple")
+    assert talk.turn() == [f"#{tag} PASSWD {SECRET}\nbattery staple"]
+    talk.hears(f"@1 #{tag} OK PASSWD")
+    talk.breaks()
+    (command,) = talk.link()
+    assert talk.hears(f"{command.split()[0]} ERROR unknown-session")[1].endswith(" LOGIN bob battery staple")
+
+
+def test_a_session_that_is_not_kept_is_begun_anew() -> None:
+    talk = Talk()
+    tag = talk.session.login("bob", SECRET)
+    talk.link()
+    talk.hears("ERROR bad-command no KEEP here", f"#{tag} OK LOGIN bob", "ONLINE bob")
+    assert talk.hears(f"MSG eve 7 {NOON} hi") == []
+    talk.breaks()
+    _, login = talk.link()
+    assert login.endswith(f" LOGIN bob {SECRET}")
+
+
+# --- Going ---
+
+
+def test_after_a_logout_nobody_comes_back() -> None:
+    talk = Talk().enter()
+    one = talk.session.send("eve", "1")
+    tag = talk.session.logout()
+    talk.turn()
+    talk.hears(f"#{tag} OK LOGOUT")
+    failed, answer = talk.shows()
+    assert isinstance(failed, Failed)
+    assert (failed.tag, failed.code) == (one, "unknown")
+    assert answer == Answer(tag, "LOGOUT", "")
+    assert (talk.session.name, talk.session.roster, talk.session.wants_link) == (None, {}, False)
+    assert not talk.breaks().come_back
+
+
+def test_a_logout_whose_answer_is_lost_was_one() -> None:
+    talk = Talk().enter()
+    talk.session.logout()
+    talk.turn()
+    talk.breaks()
+    (command,) = talk.link()
+    assert talk.hears(f"{command.split()[0]} ERROR unknown-session") == []
+    assert [e.verb for e in talk.shows() if isinstance(e, Answer)] == ["LOGOUT"]
+    assert not talk.session.wants_link
+
+
+def test_a_logout_that_was_not_heard_is_asked_for_again() -> None:
+    talk = Talk().enter()
+    tag = talk.session.logout()
+    talk.turn()
+    (again,) = resume(talk, tag, "ONLINE bob")  # even if it was read: its answer is not held
+    assert again.endswith(" LOGOUT")
+    talk.hears(f"{again.split()[0]} OK LOGOUT")
+    assert isinstance(talk.shows()[-1], Answer)
+
+
+def test_giving_up_settles_everything() -> None:
+    talk = Talk().enter()
+    tags = [talk.session.send("eve", "x") for _ in range(65)]
+    talk.turn()
+    talk.session.abandon()
+    fates = [(e.tag, e.code) for e in talk.shows() if isinstance(e, Failed)]
+    assert fates == [(tag, "unknown") for tag in tags[:64]] + [(tags[64], "not-sent")]
+    assert talk.session.unanswered == 0
+    talk.wait(10.0)
+    assert talk.shows() == []
+
+
+@pytest.mark.parametrize("reason", ["shutdown", "slow", "silent", "full", "resumed", "what-is-this"])
+def test_after_most_goodbyes_one_comes_back(reason: str) -> None:
+    talk = Talk().enter()
+    talk.hears(f"BYE {reason}")
+    assert talk.session.hang_up
+    lost = talk.breaks()
+    assert (lost.bye, lost.come_back) == (reason, True)
+    assert talk.link()[0].endswith("RESUME t1 0")
+
+
+def test_who_was_replaced_does_not_come_back() -> None:
+    talk = Talk().enter()
+    tag = talk.session.send("eve", "1")
+    talk.turn()
+    talk.hears("BYE replaced")
+    assert [(e.tag, e.code) for e in talk.shows() if isinstance(e, Failed)] == [(tag, "unknown")]
+    lost = talk.breaks()
+    assert (lost.bye, lost.come_back) == ("replaced", False)
+    assert lost.words == protocol.BYE_WORDS["replaced"]
+    assert talk.link() == []  # until the person says so
+    again = talk.session.login("bob", SECRET)
+    assert talk.turn() == ["KEEP", f"#{again} LOGIN bob {SECRET}"]
+
+
+def test_every_goodbye_of_the_server_has_words() -> None:
+    assert set(protocol.BYE_WORDS) == {bye.value for bye in protocol.Bye} - {"resumed"}
+
+
+def test_nothing_is_believed_after_the_goodbye() -> None:
+    talk = Talk().enter()
+    talk.hears("BYE slow", f"@1 MSG eve 7 {NOON} hi")
+    talk.hears(f"@1 MSG eve 7 {NOON} hi")
+    assert talk.shows() == []
+
+
+# --- A server that is silent, or none ---
+
+
+def test_a_silent_server_is_asked_and_then_left() -> None:
+    talk = Talk().enter()
+    assert talk.wait(24.0) == []
+    assert talk.wait(1.0) == ["PING"]
+    assert talk.wait(19.0) == []
+    assert not talk.session.hang_up
+    talk.wait(1.0)
+    assert talk.session.hang_up
+    assert "silent" in talk.breaks().words
+
+
+def test_a_server_that_answers_is_not_left() -> None:
+    talk = Talk().enter()
+    for _ in range(10):
+        assert talk.wait(25.0) == ["PING"]
+        talk.hears("OK PING")
+    assert not talk.session.hang_up
+
+
+def test_the_silence_of_an_old_link_does_not_count_on_a_new_one() -> None:
+    talk = Talk().enter()
+    talk.wait(44.0)
+    resume(talk, 0, "ONLINE bob")
+    talk.wait(20.0)
+    assert not talk.session.hang_up
+
+
+def test_something_that_does_not_answer_is_left() -> None:
+    talk = Talk()
+    talk.session.connected(talk.now)
+    talk.wait(protocol.HELLO_SECONDS)
+    assert talk.session.hang_up
+    assert isinstance(talk.shows()[-1], NotVessages)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH\r\n", b"\x15\x03\x01\x00\x02\x02\x16", b"\0\0\0\0"]
+    + [frame(b"hello"), frame(b"\xff\xfe"), frame(b"@0 OK PING"), frame(b"@5 OK PING"), frame(b"OK KEEP soon")]
+    + [frame(b"MSG eve"), frame(b"MSG eve 1 noon hi"), frame(b"#99999999999999999 OK PING")],
+)
+def test_something_that_is_not_vessages_is_left(data: bytes) -> None:
+    talk = Talk()
+    talk.session.connected(talk.now)
+    talk.turn()
+    talk.session.feed(data, talk.now)
+    assert talk.session.hang_up
+    assert NotVessages in map(type, talk.shows())
+    assert not talk.breaks().come_back
+
+
+@pytest.mark.parametrize("payload", ["@2 OK PING", f"@1 MSG eve 7 {NOON}", "NONSENSE", "ONLINE bob\n@"])
+def test_a_broken_server_is_left_and_tried_again(payload: str) -> None:
+    talk = Talk().enter()
+    talk.hears(payload)
+    assert talk.session.hang_up == (payload != "ONLINE bob\n@")
+    talk.session.disconnected(talk.now)
+    assert talk.session.wants_link
+
+
+def test_a_resume_that_counts_differently_is_no_resume() -> None:
+    talk = Talk().enter()
+    talk.breaks()
+    (command,) = talk.link()
+    talk.hears(f"{command.split()[0]} OK RESUME bob 0 5")
+    assert talk.session.hang_up
+
+
+def test_a_roster_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "ROSTER_MAX", 3)
+    talk = Talk().enter()
+    talk.hears("PRESENCE +a +b")
+    assert not talk.session.hang_up
+    talk.hears("PRESENCE +c")
+    assert talk.session.hang_up
+
+
+def test_an_untagged_error_is_shown() -> None:
+    talk = Talk().enter()
+    talk.hears("ERROR bad-encoding the text is not valid UTF-8")
+    assert talk.shows() == [Refused(0, "", "bad-encoding", "the text is not valid UTF-8")]
+
+
+# --- Properties ---
+
+TAGS = st.integers(FIRST, FIRST + 5)
+SERVER_WORDS = st.one_of(
+    st.builds("@{} MSG eve {} {} {}".format, st.integers(1, 4), st.integers(0, 3), st.just(NOON), st.text(max_size=5)),
+    st.builds("#{} OK {}".format, TAGS, st.sampled_from(["SEND", "LOGIN", "WHO x"])),
+    st.builds("#{} ERROR {}".format, TAGS, st.sampled_from(["busy 3", "x"])),
+    st.builds("@{} #{} OK SEND".format, st.integers(1, 4), TAGS),
+    st.sampled_from(["PING", "BYE slow", "BYE replaced", "ONLINE", "ONLINE bob ~eve", "PRESENCE +eve -x ~bob"]),
+    st.text(max_size=8),
+)
+
+
+def play(chunks: list[bytes]) -> tuple[list[Event], bytes, bool]:
+    """What a session with things to say makes of this, shown at the very end."""
+    session = ClientSession(FIRST)
+    session.login("bob", SECRET)
+    session.send("eve", "hi")
+    session.who()
+    session.connected(1.0)
+    session.feed(frame(b"OK PING"), 1.0)
+    session.tick(1.0)
+    for chunk in chunks:
+        session.feed(chunk, 1.0)
+    session.tick(1.0)
+    events = session.take_events()
+    session.shown()
+    return events, session.take_outbox(), session.hang_up
+
+
+@given(st.lists(SERVER_WORDS, max_size=8), st.booleans(), st.integers(1, 9))
+def test_any_server_in_any_chunks_is_the_same_server(payloads: list[str], honest: bool, size: int) -> None:
+    stream = b"".join(frame(payload.encode()) for payload in ["x"[:0] + f"#{FIRST + 1} OK LOGIN bob token=t"] * honest)
+    stream += b"".join(frame(payload.encode("utf-8", "replace")) for payload in payloads)
+    whole = play([stream])
+    assert play([stream[i : i + size] for i in range(0, len(stream), size)]) == whole
+    assert play([stream[i : i + 1] for i in range(len(stream))]) == whole
+
+
+@given(st.binary(max_size=60), st.booleans())
+def test_no_bytes_raise(data: bytes, framed: bool) -> None:
+    play([frame(data) if framed and data else data])
