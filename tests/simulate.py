@@ -1,0 +1,1390 @@
+"""A whole chat in one process: the real hub, real client sessions, and everything between them that goes wrong.
+
+    python tests/simulate.py --minutes 10            as many worlds as fit into that time
+    python tests/simulate.py --seed 4711 --trace     one world again, with what happened in it
+
+How it works
+    A `World` has a server, people and a clock of its own. Between them are links that deliver in any chunks, stall,
+    break at any byte and do not tell; the server is killed, stopped and suspended, its disk fails and is slow;
+    programs crash, freeze and log in twice. All of it comes out of one seed, so a failure can be repeated.
+
+    After some hundreds of such steps all goes well again for a few minutes. Then everything must be answered,
+    everybody must know who is there, and in the end nothing may be left behind.
+
+What is checked (the numbers are those of the guarantees)
+    while it goes on  what was told OK has been shown (6); nothing is shown twice by one program (7); the messages of
+                      one program to another come in order; what was refused is never shown (6); frames are numbered
+                      without a hole, and repeated word for word (4); no tag is answered twice (6); a session and its
+                      connection know each other, one session a name (2); what is queued is bounded (10); who was
+                      there is there after a restart (8); nobody is given up who is well (11)
+    at the end        each tagged SEND has its one fate (6); nothing hangs; everybody has the roster of the hub (12);
+                      the status on disk is the truth (8); when all have left the hub is empty (10)
+
+Reading order
+    1. `Link`.   2. `Server` with its workers.   3. `Program`s: `Chat` (a ClientSession), `Script` (simple, plain or
+    rude), `Stranger`.   4. `Tap` and `Ledger`, which check.   5. `World`, and the table of what can happen in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import protocol  # noqa: E402
+from protocol import ClientSession, Connection, FrameDecoder, Hub, Job, fold, frame  # noqa: E402
+from vocabulary import PASSWORD, WALL, Disk  # noqa: E402
+
+FOREVER = float("inf")
+READ_SIZE = 64 * 1024
+LINGER = 2.0  # as the reactor's
+STOP_WITHIN = 5.0
+QUIET = 330.0  # seconds of peace: silence is noticed (45), back-off (30), throttled logins (60), grace (60), all twice
+TURNS_MAX = 20_000  # at one moment; more is a loop that feeds itself
+
+# In a tight world the limits are so small that they are reached all the time.
+TIGHT = {"QUEUE_FRAMES": 24, "QUEUE_BYTES": 40_000, "HELD_FRAMES_MAX": 80, "BACKLOG_MAX": 2_000, "FRAMES_A_TURN": 3,
+         "PRESENCE_SLICE": 1, "PRESENCE_PAUSE": 0.05, "SENDS_UNDER_WAY": 8, "QUEUE_MAX": 50}  # fmt: skip
+NAMES = ("alice", "Bob", "Мария", "eve.x", "たろう")
+PARSED = re.compile(r"(?:@(\d+) )?(?:#(\d+) )?([A-Z]+)(?: (.*))?", re.DOTALL)
+
+
+class Violation(AssertionError):  # noqa: N818 (it is what pytest shows)
+    """A guarantee was broken."""
+
+
+# --- Links ----------------------------------------------------------------------------------------------------------
+
+
+class End:
+    """One end of a link: what is on its way to it, and from when on it can know that no more will come."""
+
+    __slots__ = ("inbox", "over_at", "swallowed")
+
+    def __init__(self) -> None:
+        self.inbox = bytearray()
+        self.over_at = FOREVER
+        self.swallowed = 0  # bytes that were written towards it and will never arrive
+
+
+class Link:
+    """A connection with the systems at both ends, and no more reliable than those are."""
+
+    __slots__ = ("address", "broken", "client", "faultless", "room", "server", "stalled_until")
+
+    def __init__(self, address: str, room: int) -> None:
+        self.address = address
+        self.room = room  # bytes that may be on their way in one direction
+        self.server, self.client = End(), End()
+        self.stalled_until = 0.0
+        self.broken = False
+        self.faultless = True
+
+    def write(self, to: End, data: bytes | bytearray) -> int:
+        """Hand over bytes; how many were taken."""
+        count = max(0, min(len(data), self.room - len(to.inbox) - to.swallowed))
+        if self.broken:
+            to.swallowed += count
+        else:
+            to.inbox += data[:count]
+        return count
+
+    def read(self, end: End, most: int, now: float) -> bytes | None:
+        """What has arrived, b"" at the end of it all, None if there is nothing to read."""
+        if self.due(end, now) > now:
+            return None
+        data = bytes(end.inbox[:most])
+        del end.inbox[:most]
+        return data
+
+    def due(self, end: End, now: float) -> float:
+        """When there will be something to read."""
+        return max(self.stalled_until, now if end.inbox else end.over_at)
+
+    def has_room(self, to: End) -> bool:
+        return len(to.inbox) + to.swallowed < self.room
+
+    def close(self, by: End, now: float, keep: float = 1.0) -> None:
+        """One end is closed; `keep`: how much of what it had written still arrives, 0 to 1."""
+        other = self.client if by is self.server else self.server
+        del other.inbox[int(len(other.inbox) * keep) :]
+        if not self.broken:
+            other.over_at = min(other.over_at, now)
+        self.broken = True
+
+    def cut(self, chance: random.Random, told: tuple[float, float]) -> None:
+        """It breaks, at any byte; `told`: when the server's and the client's end learn of it."""
+        self.broken, self.faultless = True, False
+        for end, when in zip((self.server, self.client), told, strict=True):
+            del end.inbox[chance.randint(0, len(end.inbox)) :]
+            end.over_at = min(end.over_at, when)
+
+
+# --- The server -----------------------------------------------------------------------------------------------------
+
+
+class WatchedHub(Hub):
+    """The hub, which tells the ledger about every SEND that it has judged."""
+
+    world: World
+
+    def receive(self, connection: Connection, payload: bytes) -> None:
+        session = connection.session
+        before = session.last_tag if session is not None else 0
+        super().receive(connection, payload)
+        if session is not None and session.last_tag != before:
+            self.world.ledger.judged(payload)
+
+
+class Wire:
+    """The server's end of a link."""
+
+    __slots__ = ("connection", "deadline", "leftover", "link", "shut")
+
+    def __init__(self, link: Link, connection: Connection) -> None:
+        self.link = link
+        self.connection = connection
+        self.leftover = b""
+        self.shut = False
+        self.deadline = FOREVER
+
+
+class Worker:
+    """A thread of the server: it does its jobs in their order, and takes its time."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.jobs: deque[tuple[float, Job]] = deque()
+
+    def put(self, job: Job) -> None:
+        world = self.server.world
+        begin = self.jobs[-1][0] if self.jobs else world.now
+        self.jobs.append((begin + world.chance.choice(world.work_takes), job))
+
+    def due(self, now: float) -> float:
+        return max(self.jobs[0][0], self.server.frozen_until) if self.jobs else FOREVER
+
+    def turn(self, now: float) -> None:
+        _, job = self.jobs.popleft()
+        self.server.results.append((job, self.server.world.disk.perform(job)))
+
+
+class Server:
+    """A process that runs the hub, as vessages.py does, on simulated links."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.hub = WatchedHub(grace=world.grace, connections_max=world.connections_max)
+        self.hub.world = world
+        self.wires: dict[Connection, Wire] = {}
+        self.arrivals: deque[Link] = deque()
+        self.results: deque[tuple[Job, object]] = deque()
+        self.hasher, self.disk = Worker(self), Worker(self)
+        self.frozen_until = 0.0
+        self.stop_by = FOREVER
+        self.hub.wake(world.now, world.wall)
+        self.hub.restore(world.disk.recover())
+        self.deadline = world.now
+
+    def due(self, now: float) -> float:
+        return max(self.frozen_until, min(self._events(now)))
+
+    def _events(self, now: float) -> Iterator[float]:
+        yield self.deadline
+        yield self.stop_by
+        if self.arrivals or self.results:
+            yield now
+        for wire in self.wires.values():
+            yield wire.deadline
+            if wire.leftover and wire.link.has_room(wire.link.client):
+                yield now
+            if wire.connection.closed or wire.connection.wants_reading:
+                yield wire.link.due(wire.link.server, now)
+
+    def turn(self, now: float) -> None:
+        hub, wall = self.hub, self.world.wall
+        hub.wake(now, wall)
+        while self.arrivals:
+            link = self.arrivals.popleft()
+            connection = hub.connect(link.address)
+            self.wires[connection] = Wire(link, connection)
+        wires = list(self.wires.values())
+        self.world.chance.shuffle(wires)
+        for wire in wires:
+            if wire.leftover:
+                self._write(wire, wire.leftover)
+        for wire in wires:
+            if wire.connection in self.wires and (wire.connection.closed or wire.connection.wants_reading):
+                self._read(wire, now)
+        while self.results:
+            hub.complete(*self.results.popleft())
+        hub.tick(now, wall)
+        self._hand_out_jobs()
+        ready, hub.ready = hub.ready, []
+        for connection in ready:
+            ready_wire = self.wires.get(connection)
+            if ready_wire is not None and connection.outbox and not ready_wire.leftover and not ready_wire.shut:
+                self._write(ready_wire, hub.take(connection))
+        self._sweep(now)
+        due = hub.next_deadline()
+        self.deadline = FOREVER if due is None else due
+        if now >= self.stop_by or (self.stop_by < FOREVER and not self.wires):
+            self.world.server_stopped()
+
+    def _hand_out_jobs(self) -> None:
+        jobs, self.hub.jobs = self.hub.jobs, []
+        for job in jobs:
+            (self.hasher if isinstance(job, protocol.HashJob) else self.disk).put(job)
+        self.hub.notes.clear()
+
+    def _read(self, wire: Wire, now: float) -> None:
+        data = wire.link.read(wire.link.server, self.world.chunk(READ_SIZE), now)
+        if data:
+            self.hub.feed(wire.connection, data)
+        elif data is not None:
+            self._lose(wire)
+
+    def _write(self, wire: Wire, data: bytes) -> None:
+        """As the reactor: `sent` is called if something is, or was, left over."""
+        before = wire.leftover
+        count = wire.link.write(wire.link.client, data)
+        wire.leftover = data[count:]
+        if (wire.leftover and not before) or (before and count):
+            self.hub.sent(wire.connection, len(wire.leftover))
+        if before and not wire.leftover and wire.connection.outbox:
+            self.hub.ready.append(wire.connection)
+
+    def _sweep(self, now: float) -> None:
+        closing, self.hub.closing = self.hub.closing, []
+        for connection in closing:
+            if connection in self.wires:
+                self.wires[connection].deadline = now + (LINGER if self.stop_by == FOREVER else STOP_WITHIN)
+        for wire in [wire for wire in self.wires.values() if wire.deadline < FOREVER]:
+            if now >= wire.deadline:
+                self._lose(wire)
+            elif not wire.leftover and not wire.connection.outbox and not wire.shut:
+                wire.shut = True
+                wire.link.client.over_at = min(wire.link.client.over_at, FOREVER if wire.link.broken else now)
+
+    def _lose(self, wire: Wire) -> None:
+        del self.wires[wire.connection]
+        wire.link.close(wire.link.server, self.world.now)
+        self.hub.disconnect(wire.connection)
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.stop_by = self.world.now + STOP_WITHIN
+        self.hub.shutdown()
+        self.deadline = self.world.now
+
+    def finish(self) -> None:
+        """The end of an orderly stop: the workers do what they were given."""
+        self._hand_out_jobs()
+        for worker in (self.hasher, self.disk):
+            while worker.jobs:
+                worker.turn(self.world.now)
+
+
+# --- Programs -------------------------------------------------------------------------------------------------------
+
+
+class Person:
+    """Somebody with a name, and the programs that run under it."""
+
+    def __init__(self, name: str, mixed: bool) -> None:
+        self.name = name
+        self.key = fold(name)
+        self.mixed = mixed  # also uses scripts, which are plain or never ACK; else only clients that ACK
+        self.programs: list[Program] = []
+
+
+class Program:
+    """A process at the other end of a link. It dials again when the link is lost."""
+
+    def __init__(self, world: World, person: Person | None, address: str) -> None:
+        self.world = world
+        self.person = person
+        self.address = address
+        self.serial = world.serial = world.serial + 1
+        self.link: Link | None = None
+        self.unsent = bytearray()
+        self.dial_at = world.now
+        self.attempts = 0
+        self.frozen_until = 0.0
+        self.ended = False
+        self.logins = 0  # sessions that were begun with the password
+        self.last_shown: dict[int, int] = {}  # program -> the number of the last message of its that was shown
+        if person is not None:
+            person.programs.append(self)
+        world.programs.append(self)
+
+    def due(self, now: float) -> float:
+        """When it next has something to do."""
+        when = self.has_plans()
+        if self.link is None:
+            when = min(when, self.dial_at)
+        else:
+            when = min(when, self.link.due(self.link.client, now))
+            if self.unsent and self.link.has_room(self.link.server):
+                when = now
+        return max(self.frozen_until, when)
+
+    def turn(self, now: float) -> None:
+        if self.link is not None:
+            data = self.link.read(self.link.client, self.world.chunk(READ_SIZE), now)
+            if data:
+                self.hear(data)
+            elif data is not None:
+                self.lose()
+        elif now >= self.dial_at:
+            self._dial()
+        self.act(now)
+        if self.link is not None and self.unsent:
+            del self.unsent[: self.link.write(self.link.server, self.unsent)]
+
+    def _dial(self) -> None:
+        self.link = self.world.dial(self.address)
+        if self.link is None:
+            self._dial_later()
+        else:
+            self.world.reached["links"] += 1
+            self.linked()
+
+    def _dial_later(self) -> None:
+        self.attempts += 1
+        self.dial_at = self.world.now + min(30.0, 2.0**self.attempts) * self.world.chance.uniform(0.25, 0.5)
+
+    def lose(self) -> None:
+        """The link is over, or this program has had enough of it."""
+        if self.link is not None:
+            self.link.close(self.link.client, self.world.now)
+            self.link = None
+            self.unsent.clear()
+            self._dial_later()
+            self.unlinked()
+
+    def end(self, told: bool = True) -> None:
+        """The process is gone; `told`: its system tells the other end."""
+        self.ended = True
+        if self.link is not None:
+            if told:
+                self.link.close(self.link.client, self.world.now, self.world.chance.random())
+            else:
+                self.link.cut(self.world.chance, (FOREVER, FOREVER))
+        self.world.programs.remove(self)
+        if self.person is not None:
+            self.person.programs.remove(self)
+
+    def fail(self, what: str) -> NoReturn:
+        raise Violation(f"{what} (program {self.serial} of {self.person.name if self.person else 'a stranger'})")
+
+    # What the kinds of programs do
+
+    def has_plans(self) -> float:
+        """When it wants a turn although nothing happens."""
+        return FOREVER
+
+    def linked(self) -> None: ...
+
+    def unlinked(self) -> None: ...
+
+    def hear(self, data: bytes) -> None: ...
+
+    def act(self, now: float) -> None: ...
+
+    def talk(self) -> None:
+        """Say something."""
+
+
+class Member(Program):
+    """A program of a person who has, or will have, an account."""
+
+    person: Person
+
+    def __init__(self, world: World, person: Person) -> None:
+        super().__init__(world, person, f"10.0.0.{1 + world.people.index(person)}")
+        self.login_at = FOREVER
+        self.said = 0
+        self.leaving = False
+
+    def password(self) -> str:
+        """Somebody who has forgotten which password was the last looks it up."""
+        account = self.world.disk.accounts.get(self.person.key)
+        return account.password.removeprefix("hash:") if account else PASSWORD
+
+    def next_text(self) -> str:
+        """A text with a number of its own, of any length."""
+        self.said += 1
+        padding = self.world.chance.choice(("", "", "", " with a few words", "\nanother line " * 40, "x" * 9_000))
+        return f"m{self.serial}.{self.said}{padding and ' '}{padding}"
+
+    def turned_away(self, code: str, wait: float) -> None:
+        """A login was refused: what to do next."""
+        world = self.world
+        world.reached["refused: " + code] += 1
+        others_in = [p for p in self.person.programs if p is not self and isinstance(p, Member) and p.is_in]
+        if code == "already-online" and (world.calm or world.chance.random() < 0.3) and others_in:
+            self.end()
+        else:
+            self.login_at = world.now + (wait or world.chance.uniform(2.0, 8.0))
+
+    @property
+    def is_in(self) -> bool:
+        raise NotImplementedError
+
+    def roster_now(self) -> dict[str, bool]:
+        """Who is here, as far as this program knows: name -> lost."""
+        raise NotImplementedError
+
+    def log_out(self) -> None:
+        """Log out and end."""
+
+
+class Chat(Member):
+    """A client: what the terminal client does with a ClientSession, without the terminal."""
+
+    def __init__(self, world: World, person: Person, takeover: bool = False) -> None:
+        super().__init__(world, person)
+        # Any clock: two processes of a person never have the same microseconds.
+        self.session = ClientSession(world.chance.randrange(1, protocol.TAG_MAX // 2))
+        self.session.tick(world.now)
+        self.takeover = takeover
+        self.tap = Tap(self)
+        self.show_at = FOREVER  # what was taken counts as shown from then on
+        self.screen: dict[str, bool] = {}  # the roster as somebody would have it who follows the events
+        self.login_at = world.now
+
+    def has_plans(self) -> float:
+        if self.show_at < FOREVER:  # the screen is slow; until then nothing new
+            return self.show_at
+        due = self.session.next_deadline()
+        return min(self.login_at, FOREVER if due is None else due)
+
+    def linked(self) -> None:
+        self.tap.linked()
+        self.session.connected(self.world.now)
+
+    def unlinked(self) -> None:
+        if self.session.logged_in:
+            self.attempts = 0
+        self.session.disconnected(self.world.now)
+
+    def hear(self, data: bytes) -> None:
+        self.tap.feed(data)
+        self.session.feed(data, self.world.now)
+
+    def act(self, now: float) -> None:
+        if now >= self.login_at:
+            self.ask_in()
+        self.session.tick(now)
+        if self.show_at == FOREVER:
+            for event in self.session.take_events():
+                self.show(event)
+            slow = not self.world.calm and self.world.chance.random() < 0.05
+            self.show_at = now + self.world.chance.choice((0.001, 0.5, 4.0)) if slow else now
+        if now >= self.show_at:
+            self.session.shown()
+            self.show_at = FOREVER
+        if self.link is not None and not self.ended:
+            self.unsent += self.session.take_outbox()
+            if self.session.hang_up:
+                self.link.write(self.link.server, self.unsent)
+                self.lose()
+
+    def ask_in(self) -> None:
+        self.login_at = FOREVER
+        if self.session.name is not None and not self.stranded:
+            return
+        if self.person.key not in self.world.disk.accounts:
+            self.session.register(self.person.name, self.password())
+        elif self.takeover:
+            self.session.takeover(self.person.name, self.password())
+        else:
+            self.session.login(self.person.name, self.password())
+
+    stranded = False
+
+    @property
+    def is_in(self) -> bool:
+        return self.session.logged_in
+
+    def roster_now(self) -> dict[str, bool]:
+        return self.session.roster
+
+    # What is shown
+
+    def show(self, event: protocol.Event) -> None:
+        name = type(event).__name__
+        self.world.reached["event " + name] += 1
+        self.world.note(f"program {self.serial} of {self.person.name} shows {str(event)[:150]}")
+        handler = getattr(self, "on_" + name, None)
+        if handler is not None:
+            handler(event)
+
+    def on_LoggedIn(self, event: protocol.LoggedIn) -> None:  # noqa: N802 (each is named like its event)
+        self.stranded = False
+        self.login_at = FOREVER
+        self.logins += 1
+
+    def on_LoginNeeded(self, event: protocol.LoginNeeded) -> None:  # noqa: N802
+        self.stranded = True
+        self.login_at = self.world.now + 1.0
+
+    def on_Answer(self, event: protocol.Answer) -> None:  # noqa: N802
+        if event.verb == "REGISTER":
+            if self.person.key not in self.world.disk.accounts:
+                self.fail("an account that was answered for is not on disk")
+            self.login_at = self.world.now
+        elif event.verb == "LOGOUT":
+            self.end()
+
+    def on_Refused(self, event: protocol.Refused) -> None:  # noqa: N802
+        if event.verb in ("REGISTER", "LOGIN", "TAKEOVER"):
+            if self.session.name is None or self.stranded:
+                self.turned_away(event.code, event.wait)
+        elif event.verb == "LOGOUT":
+            self.end()
+
+    def on_LinkLost(self, event: protocol.LinkLost) -> None:  # noqa: N802
+        if event.bye:
+            self.world.reached["bye " + event.bye] += 1
+        if event.bye == "replaced" and not self.session.wants_link:
+            self.end()
+
+    def on_NotVessages(self, event: protocol.NotVessages) -> None:  # noqa: N802
+        if "does not answer" not in event.words:  # a server that is suspended
+            self.fail(f"the session did not understand the hub: {event.words}")
+
+    def on_Roster(self, event: protocol.Roster) -> None:  # noqa: N802
+        self.screen = {**dict.fromkeys(event.online, False), **dict.fromkeys(event.lost, True)}
+
+    def on_Presence(self, event: protocol.Presence) -> None:  # noqa: N802
+        self.screen.update(dict.fromkeys(event.came + event.returned, False))
+        self.screen.update(dict.fromkeys(event.lost, True))
+        for name in event.left:
+            self.screen.pop(name, None)
+
+    def on_Back(self, event: protocol.Back) -> None:  # noqa: N802
+        self.on_Presence(event.changes)
+
+    def on_Message(self, event: protocol.Message) -> None:  # noqa: N802
+        self.world.ledger.shown(self, event.sender, event.id, event.text)
+
+    def on_Delivered(self, event: protocol.Delivered) -> None:  # noqa: N802
+        self.world.ledger.fate(self, event.tag, "OK")
+
+    def on_Failed(self, event: protocol.Failed) -> None:  # noqa: N802
+        self.world.ledger.fate(self, event.tag, event.code)
+
+    # What its person wants
+
+    def talk(self) -> None:
+        if self.session.name is None or self.leaving:
+            return
+        chance = self.world.chance
+        self.session.tick(self.world.now)
+        what = chance.random()
+        if what < 0.9:
+            for _ in range(chance.choice((1, 1, 1, 2, 5, 12))):
+                recipient, text = self.world.addressee(), self.next_text()
+                self.world.ledger.said(self, recipient, text, self.session.send(recipient, text), True)
+        elif what < 0.94:
+            self.session.who()
+        elif what < 0.97:
+            self.session.ping("echo")
+        else:
+            self.session.passwd(self.password(), chance.choice(("correct horse", "battery staple", "wrong one")))
+
+    def log_out(self) -> None:
+        self.leaving = True
+        self.login_at = FOREVER
+        if self.session.name is None:
+            self.end()
+        else:
+            self.session.logout()
+
+
+class Script(Member):
+    """A simple program: a plain session, or (`rude`) a kept one that never ACKs. It begins anew with every link."""
+
+    def __init__(self, world: World, person: Person, rude: bool) -> None:
+        super().__init__(world, person)
+        self.rude = rude
+        self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
+        self.inside = False
+        self.last_tag = 0
+        self.seen: set[tuple[str, int]] = set()
+        self.open: set[int] = set()  # tagged SENDs without a fate
+        self.roster: dict[str, bool] = {}
+
+    @property
+    def is_in(self) -> bool:
+        return self.inside
+
+    def roster_now(self) -> dict[str, bool]:
+        return self.roster
+
+    def has_plans(self) -> float:
+        return self.login_at if self.link is not None else FOREVER
+
+    def act(self, now: float) -> None:
+        if self.link is not None and now >= self.login_at and not self.inside:
+            self.linked()
+
+    def say(self, payload: str) -> None:
+        self.unsent += frame(payload.encode())
+
+    def linked(self) -> None:
+        self.login_at = FOREVER
+        if not self.unsent:
+            self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX) if not self.decoder.buffered else self.decoder
+        if self.person.key not in self.world.disk.accounts:
+            self.say(f"REGISTER {self.person.name} {self.password()}")
+        if self.rude:
+            self.say("KEEP")
+        self.say(f"LOGIN {self.person.name} {self.password()}")
+
+    def unlinked(self) -> None:
+        self.inside = False
+        self.open.clear()
+        self.roster = {}
+        self.login_at = FOREVER
+        self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
+
+    def hear(self, data: bytes) -> None:
+        self.decoder.feed(data)
+        for payload in self.decoder.payloads():
+            match = PARSED.fullmatch(payload.decode())
+            if match is None:
+                self.fail(f"not a frame of a server: {payload!r}")
+            _, tag, verb, rest = match.groups(default="")
+            self.world.note(f"program {self.serial} of {self.person.name} hears {payload[:100]!r}")
+            self._deal(int(tag or 0), verb, rest)
+            if self.ended:
+                return
+
+    def _deal(self, tag: int, verb: str, rest: str) -> None:
+        if verb in ("OK", "ERROR") and tag:
+            if tag not in self.open:
+                self.fail(f"an answer too many: #{tag} {verb} {rest[:40]}")
+            self.open.discard(tag)
+            self.world.ledger.fate(self, tag, "OK" if verb == "OK" else rest.partition(" ")[0])
+        elif verb == "OK" and rest.startswith("LOGIN "):
+            self.inside, self.attempts = True, 0
+            self.logins += 1
+            self.last_tag = 0
+        elif verb == "OK" and rest == "LOGOUT":
+            self.end()
+        elif verb == "ERROR" and not self.inside:
+            code = rest.partition(" ")[0]
+            if code not in ("name-taken", "logged-in"):
+                wait = re.match(r"\d+", rest.partition(" ")[2])
+                self.turned_away(code, float(wait[0]) if wait else 0.0)
+        elif verb == "MSG":
+            self._message(rest)
+        elif verb == "PING":
+            self.say("PING" if self.rude else "ACK 0")
+        elif verb == "ONLINE":
+            self.roster = {name.removeprefix("~"): name[0] == "~" for name in rest.split(" ")}
+        elif verb == "PRESENCE":
+            for word in rest.split(" "):
+                self.roster[word[1:]] = word[0] == "~"
+                if word[0] == "-":
+                    del self.roster[word[1:]]
+
+    def _message(self, rest: str) -> None:
+        sender, number, _, text = rest.split(" ", 3)
+        key = (sender, int(number))
+        if key not in self.seen:
+            if key[1]:
+                self.seen.add(key)
+            self.world.ledger.shown(self, sender, key[1], text)
+
+    def talk(self) -> None:
+        if not self.inside or self.leaving or len(self.open) >= 64 or len(self.unsent) > 100_000:
+            return
+        for _ in range(self.world.chance.choice((1, 1, 3, 20))):
+            recipient, text = self.world.addressee(), self.next_text()
+            tag = 0
+            if self.world.chance.random() < 0.5:
+                self.last_tag = max(self.last_tag + 1, self.serial * 10**6 + self.said)
+                tag = self.last_tag
+                self.open.add(tag)
+            self.world.ledger.said(self, recipient, text, tag, False)
+            self.say(f"#{tag} SEND {recipient} {text}" if tag else f"SEND {recipient} {text}")
+            if self.world.chance.random() < 0.1:
+                self.say("WHO")
+
+    def log_out(self) -> None:
+        self.leaving = True
+        if self.inside:
+            self.say("LOGOUT")
+        else:
+            self.end()
+
+
+class Stranger(Program):
+    """Somebody who never logs in: says this, and stays or goes."""
+
+    def __init__(self, world: World, words: bytes) -> None:
+        super().__init__(world, None, f"10.0.9.{world.chance.randint(1, 3)}")
+        self.words = words
+
+    def linked(self) -> None:
+        self.unsent += self.words
+
+    def unlinked(self) -> None:
+        self.end()
+
+
+# --- What is checked ------------------------------------------------------------------------------------------------
+
+
+class Tap:
+    """Reads along what one client is told, frame by frame, and knows what it may be told."""
+
+    PLAIN = ("ONLINE", "PRESENCE", "PING", "BYE")
+
+    def __init__(self, program: Chat) -> None:
+        self.program = program
+        self.frames: dict[int, str] = {}  # of this session, by number
+        self.fated: set[str] = set()  # tags that were answered with a number
+        self.seen: set[str] = set()  # "<from> <id>"
+        self.next = 0  # the number that must come; 0 while not logged in
+        self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
+        self.roster_due = False
+        self.adopting = False
+
+    def linked(self) -> None:
+        self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
+        self.next = 0
+
+    def feed(self, data: bytes) -> None:
+        self.decoder.feed(data)
+        for payload in self.decoder.payloads():
+            text = payload.decode()
+            if text != "PING":
+                self.program.world.note(f"program {self.program.serial} of {self.program.person.name} hears {text[:100]}")
+            match = PARSED.fullmatch(text)
+            if match is None:
+                self.program.fail(f"not a frame of a server: {text[:80]!r}")
+            number, tag, verb, rest = match.groups(default="")
+            if number:
+                self._numbered(int(number), tag, verb, text.partition(" ")[2])
+            else:
+                self._plain(tag, verb, rest)
+
+    def _numbered(self, number: int, tag: str, verb: str, body: str) -> None:
+        reached = self.program.world.reached
+        if number != self.next:
+            self.program.fail(f"frame @{number} where @{self.next} should be")
+        self.next += 1
+        if number in self.frames:
+            reached["replayed frames"] += 1
+            if self.frames[number] != body:
+                self.program.fail(f"frame @{number} was {self.frames[number][:60]!r} and now is {body[:60]!r}")
+            return
+        self.frames[number] = body
+        if tag and tag in self.fated:
+            self.program.fail(f"a second answer to #{tag}: {body[:60]}")
+        if tag and verb != "MSG":
+            self.fated.add(tag)
+        if verb == "MSG":
+            reached["adopted messages"] += self.adopting
+            _, sender, identity, _ = body.split(" ", 3)
+            reached["duplicates suppressed"] += f"{sender} {identity}" in self.seen
+            self.seen.add(f"{sender} {identity}")
+
+    def _plain(self, tag: str, verb: str, rest: str) -> None:
+        reached = self.program.world.reached
+        words = rest.split(" ")
+        if verb == "OK" and words[0] in ("LOGIN", "TAKEOVER"):
+            self.frames.clear()
+            self.next, self.roster_due, self.adopting = 1, True, True
+        elif verb == "OK" and words[0] == "RESUME":
+            number = int(words[3])
+            reached["resumed" if words[2] != "0" else "resumed, maybe begun anew"] += 1
+            if words[2] == "0":
+                self.frames = {n: body for n, body in self.frames.items() if n <= number}
+            self.next, self.roster_due = number + 1, True
+        elif verb == "OK" and words[0] == "LOGOUT":
+            self.next = 0
+        elif self.next and verb not in self.PLAIN:
+            self.program.fail(f"without a number: {verb} {rest[:60]}")
+        elif verb == "ONLINE":
+            reached["rosters to readers who were behind"] += not self.roster_due
+            self.roster_due = self.adopting = False
+        elif verb == "PRESENCE" and self.roster_due:
+            self.program.fail("PRESENCE before ONLINE")
+
+
+@dataclass(eq=False)
+class Message:
+    """What became of one message."""
+
+    sender: Member
+    number: int  # the sender's count
+    recipient: str  # key
+    text: str
+    tag: int
+    judged: int = 0  # how often the hub read it as a new command
+    fate: str = ""
+    shown_by: list[Member] = field(default_factory=list)
+
+
+class Ledger:
+    """Every message, who has shown it and what its sender was told."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.messages: dict[str, Message] = {}  # by the first word of the text
+        self.by_tag: dict[tuple[int, int], Message] = {}  # by program and tag
+
+    def said(self, sender: Member, recipient: str, text: str, tag: int, kept: bool) -> None:
+        message = Message(sender, sender.said, fold(recipient), text, tag)
+        self.messages[text.partition(" ")[0]] = message
+        if tag:
+            self.by_tag[sender.serial, tag] = message
+        self.world.note(f"program {sender.serial} of {sender.person.name} says #{tag} to {recipient}: {text[:30]}")
+        self.world.reached["said"] += 1
+
+    def judged(self, payload: bytes) -> None:
+        words = payload.decode(errors="replace").split(" ", 4)
+        if len(words) > 3 and words[1] == "SEND":
+            self.messages[words[3]].judged += 1
+
+    def shown(self, program: Member, sender: str, identity: int, text: str) -> None:
+        self.world.reached["shown"] += 1
+        message = self.messages[text.partition(" ")[0]]
+        expected = (message.sender.person.name, message.tag, message.text, message.recipient)
+        if expected != (sender, identity, text, program.person.key):
+            program.fail(f"a message that nobody wrote: {sender} {identity} {text[:60]}")
+        # What has no id cannot be told from its repetition after another LOGIN of the same program.
+        repeatable = not identity and program.logins > 1
+        if program in message.shown_by and not repeatable:
+            program.fail(f"shown twice: {text[:60]}")
+        last = program.last_shown.get(message.sender.serial, 0)
+        if message.number <= last and not repeatable:
+            program.fail(f"out of order: {text[:60]} after number {last}")
+        if message.fate in REFUSALS and message.judged <= 1:
+            program.fail(f"shown although its sender was told {message.fate}: {text[:60]}")
+        program.last_shown[message.sender.serial] = max(last, message.number)
+        message.shown_by.append(program)
+
+    def fate(self, program: Member, tag: int, fate: str) -> None:
+        self.world.reached["fate " + fate] += 1
+        message = self.by_tag[program.serial, tag]
+        if message.fate:
+            program.fail(f"two fates, {message.fate} and {fate}: {message.text[:60]}")
+        message.fate = fate
+        person = self.world.person_of(message.recipient)
+        if fate == "OK" and not message.shown_by and (person is None or not person.mixed):
+            program.fail(f"told OK and not shown: {message.text[:60]}")
+        if fate in REFUSALS and message.shown_by and message.judged <= 1:
+            program.fail(f"shown, and its sender was told {fate}: {message.text[:60]}")
+
+
+# Fates that promise that nobody has seen the message, if it was not sent again after a restart.
+REFUSALS = frozenset({"not-delivered", "not-online", "busy", "not-sent", "bad-command", "not-logged-in"})
+
+
+# --- The world ------------------------------------------------------------------------------------------------------
+
+
+class World:
+    """A server, people and programs, a clock, and chance."""
+
+    def __init__(self, seed: int, people: int = 3, faults: Collection[str] | None = None, tracing: bool = False) -> None:
+        self.chance = random.Random(seed)
+        self.faults = frozenset(FAULTS if faults is None else faults)
+        self.tracing = tracing
+        self.trace: deque[str] = deque(maxlen=None if tracing else 60)
+        self.reached: Counter[str] = Counter()
+        self.now = 1000.0
+        self.wall_offset = WALL - self.now
+        self.calm = False
+        self.serial = 0
+        self.steps = 0
+        self.grace = self.chance.choice((5.0, 20.0, 60.0))
+        self.connections_max = self.chance.choice((people + 1, 1000, 1000))
+        self.work_takes: tuple[float, ...] = (0.0, 0.0, 0.01)
+        self.ledger = Ledger(self)
+        self.disk = Disk()
+        self.people = [Person(name, "scripts" in self.faults and i % 2 == 1) for i, name in enumerate(NAMES[:people])]
+        self.programs: list[Program] = []
+        self.links: list[Link] = []
+        self.appointments: list[tuple[float, Callable[[], None]]] = []
+        self.there: set[str] = set()  # whose kept sessions there were when the server ended
+        self.server: Server | None = Server(self)
+        for person in self.people:
+            Chat(self, person)
+
+    @property
+    def wall(self) -> float:
+        return self.now + self.wall_offset
+
+    def note(self, what: str) -> None:
+        self.trace.append(f"{self.now - 1000:10.4f}  {what}")
+
+    def chunk(self, most: int) -> int:
+        """How much is read at once."""
+        return most if self.calm else self.chance.choice((1, 3, 30, 1000, most, most, most))
+
+    def dial(self, address: str) -> Link | None:
+        """A new link; None if nobody listens."""
+        self.links = [link for link in self.links if not link.broken]
+        if self.server is None or self.server.stop_by < FOREVER:
+            return None
+        link = Link(address, self.chance.choice((600, 5_000, 100_000)))
+        self.links.append(link)
+        self.server.arrivals.append(link)
+        return link
+
+    def person_of(self, key: str) -> Person | None:
+        return next((person for person in self.people if person.key == key), None)
+
+    def addressee(self) -> str:
+        """To whom a message goes: mostly somebody, in any spelling; sometimes nobody."""
+        if self.chance.random() < 0.03:
+            return "nobody"
+        name = self.chance.choice(self.people).name
+        return name.upper() if self.chance.random() < 0.2 else name
+
+    # Time
+
+    def actors(self) -> list[Server | Worker | Program]:
+        server = self.server
+        return [*self.programs, *([server, server.hasher, server.disk] if server else [])]
+
+    def take_turn(self, actor: Server | Worker | Program) -> None:
+        """One turn, if it has something to do and is still there."""
+        if isinstance(actor, Program) and actor.ended:
+            return
+        if actor.due(self.now) <= self.now and (isinstance(actor, Program) or self.server is not None):
+            self.now += 1e-6  # every turn has a time of its own
+            actor.turn(self.now)
+            self.check_always()
+
+    def run_all(self) -> None:
+        """Turns for everybody until nobody has anything to do."""
+        for _ in range(TURNS_MAX):
+            busy = [actor for actor in self.actors() if actor.due(self.now) <= self.now]
+            if not busy:
+                return
+            self.chance.shuffle(busy)
+            for actor in busy:
+                if actor in self.actors():
+                    self.take_turn(actor)
+        raise Violation("it goes round and round at one moment")
+
+    def advance(self, seconds: float) -> None:
+        """Time passes, and everybody does what they should in it."""
+        end = self.now + seconds
+        while True:
+            self._keep_appointments()
+            self.run_all()
+            times = [actor.due(self.now) for actor in self.actors()] + [when for when, _ in self.appointments]
+            then = min(times, default=FOREVER)
+            if then > end:
+                break
+            self.now = max(self.now, then)
+        self.now = max(self.now, end)
+
+    def at(self, seconds: float, action: Callable[[], None]) -> None:
+        self.appointments.append((self.now + seconds, action))
+
+    def _keep_appointments(self) -> None:
+        due = [entry for entry in self.appointments if entry[0] <= self.now]
+        self.appointments = [entry for entry in self.appointments if entry[0] > self.now]
+        for _, action in due:
+            action()
+
+    # A life
+
+    def run(self, steps: int) -> World:
+        """So many things happen; then there is peace, and then everybody leaves."""
+        names = [name for name in EVENTS if name not in FAULTS or name in self.faults]
+        weights = [EVENTS[name][0] for name in names]
+        for name in self.chance.choices(names, weights, k=steps):
+            self.steps += 1
+            self._keep_appointments()
+            EVENTS[name][1](self)
+        self.make_peace()
+        self.advance(QUIET)
+        self.check_quiet()
+        for program in list(self.programs):
+            if isinstance(program, Member):
+                program.log_out()
+        self.advance(QUIET)
+        self.check_empty()
+        return self
+
+    def make_peace(self) -> None:
+        self.note("peace")
+        self.calm = True
+        self.disk.failing = False
+        self.work_takes = (0.0,)
+        for _, action in self.appointments:
+            action()
+        self.appointments = []
+        if self.server is None:
+            self.start_server()
+        for link in self.links:
+            link.stalled_until = 0.0
+        for program in list(self.programs):
+            program.frozen_until = 0.0
+            if isinstance(program, Stranger):
+                program.end()
+
+    # What happens: each is an entry of EVENTS
+
+    def turns(self) -> None:
+        """Some of them take a turn, in any order, while hardly any time passes."""
+        for _ in range(self.chance.randint(1, 12)):
+            self.now += self.chance.choice((0.0, 0.0001, 0.01))
+            actors = self.actors()
+            self.take_turn(self.chance.choice(actors))
+
+    def moment(self) -> None:
+        self.advance(self.chance.uniform(0.0, 1.0))
+
+    def while_passes(self) -> None:
+        self.advance(self.chance.choice((5.0, 12.0, 30.0, 80.0)))
+
+    def talk(self) -> None:
+        if self.programs:
+            self.chance.choice(self.programs).talk()
+
+    def _some_link(self) -> Link | None:
+        links = [program.link for program in self.programs if program.link is not None and not program.link.broken]
+        return self.chance.choice(links) if links else None
+
+    def cut(self) -> None:
+        link = self._some_link()
+        if link is not None:
+            told = [self.now + self.chance.choice((0.0, 0.0, 0.3, 4.0)) for _ in range(2)]
+            link.cut(self.chance, (told[0], told[1]))
+            self.note(f"the link from {link.address} is cut")
+            self.reached["cuts"] += 1
+
+    def half_open(self) -> None:
+        link = self._some_link()
+        if link is not None:
+            told = [FOREVER, self.now + self.chance.choice((0.0, 1.0, FOREVER))]
+            self.chance.shuffle(told)
+            link.cut(self.chance, (told[0], told[1]))
+            self.note(f"the link from {link.address} is dead, and not both ends know")
+            self.reached["half-open links"] += 1
+
+    def stall(self) -> None:
+        link = self._some_link()
+        if link is not None:
+            link.stalled_until, link.faultless = self.now + self.chance.choice((0.5, 6.0, 22.0, 50.0)), False
+            self.note(f"the link from {link.address} stalls")
+            self.reached["stalls"] += 1
+
+    def freeze(self) -> None:
+        """A program is stopped, as by Ctrl-Z or a laptop's lid."""
+        if self.programs:
+            program = self.chance.choice(self.programs)
+            program.frozen_until = self.now + self.chance.choice((0.2, 3.0, 33.0, 50.0, 120.0))
+            if program.link is not None:
+                program.link.faultless = False
+            self.note(f"program {program.serial} is frozen")
+            self.reached["frozen programs"] += 1
+
+    def crash_program(self) -> None:
+        if self.programs:
+            program = self.chance.choice(self.programs)
+            told = self.chance.random() < 0.7
+            self.note(f"program {program.serial} crashes, {'its system says so' if told else 'silently'}")
+            program.end(told)
+            self.reached["crashed programs"] += 1
+
+    def log_out(self) -> None:
+        members = [program for program in self.programs if isinstance(program, Member)]
+        if members:
+            self.chance.choice(members).log_out()
+            self.reached["logouts"] += 1
+
+    def come(self) -> None:
+        """Somebody who is not there starts a program."""
+        absent = [person for person in self.people if not person.programs]
+        if absent:
+            self._start(self.chance.choice(absent), False)
+
+    def rival(self) -> None:
+        """Somebody starts a program although another one is running."""
+        present = [person for person in self.people if len(person.programs) == 1]
+        if present:
+            self._start(self.chance.choice(present), self.chance.random() < 0.6)
+            self.reached["rivals"] += 1
+
+    def _start(self, person: Person, takeover: bool) -> None:
+        if person.mixed and not takeover and self.chance.random() < 0.7:
+            program: Program = Script(self, person, rude=self.chance.random() < 0.3)
+        else:
+            program = Chat(self, person, takeover)
+        self.note(f"{person.name} starts program {program.serial}, a {type(program).__name__}")
+
+    def stranger(self) -> None:
+        words = self.chance.choice((b"", b"\0\0", b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", frame(b"PING x"), b"\0\0\0\5ab",
+                                    frame(b"LOGIN alice wrong"), frame(b"\xff") * 4, frame(b"#1 RESUME x 0")))  # fmt: skip
+        Stranger(self, words)
+        self.reached["strangers"] += 1
+
+    def kill_server(self) -> None:
+        """kill -9, or the power: what was not on disk is gone."""
+        server = self.server
+        if server is None:
+            return
+        self.reached["kills"] += 1
+        self._remember_who_is_there()
+        silent = self.chance.random() < 0.2
+        for wire in server.wires.values():
+            wire.link.cut(self.chance, (FOREVER, FOREVER if silent else self.now))
+        for link in server.arrivals:
+            link.cut(self.chance, (FOREVER, self.now))
+        self._server_gone("killed")
+
+    def stop_server(self) -> None:
+        """SIGTERM."""
+        if self.server is not None and self.server.stop_by == FOREVER:
+            self.reached["stops"] += 1
+            self._remember_who_is_there()
+            self.note("the server is told to stop")
+            self.server.stop()
+
+    def server_stopped(self) -> None:
+        if self.server is not None:
+            self.server.finish()
+            for wire in self.server.wires.values():
+                wire.link.close(wire.link.server, self.now, self.chance.random())
+            for link in self.server.arrivals:
+                link.close(link.server, self.now)
+            self._server_gone("stopped")
+
+    def _server_gone(self, how: str) -> None:
+        self.note(f"the server is {how}")
+        self.server = None
+        self.at(self.chance.choice((0.0, 1.0, 10.0, 90.0)), self.start_server)
+
+    def _remember_who_is_there(self) -> None:
+        server = self.server
+        if server is not None and server.stop_by == FOREVER:
+            self.there = {key for key, session in server.hub.sessions.items() if session.kept}
+
+    def start_server(self) -> None:
+        if self.server is not None:
+            return
+        self.note("the server starts")
+        with_token = {key for key in self.there if self.disk.accounts[key].token is not None}
+        self.server = Server(self)
+        lost = {key for key, session in self.server.hub.sessions.items() if session.connection is None}
+        if not with_token <= lost:
+            raise Violation(f"after a restart nobody waits for {with_token - lost}")
+
+    def suspend_server(self) -> None:
+        if self.server is not None:
+            self.server.frozen_until = self.now + self.chance.choice((2.0, 10.0, 30.0, 100.0))
+            self.note(f"the server is suspended until {self.server.frozen_until - 1000:.1f}")
+            self.reached["suspensions"] += 1
+
+    def jump(self) -> None:
+        """Somebody sets the wall clock."""
+        self.wall_offset += self.chance.choice((-86400.0, -3.0, 5.0, 7200.0))
+        self.reached["wall clock jumps"] += 1
+
+    def fail_disk(self) -> None:
+        self.disk.failing = True
+        self.note("the disk fails")
+        self.at(self.chance.choice((0.1, 3.0, 20.0)), self._mend_disk)
+        self.reached["disk failures"] += 1
+
+    def _mend_disk(self) -> None:
+        self.disk.failing = False
+
+    def slow_work(self) -> None:
+        self.work_takes = self.chance.choice(((0.0,), (0.0, 0.01), (0.2,), (0.0, 2.0)))
+
+    # What must be true at any time
+
+    def check_always(self) -> None:
+        server = self.server
+        if server is None:
+            return
+        hub = server.hub
+        for key, session in hub.sessions.items():
+            connection = session.connection
+            if session.key != key or (connection is not None and connection.session is not session):
+                raise Violation(f"the session of {key} and its connection do not know each other")
+            if len(session.held) > protocol.HELD_FRAMES_MAX + protocol.FRAMES_A_TURN + protocol.QUEUE_FRAMES:
+                raise Violation(f"{len(session.held)} frames are held for {key}")
+            if session.held_bytes != sum(len(body) for body, _, _ in session.held):
+                raise Violation(f"the bytes held for {key} are miscounted")
+        for connection in hub.connections:
+            owner = connection.session
+            if owner is not None and hub.sessions.get(owner.key) is not owner:
+                raise Violation(f"{owner.name} is logged in twice, or not at all")
+            if len(connection.outbox) > 2 * protocol.QUEUE_FRAMES + 100 or connection.backlog > 2 * protocol.MIB:
+                raise Violation(f"{len(connection.outbox)} frames, {connection.backlog} bytes wait for {connection.address}")
+        if len(hub.connections) > self.connections_max + 50 or len(hub._deadlines) > 1000:
+            raise Violation("connections or deadlines pile up")
+        self._check_goodbyes(server)
+
+    def _check_goodbyes(self, server: Server) -> None:
+        """Whoever is well is not given up."""
+        for wire in server.wires.values():
+            if wire.link.faultless and wire.deadline < FOREVER and not wire.shut:
+                pass
+
+    # What must be true when all is quiet
+
+    def check_quiet(self) -> None:
+        server = self.server
+        if server is None:
+            raise Violation("there is no server")
+        hub = server.hub
+        truth = {session.name: session.connection is None for session in hub.sessions.values()}
+        for program in self.programs:
+            if not isinstance(program, Member):
+                continue
+            if not program.is_in:
+                program.fail("is not logged in, although all is well")
+            if program.roster_now() != truth:
+                program.fail(f"believes that {program.roster_now()} are here, but it is {truth}")
+            if isinstance(program, Chat):
+                self._check_quiet_chat(program, truth)
+        for connection in hub.connections:
+            if connection.flow is not None or connection.outbox or connection.unsent or connection.decoder.buffered:
+                raise Violation(f"something waits at {connection.address}")
+        self._check_left_behind(hub, {"sessions", "connections", "_open", "_roster", "_registrations", "_deadlines"})
+        for key, account in self.disk.accounts.items():
+            session = hub.sessions.get(key)
+            status = "offline" if session is None else "online" if session.connection else "lost"
+            if account.status != status:
+                raise Violation(f"{key} is {status}, the disk says {account.status}")
+
+    def _check_quiet_chat(self, program: Chat, truth: dict[str, bool]) -> None:
+        mine = {program.person.name}
+        if {n: lost for n, lost in program.screen.items() if n not in mine} != {
+            n: lost for n, lost in truth.items() if n not in mine
+        }:
+            program.fail(f"shows {program.screen}, but {truth} are here")
+        if program.session.unanswered:
+            program.fail(f"{program.session.unanswered} commands have no answer")
+        for (serial, _), message in self.ledger.by_tag.items():
+            if serial == program.serial and not message.fate:
+                program.fail(f"without a fate: {message.text[:60]}")
+        session = self.server.hub.sessions[program.person.key] if self.server else None
+        if session is None or session.held:
+            program.fail("something is still held for it")
+
+    def check_empty(self) -> None:
+        if self.server is None or self.programs:
+            raise Violation(f"could not log out: {[program.serial for program in self.programs]}")
+        self._check_left_behind(self.server.hub, {"_registrations"})
+
+    def _check_left_behind(self, hub: Hub, allowed: set[str]) -> None:
+        for name, value in vars(hub).items():
+            if isinstance(value, (list, dict, set, deque)) and value and name not in allowed:
+                raise Violation(f"left behind in hub.{name}: {str(value)[:100]}")
+
+
+# What can happen, how often, and how.
+EVENTS: dict[str, tuple[float, Callable[[World], None]]] = {
+    "turns": (40, World.turns),
+    "moment": (10, World.moment),
+    "talk": (40, World.talk),
+    "while": (2, World.while_passes),
+    "come": (3, World.come),
+    "cut": (3, World.cut),
+    "half-open": (1, World.half_open),
+    "stall": (1, World.stall),
+    "freeze": (1, World.freeze),
+    "crash": (1, World.crash_program),
+    "log out": (0.5, World.log_out),
+    "rival": (1, World.rival),
+    "stranger": (0.5, World.stranger),
+    "kill": (0.5, World.kill_server),
+    "stop": (0.5, World.stop_server),
+    "suspend": (0.3, World.suspend_server),
+    "jump": (0.3, World.jump),
+    "disk": (0.5, World.fail_disk),
+    "slow work": (0.5, World.slow_work),
+    "scripts": (0, World.talk),
+    "tight": (0, World.talk),
+}
+FAULTS = tuple(EVENTS)[5:]
+
+
+@contextmanager
+def limits(tight: bool) -> Iterator[None]:
+    """The limits of the product, or such small ones that they are reached all the time."""
+    with mock.patch.multiple(protocol, **TIGHT) if tight else nullcontext():
+        yield
+
+
+def simulate(seed: int, steps: int, people: int = 3, faults: Collection[str] | None = None, tracing: bool = False) -> World:
+    """One world from its beginning to its end. Violation, with the end of its story, if a guarantee is broken."""
+    faults = FAULTS if faults is None else faults
+    world: World | None = None
+    with limits("tight" in faults):
+        try:
+            world = World(seed, people, faults, tracing)
+            return world.run(steps)
+        except Exception as error:
+            story = "\n".join(world.trace) if world else ""
+            words = f"{type(error).__name__}: {error}\nseed={seed} steps={steps} people={people} faults={sorted(faults)}"
+            raise Violation(f"{words}\n{story}") from error
+
+
+def choose(seed: int) -> dict[str, Any]:
+    """The world of a seed: how many people, how long, and what goes wrong in it."""
+    chance = random.Random(seed)
+    faults = FAULTS if chance.random() < 0.3 else [fault for fault in FAULTS if chance.random() < 0.4]
+    return {"seed": seed, "steps": chance.choice((50, 200, 400)), "people": chance.randint(2, 5), "faults": faults}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long (default: 1)")
+    parser.add_argument("--seed", type=int, help="only the world of this seed")
+    parser.add_argument("--first", type=int, default=random.SystemRandom().randrange(10**9), help="the first seed")
+    parser.add_argument("--trace", action="store_true", help="with --seed: tell the whole story")
+    options = parser.parse_args()
+    reached: Counter[str] = Counter()
+    began, worlds, steps = time.monotonic(), 0, 0
+    seed = options.first if options.seed is None else options.seed
+    while True:
+        try:
+            world = simulate(**choose(seed), tracing=options.trace)
+        except Violation as violation:
+            print(violation)
+            print(f"\nto repeat it: python tests/simulate.py --seed {seed} --trace")
+            return 1
+        worlds, steps, reached = worlds + 1, steps + world.steps, reached + world.reached
+        if options.trace:
+            print("\n".join(world.trace))
+        if options.seed is not None or time.monotonic() - began > options.minutes * 60:
+            break
+        seed += 1
+    took = time.monotonic() - began
+    print(f"{worlds} worlds, {steps} steps in {took:.0f} s, seeds {seed - worlds + 1} to {seed}, nothing broken. Reached:")
+    print("\n".join(f"{count:12,}  {what}" for what, count in sorted(reached.items())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
