@@ -44,6 +44,7 @@ STRANGER_FRAME_MAX = 4 * KIB
 SERVER_FRAME_MAX = 16 * MIB
 
 NAME_MAX = 32  # characters
+TYPED_NAME_MAX = 128  # characters before they are composed: each of 32 with three marks. To compose is slow
 NAME_MARKS_MAX = 3  # combining marks on one letter: Devanagari and Thai need two or three, a joker wants thirty
 PASSWORD_MIN = 8  # characters; a setting of the server
 PASSWORD_MAX = KIB  # bytes of UTF-8
@@ -117,6 +118,8 @@ def clean_name(name: str) -> str | None:
     1 to 32 characters: letters of one script with their combining marks, digits of one kind, `_ . -`; the first is
     a letter or a digit. A Latin name with one Cyrillic letter is somebody posing as somebody else.
     """
+    if len(name) > TYPED_NAME_MAX:
+        return None
     name = unicodedata.normalize("NFKC", name)
     if not 1 <= len(name) <= NAME_MAX or fold(fold(name)) != fold(name):
         return None
@@ -143,7 +146,12 @@ def clean_name(name: str) -> str | None:
 
 
 def clean_password(password: str) -> str:
-    """`password` as it is hashed: NFKC, so that every keyboard's `é` is the same one; never trimmed."""
+    """`password` as it is hashed: NFKC, so that every keyboard's `é` is the same one; never trimmed.
+
+    One that is too long anyway stays as it is: to normalize thousands of combining marks takes seconds.
+    """
+    if len(password.encode()) > PASSWORD_MAX:
+        return password
     return unicodedata.normalize("NFKC", password)
 
 
@@ -265,7 +273,9 @@ GRACE = 60.0  # seconds a lost session is kept: a walk between two access points
 FRAMES_A_TURN = 256  # frames of one connection before it is the others' turn
 QUEUE_FRAMES, QUEUE_BYTES = 1000, MIB  # what may wait for one person before senders are told `busy`
 HELD_FRAMES_MAX = 4000  # un-ACKed frames, own answers included, of a client that evidently never ACKs
+RECORD_PAUSE = 1.0  # seconds between two commits of who is online: whoever drops in between shares the next one
 RECORD_AGAIN = 5.0  # seconds after the disk has refused to record who is online
+RECORD_USE = 12 * 3600.0  # seconds after which the tokens of all who are there count as used again
 HELD_BYTES_MAX = SERVER_FRAME_MAX  # the same in bytes: one roster of the largest size still fits
 BACKLOG_MAX = 64 * KIB  # bytes written for a connection and not yet taken by it; beyond it, it is not read from
 PING_AFTER, SILENT_AFTER = 20.0, 45.0  # seconds without a frame: asked, given up. Home routers forget a link after 60
@@ -409,19 +419,21 @@ class Connection:
     """A wire: what came in and is not yet read, what is to go out, and when it last showed life."""
 
     __slots__ = (
-        "address", "closed", "commands", "decoder", "due", "encoding_faults", "flow", "half_since", "heard", "keep",
-        "opened", "outbox", "outbox_bytes", "pinged", "probed", "progress", "session", "stale", "taken", "unsent",
-        "version",
+        "address", "closed", "commands", "decoder", "due", "encoding_faults", "flow", "half_since", "halted", "heard",
+        "keep", "opened", "outbox", "outbox_bytes", "pinged", "probed", "progress", "session", "stale", "taken",
+        "unsent", "version", "wire",
     )  # fmt: skip
 
     def __init__(self, address: str, now: float) -> None:
         self.address = address
+        self.wire: typing.Any = None  # the reactor's, which alone knows what it is
         self.commands = COMMANDS_BY_STATE[State.STRANGER]
         self.session: Session | None = None
         self.decoder = FrameDecoder(STRANGER_FRAME_MAX)
         self.flow: Flow | None = None
         self.keep = False
         self.closed = False
+        self.halted = False  # frames of it wait in the decoder until it has listened
         self.encoding_faults = 0
         # Going out: `outbox` is the hub's, `unsent` is what the reactor has taken and the system has not.
         self.outbox: list[bytes] = []
@@ -444,9 +456,15 @@ class Connection:
         return self.outbox_bytes + self.unsent
 
     @property
+    def behind(self) -> bool:
+        """Whether so much waits for it that nothing more is read from it until it has listened."""
+        session = self.session
+        return self.outbox_bytes + self.unsent > BACKLOG_MAX or (session is not None and session.sent < session.last)
+
+    @property
     def wants_reading(self) -> bool:
         """Whether the reactor should read from it: not while it does not read itself, nor while frames wait."""
-        if self.closed or self.backlog > BACKLOG_MAX:
+        if self.closed or self.behind:
             return False
         if self.flow is not None:  # frames wait their turn, but an end of the connection should be noticed
             return self.decoder.buffered < CLIENT_FRAME_MAX
@@ -463,7 +481,7 @@ class Session:
 
     def __init__(self, name: str, key: str, kept: bool, address: str, wall: float) -> None:
         self.name = name
-        self.key = key
+        self.key = name if name == key else key  # one string is enough for both
         self.kept = kept
         self.connection: Connection | None = None
         self.address = address
@@ -563,6 +581,7 @@ class Hub:
          `jobs`     work for the workers: `complete` each with its result, in the order in which they were given
          `closing`  connections to flush, to shut down for writing and to forget; then `disconnect`
          `notes`    what the log should say
+         `faults`   exceptions that should not have been: each has cost one connection
     Whoever uses it empties these lists. All times are seconds; `now` only grows, `wall` is Unix time.
     """
 
@@ -578,6 +597,7 @@ class Hub:
         self.jobs: list[Job] = []
         self.closing: list[Connection] = []
         self.notes: list[str] = []
+        self.faults: list[Exception] = []
         self.messages = 0  # SENDs that were queued, for the statistics
         self.held_bytes = 0  # for all kept sessions together
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
@@ -609,7 +629,8 @@ class Hub:
         self._overfull: list[Session] = []  # to be ended, in `tick`
         self._claims: set[str] = set()  # names of which a login or logout is being written to disk
         self._dirty: dict[str, None] = {}  # names whose status on disk is no longer true
-        self._record_at = NEVER  # not before this, after the disk has failed
+        self._record_at = NEVER  # not before this
+        self._use_at = RECORD_USE  # when all tokens in use are next recorded as such
         self._recording: RecordStatuses | None = None
         self._checks: dict[str, deque[Flow]] = {}  # by address, next one first: waiting for the hashing thread
         self._checks_waiting = 0
@@ -698,6 +719,8 @@ class Hub:
     def disconnect(self, connection: Connection, why: str = "connection lost") -> None:
         """The wire is gone. May be said twice."""
         connection.closed = True
+        connection.outbox.clear()
+        connection.decoder = FrameDecoder(0)  # what it left is not kept until its deadlines have passed
         if connection in self.connections:
             del self.connections[connection]
             self._open[connection.address] -= 1
@@ -751,16 +774,25 @@ class Hub:
         session = connection.session
         if session is not None and session.sent < session.last:
             self._say_held(session)
+        if connection.halted:
+            self._read_on(connection)
         return data
 
     def sent(self, connection: Connection, unsent: int) -> None:
         """The system took some of what `take` gave and left `unsent` bytes; not called if it took all at once."""
         if connection.unsent:
             connection.heard = self.now  # it made room: somebody reads at the other end
+            if connection.half_since is not None:
+                connection.half_since = self.now  # nor was it read from meanwhile
         connection.progress = self.now
         connection.unsent = unsent
-        if not unsent and connection.stale:
-            self._rosters_due[connection] = None
+        if not unsent:
+            if connection.session is not None:
+                self._say_held(connection.session)
+            if connection.stale:
+                self._rosters_due[connection] = None
+        if connection.halted:
+            self._read_on(connection)
 
     # --- Reading ---
 
@@ -771,34 +803,49 @@ class Hub:
             self._read(connection)
 
     def _read(self, connection: Connection) -> None:
-        """Deal with the frames that are complete, as many as are its share of a turn."""
-        decoder = connection.decoder
-        before = decoder.buffered
-        try:
-            for payload in itertools.islice(decoder.payloads(), FRAMES_A_TURN):
-                self.receive(connection, payload)
-                if connection.flow is not None or connection.closed:
-                    break
-        except BadFrameError as error:
-            self._queue(connection, RefusedError(Code.BAD_FRAME, str(error)).answer.encode())
-            self._close(connection, why="bad frame")
-        if connection.flow is not None:
-            connection.half_since = None
-            connection.heard = self.now
-        elif decoder.pending and not connection.closed:
-            self._unread[connection] = None
-        elif not decoder.buffered:
-            connection.half_since = None
-        elif connection.half_since is None or decoder.buffered < before:
-            connection.half_since = self.now
-
-    def receive(self, connection: Connection, payload: bytes) -> None:
-        """One frame from this connection; if a flow is under way, it waits."""
+        """Deal with the frames that are complete: its share of a turn, and no more than it listens to the answers."""
         if connection.closed:
             return
         if connection.flow is not None:
-            connection.decoder.feed(frame(payload))
+            connection.heard = self.now
             return
+        decoder = connection.decoder
+        before = decoder.buffered
+        try:
+            if not connection.behind:
+                for payload in itertools.islice(decoder.payloads(), FRAMES_A_TURN):
+                    if not self.receive(connection, payload):
+                        break
+        except BadFrameError as error:
+            self._queue(connection, RefusedError(Code.BAD_FRAME, str(error)).answer.encode())
+            self._close(connection, why="bad frame")
+        except Exception as error:
+            self._fail(connection, error)
+        if decoder.pending or not decoder.buffered or connection.flow is not None:
+            connection.half_since = None
+        elif connection.half_since is None or decoder.buffered < before:
+            connection.half_since = self.now
+        self._read_on(connection)
+
+    def _read_on(self, connection: Connection) -> None:
+        """If frames wait in the decoder and nothing speaks against it, they are read in the next turn."""
+        if connection.decoder.pending and connection.flow is None and not connection.closed:
+            connection.halted = connection.behind
+            if not connection.halted:
+                self._unread[connection] = None
+
+    def _fail(self, connection: Connection, error: Exception) -> None:
+        """A fault of ours while this connection was served: it costs this one, and nobody else."""
+        self.faults.append(error)
+        self._close(connection, why="internal error")
+
+    def receive(self, connection: Connection, payload: bytes) -> bool:
+        """One frame from this connection; if a flow is under way, it waits. Whether the next one may be read now."""
+        if connection.closed:
+            return False
+        if connection.flow is not None:
+            connection.decoder.feed(frame(payload))
+            return False
         connection.heard = self.now
         tag, verb = 0, ""
         try:
@@ -806,7 +853,7 @@ class Hub:
             if text[0] == "#":
                 tag, text, new = self._read_tag(connection.session, text)
                 if not new:
-                    return
+                    return True
             verb, _, rest = text.partition(" ")
             handler = connection.commands.get(verb) or self._find_handler(connection, verb)
             answer = handler(self, connection, tag, rest)
@@ -815,14 +862,15 @@ class Hub:
             answer = refusal.answer if tag or verb.upper() != "SEND" else "#0 " + refusal.answer
         except UnicodeDecodeError:
             self._refuse_encoding(connection)
-            return
+            return not connection.closed
         if answer is None:
-            return
+            return True
         if isinstance(answer, str):
             self._answer(connection, connection.session, tag, answer)
-        else:
-            connection.flow = flow = Flow(connection, tag, answer)
-            self._advance(flow, None)
+            return not connection.behind
+        connection.flow = flow = Flow(connection, tag, answer)
+        self._advance(flow, None)
+        return connection.flow is None
 
     def _read_tag(self, session: Session | None, text: str) -> tuple[int, str, bool]:
         """`#<tag> …` as the tag, the command, and whether the command is new (else it was had before)."""
@@ -838,7 +886,7 @@ class Hub:
 
     def _find_handler(self, connection: Connection, verb: str) -> Handler:
         """The handler of a verb in any case; refused if this state has none."""
-        verb = verb.upper()
+        verb = verb.upper() if verb.isascii() else ""
         if verb in connection.commands:
             return connection.commands[verb]
         if any(verb in commands for commands in COMMANDS_BY_STATE.values()):
@@ -876,6 +924,9 @@ class Hub:
             answer = refusal.answer
         except StorageFailedError:
             answer = RefusedError(Code.STORAGE).answer
+        except Exception as error:
+            answer = None
+            self._fail(flow.connection, error)
         else:
             if job is None:
                 self._await_turn(flow)
@@ -891,8 +942,7 @@ class Hub:
         if answer is not None and (session is None or self.sessions.get(session.key) is session):
             self._answer(flow.connection, session, flow.tag, answer)
         flow.connection.flow = None
-        if flow.connection.decoder.buffered and not flow.connection.closed:
-            self._unread[flow.connection] = None
+        self._read_on(flow.connection)
         if flow.turn:
             self._checks_running -= 1
 
@@ -1058,7 +1108,7 @@ class Hub:
 
     def _key(self, name: str) -> str:
         """The key of a name that somebody typed; one that nobody has, if it cannot be a name."""
-        return fold(name) if len(name) <= NAME_MAX * (NAME_MARKS_MAX + 1) else ""
+        return fold(name) if len(name) <= TYPED_NAME_MAX else ""
 
     def _probe(self, connection: Connection) -> None:
         """Somebody knows the password of who is online here. Is this only the ghost of a connection?"""
@@ -1169,6 +1219,7 @@ class Hub:
             yield RecordLogout(session.key)
         finally:
             self._claims.discard(session.key)
+        self._say_held(session, all_of_it=True)  # every command has its answer, also before a logout
         session.connection = None
         self._end(session, "logged out")
         if not connection.closed and connection.session is session:
@@ -1207,7 +1258,7 @@ class Hub:
     def shutdown(self) -> None:
         """The server stops: all are told, and what they will be after the restart goes to disk."""
         self._stopping = True
-        statuses = dict.fromkeys(self._dirty, OFFLINE)
+        statuses = dict.fromkeys((*self._dirty, *self._claims), OFFLINE)
         statuses.update((key, LOST if session.kept else OFFLINE) for key, session in self.sessions.items())
         self.jobs.append(RecordStatuses(statuses))
         for connection in list(self.connections):
@@ -1276,13 +1327,13 @@ class Hub:
         if count >= HELD_FRAMES_MAX or (count > 1 and session.held_bytes > HELD_BYTES_MAX):
             self._overfull.append(session)
 
-    def _say_held(self, session: Session) -> None:
+    def _say_held(self, session: Session, all_of_it: bool = False) -> None:
         """Go on with the held frames that this connection has not had, as long as it takes them."""
         connection = session.connection
         if connection is None:
             return
         for body, _, _ in itertools.islice(session.held, session.sent - session.acked, None):
-            if connection.backlog >= BACKLOG_MAX:
+            if connection.backlog >= BACKLOG_MAX and not all_of_it:
                 return
             session.sent += 1
             self._queue(connection, b"@%d %b" % (session.sent, body))
@@ -1460,13 +1511,15 @@ class Hub:
 
     def _record_statuses(self) -> None:
         """Everybody whose status has changed, in one job; the next one when that is done."""
-        if not self._dirty or self._recording is not None or self._stopping:
-            return
-        if self.now < self._record_at:
+        if self.now >= self._use_at:
+            self._use_at = self.now + RECORD_USE
+            self._dirty.update((key, None) for key, session in self.sessions.items() if session.kept)
+        if not self._dirty or self._recording is not None or self._stopping or self.now < self._record_at:
             return
         statuses = {key: self._status(key) for key in self._dirty if key not in self._claims}
         self._dirty = {key: None for key in self._dirty if key in self._claims}
         if statuses:
+            self._record_at = self.now + RECORD_PAUSE
             self._recording = RecordStatuses(statuses)
             self.jobs.append(self._recording)
 
@@ -1658,10 +1711,10 @@ class NotVessages(NamedTuple):
 
 
 class Back(NamedTuple):
-    """The session goes on: since when the link was lost (monotonic), how many messages had been missed, who changed."""
+    """The session goes on: for how many seconds the link was lost, how many messages were missed, who changed."""
 
     name: str
-    lost_at: float
+    seconds: float
     messages: int
     changes: Presence
 
@@ -2096,7 +2149,7 @@ class ClientSession:
         self.name, self._password, self._token = name, command.text, facts.get("token")
         self._read = self._taken = self._shown = self._acked = 0
         if not command.by_itself:
-            last = parse_time(facts["last"]) if "last" in facts else None
+            last = _parse_wall(facts["last"]) if "last" in facts else None
             self._events.append(LoggedIn(command.tag, name, last, int(facts.get("failed", 0))))
             self._roster = self._back_from = None
         self._enter(0)
@@ -2206,7 +2259,7 @@ class ClientSession:
         if len(self._shown_ids) > SHOWN_MAX:
             del self._shown_ids[next(iter(self._shown_ids))]
         self._missed += 1
-        self._events.append(Message(sender, key[1], parse_time(time), text))
+        self._events.append(Message(sender, key[1], _parse_wall(time), text))
 
     def _online(self, rest: str) -> None:
         now = {name.removeprefix("~"): name[0] == "~" for name in rest.split()}
@@ -2217,7 +2270,7 @@ class ClientSession:
             self._events.append(Roster(tuple(n for n in names if not now[n]), tuple(n for n in names if now[n])))
         changes = Presence() if before is None else self._difference(before, now)
         if back_from is not None:
-            self._events.append(Back(self.name or "", back_from, self._missed, changes))
+            self._events.append(Back(self.name or "", self._now - back_from, self._missed, changes))
         elif any(changes):
             self._events.append(changes)
 
@@ -2256,6 +2309,14 @@ class ClientSession:
         if rest == Bye.REPLACED.value:
             self._forget()
             self.abandon()
+
+
+def _parse_wall(text: str) -> float:
+    """As `parse_time`; a time before 1970 is none, and not every system could show it."""
+    wall = parse_time(text)
+    if wall < 0:
+        raise ValueError(text)
+    return wall
 
 
 # Who deals with which answer, which other frame, and the OK to which command.

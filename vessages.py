@@ -65,6 +65,7 @@ LINGER = 2.0  # seconds for the last frame to arrive before a connection is drop
 STOP_WITHIN = 5.0  # seconds for what is queued to be written when the server stops
 DISK_BATCH = 1000  # jobs that share one commit
 SPARE_FILES = 64  # open files for other things than clients: the database, its journal, backups, listeners
+LEAST_SPARE_FILES = 16  # where the system allows very few
 SELECT_MAX = 500  # connections that `select` takes where there is nothing better (Windows: 512 sockets in all)
 HASHING_NICENESS = 10  # the hashing thread yields to the chat where the system can tell threads apart
 
@@ -75,17 +76,20 @@ WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLW
 log = logging.getLogger("vessages")
 
 
+NOTHING = memoryview(b"")
+
+
 class Wire:
     """A client's socket, and what the system has not yet taken of what was written to it."""
 
-    __slots__ = ("connection", "deadline", "events", "handshaking", "leftover", "peer", "shut", "socket")
+    __slots__ = ("connection", "deadline", "events", "handshaking", "leftover", "port", "shut", "socket")
 
-    def __init__(self, sock: socket.socket, peer: str, connection: Connection) -> None:
+    def __init__(self, sock: socket.socket, port: int, connection: Connection) -> None:
         self.socket = sock
         self.handshaking = isinstance(sock, ssl.SSLSocket)  # until then there is nothing to read and no way to write
-        self.peer = peer
+        self.port = port
         self.connection = connection
-        self.leftover = memoryview(b"")
+        self.leftover = NOTHING
         self.events = 0  # what the selector is asked about
         self.shut = False  # whether we have said that nothing more will come
         self.deadline = 0.0  # when a closing connection is dropped, whether or not the last frame has arrived
@@ -108,7 +112,7 @@ class Server:
         self.clock = clock
         self.wall = wall
         self.selector = selector or selectors.DefaultSelector()
-        self.wires: dict[Connection, Wire] = {}
+        self.wires = 0  # how many sockets of clients are open
         self.listeners = list(listeners)
         self.turns = 0
         self._paused: set[Wire] = set()  # not read from at present
@@ -198,6 +202,8 @@ class Server:
         self._listen_again = 0.0 if on else self.clock() + ACCEPT_REST
 
     def _accept(self, listener: socket.socket) -> None:
+        if self._listen_again or self._stop_by:
+            return  # this turn's event of another listener, or the bell, has changed things
         for _ in range(ACCEPT_BATCH):
             try:
                 sock, address = listener.accept()
@@ -210,8 +216,7 @@ class Server:
             self._welcome(sock, address)
 
     def _welcome(self, sock: socket.socket, address: Sequence[Any]) -> None:
-        host = str(address[0]).removeprefix("::ffff:")
-        peer = f"{host} port {address[1]}"
+        host = sys.intern(str(address[0]).removeprefix("::ffff:"))  # many share one; ten thousand copies are 1/2 MB
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or a message waits 40 ms for an answer
@@ -221,8 +226,9 @@ class Server:
             sock.close()
             return
         connection = self.hub.connect(host)
-        wire = self.wires[connection] = Wire(sock, peer, connection)
-        log.debug("%s connected", peer)
+        wire = connection.wire = Wire(sock, address[1], connection)
+        self.wires += 1
+        log.debug("%s port %d connected", host, wire.port)
         if wire.handshaking:
             connection.half_since = self.hub.now  # a handshake has as long as a frame that was begun
         self._ask(wire, selectors.EVENT_READ)
@@ -264,12 +270,7 @@ class Server:
         if not data:
             self._lose(wire, "closed by the client")
             return
-        try:
-            self.hub.feed(connection, data)
-        except Exception:  # a fault of ours: it costs this connection, and nobody else
-            log.exception("an internal error ended the connection from %s", wire.peer)
-            self._lose(wire, "internal error")
-            return
+        self.hub.feed(connection, data)
         if not connection.wants_reading and not connection.closed:
             self._paused.add(wire)
             self._ask(wire, wire.events & ~selectors.EVENT_READ)
@@ -313,13 +314,16 @@ class Server:
         for note in self.hub.notes:
             log.info("%s", note)
         self.hub.notes.clear()
+        for fault in self.hub.faults:
+            log.error("an internal error ended one connection", exc_info=fault)
+        self.hub.faults.clear()
 
     # --- Writing ---
 
     def _write_ready(self) -> None:
         ready, self.hub.ready = self.hub.ready, []
         for connection in ready:
-            wire = self.wires.get(connection)
+            wire: Wire | None = connection.wire
             if wire is not None and connection.outbox and not (wire.leftover or wire.shut or wire.handshaking):
                 self._write(wire, self.hub.take(connection))
 
@@ -347,7 +351,7 @@ class Server:
         except WOULD_BLOCK:
             return
         except OSError as error:
-            wire.leftover = memoryview(b"")
+            wire.leftover = NOTHING
             self._lose(wire, error.strerror or "connection lost")
             return
         wire.leftover = wire.leftover[sent:]
@@ -363,7 +367,7 @@ class Server:
         now = self.clock()
         closing, self.hub.closing = self.hub.closing, []
         for connection in closing:
-            wire = self.wires.get(connection)
+            wire: Wire | None = connection.wire
             if wire is not None:
                 wire.deadline = now + (STOP_WITHIN if self._stop_by else LINGER)
                 self._closing.add(wire)
@@ -398,13 +402,15 @@ class Server:
                 self._lose(wire, "closed")
 
     def _forget(self, wire: Wire) -> None:
-        if self.wires.pop(wire.connection, None) is None:
+        if wire.connection.wire is None:
             return
+        wire.connection.wire = None
+        self.wires -= 1
         self._ask(wire, 0)
         self._paused.discard(wire)
         self._closing.discard(wire)
         wire.socket.close()
-        log.debug("%s disconnected", wire.peer)
+        log.debug("%s port %d disconnected", wire.connection.address, wire.port)
 
     # --- Stopping ---
 
@@ -443,7 +449,7 @@ class Server:
         self._listen_again = 0.0
         for listener in self.listeners:
             listener.close()
-        log.info("stopping: %d connections are told", len(self.wires))
+        log.info("stopping: %d connections are told", self.wires)
         self.hub.shutdown()
 
     @property
@@ -456,8 +462,8 @@ class Server:
         self._hand_out_jobs()
         self.disk.finish()
         self.hasher.finish()
-        for wire in list(self.wires.values()):
-            self._forget(wire)
+        for connection in list(self.hub.connections):
+            self._forget(connection.wire)
         for sock in (*self.listeners, self._bell, self._rope):
             sock.close()
         self.selector.close()
@@ -801,7 +807,8 @@ def serve(options: argparse.Namespace) -> int:
     tls = tls_context(cert, key) if options.tls else None
     listeners = bind(options.host, options.port)
     store = storage.open_store(options.db)
-    limit = open_files_limit(options.connections + SPARE_FILES) - SPARE_FILES
+    limit = open_files_limit(options.connections + SPARE_FILES)
+    limit -= min(SPARE_FILES, max(LEAST_SPARE_FILES, limit // 4))
     selector = selectors.DefaultSelector()
     if isinstance(selector, selectors.SelectSelector):
         limit = min(limit, SELECT_MAX)

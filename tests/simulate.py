@@ -51,6 +51,7 @@ READ_SIZE = 64 * 1024
 LINGER = 2.0  # as the reactor's
 STOP_WITHIN = 5.0
 QUIET = 330.0  # seconds of peace: silence is noticed (45), back-off (30), throttled logins (60), grace (60), all twice
+SCRIPT_PATIENCE = 70.0  # seconds without a frame until a script takes the server for dead
 TURNS_MAX = 20_000  # at one moment; more is a loop that feeds itself
 
 # In a tight world the limits are so small that they are reached all the time.
@@ -376,6 +377,8 @@ class Program:
 
     def end(self, told: bool = True) -> None:
         """The process is gone; `told`: its system tells the other end."""
+        if self.ended:
+            return
         self.ended = True
         if self.link is not None:
             if told:
@@ -627,6 +630,7 @@ class Script(Member):
         self.seen: set[tuple[str, int]] = set()
         self.open: set[int] = set()  # tagged SENDs without a fate
         self.roster: dict[str, bool] = {}
+        self.heard = 0.0
 
     @property
     def is_in(self) -> bool:
@@ -636,19 +640,24 @@ class Script(Member):
         return self.roster
 
     def has_plans(self) -> float:
-        return self.login_at if self.link is not None else FOREVER
+        return min(self.login_at, self.heard + SCRIPT_PATIENCE) if self.link is not None else FOREVER
 
     def act(self, now: float) -> None:
-        if self.link is not None and now >= self.login_at and not self.inside:
-            self.linked()
+        if now >= self.heard + SCRIPT_PATIENCE:
+            self.lose()
+        elif self.link is not None and now >= self.login_at and not self.inside:
+            self.ask_in()
 
     def say(self, payload: str) -> None:
         self.unsent += frame(payload.encode())
 
     def linked(self) -> None:
+        self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
+        self.ask_in()
+
+    def ask_in(self) -> None:
         self.login_at = FOREVER
-        if not self.unsent:
-            self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX) if not self.decoder.buffered else self.decoder
+        self.heard = self.world.now
         if self.person.key not in self.world.disk.accounts:
             self.say(f"REGISTER {self.person.name} {self.password()}")
         if self.rude:
@@ -660,9 +669,9 @@ class Script(Member):
         self.open.clear()
         self.roster = {}
         self.login_at = FOREVER
-        self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
 
     def hear(self, data: bytes) -> None:
+        self.heard = self.world.now
         self.decoder.feed(data)
         for payload in self.decoder.payloads():
             match = PARSED.fullmatch(payload.decode())
@@ -1040,12 +1049,14 @@ class World:
         self.appointments = []
         if self.server is None:
             self.start_server()
+        if self.server is not None:
+            self.server.frozen_until = 0.0
         for link in self.links:
             link.stalled_until = 0.0
         for program in list(self.programs):
             program.frozen_until = 0.0
-            if isinstance(program, Stranger):
-                program.end()
+            if isinstance(program, Stranger) or (isinstance(program, Script) and program.rude):
+                program.end()  # who never ACKs never lets others know
 
     # What happens: each is an entry of EVENTS
 
@@ -1054,7 +1065,8 @@ class World:
         for _ in range(self.chance.randint(1, 12)):
             self.now += self.chance.choice((0.0, 0.0001, 0.01))
             actors = self.actors()
-            self.take_turn(self.chance.choice(actors))
+            if actors:
+                self.take_turn(self.chance.choice(actors))
 
     def moment(self) -> None:
         self.advance(self.chance.uniform(0.0, 1.0))

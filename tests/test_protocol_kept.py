@@ -73,6 +73,7 @@ def test_a_lost_session_is_shown_holds_messages_and_is_resumed(world: World) -> 
     bob = world.resume(token_of(world, "bob"), 0)
     assert bodies(bob.hears()) == ["OK RESUME bob 0 0", "@1 MSG alice 1 one", "@2 MSG alice 2 two", "ONLINE alice bob"]
     assert alice.hears() == ["PRESENCE +bob"]
+    world.wait(1)
     assert world.disk.accounts["bob"].status == "online"
     bob.say("ACK 2")
     assert alice.hears() == ["#1 OK SEND", "#2 OK SEND"]
