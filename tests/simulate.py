@@ -1075,8 +1075,9 @@ class World:
         self.advance(self.chance.choice((5.0, 12.0, 30.0, 80.0)))
 
     def talk(self) -> None:
-        if self.programs:
-            self.chance.choice(self.programs).talk()
+        awake = [program for program in self.programs if program.frozen_until <= self.now]
+        if awake:
+            self.chance.choice(awake).talk()
 
     def _some_link(self) -> Link | None:
         links = [program.link for program in self.programs if program.link is not None and not program.link.broken]
