@@ -78,6 +78,11 @@ class Mailbox:
     def fileno(self) -> int:
         return self._ours.fileno()
 
+    @property
+    def waker(self) -> int:
+        """A descriptor that wakes the loop when a byte is written to it, for signals."""
+        return self._theirs.fileno()
+
     def put(self, item: object) -> None:
         """Called by a thread."""
         self._queue.put(item)
@@ -494,12 +499,12 @@ def answer_words(event: protocol.Answer) -> str:
     return words.get(event.verb, f"{event.verb} {event.words}".rstrip())
 
 
-def back_words(event: protocol.Back, now: float) -> str:
+def back_words(event: protocol.Back) -> str:
     """What a lost connection has cost."""
     changes = presence_words(event.changes)
     if event.messages:
         changes.insert(0, f"{event.messages} message{'s' * (event.messages > 1)}")
-    return f"back as {event.name} after {now - event.lost_at:.0f} s" + ": " * bool(changes) + ", ".join(changes)
+    return f"back as {event.name} after {event.seconds:.0f} s" + ": " * bool(changes) + ", ".join(changes)
 
 
 # Each event as lines of text. `--` is for information, `!!` for what failed; the others are messages.
@@ -521,7 +526,7 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     protocol.LoginNeeded: lambda e: [f"!! log in again as {e.name}: {e.words} ({e.code})"],
     protocol.LinkLost: lambda e: ["-- " + e.words],
     protocol.NotVessages: lambda e: ["!! " + e.words],
-    protocol.Back: lambda e: ["-- " + back_words(e, time.monotonic())],
+    protocol.Back: lambda e: ["-- " + back_words(e)],
 }
 
 
@@ -539,7 +544,7 @@ def json_of(event: Shown) -> str:
             fields |= value._asdict()
         elif name in ("time", "last") and value is not None:
             fields[name] = protocol.format_time(value)
-        elif name != "lost_at":
+        else:
             fields[name] = value
     return json.dumps(fields)
 
@@ -571,14 +576,18 @@ def _read_some(descriptor: int) -> bytes:
 class Plain:
     """One event a line, no escapes, no prompt: for pipes, files, scripts and dumb terminals."""
 
+    interactive = False  # whether there is a person, who can be asked and who reads hints
+    deadline: float | None = None  # when `lines` wants to be called even if nothing happens
+
     def __init__(self, out: TextIO, *, as_json: bool = False) -> None:
         self.mailbox = Mailbox(LINES_WAITING)
         self._out = out
         self._as_json = as_json
 
-    def start(self) -> None:
-        """Begin to read what is typed."""
-        threading.Thread(target=read_lines, args=(sys.stdin.fileno(), self.mailbox), daemon=True).start()
+    def start(self, link: Link) -> None:
+        """Begin to read what is typed; the link wakes up for it."""
+        link.watch(self.mailbox)
+        threading.Thread(target=read_lines, args=(0, self.mailbox), daemon=True).start()
 
     def show(self, event: Shown) -> None:
         """Print an event; OSError if nobody reads any more."""
@@ -604,6 +613,8 @@ class Plain:
 
 class Terminal(Plain):
     """A person at a terminal: passwords are asked for without echo."""
+
+    interactive = True
 
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
@@ -664,7 +675,6 @@ class Chat:
         self.failed = False  # whether any command or message failed
         self.status: int | None = None  # the exit status, once it is over
         self._user, self._secret = user, secret
-        self._interactive = isinstance(front, Terminal)
         self._met = False
         self._registering: dict[int, tuple[str, str]] = {}  # tag -> who will log in with what, once registered
         self._attempt = ("", "")  # the last login that was tried
@@ -675,15 +685,21 @@ class Chat:
 
     def run(self) -> int:
         """Until it is over; the exit status."""
-        self.link.watch(self.front.mailbox)
-        self.front.start()
-        self._begin()
+        self.begin()
         while self.status is None:
-            self._turn()
+            self.turn()
         return self.status
 
-    def _turn(self) -> None:
-        self.link.wait(self._leave_at)
+    def begin(self) -> None:
+        """Once, before the first turn."""
+        self.front.start(self.link)
+        if self._user is not None:
+            self.log_in(self._user)
+
+    def turn(self, until: float | None = None) -> None:
+        """Wait until something happens, at the latest `until`, and deal with it."""
+        deadlines = [until, self._leave_at, self.front.deadline]
+        self.link.wait(min((d for d in deadlines if d is not None), default=None))
         if self._interrupts:
             self._interrupts -= 1
             self.leave(LEAVE_SECONDS if self.link.is_up else 0.0)
@@ -699,19 +715,17 @@ class Chat:
             for event in self.link.take_events():
                 self._react(event)
             self.front.flush()
-        except OSError:
-            self.status = 0  # nobody reads what is shown: `… | head` has seen enough
-
-    def _begin(self) -> None:
-        if self._user is not None:
-            self.log_in(self._user)
+        except OSError:  # nobody reads what is shown: `… | head` has seen enough
+            with open(os.devnull, "wb") as nothing:  # noqa: PTH123 (a device, no path)
+                os.dup2(nothing.fileno(), 1)
+            self.leave()
 
     # Lines
 
     def _take_line(self, line: str | None) -> None:
         if line is None:
             self.leave(PIPE_LEAVE_SECONDS)
-        elif self.to is not None and not self._interactive:
+        elif self.to is not None and not self.front.interactive:
             if line:  # an empty message is none, and logs are full of empty lines
                 self.session.send(self.to, line)
         elif line.strip():
@@ -792,7 +806,7 @@ class Chat:
             return False
         if password:
             go(password)
-        elif self._secret is None and self._interactive:
+        elif self._secret is None and self.front.interactive:
             self.with_password(again, f"a password for {safe(name)}, at least 8 characters: ")
         else:
             self.with_password(go)
@@ -866,20 +880,20 @@ class Chat:
             self._last_sender = event.sender
         elif isinstance(event, protocol.Answer) and event.tag in self._registering:
             name, password = self._registering.pop(event.tag)
-            if self._interactive:
+            if self.front.interactive:
                 self.log_in(f"{name} {password}")
         elif isinstance(event, protocol.Refused):
             self._explain(event)
         elif isinstance(event, protocol.Linked) and not self._met:
             self._met = True
-            if self._interactive and self._user is None:
+            if self.front.interactive and self._user is None:
                 self.note("/login NAME, or /register NAME if you are new here; /help lists the commands")
         elif isinstance(event, protocol.LoggedIn):
             self._attempt = ("", "")
 
     def _explain(self, event: protocol.Refused) -> None:
         self._registering.pop(event.tag, None)
-        if self._interactive and event.code == protocol.Code.ALREADY_ONLINE.word:
+        if self.front.interactive and event.code == protocol.Code.ALREADY_ONLINE.word:
             self.note("/takeover ends the other session and logs you in here")
 
     # Leaving
@@ -905,7 +919,7 @@ class Chat:
         if self._logging_out or not self.session.logged_in:
             self.session.abandon()
             self._show_events()
-            self.status = int(self.failed and not self._interactive)
+            self.status = int(self.failed and not self.front.interactive)
             return
         self.session.abandon()
         self.session.logout()
@@ -992,7 +1006,7 @@ def main(argv: list[str]) -> int:
     except (OSError, UnicodeError) as error:
         print(f"client.py: the password file cannot be read: {error}", file=sys.stderr)
         return 2
-    plain = options.plain or options.json or not (sys.stdin.isatty() and sys.stdout.isatty())
+    plain = options.plain or options.json or not (os.isatty(0) and os.isatty(1))
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     front = Plain(sys.stdout, as_json=options.json) if plain else Terminal(sys.stdout)
@@ -1000,6 +1014,7 @@ def main(argv: list[str]) -> int:
     chat = Chat(link, front, user=options.user, to=options.to, secret=secret)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: chat.interrupt())
+    signal.set_wakeup_fd(front.mailbox.waker, warn_on_full_buffer=False)  # else Windows sleeps on
     try:
         return chat.run()
     finally:

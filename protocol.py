@@ -257,6 +257,8 @@ class FrameDecoder:
             self._start = end
             yield data[start + 4 : end]
             start = end
+        if start == size:
+            self._bytes, self._start = b"", 0  # else every quiet connection would keep its last read
 
 
 # --- The server -----------------------------------------------------------------------------------------------------
@@ -454,6 +456,11 @@ class Connection:
     def backlog(self) -> int:
         """Bytes that were written for this connection and that it has not taken."""
         return self.outbox_bytes + self.unsent
+
+    def has_room(self, size: int) -> bool:
+        """Whether one more message of so many bytes may wait for whoever has a plain session here."""
+        frames = len(self.outbox) + (self.taken if self.unsent else 0)
+        return frames < QUEUE_FRAMES and self.outbox_bytes + self.unsent + size <= QUEUE_BYTES
 
     @property
     def behind(self) -> bool:
@@ -814,7 +821,8 @@ class Hub:
         try:
             if not connection.behind:
                 for payload in itertools.islice(decoder.payloads(), FRAMES_A_TURN):
-                    if not self.receive(connection, payload):
+                    connection.heard = self.now
+                    if not self._obey(connection, payload):
                         break
         except BadFrameError as error:
             self._queue(connection, RefusedError(Code.BAD_FRAME, str(error)).answer.encode())
@@ -847,6 +855,10 @@ class Hub:
             connection.decoder.feed(frame(payload))
             return False
         connection.heard = self.now
+        return self._obey(connection, payload)
+
+    def _obey(self, connection: Connection, payload: bytes) -> bool:
+        """Do what a frame says; whether the next one may be read now."""
         tag, verb = 0, ""
         try:
             text = payload.decode()
@@ -1277,26 +1289,24 @@ class Hub:
             raise RefusedError(Code.NOT_ONLINE, f"{name} is not online" if clean_name(name) else "")
         stamp = self._stamp or self._make_stamp()
         body = f"MSG {sender.name} {tag} {stamp} {text}".encode()
-        if not self._has_room(recipient, len(body)):
-            raise RefusedError(Code.BUSY, f"too much is waiting for {recipient.name}, try again soon")
         self.messages += 1
-        self._say(recipient, body, sender if tag else None, tag)
-        return "OK SEND" if tag and not recipient.kept else None
+        if recipient.connection is not None and not recipient.kept:
+            if recipient.connection.has_room(len(body)):
+                self._queue(recipient.connection, body)
+                return "OK SEND" if tag else None
+        elif self._may_hold(recipient, len(body)):
+            self._say(recipient, body, sender if tag else None, tag)
+            return None
+        raise RefusedError(Code.BUSY, f"too much is waiting for {recipient.name}, try again soon")
 
     def _make_stamp(self) -> str:
         self._stamp = format_time(self.wall)
         return self._stamp
 
-    def _has_room(self, recipient: Session, size: int) -> bool:
-        """Whether one more message may wait for this person."""
-        if recipient.kept:
-            fits = len(recipient.held) < QUEUE_FRAMES and recipient.held_bytes + size <= QUEUE_BYTES
-            return fits and self.held_bytes + size <= HELD_IN_ALL_MAX
-        connection = recipient.connection
-        if connection is None:
-            return False
-        waiting = len(connection.outbox) + (connection.taken if connection.unsent else 0)
-        return waiting < QUEUE_FRAMES and connection.outbox_bytes + connection.unsent + size <= QUEUE_BYTES
+    def _may_hold(self, session: Session, size: int) -> bool:
+        """Whether one more message may wait for a kept session."""
+        fits = len(session.held) < QUEUE_FRAMES and session.held_bytes + size <= QUEUE_BYTES
+        return fits and self.held_bytes + size <= HELD_IN_ALL_MAX
 
     def _say(self, session: Session, body: bytes, sender: Session | None = None, tag: int = 0) -> None:
         """The next frame for this person; `sender` is told its fate under `tag`.
