@@ -170,8 +170,9 @@ def password_fault(password: str, name: str, minimum: int = PASSWORD_MIN) -> str
 
 def parse_number(text: str) -> int | None:
     """A tag or sequence number from the wire: ASCII digits, 0..TAG_MAX; None if it is anything else."""
-    if text.isascii() and text.isdecimal() and len(text) <= 16 and int(text) <= TAG_MAX:
-        return int(text)
+    if text.isdecimal() and text.isascii() and len(text) <= 16:
+        number = int(text)
+        return number if number <= TAG_MAX else None
     return None
 
 
@@ -863,8 +864,9 @@ class Hub:
         try:
             text = payload.decode()
             if text[0] == "#":
-                tag, text, new = self._read_tag(connection.session, text)
-                if not new:
+                word, _, text = text.partition(" ")
+                tag = self._read_tag(connection.session, word)
+                if not tag:
                     return True
             verb, _, rest = text.partition(" ")
             handler = connection.commands.get(verb) or self._find_handler(connection, verb)
@@ -884,17 +886,16 @@ class Hub:
         self._advance(flow, None)
         return connection.flow is None
 
-    def _read_tag(self, session: Session | None, text: str) -> tuple[int, str, bool]:
-        """`#<tag> …` as the tag, the command, and whether the command is new (else it was had before)."""
-        word, _, command = text[1:].partition(" ")
-        tag = parse_number(word)
+    def _read_tag(self, session: Session | None, word: str) -> int:
+        """The tag that `word` (`#<tag>`) is; 0 if the command was had before."""
+        tag = parse_number(word[1:])
         if not tag:
             raise RefusedError(Code.BAD_COMMAND, f"a tag is # and a number from 1 to {TAG_MAX}")
         if session is not None:
             if tag <= session.last_tag:
-                return tag, command, False
+                return 0
             session.last_tag = tag
-        return tag, command, True
+        return tag
 
     def _find_handler(self, connection: Connection, verb: str) -> Handler:
         """The handler of a verb in any case; refused if this state has none."""
@@ -1150,7 +1151,7 @@ class Hub:
                 continue
             self._say(session, body, sender, tag)
             if not session.kept:
-                self._settle(sender, tag, "OK SEND")
+                self._settle(sender, tag, b"OK SEND")
             elif number <= old.written:
                 session.peak = session.last
 
@@ -1190,7 +1191,7 @@ class Hub:
             session.acked = session.sent = session.peak = seq
         if not session.kept or seq > session.written:
             raise RefusedError(Code.UNKNOWN_SESSION)
-        self._acknowledge(session, seq)
+        self._acknowledge(session, max(seq, session.acked))
         old, session.connection = session.connection, None
         if old is not None:
             old.session = None
@@ -1326,7 +1327,7 @@ class Hub:
         if connection is not None and caught_up and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
             session.sent += 1
             self._queue(connection, b"@%d %b" % (session.sent, body))
-        if count * 2 >= QUEUE_FRAMES or session.held_bytes * 2 >= QUEUE_BYTES:
+        if count >= QUEUE_FRAMES // 2 or session.held_bytes >= QUEUE_BYTES // 2:
             self._ask_for_ack(session, count)
 
     def _ask_for_ack(self, session: Session, count: int) -> None:
@@ -1359,19 +1360,21 @@ class Hub:
 
     def _acknowledge(self, session: Session, seq: int) -> None:
         """The client has shown everything up to this number: whoever sent it is told."""
+        shown = [session.held.popleft() for _ in range(seq - session.acked)]
+        size = sum(len(body) for body, _, _ in shown)
+        session.held_bytes -= size
+        self.held_bytes -= size
+        session.acked = seq
+        session.sent = max(session.sent, seq)
         session.asked = False
-        while session.acked < seq:
-            body, sender, tag = session.held.popleft()
-            session.held_bytes -= len(body)
-            self.held_bytes -= len(body)
-            session.acked += 1
-            self._settle(sender, tag, "OK SEND")
-        session.sent = max(session.sent, session.acked)
+        for _, sender, tag in shown:
+            if sender is not None:
+                self._settle(sender, tag, b"OK SEND")
 
-    def _settle(self, sender: Session | None, tag: int, fate: str) -> None:
+    def _settle(self, sender: Session | None, tag: int, fate: bytes) -> None:
         """The one fate of a tagged SEND, told to the session that sent it, if that is still there."""
         if sender is not None and self.sessions.get(sender.key) is sender:
-            self._say(sender, f"#{tag} {fate}".encode())
+            self._say(sender, b"#%d %b" % (tag, fate))
 
     def _end(self, session: Session, why: str) -> None:
         """A session is over, and so is what was held for it."""
@@ -1384,8 +1387,8 @@ class Hub:
         self.notes.append(f"{session.name} left: {why}")
         if self._stopping:
             return
-        unconfirmed = f"ERROR {Code.UNCONFIRMED.word} {session.name} left without confirming it"
-        not_delivered = f"ERROR {Code.NOT_DELIVERED.word} {session.name} has left"
+        unconfirmed = f"ERROR {Code.UNCONFIRMED.word} {session.name} left without confirming it".encode()
+        not_delivered = f"ERROR {Code.NOT_DELIVERED.word} {session.name} has left".encode()
         for number, (_, sender, tag) in enumerate(session.held, session.acked + 1):
             self._settle(sender, tag, unconfirmed if number <= session.written else not_delivered)
 

@@ -726,7 +726,7 @@ class _Pace:
                 raise sqlite3.OperationalError("database is locked")
             return
         self.waited = 0.0
-        if remaining > self.remaining:
+        if remaining >= self.remaining:  # No nearer to the end: SQLite has begun again.
             self.restarts += 1
             if self.restarts == MAX_RESTARTS:
                 self.source.execute("BEGIN")

@@ -43,7 +43,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import protocol  # noqa: E402
-from protocol import ClientSession, Connection, FrameDecoder, Hub, Job, fold, frame  # noqa: E402
+from protocol import ClientSession, Connection, FrameDecoder, Hub, Job, State, fold, frame  # noqa: E402
 from vocabulary import PASSWORD, WALL, Disk  # noqa: E402
 
 FOREVER = float("inf")
@@ -136,16 +136,19 @@ class Link:
 
 
 class WatchedHub(Hub):
-    """The hub, which tells the ledger about every SEND that it has judged."""
+    """The hub, with a ledger that is told about every SEND that it judges."""
 
-    world: World
+    ledger: Ledger
 
-    def receive(self, connection: Connection, payload: bytes) -> None:
-        session = connection.session
-        before = session.last_tag if session is not None else 0
-        super().receive(connection, payload)
-        if session is not None and session.last_tag != before:
-            self.world.ledger.judged(payload)
+
+SEND = protocol.COMMANDS[State.LOGGED_IN, "SEND"]
+
+
+def watched_send(hub: Hub, connection: Connection, tag: int, rest: str) -> str | protocol.Steps | None:
+    """In the hub's table instead of SEND."""
+    if isinstance(hub, WatchedHub):
+        hub.ledger.judged(rest)
+    return SEND(hub, connection, tag, rest)
 
 
 class Wire:
@@ -187,7 +190,7 @@ class Server:
     def __init__(self, world: World) -> None:
         self.world = world
         self.hub = WatchedHub(grace=world.grace, connections_max=world.connections_max)
-        self.hub.world = world
+        self.hub.ledger = world.ledger
         self.wires: dict[Connection, Wire] = {}
         self.arrivals: deque[Link] = deque()
         self.results: deque[tuple[Job, object]] = deque()
@@ -232,6 +235,9 @@ class Server:
             hub.complete(*self.results.popleft())
         hub.tick(now, wall)
         self._hand_out_jobs()
+        for connection in hub.closing:
+            words = connection.outbox[-1][4:40].decode(errors="replace") if connection.outbox else "nothing"
+            self.world.reached["last words of the server: " + words.partition(" a ")[0]] += 1
         ready, hub.ready = hub.ready, []
         for connection in ready:
             ready_wire = self.wires.get(connection)
@@ -773,7 +779,7 @@ class Tap:
         self.next = 0  # the number that must come; 0 while not logged in
         self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
         self.roster_due = False
-        self.adopting = False
+        self.adopting = self.missing = False  # between OK LOGIN or OK RESUME and ONLINE
 
     def linked(self) -> None:
         self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
@@ -799,8 +805,8 @@ class Tap:
         if number != self.next:
             self.program.fail(f"frame @{number} where @{self.next} should be")
         self.next += 1
+        reached["frames after RESUME"] += self.missing
         if number in self.frames:
-            reached["replayed frames"] += 1
             if self.frames[number] != body:
                 self.program.fail(f"frame @{number} was {self.frames[number][:60]!r} and now is {body[:60]!r}")
             return
@@ -826,16 +832,25 @@ class Tap:
             reached["resumed" if words[2] != "0" else "resumed, maybe begun anew"] += 1
             if words[2] == "0":
                 self.frames = {n: body for n, body in self.frames.items() if n <= number}
-            self.next, self.roster_due = number + 1, True
+            self.next, self.roster_due, self.missing = number + 1, True, True
         elif verb == "OK" and words[0] == "LOGOUT":
             self.next = 0
         elif self.next and verb not in self.PLAIN:
             self.program.fail(f"without a number: {verb} {rest[:60]}")
         elif verb == "ONLINE":
             reached["rosters to readers who were behind"] += not self.roster_due
-            self.roster_due = self.adopting = False
+            self.roster_due = self.adopting = self.missing = False
+        elif verb == "BYE":
+            self._goodbye(rest)
         elif verb == "PRESENCE" and self.roster_due:
             self.program.fail("PRESENCE before ONLINE")
+
+
+    def _goodbye(self, reason: str) -> None:
+        """Whoever is well is not given up. (Not logged in for five minutes is not well.)"""
+        link, tight = self.program.link, "tight" in self.program.world.faults
+        if link is not None and link.faultless and self.next and (reason == "silent" or (reason == "slow" and not tight)):
+            self.program.fail(f"is well and was given up: BYE {reason}")
 
 
 @dataclass(eq=False)
@@ -868,10 +883,8 @@ class Ledger:
         self.world.note(f"program {sender.serial} of {sender.person.name} says #{tag} to {recipient}: {text[:30]}")
         self.world.reached["said"] += 1
 
-    def judged(self, payload: bytes) -> None:
-        words = payload.decode(errors="replace").split(" ", 4)
-        if len(words) > 3 and words[1] == "SEND":
-            self.messages[words[3]].judged += 1
+    def judged(self, rest: str) -> None:
+        self.messages[rest.split(" ", 2)[1]].judged += 1
 
     def shown(self, program: Member, sender: str, identity: int, text: str) -> None:
         self.world.reached["shown"] += 1
@@ -1254,13 +1267,8 @@ class World:
                 raise Violation(f"{len(connection.outbox)} frames, {connection.backlog} bytes wait for {connection.address}")
         if len(hub.connections) > self.connections_max + 50 or len(hub._deadlines) > 1000:
             raise Violation("connections or deadlines pile up")
-        self._check_goodbyes(server)
-
-    def _check_goodbyes(self, server: Server) -> None:
-        """Whoever is well is not given up."""
-        for wire in server.wires.values():
-            if wire.link.faultless and wire.deadline < FOREVER and not wire.shut:
-                pass
+        for fault in hub.faults:
+            raise fault
 
     # What must be true when all is quiet
 
@@ -1343,9 +1351,10 @@ FAULTS = tuple(EVENTS)[5:]
 
 
 @contextmanager
-def limits(tight: bool) -> Iterator[None]:
-    """The limits of the product, or such small ones that they are reached all the time."""
-    with mock.patch.multiple(protocol, **TIGHT) if tight else nullcontext():
+def watched(tight: bool) -> Iterator[None]:
+    """The product with a watch on SEND and, if `tight`, with limits so small that they are reached all the time."""
+    small = mock.patch.multiple(protocol, **TIGHT) if tight else nullcontext()
+    with small, mock.patch.dict(protocol.COMMANDS_BY_STATE[State.LOGGED_IN], SEND=watched_send):
         yield
 
 
@@ -1353,7 +1362,7 @@ def simulate(seed: int, steps: int, people: int = 3, faults: Collection[str] | N
     """One world from its beginning to its end. Violation, with the end of its story, if a guarantee is broken."""
     faults = FAULTS if faults is None else faults
     world: World | None = None
-    with limits("tight" in faults):
+    with watched("tight" in faults):
         try:
             world = World(seed, people, faults, tracing)
             return world.run(steps)

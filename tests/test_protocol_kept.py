@@ -119,6 +119,14 @@ def test_a_resume_beyond_what_was_sent_leaves_the_session_alone(world: World) ->
     assert bodies(bob.says("PING")) == ["@2 OK PING"]
 
 
+def test_a_resume_behind_what_was_acked_goes_on_from_there(world: World) -> None:
+    alice, bob = world.person("alice"), world.person("bob", kept=True)
+    alice.say("SEND bob one", "SEND bob two")
+    bob.say("ACK 1")
+    bob.leave()
+    assert bodies(world.resume(token_of(world, "bob"), 0).hears())[:2] == ["OK RESUME bob 0 1", "@2 MSG alice 0 two"]
+
+
 def test_an_ack_beyond_what_was_sent_is_ignored(world: World) -> None:
     alice, bob = world.person("alice"), world.person("bob", kept=True)
     alice.say("#1 SEND bob hi")
