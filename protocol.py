@@ -176,6 +176,11 @@ def parse_number(text: str) -> int | None:
     return None
 
 
+def ascii_upper(verb: str) -> str:
+    """A verb in capitals; nothing if it is not ASCII (`ſend`.upper() would be SEND)."""
+    return verb.upper() if verb.isascii() else ""
+
+
 def format_time(wall: float) -> str:
     """Unix seconds as they stand on the wire: UTC, `2026-11-22T15:04:05.123Z`."""
     stamp = datetime.fromtimestamp(wall, timezone.utc)
@@ -873,7 +878,7 @@ class Hub:
             answer = handler(self, connection, tag, rest)
         except RefusedError as refusal:
             # An untagged SEND has no answer but its failure, so that one needs a mark of its own.
-            answer = refusal.answer if tag or verb.upper() != "SEND" else "#0 " + refusal.answer
+            answer = refusal.answer if tag or ascii_upper(verb) != "SEND" else "#0 " + refusal.answer
         except UnicodeDecodeError:
             self._refuse_encoding(connection)
             return not connection.closed
@@ -899,7 +904,7 @@ class Hub:
 
     def _find_handler(self, connection: Connection, verb: str) -> Handler:
         """The handler of a verb in any case; refused if this state has none."""
-        verb = verb.upper() if verb.isascii() else ""
+        verb = ascii_upper(verb)
         if verb in connection.commands:
             return connection.commands[verb]
         if any(verb in commands for commands in COMMANDS_BY_STATE.values()):

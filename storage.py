@@ -542,10 +542,13 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         db = _open(self.path)
         try:
-            if _version(db) < len(MIGRATIONS):
-                with _explained(self.path):
+            with _explained(self.path):
+                if _version(db) < len(MIGRATIONS):
                     _keep(db, self.path, f"version-{_version(db)}", time.time())
                     _migrate(db)
+                if _beside(self.path, "-journal").exists():
+                    # Left by a kill before anything was changed, so that SQLite did not need it. Any write removes it.
+                    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         except BaseException:
             db.close()
             raise
@@ -879,7 +882,7 @@ class VerifyReport(NamedTuple):
 def verify(path: str | Path) -> VerifyReport:
     """Check the database or backup at `path` completely. Raises StorageError if anything is wrong with it."""
     path = _absolute(path)
-    with closing(_open_alone(path)) as db:
+    with closing(_open_alone(path)) as db, _explained(path):
         return VerifyReport(path, _count(db), path.stat().st_size, _version(db))
 
 
@@ -1143,11 +1146,15 @@ def _parse_time(value: object) -> float | None:
 def _open_current(path: Path) -> sqlite3.Connection:
     """Open a database to read or change accounts; one of an older version is the server's to bring up to date."""
     db = _open_alone(path)
-    if _version(db) < len(MIGRATIONS):
+    try:
+        with _explained(path):
+            if _version(db) < len(MIGRATIONS):
+                raise StorageError(
+                    f"{path} was written by an older Vessages: start the server once, it updates the file"
+                )
+    except BaseException:
         db.close()
-        raise StorageError(
-            f"{path} was written by an older Vessages: start the server once, it brings the file up to date"
-        )
+        raise
     return db
 
 

@@ -42,9 +42,10 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import protocol  # noqa: E402
-from protocol import ClientSession, Connection, FrameDecoder, Hub, Job, State, fold, frame  # noqa: E402
-from vocabulary import PASSWORD, WALL, Disk  # noqa: E402
+from vocabulary import PASSWORD, WALL, Disk
+
+import protocol
+from protocol import ClientSession, Connection, FrameDecoder, Hub, Job, State, fold, frame
 
 FOREVER = float("inf")
 READ_SIZE = 64 * 1024
@@ -55,9 +56,12 @@ SCRIPT_PATIENCE = 70.0  # seconds without a frame until a script takes the serve
 TURNS_MAX = 20_000  # at one moment; more is a loop that feeds itself
 
 # In a tight world the limits are so small that they are reached all the time.
-TIGHT = {"QUEUE_FRAMES": 24, "QUEUE_BYTES": 40_000, "HELD_FRAMES_MAX": 80, "BACKLOG_MAX": 2_000, "FRAMES_A_TURN": 3,
-         "PRESENCE_SLICE": 1, "PRESENCE_PAUSE": 0.05, "SENDS_UNDER_WAY": 8, "QUEUE_MAX": 50}  # fmt: skip
+TIGHT: dict[str, Any] = {"QUEUE_FRAMES": 24, "QUEUE_BYTES": 40_000, "HELD_FRAMES_MAX": 80, "BACKLOG_MAX": 2_000,
+         "FRAMES_A_TURN": 3, "PRESENCE_SLICE": 1, "PRESENCE_PAUSE": 0.05, "SENDS_UNDER_WAY": 8,
+         "QUEUE_MAX": 50}  # fmt: skip
 NAMES = ("alice", "Bob", "Мария", "eve.x", "たろう")
+STRANGE = (b"", b"\0\0", b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\5ab", frame(b"\xff") * 4, frame(b"PING x"),
+           frame(b"LOGIN alice wrong"), frame(b"#1 RESUME x 0"))  # fmt: skip
 PARSED = re.compile(r"(?:@(\d+) )?(?:#(\d+) )?([A-Z]+)(?: (.*))?", re.DOTALL)
 
 
@@ -395,8 +399,14 @@ class Program:
         if self.person is not None:
             self.person.programs.remove(self)
 
+    def __str__(self) -> str:
+        return f"program {self.serial} of {self.person.name if self.person else 'a stranger'}"
+
+    def note(self, what: str) -> None:
+        self.world.note(f"{self} {what}")
+
     def fail(self, what: str) -> NoReturn:
-        raise Violation(f"{what} (program {self.serial} of {self.person.name if self.person else 'a stranger'})")
+        raise Violation(f"{self}: {what}")
 
     # What the kinds of programs do
 
@@ -536,7 +546,7 @@ class Chat(Member):
     def show(self, event: protocol.Event) -> None:
         name = type(event).__name__
         self.world.reached["event " + name] += 1
-        self.world.note(f"program {self.serial} of {self.person.name} shows {str(event)[:150]}")
+        self.note(f"shows {str(event)[:150]}")
         handler = getattr(self, "on_" + name, None)
         if handler is not None:
             handler(event)
@@ -618,7 +628,7 @@ class Chat(Member):
     def log_out(self) -> None:
         self.leaving = True
         self.login_at = FOREVER
-        if self.session.name is None:
+        if self.session.name is None or self.stranded:
             self.end()
         else:
             self.session.logout()
@@ -684,7 +694,7 @@ class Script(Member):
             if match is None:
                 self.fail(f"not a frame of a server: {payload!r}")
             _, tag, verb, rest = match.groups(default="")
-            self.world.note(f"program {self.serial} of {self.person.name} hears {payload[:100]!r}")
+            self.note(f"hears {payload.decode()[:100]}")
             self._deal(int(tag or 0), verb, rest)
             if self.ended:
                 return
@@ -790,7 +800,7 @@ class Tap:
         for payload in self.decoder.payloads():
             text = payload.decode()
             if text != "PING":
-                self.program.world.note(f"program {self.program.serial} of {self.program.person.name} hears {text[:100]}")
+                self.program.note(f"hears {text[:100]}")
             match = PARSED.fullmatch(text)
             if match is None:
                 self.program.fail(f"not a frame of a server: {text[:80]!r}")
@@ -848,8 +858,9 @@ class Tap:
 
     def _goodbye(self, reason: str) -> None:
         """Whoever is well is not given up. (Not logged in for five minutes is not well.)"""
-        link, tight = self.program.link, "tight" in self.program.world.faults
-        if link is not None and link.faultless and self.next and (reason == "silent" or (reason == "slow" and not tight)):
+        link = self.program.link
+        reasons = ("silent",) if "tight" in self.program.world.faults else ("silent", "slow")
+        if link is not None and link.faultless and self.next and reason in reasons:
             self.program.fail(f"is well and was given up: BYE {reason}")
 
 
@@ -880,7 +891,7 @@ class Ledger:
         self.messages[text.partition(" ")[0]] = message
         if tag:
             self.by_tag[sender.serial, tag] = message
-        self.world.note(f"program {sender.serial} of {sender.person.name} says #{tag} to {recipient}: {text[:30]}")
+        sender.note(f"says #{tag} to {recipient}: {text[:30]}")
         self.world.reached["said"] += 1
 
     def judged(self, rest: str) -> None:
@@ -927,9 +938,9 @@ REFUSALS = frozenset({"not-delivered", "not-online", "busy", "not-sent", "bad-co
 class World:
     """A server, people and programs, a clock, and chance."""
 
-    def __init__(self, seed: int, people: int = 3, faults: Collection[str] | None = None, tracing: bool = False) -> None:
+    def __init__(self, seed: int, people: int, faults: Collection[str], tracing: bool = False) -> None:
         self.chance = random.Random(seed)
-        self.faults = frozenset(FAULTS if faults is None else faults)
+        self.faults = frozenset(faults)
         self.tracing = tracing
         self.trace: deque[str] = deque(maxlen=None if tracing else 60)
         self.reached: Counter[str] = Counter()
@@ -985,11 +996,13 @@ class World:
 
     # Time
 
-    def actors(self) -> list[Server | Worker | Program]:
-        server = self.server
-        return [*self.programs, *([server, server.hasher, server.disk] if server else [])]
+    def actors(self) -> list[Actor]:
+        actors: list[Actor] = list(self.programs)
+        if self.server is not None:
+            actors += [self.server, self.server.hasher, self.server.disk]
+        return actors
 
-    def take_turn(self, actor: Server | Worker | Program) -> None:
+    def take_turn(self, actor: Actor) -> None:
         """One turn, if it has something to do and is still there."""
         if isinstance(actor, Program) and actor.ended:
             return
@@ -1165,9 +1178,7 @@ class World:
         self.note(f"{person.name} starts program {program.serial}, a {type(program).__name__}")
 
     def stranger(self) -> None:
-        words = self.chance.choice((b"", b"\0\0", b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", frame(b"PING x"), b"\0\0\0\5ab",
-                                    frame(b"LOGIN alice wrong"), frame(b"\xff") * 4, frame(b"#1 RESUME x 0")))  # fmt: skip
-        Stranger(self, words)
+        Stranger(self, self.chance.choice(STRANGE))
         self.reached["strangers"] += 1
 
     def kill_server(self) -> None:
@@ -1263,8 +1274,9 @@ class World:
             owner = connection.session
             if owner is not None and hub.sessions.get(owner.key) is not owner:
                 raise Violation(f"{owner.name} is logged in twice, or not at all")
-            if len(connection.outbox) > 2 * protocol.QUEUE_FRAMES + 100 or connection.backlog > 2 * protocol.MIB:
-                raise Violation(f"{len(connection.outbox)} frames, {connection.backlog} bytes wait for {connection.address}")
+            frames, size = len(connection.outbox), connection.backlog
+            if frames > 2 * protocol.QUEUE_FRAMES + 100 or size > 2 * protocol.MIB:
+                raise Violation(f"{frames} frames, {size} bytes wait for {connection.address}")
         if len(hub.connections) > self.connections_max + 50 or len(hub._deadlines) > 1000:
             raise Violation("connections or deadlines pile up")
         for fault in hub.faults:
@@ -1323,6 +1335,8 @@ class World:
                 raise Violation(f"left behind in hub.{name}: {str(value)[:100]}")
 
 
+Actor = Server | Worker | Program
+
 # What can happen, how often, and how.
 EVENTS: dict[str, tuple[float, Callable[[World], None]]] = {
     "turns": (40, World.turns),
@@ -1358,9 +1372,8 @@ def watched(tight: bool) -> Iterator[None]:
         yield
 
 
-def simulate(seed: int, steps: int, people: int = 3, faults: Collection[str] | None = None, tracing: bool = False) -> World:
+def simulate(seed: int, steps: int, people: int, faults: Collection[str], tracing: bool = False) -> World:
     """One world from its beginning to its end. Violation, with the end of its story, if a guarantee is broken."""
-    faults = FAULTS if faults is None else faults
     world: World | None = None
     with watched("tight" in faults):
         try:
@@ -1368,7 +1381,7 @@ def simulate(seed: int, steps: int, people: int = 3, faults: Collection[str] | N
             return world.run(steps)
         except Exception as error:
             story = "\n".join(world.trace) if world else ""
-            words = f"{type(error).__name__}: {error}\nseed={seed} steps={steps} people={people} faults={sorted(faults)}"
+            words = f"{type(error).__name__}: {error}\n{seed=} {steps=} {people=} faults={sorted(faults)}"
             raise Violation(f"{words}\n{story}") from error
 
 
@@ -1403,7 +1416,8 @@ def main() -> int:
             break
         seed += 1
     took = time.monotonic() - began
-    print(f"{worlds} worlds, {steps} steps in {took:.0f} s, seeds {seed - worlds + 1} to {seed}, nothing broken. Reached:")
+    print(f"{worlds} worlds, {steps} steps in {took:.0f} s, seeds {seed - worlds + 1} to {seed}: nothing broken.")
+    print("What was reached:")
     print("\n".join(f"{count:12,}  {what}" for what, count in sorted(reached.items())))
     return 0
 
