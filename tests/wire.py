@@ -1,0 +1,433 @@
+"""The words in which the socket tests are written: a `Rig` (a real server that the test turns by hand), `ServerProcess`
+(the program as a person starts it), and `Peer`, somebody at the other end of a real connection.
+
+    alice, bob = rig.people("alice", "bob")
+    alice.says("SEND bob hi")
+    assert bob.hears() == [f"MSG alice 0 {STAMP} hi"]
+
+`Peer` is written from section 2 of the design and shares no code with `protocol.py`, so that a mistake in the codec
+cannot hide by being made at both ends. That everything has arrived is known from the answer to a PING, never from
+waiting. In a rig time is what the test says it is: `rig.wait(20)` is over at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import selectors
+import signal
+import socket
+import sqlite3
+import ssl
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import protocol
+import storage
+import vessages
+
+ROOT = Path(__file__).parent.parent
+WALL = 1795359845.0
+STAMP = "2026-11-22T15:04:05.000Z"
+PASSWORD = "correct horse"
+END = "(end)"  # what is heard when the connection has ended
+COST = storage.Cost(1, 1, 1)
+
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+SELECTORS = {"default": selectors.DefaultSelector, "select": selectors.SelectSelector}
+
+IDLE = 0.02  # seconds that an idle turn lasts: only how often a rig looks around, nothing is concluded from it
+IDLE_TURNS = 1500  # a rig in which nothing happens for so long has failed
+PATIENCE = 30.0  # seconds after which a process has failed
+
+
+def encode(payload: str | bytes) -> bytes:
+    """A frame: four bytes of length, most significant first, then the text."""
+    body = payload.encode() if isinstance(payload, str) else payload
+    return struct.pack("!I", len(body)) + body
+
+
+class Peer:
+    """Somebody at the other end of a connection. Keeps the roster that it was told, like a client would."""
+
+    def __init__(self, sock: socket.socket, step: Callable[[], None]) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self.lively = True  # answers PING with ACK; else it is heard like any other frame
+        self.reading = True
+        self.roster: set[str] | None = None
+        self.presence: list[str] = []  # the ONLINE and PRESENCE frames, as they came
+        self.token = ""
+        self.ended = False
+        self.was_reset = False  # ended, but not properly: something may have been lost
+        self._step = step
+        self._bytes = b""
+        self._frames: list[str] = []
+        self._pings = 0
+
+    # Saying
+
+    def say(self, *payloads: str | bytes) -> Peer:
+        """These frames, in one piece."""
+        return self.say_bytes(b"".join(encode(payload) for payload in payloads))
+
+    def say_bytes(self, data: bytes) -> Peer:
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self.socket.send(left) :]
+            except NOT_NOW:
+                self._step()
+        return self
+
+    def says(self, *payloads: str | bytes) -> list[str]:
+        """Say this; what is heard then."""
+        return self.say(*payloads).hears()
+
+    # Hearing
+
+    def next(self, count: int = 1) -> list[str]:
+        """The next frames, all of them and verbatim; fewer if the connection ends before."""
+        while len(self._frames) < count and not self.ended:
+            self._wait()
+        heard, self._frames = self._frames[:count], self._frames[count:]
+        return heard + [END] * (self.ended and len(heard) < count)
+
+    def hears(self) -> list[str]:
+        """What has come, up to the answer to a PING that is said now. Presence goes to `roster` and `presence`."""
+        self._pings += 1
+        word = f"is that all? {self._pings}"
+        try:
+            self.say("PING " + word)
+        except (BrokenPipeError, ConnectionResetError):
+            return self.ends()
+        heard: list[str] = []
+        while True:
+            (payload,) = self.next()
+            if payload == END or re.fullmatch(rf"(@\d+ )?OK PING {re.escape(word)}", payload):
+                return heard + [END] * (payload == END)
+            if not self._note_presence(payload):
+                heard.append(payload)
+
+    def ends(self) -> list[str]:
+        """What comes until the connection ends."""
+        heard: list[str] = []
+        while END not in heard:
+            heard += [payload for payload in self.next() if not self._note_presence(payload)]
+        return heard
+
+    def sees(self, *names: str) -> bool:
+        """Whether the roster becomes this one: `bob`, `~bob`."""
+        for _ in range(50):  # presence is collected and spread: it comes soon, not at once
+            if self.roster == set(names):
+                return True
+            assert self.hears() == [], "presence was asked for, something else came"
+        return False
+
+    def _note_presence(self, payload: str) -> bool:
+        verb, _, rest = payload.partition(" ")
+        if verb == "ONLINE":
+            self.roster = set(rest.split(" "))
+        elif verb == "PRESENCE":
+            assert self.roster is not None, "PRESENCE came before ONLINE"
+            for word in rest.split(" "):
+                name = word[1:]
+                self.roster -= {name, "~" + name}
+                self.roster |= {"+": {name}, "~": {word}, "-": set()}[word[0]]
+        else:
+            return False
+        self.presence.append(payload)
+        return True
+
+    # The connection
+
+    def take_in(self) -> bool:
+        """Read what is there; whether anything was."""
+        if self.ended or not self.reading:
+            return False
+        try:
+            data = self.socket.recv(65536)
+        except NOT_NOW:
+            return False
+        except ConnectionResetError:
+            self.was_reset, data = True, b""
+        self.ended = not data
+        self._bytes += data
+        while len(self._bytes) >= 4:
+            (length,) = struct.unpack_from("!I", self._bytes)
+            if len(self._bytes) < 4 + length:
+                break
+            payload, self._bytes = self._bytes[4 : 4 + length].decode(), self._bytes[4 + length :]
+            if payload == "PING" and self.lively:
+                with contextlib.suppress(OSError):
+                    self.say("ACK 0")
+            else:
+                self._frames.append(payload)
+        return True
+
+    def _wait(self) -> None:
+        for _ in range(IDLE_TURNS):
+            if self.take_in():
+                return
+            self._step()
+        raise AssertionError("nothing came")
+
+    def finish(self) -> None:
+        """FIN: nothing more will be said."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """RST: the connection breaks, what was on its way is lost."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+    def close(self) -> None:
+        self.ended = True
+        self.socket.close()
+
+
+class Clock:
+    """The time in a rig. Each look at it takes a tenth of a millisecond; all else is the test's doing."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.wall = WALL
+
+    def __call__(self) -> float:
+        self.now += 1e-4
+        return self.now
+
+    def tell_wall(self) -> float:
+        return self.wall
+
+
+class WatchedSelector(selectors.BaseSelector):
+    """A selector that never waits long, and passes the rig's time instead of real time while `until` is set."""
+
+    def __init__(self, inner: selectors.BaseSelector, clock: Clock) -> None:
+        self.inner = inner
+        self.clock = clock
+        self.until = 0.0
+        self.asked: list[float | None] = []  # how long the server wanted to wait, each turn
+        self.stale: list[tuple[selectors.SelectorKey, int]] = []  # events to be reported once, whatever is true now
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.asked.append(timeout)
+        planted, self.stale = self.stale, []
+        events = planted + self.inner.select(0)
+        if events:
+            return events
+        if self.clock.now < self.until:
+            step = self.until - self.clock.now if timeout is None else min(timeout, self.until - self.clock.now)
+            self.clock.now += step
+            self.clock.wall += step
+            return self.inner.select(0)
+        return self.inner.select(IDLE if timeout is None else min(timeout, IDLE))
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self.inner.register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self.inner.unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self.inner.modify(fileobj, events, data)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self.inner.get_map()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class Rig:
+    """A server with real sockets, a real database and workers, whose loop and clock are the test's."""
+
+    def __init__(
+        self, folder: Path, selector: type[selectors.BaseSelector] = selectors.DefaultSelector, listeners: int = 1,
+        tls: Path | None = None, **settings: Any,
+    ) -> None:  # fmt: skip
+        self.clock = Clock()
+        self.hub = protocol.Hub(**settings)
+        self.selector = WatchedSelector(selector(), self.clock)
+        self.listeners = [sock for _ in range(listeners) for sock in vessages.bind("127.0.0.1", 0)]
+        hasty = ("synchronous = OFF", "journal_mode = MEMORY")  # what survives a power cut is tested elsewhere
+        with mock.patch.object(storage, "SETTINGS", (*storage.SETTINGS, *hasty)):
+            self.store = storage.open_store(folder / "vessages.db")
+        self.server = vessages.Server(
+            self.hub, self.store, self.listeners, cost=COST,
+            selector=self.selector, clock=self.clock, wall=self.clock.tell_wall,
+            tls=vessages.tls_context(tls / "cert.pem", tls / "key.pem") if tls else None,
+        )  # fmt: skip
+        self.hub.restore(self.store.recover(WALL))
+        self.tls = tls is not None
+        self.peers: list[Peer] = []
+        self.running = True
+
+    # People
+
+    def connect(self, listener: int = 0, receive_buffer: int = 0) -> Peer:
+        sock = socket.socket()
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.connect(self.listeners[listener].getsockname())
+        peer = Peer(self._shake_hands(sock) if self.tls else sock, self.turn)
+        self.peers.append(peer)
+        return peer
+
+    def _shake_hands(self, plain: socket.socket) -> socket.socket:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        plain.setblocking(False)
+        sock = context.wrap_socket(plain, do_handshake_on_connect=False)
+        for _ in range(IDLE_TURNS):
+            try:
+                sock.do_handshake()
+                return sock
+            except NOT_NOW:
+                self.turn()
+        raise AssertionError("the handshake does not end")
+
+    def person(self, name: str, kept: bool = False, receive_buffer: int = 0) -> Peer:
+        """Somebody who has an account and has logged in, and has heard all that belongs to it."""
+        peer = self.connect(receive_buffer=receive_buffer)
+        answers = peer.says(f"REGISTER {name} {PASSWORD}", *(["KEEP"] if kept else []), f"LOGIN {name} {PASSWORD}")
+        assert answers[0].startswith(("OK REGISTER", "ERROR name-taken")), answers
+        assert answers[-1].startswith(f"OK LOGIN {name}"), answers
+        peer.token = answers[-1].partition("token=")[2].partition(" ")[0]
+        return peer
+
+    def people(self, *names: str, kept: bool = False) -> list[Peer]:
+        """Several of them, who see each other."""
+        people = [self.person(name, kept) for name in names]
+        for person in people:
+            assert person.sees(*names)
+        return people
+
+    # Time
+
+    def turn(self) -> None:
+        self.server.turn()
+
+    def turns(self, count: int) -> None:
+        for _ in range(count):
+            self.server.turn()
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, with a turn for whatever is due on the way; lively peers answer a PING."""
+        self.selector.until = self.clock.now + seconds
+        while self.clock.now < self.selector.until:
+            self.turn()
+            for peer in self.peers:
+                while peer.take_in():
+                    pass
+        self.selector.until = 0.0
+        self.turns(2)
+
+    # The end
+
+    def stop(self) -> None:
+        """The server is told to stop, and runs to its end."""
+        self.running = False
+        self.server.stop()
+        self.selector.until = self.clock.now + 60
+        while not self.server.finished:
+            self.turn()
+        self.server.close()
+        self.store.close()
+
+    def close(self) -> None:
+        for peer in self.peers:
+            peer.close()
+        if self.running:
+            self.stop()
+
+    def statuses(self) -> dict[str, str]:
+        """What is on disk, to be asked when the server has stopped."""
+        with contextlib.closing(sqlite3.connect(self.store.path)) as db:
+            return dict(db.execute("SELECT username, status FROM users").fetchall())
+
+
+class ServerProcess:
+    """`python vessages.py` as a person starts it. Leaves nothing behind."""
+
+    def __init__(self, folder: Path, *options: str, host: str = "127.0.0.1", port: int = 0, code: Path = ROOT) -> None:
+        self.errors = folder / "stderr"
+        command = [sys.executable, str(code / "vessages.py"), host, str(port), "--db", str(folder / "vessages.db")]
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen(
+                [*command, "--hash-cost", "1,1,1", *options],
+                cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True,
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        self.greeting = self._read_greeting(self.process.stdout)
+        found = re.search(r"listens at (\S+) port (\d+)\.", self.greeting)
+        self.address = (found[1], int(found[2])) if found else ("", 0)
+        self.peers: list[Peer] = []
+
+    def _read_greeting(self, stdout: Any) -> str:
+        lines = []
+        for line in stdout:
+            lines.append(line)
+            if line.startswith("Ctrl-C"):
+                break
+        return "".join(lines)
+
+    def connect(self) -> Peer:
+        sock = socket.create_connection(self.address, timeout=PATIENCE)
+
+        def step() -> None:
+            assert select.select([sock], [], [], PATIENCE)[0], "nothing came"
+
+        peer = Peer(sock, step)
+        self.peers.append(peer)
+        return peer
+
+    def person(self, name: str, kept: bool = False) -> Peer:
+        peer = self.connect()
+        answers = peer.says(f"REGISTER {name} {PASSWORD}", *(["KEEP"] if kept else []), f"LOGIN {name} {PASSWORD}")
+        assert answers[-1].startswith(f"OK LOGIN {name}"), answers
+        peer.token = answers[-1].partition("token=")[2].partition(" ")[0]
+        return peer
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def ends(self) -> int:
+        """The exit code, when it has ended."""
+        return self.process.wait(PATIENCE)
+
+    def said(self) -> str:
+        """What is on stderr so far."""
+        return self.errors.read_text(encoding="utf-8")
+
+    def close(self) -> None:
+        for peer in self.peers:
+            peer.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(PATIENCE)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def running(folder: Path, **settings: Any) -> Iterator[Rig]:
+    """A rig that is closed afterwards, whatever happens."""
+    rig = Rig(folder, **settings)
+    try:
+        yield rig
+    finally:
+        rig.close()
