@@ -1,0 +1,45 @@
+"""A short run of the simulation (tests/simulate.py, which says what it checks), and a look at what it reaches.
+
+`python tests/simulate.py --minutes 10` is the long one.
+"""
+
+from collections import Counter
+
+import simulate
+from hypothesis import given
+from hypothesis import strategies as st
+from simulate import FAULTS, choose
+
+# States that are the point of the whole thing: a simulation that never gets there would prove nothing.
+INTERESTING = (
+    "cuts", "half-open links", "stalls", "kills", "stops", "suspensions", "crashed programs", "frozen programs",
+    "rivals", "resumed", "resumed, maybe begun anew", "frames after RESUME", "adopted messages",
+    "duplicates suppressed", "rosters to readers who were behind", "refused: already-online", "refused: storage",
+    "fate OK", "fate busy", "fate not-online", "fate not-delivered", "fate unconfirmed", "fate unknown",
+    "last words of the server: BYE resumed", "last words of the server: BYE replaced",
+    "last words of the server: BYE silent", "last words of the server: BYE slow", "last words of the server: BYE full",
+    "last words of the server: BYE shutdown", "event LoginNeeded", "event Back", "event NotYet",
+)  # fmt: skip
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    steps=st.integers(1, 300),
+    people=st.integers(1, 5),
+    faults=st.sets(st.sampled_from(FAULTS)),
+)
+def test_nothing_breaks_whatever_happens(seed: int, steps: int, people: int, faults: set[str]) -> None:
+    simulate.simulate(seed, steps, people, faults)
+
+
+def test_the_simulation_reaches_what_is_interesting() -> None:
+    reached: Counter[str] = Counter()
+    for seed in range(60):
+        reached += simulate.simulate(**choose(seed)).reached
+    assert [what for what in INTERESTING if not reached[what]] == []
+
+
+def test_a_seed_tells_the_same_story_again() -> None:
+    stories = [list(simulate.simulate(7, 200, 3, FAULTS, tracing=True).trace) for _ in range(2)]
+    assert stories[0] == stories[1]
+    assert len(stories[0]) > 500
