@@ -1,0 +1,766 @@
+"""Backup, restore, verify, export and import: round trips, refusals, statements that fail, files that are not whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+import storage
+from storage import Cost, DamagedError, ForeignError, LockedError, StorageError, open_store
+
+NOW = 1_795_359_845.0  # 2026-11-22T15:04:05Z
+CHEAP = Cost(1, 1, 1)
+HASH = storage.hash_password("secret99", CHEAP)
+OTHER_HASH = storage.hash_password("secret98", CHEAP)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "vessages.db"
+
+
+def fill(path: Path, *names: str, password: str = HASH) -> None:
+    with closing(open_store(path)) as store, store.transaction():
+        for name in names:
+            store.add(name, storage.lookup_key(name), password, NOW)
+
+
+def users_in(path: Path) -> dict[str, dict[str, object]]:
+    return storage.export(path)["users"]
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@contextmanager
+def new_folder() -> Iterator[Path]:
+    """For properties, where pytest's tmp_path would be the same in every example."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+# --- Backups ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_is_named_by_its_time_and_never_overwrites(path: Path) -> None:
+    fill(path, "Alice", "Bob")
+    reports = [storage.backup(path, now=NOW) for _ in range(3)]
+    names = ["vessages-2026-11-22T150405Z.db", "vessages-2026-11-22T150405Z-2.db", "vessages-2026-11-22T150405Z-3.db"]
+    assert [report.path for report in reports] == [path.parent / "backups" / name for name in names]
+    assert all(report.accounts == 2 and report.size == report.path.stat().st_size for report in reports)
+    if sys.platform != "win32":
+        assert all(report.path.stat().st_mode & 0o777 == 0o600 for report in reports)
+    assert sorted(files_in(path.parent / "backups")) == sorted(names)
+
+
+def test_a_backup_goes_where_it_is_told(path: Path, tmp_path: Path) -> None:
+    fill(path, "Alice")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    assert storage.backup(path, folder, now=NOW).path == folder / "vessages-2026-11-22T150405Z.db"
+    assert storage.backup(path, tmp_path / "one.db").path == tmp_path / "one.db"
+    with pytest.raises(StorageError, match="there already"):
+        storage.backup(path, tmp_path / "one.db")
+    with pytest.raises(StorageError, match="--keep"):
+        storage.backup(path, tmp_path / "two.db", keep=1)
+    with pytest.raises(StorageError, match="No such file"):
+        storage.backup(path, tmp_path / "missing" / "two.db")
+
+
+def test_keep_throws_away_the_oldest_of_this_database_only(path: Path) -> None:
+    fill(path, "Alice")
+    folder = path.parent / "backups"
+    for second in (5, 3, 3, 3, 4):
+        storage.backup(path, now=NOW + second)
+    others = ["vessages-replaced-2020-01-01T000000Z.db", "other-2020-01-01T000000Z.db", "README.md"]
+    for name in others:
+        (folder / name).write_text("mine")
+    report = storage.backup(path, now=NOW, keep=3)  # The clock was set back: the newest is not the latest by name.
+    kept = ["vessages-2026-11-22T150405Z.db", "vessages-2026-11-22T150409Z.db", "vessages-2026-11-22T150410Z.db"]
+    assert sorted(files_in(folder)) == sorted(kept + others)
+    assert [file.name for file in report.removed] == [
+        "vessages-2026-11-22T150408Z-3.db",
+        "vessages-2026-11-22T150408Z-2.db",
+        "vessages-2026-11-22T150408Z.db",
+    ]
+
+
+def test_a_backup_during_a_storm_of_registrations_is_whole_and_has_what_was_answered_before(path: Path) -> None:
+    names = [f"user{number}" for number in range(400)]
+    fill(path, "first")
+    answered: list[str] = []
+    done = threading.Event()
+
+    def storm() -> None:
+        for name in names:
+            with store.transaction():
+                store.add(name, name, HASH, NOW)
+            answered.append(name)
+        done.set()
+
+    with closing(open_store(path)) as store:
+        thread = threading.Thread(target=storm)
+        thread.start()
+        backups = []
+        while not done.is_set() or not backups:
+            before = len(answered)
+            backups.append((before, storage.backup(path, now=NOW)))
+        thread.join()
+    for before, report in backups:
+        keys = set(users_in(report.path)) - {"first"}
+        assert keys == set(names[: len(keys)]) and len(keys) >= before
+    assert len(users_in(path)) == 401
+
+
+def test_a_source_that_never_rests_is_copied_after_some_restarts(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else commits after every step, until the copy keeps others out."""
+    fill(path, *(f"user{number}" for number in range(50)))
+    monkeypatch.setattr(storage, "STEP_PAGES", 1)
+    commits = []
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+
+        def disturb(_done: int, _total: int) -> None:
+            try:
+                other.execute("UPDATE users SET failures = failures + 1")
+                commits.append(True)
+            except sqlite3.OperationalError:
+                commits.append(False)
+
+        report = storage.backup(path, tmp_path / "copy.db", show=disturb)
+    assert report.accounts == 50
+    assert commits.count(True) >= storage.MAX_RESTARTS and not commits[-2]
+    assert {user["failures"] for user in users_in(report.path).values()} == {commits.count(True)}
+
+
+def test_a_file_that_stays_busy_is_given_up_in_words(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(path, "Alice")
+    monkeypatch.setattr(storage, "BUSY_SECONDS", 0.01)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StorageError, match="another program keeps it busy"):
+            storage.backup(path)
+        other.execute("ROLLBACK")
+    fill(path.with_name("b.db"), "Bob")
+    before = path.read_bytes()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM users").fetchone()
+        with pytest.raises(StorageError, match="another program keeps it busy"):
+            storage.restore(path, path.with_name("b.db"))
+        other.execute("ROLLBACK")
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob("*.new*"))
+
+
+# --- Round trips -----------------------------------------------------------------------------------------------------
+
+
+def nfkc(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
+
+
+NAMES = (
+    st.text(st.characters(categories=["Ll", "Lu", "Lo", "Nd"]), min_size=1, max_size=8)
+    .map(nfkc)
+    .filter(storage._is_name)
+)
+TIMES = st.none() | st.floats(0, storage.MAX_TIME)
+
+
+@st.composite
+def exports(draw: st.DrawFn) -> dict[str, Any]:
+    """What an export may look like: any names, any history."""
+    users = {}
+    for name in draw(st.lists(NAMES, max_size=6, unique_by=storage.lookup_key)):
+        users[storage.lookup_key(name)] = {
+            "username": name,
+            "password": draw(st.sampled_from([HASH, OTHER_HASH])),
+            "status": draw(st.sampled_from(storage.STATUSES)),
+            "created": draw(st.floats(0, storage.MAX_TIME)),
+            "last_login": draw(TIMES),
+            "failures": draw(st.integers(0, storage.MAX_FAILURES)),
+            "last_failure": draw(TIMES),
+        }
+    return {"users": users}
+
+
+def offline(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {key: {**user, "status": "offline"} for key, user in data["users"].items()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(exports())
+def test_what_is_imported_is_exported_the_same_but_offline(data: dict[str, Any]) -> None:
+    with new_folder() as folder:
+        path = folder / "v.db"
+        assert storage.import_accounts(path, json.loads(json.dumps(data))).added == len(data["users"])
+        assert users_in(path) == offline(data)
+        assert storage.import_accounts(path, data).added == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(exports(), exports(), st.booleans())
+def test_import_adds_and_overwrites_only_when_told_to(
+    first: dict[str, Any], second: dict[str, Any], overwrite: bool
+) -> None:
+    with new_folder() as folder:
+        path = folder / "v.db"
+        storage.import_accounts(path, first)
+        storage.import_accounts(path, second, overwrite)
+        both = {**offline(first), **offline(second)} if overwrite else {**offline(second), **offline(first)}
+        assert users_in(path) == both
+
+
+@settings(max_examples=40, deadline=None)
+@given(exports(), exports())
+def test_a_restore_brings_exactly_the_backup_back_and_tells_the_difference(
+    first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    with new_folder() as folder:
+        path = folder / "v.db"
+        storage.import_accounts(path, first)
+        saved = storage.backup(path, now=NOW).path
+        path.unlink()
+        storage.import_accounts(path, second)
+        old, new = offline(second), offline(first)
+        changed = [
+            key
+            for key in old.keys() & new.keys()
+            if [old[key][field] for field in ("username", "password")]
+            != [new[key][field] for field in ("username", "password")]
+        ]
+        numbers = (len(new.keys() - old.keys()), len(old.keys() - new.keys()), len(changed))
+        live = path.read_bytes()
+        assert storage.restore(path, saved, dry_run=True)[:3] == numbers
+        assert path.read_bytes() == live
+        report = storage.restore(path, saved, now=NOW)
+        assert report[:4] == (*numbers, len(new))
+        assert users_in(path) == new
+        assert report.replaced is not None and users_in(report.replaced) == old
+        assert set(files_in(folder)) == {"v.db", f"backups/{saved.name}", f"backups/{report.replaced.name}"}
+
+
+class Accounts(RuleBasedStateMachine):
+    """Everything a person does to the accounts, in any order, beside a dict; a backup is a copy of that dict."""
+
+    backups: Any = Bundle("backups")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.path = self.folder / "v.db"
+        open_store(self.path).close()
+        self.model: dict[str, str] = {}
+        self.now = NOW
+
+    @rule(name=st.sampled_from(["alice", "bob", "мария"]), hashed=st.sampled_from([HASH, OTHER_HASH]))
+    def register(self, name: str, hashed: str) -> None:
+        with closing(open_store(self.path)) as store, store.transaction():
+            added = store.add(name, name, hashed, NOW)
+            store.record_login(name, NOW, name.encode().ljust(32))
+        assert added == (name not in self.model)
+        self.model.setdefault(name, hashed)
+
+    @rule(name=st.sampled_from(["ALICE", "Bob", "Мария", "nobody"]))
+    def remove(self, name: str) -> None:
+        key = name.casefold()
+        if key in self.model:
+            assert storage.remove(self.path, name) == key
+            del self.model[key]
+        else:
+            with pytest.raises(StorageError, match="list"):
+                storage.remove(self.path, name)
+
+    @rule(name=st.sampled_from(["alice", "МАРИЯ"]))
+    def passwd(self, name: str) -> None:
+        key = name.casefold()
+        if key in self.model:
+            storage.set_password(self.path, name, "new secret", CHEAP)
+            self.model[key] = str(users_in(self.path)[key]["password"])
+            assert storage.check_password("new secret", self.model[key], CHEAP)[0]
+
+    @rule(target=backups)
+    def backup(self) -> tuple[Path, dict[str, str]]:
+        return storage.backup(self.path, now=self.now).path, dict(self.model)
+
+    @rule(saved=backups)
+    def restore(self, saved: tuple[Path, dict[str, str]]) -> None:
+        storage.restore(self.path, saved[0], now=self.now)
+        self.model = dict(saved[1])
+        assert {user["status"] for user in users_in(self.path).values()} <= {"offline"}
+        with closing(open_store(self.path)) as store:
+            assert store.recover(NOW) == []
+
+    @rule(saved=backups, overwrite=st.booleans())
+    def import_from(self, saved: tuple[Path, dict[str, str]], overwrite: bool) -> None:
+        storage.import_accounts(self.path, storage.export(saved[0]), overwrite)
+        self.model = {**self.model, **saved[1]} if overwrite else {**saved[1], **self.model}
+
+    @rule(saved=backups)
+    def a_refused_restore(self, saved: tuple[Path, dict[str, str]]) -> None:
+        torn = self.folder / "torn.db"
+        torn.write_bytes(saved[0].read_bytes()[:-1])
+        live = self.path.read_bytes()
+        with pytest.raises(StorageError):
+            storage.restore(self.path, torn)
+        assert self.path.read_bytes() == live
+
+    @invariant()
+    def the_file_holds_what_the_model_holds(self) -> None:
+        assert {key: user["password"] for key, user in users_in(self.path).items()} == self.model
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+Accounts.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+TestAccounts = Accounts.TestCase
+
+
+# --- Statements that fail --------------------------------------------------------------------------------------------
+
+
+class Failing(sqlite3.Connection):
+    """A connection whose n-th statement, of all such connections together, fails."""
+
+    left = 0
+
+    def fail_in_turn(self) -> None:
+        Failing.left -= 1
+        if Failing.left == 0:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        self.fail_in_turn()
+        return super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+        self.fail_in_turn()
+        return super().executemany(*arguments)
+
+    def backup(self, *arguments: Any, **options: Any) -> None:
+        self.fail_in_turn()
+        super().backup(*arguments, **options)
+
+
+def use_as_a_server(path: Path) -> None:
+    with closing(open_store(path)) as store:
+        store.recover(NOW)
+        with store.transaction():
+            store.add("Dave", "dave", HASH, NOW)
+            store.record_login("dave", NOW, b"t" * 32)
+            store.record_failure("alice", NOW)
+            store.record_statuses({"dave": "lost", "alice": "online"}, NOW)
+            store.record_logout("alice", NOW)
+            store.set_password("alice", OTHER_HASH)
+            assert store.find("dave") is not None
+            assert store.find_token("unknown", NOW) is None
+
+
+OPERATIONS: list[Callable[[Path], object]] = [
+    use_as_a_server,
+    lambda path: storage.backup(path, now=NOW),
+    lambda path: storage.restore(path, path.with_name("b.db"), now=NOW),
+    lambda path: storage.import_accounts(path, {"users": {"Dave": {"password": HASH}}}, now=NOW),
+    lambda path: storage.set_password(path, "alice", "another secret", CHEAP),
+    lambda path: storage.remove(path, "alice"),
+    lambda path: storage.export(path),
+    lambda path: storage.verify(path),
+]
+WORDS = ["server", "backup", "restore", "import", "passwd", "remove", "export", "verify"]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=WORDS)
+def test_every_statement_failing_in_turn_is_reported_and_changes_all_or_nothing(
+    operation: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "0"
+    first.mkdir()
+    fill(first / "v.db", "Alice", "Bob")
+    fill(first / "b.db", "Alice", "Carol", password=OTHER_HASH)
+    old = set(users_in(first / "v.db"))
+    connect = sqlite3.connect
+    Failing.left = turn = 0
+    while Failing.left <= 0:
+        turn += 1
+        folder = tmp_path / str(turn)
+        shutil.copytree(first, folder)
+        Failing.left = turn
+        with monkeypatch.context() as patches:
+            patches.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, factory=Failing, **k))
+            try:
+                operation(folder / "v.db")
+                assert Failing.left > 0, "the failing statement was not reported"
+            except StorageError as error:
+                assert Failing.left <= 0 and str(error)
+        if Failing.left <= 0:
+            assert set(users_in(folder / "v.db")) == old
+            assert [name for name in files_in(folder) if name.endswith((".part", ".new", ".lock"))] == []
+    assert turn > len(storage.SETTINGS)
+
+
+# --- Files that are not whole, or not ours ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A database of several pages."""
+    path = tmp_path_factory.mktemp("whole") / "v.db"
+    fill(path, *(f"user{number}" for number in range(60)))
+    return path.read_bytes()
+
+
+def refused_untouched(path: Path) -> str:
+    """Every way in refuses the file at `path` in one line, and leaves it alone."""
+    before = path.read_bytes()
+    live = path.with_name("live.db")
+    fill(live, "Alice")
+    expected = live.read_bytes()
+    for operation in (open_store, storage.verify, storage.export, lambda file: storage.restore(live, file)):
+        with pytest.raises(StorageError) as refusal:
+            operation(path)
+        assert "\n" not in str(refusal.value)
+    assert path.read_bytes() == before and live.read_bytes() == expected
+    assert sorted(files_in(path.parent)) == sorted([path.name, live.name])
+    return str(refusal.value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(length=st.integers(0, 20_000) | st.sampled_from([0, 1, 15, 16, 99, 100, 4095, 4096, 4097, 8192, 12288, 16384]))
+def test_a_file_cut_off_at_any_byte_is_refused(whole: bytes, length: int) -> None:
+    with new_folder() as folder:
+        (folder / "v.db").write_bytes(whole[: length % len(whole)])
+        refused_untouched(folder / "v.db")
+
+
+@settings(max_examples=30, deadline=None)
+@given(tail=st.binary(min_size=1, max_size=5000))
+def test_a_file_that_is_too_long_is_refused(whole: bytes, tail: bytes) -> None:
+    with new_folder() as folder:
+        (folder / "v.db").write_bytes(whole + tail)
+        refused_untouched(folder / "v.db")
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_flipped_bit_is_refused_or_harms_what_it_hit_only(whole: bytes, data: st.DataObject) -> None:
+    """SQLite keeps no checksums, so a flip inside a name or a hash may pass; nothing else may, and nothing breaks."""
+    place = data.draw(st.integers(0, len(whole) - 1) | st.integers(0, 200))
+    bit = data.draw(st.integers(0, 7))
+    damaged = bytearray(whole)
+    damaged[place] ^= 1 << bit
+    with new_folder() as folder:
+        path = folder / "v.db"
+        path.write_bytes(damaged)
+        try:
+            with closing(open_store(path)) as store:
+                found = [store.find(f"user{number}") for number in range(60)]
+        except StorageError:
+            assert path.read_bytes() == damaged
+        else:
+            assert sum(account is None for account in found) <= 1
+            assert all(storage.check_password("x", a.password, CHEAP) == (False, None) for a in found if a)
+
+
+def foreign_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE users (username TEXT, password TEXT)")
+
+
+def newer(path: Path) -> None:
+    fill(path, "Alice")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version = {len(storage.MIGRATIONS) + 1}")
+
+
+def other_schema(path: Path) -> None:
+    fill(path, "Alice")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TRIGGER evil AFTER UPDATE ON users BEGIN DELETE FROM users; END")
+
+
+def other_journal(path: Path) -> None:
+    fill(path, "Alice")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.write_bytes(b""), "is empty"),
+        (lambda path: path.write_text("Dear diary"), "not a Vessages database"),
+        (lambda path: path.write_bytes(bytes(100_000)), "not a Vessages database"),
+        (foreign_database, "not a Vessages database"),
+        (newer, "newer Vessages"),
+        (other_schema, "damaged"),
+        (other_journal, "journal"),
+    ],
+    ids=["empty", "text", "zeros", "foreign", "newer", "schema", "wal"],
+)
+def test_a_file_that_is_not_ours_is_refused_untouched(
+    make: Callable[[Path], object], words: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "v.db")
+    assert words in refused_untouched(tmp_path / "v.db")
+
+
+def test_a_restore_never_replaces_a_file_that_is_not_ours(path: Path) -> None:
+    fill(path, "Alice")
+    foreign = path.with_name("other.db")
+    for make in (foreign_database, newer, lambda file: file.write_text("Dear diary")):
+        foreign.unlink(missing_ok=True)
+        make(foreign)
+        before = files_in(path.parent)
+        with pytest.raises(ForeignError, match="move it away"):
+            storage.restore(foreign, path)
+        assert files_in(path.parent) == before
+
+
+def test_a_lost_file_is_restored_and_its_remains_are_kept(path: Path) -> None:
+    fill(path, "Alice", "Bob")
+    saved = storage.backup(path, now=NOW).path
+    expected = users_in(path)
+    for remains in (None, b"", path.read_bytes()[:-5000]):
+        path.unlink()
+        if remains is not None:
+            path.write_bytes(remains)
+        report = storage.restore(path, saved, now=NOW)
+        assert users_in(path) == expected and report[:3] == (2, 0, 0)
+        assert (report.replaced.read_bytes() if report.replaced else None) == remains
+
+
+def test_a_missing_folder_or_file_is_said_in_words(path: Path) -> None:
+    with pytest.raises(StorageError, match="there is no folder"):
+        open_store(path.parent / "missing" / "v.db")
+    for operation in (storage.backup, storage.verify, storage.export):
+        with pytest.raises(StorageError, match="does not exist"):
+            operation(path)
+    with pytest.raises(StorageError, match="check the name"):
+        open_store(path.parent)
+    assert files_in(path.parent) == {}
+
+
+def test_a_journal_without_its_database_is_not_overlooked(path: Path) -> None:
+    """A new database under that name would be "rolled back" to the remains of the old one."""
+    path.with_name("vessages.db-journal").write_bytes(b"journal")
+    with pytest.raises(DamagedError, match="move the journal away"):
+        open_store(path)
+    assert files_in(path.parent) == {"vessages.db-journal": b"journal"}
+
+
+def test_a_backup_of_a_damaged_file_is_not_made(path: Path) -> None:
+    fill(path, *(f"user{number}" for number in range(60)))
+    damaged = bytearray(path.read_bytes())
+    damaged[4096:4200] = bytes(104)
+    path.write_bytes(damaged)
+    with pytest.raises(DamagedError, match="restore a backup"):
+        storage.backup(path)
+    assert files_in(path.parent) == {"vessages.db": bytes(damaged)}
+
+
+# --- Migrations ------------------------------------------------------------------------------------------------------
+
+
+def test_an_older_file_is_brought_up_to_date_and_its_old_form_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(path, "Alice")
+    saved = storage.backup(path, now=NOW).path
+    old = users_in(path)
+    added = ("ALTER TABLE users ADD COLUMN note TEXT", "UPDATE users SET note = 'new'")
+    monkeypatch.setattr(storage, "MIGRATIONS", [*storage.MIGRATIONS, added])
+    for operation in (storage.export, lambda file: storage.remove(file, "alice")):
+        with pytest.raises(StorageError, match="start the server once"):
+            operation(path)
+    assert storage.verify(path).version == 1
+    with closing(open_store(path)) as store:
+        assert store._run("SELECT key, note FROM users") == [("alice", "new")]
+    kept = [file for file in path.parent.glob("backups/*.db") if "version-1" in file.name]
+    assert storage.verify(path).version == 2 and [storage.verify(file).version for file in kept] == [1]
+    storage.restore(path, saved, now=NOW)
+    assert users_in(path) == old and storage.verify(path).version == 2
+
+
+def test_a_migration_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(path, "Alice")
+    before = path.read_bytes()
+    broken = ("ALTER TABLE users ADD COLUMN note TEXT", "UPDATE nothing SET note = 'new'")
+    with monkeypatch.context() as patches:
+        patches.setattr(storage, "MIGRATIONS", [*storage.MIGRATIONS, broken])
+        with pytest.raises(StorageError):
+            open_store(path)
+    assert path.read_bytes() == before
+    assert set(users_in(path)) == {"alice"}
+
+
+# --- Imports that are refused ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ([], "no accounts"),
+        ({"users": []}, "no accounts"),
+        ({"users": {"alice": "secret99"}}, "'alice': not an object"),
+        ({"users": {"alice": {}}}, "not a hash"),
+        ({"users": {"alice": {"password": "secret99"}}}, "not a hash"),
+        ({"users": {"alice": {"password": HASH, "status": "away"}}}, "not a status"),
+        ({"users": {"alice": {"password": HASH, "failures": -1}}}, "not a count"),
+        ({"users": {"alice": {"password": HASH, "failures": True}}}, "not a count"),
+        ({"users": {"alice": {"password": HASH, "failures": 2**63}}}, "not a count"),
+        ({"users": {"alice": {"password": HASH, "created": "today"}}}, "number of seconds"),
+        ({"users": {"alice": {"password": HASH, "last_login": float("nan")}}}, "number of seconds"),
+        ({"users": {"alice": {"password": HASH, "last_login": False}}}, "number of seconds"),
+        ({"users": {"alice": {"password": HASH, "username": 5}}}, "not a user name"),
+        ({"users": {"": {"password": HASH}}}, "not a user name"),
+        ({"users": {"a b": {"password": HASH}}}, "not a user name"),
+        ({"users": {"a\x1b[2J": {"password": HASH}}}, "not a user name"),
+        ({"users": {"~alice": {"password": HASH}}}, "not a user name"),
+        ({"users": {"a" * 33: {"password": HASH}}}, "not a user name"),
+        ({"users": {"\ud800": {"password": HASH}}}, "not a user name"),
+        ({"users": {"Alice": {"password": HASH}, "ALICE": {"password": HASH}}}, "same name"),
+    ],
+)
+def test_an_import_that_is_not_right_changes_nothing(data: Any, words: str, path: Path) -> None:
+    fill(path, "Bob")
+    before = path.read_bytes()
+    if isinstance(data, dict) and isinstance(data["users"], dict):
+        data = {"users": {"Good": {"password": HASH}, **data["users"]}}
+    with pytest.raises(StorageError, match=words) as refusal:
+        storage.import_accounts(path, data)
+    assert "secret99" not in str(refusal.value)
+    assert path.read_bytes() == before
+
+
+# --- With a server running, and after one was killed -----------------------------------------------------------------
+
+
+def test_a_restore_on_a_live_file_is_refused_and_named_it(path: Path) -> None:
+    fill(path, "Alice")
+    saved = storage.backup(path, now=NOW).path
+    with closing(open_store(path)) as store:
+        before = path.read_bytes()
+        with pytest.raises(LockedError, match=r"vessages\.db is in use by a running server"):
+            storage.restore(path, saved)
+        assert path.read_bytes() == before
+        assert store.find("alice") is not None
+
+
+def test_somebody_who_is_online_is_not_removed_unless_that_is_left_over_from_a_killed_server(path: Path) -> None:
+    fill(path, "Alice")
+    with closing(open_store(path)) as store:
+        with store.transaction():
+            store.record_login("alice", NOW, None)
+        with pytest.raises(StorageError, match="is online"):
+            storage.remove(path, "Alice")
+        with store.transaction():
+            store.record_logout("alice", NOW)
+        assert storage.remove(path, "Alice") == "Alice"
+        assert store.find("alice") is None
+    fill(path, "Alice")
+    with closing(open_store(path)) as store, store.transaction():
+        store.record_login("alice", NOW, None)
+    assert storage.remove(path, "alice") == "Alice"
+
+
+def test_a_new_password_by_the_operator_kills_the_token(path: Path) -> None:
+    token, digest = storage.new_token()
+    fill(path, "Alice")
+    with closing(open_store(path)) as store:
+        with store.transaction():
+            store.record_login("alice", NOW, digest)
+        storage.set_password(path, "Alice", "new secret", CHEAP)
+        assert store.find_token(token, NOW) is None
+        account = store.find("alice")
+        assert account is not None and storage.check_password("new secret", account.password, CHEAP)[0]
+
+
+def test_a_file_that_was_replaced_under_a_running_server_is_noticed(path: Path) -> None:
+    fill(path, "Alice")
+    other = path.with_name("other.db")
+    fill(other, "Bob")
+    with closing(open_store(path)) as store:
+        if sys.platform != "win32":  # There it cannot be done.
+            shutil.move(other, path)
+            with pytest.raises(StorageError, match="was replaced"), store.transaction():
+                raise AssertionError("the block must not begin")
+            path.unlink()
+            with pytest.raises(StorageError, match="No such file"), store.transaction():
+                raise AssertionError("the block must not begin")
+
+
+CHILD = """
+import sys, storage
+store = storage.open_store(sys.argv[1])
+for number in range(1000):
+    with store.transaction():
+        store.add(f"user{number}", f"user{number}", "hash", 0.0)
+        store.record_statuses({"first": ("online", "lost")[number % 2]}, 0.0)
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("answers", [1, 2, 7, 30])
+def test_who_was_answered_is_there_after_a_kill(answers: int, path: Path) -> None:
+    fill(path, "first")
+    command = [sys.executable, "-c", CHILD, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(storage.__file__).parent) as child:
+        assert child.stdout is not None
+        last = [child.stdout.readline() for _ in range(answers)][-1]
+        child.kill()
+        rest = child.stdout.read().split()
+    answered = int(rest[-1] if rest else last) + 1
+    users = users_in(path)
+    assert {f"user{number}" for number in range(answered)} <= users.keys()
+    assert len(users) - 1 in (answered, answered + 1)
+    open_store(path).close()
+    assert sorted(files_in(path.parent)) == ["vessages.db"]
+
+
+KILLED_COPY = """
+import os, signal, sys, storage
+points = int(sys.argv[3])
+def kill(done, total):
+    global points
+    points -= 1
+    if points == 0:
+        os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+storage.STEP_PAGES = 1
+storage._no_progress = kill
+storage.restore(sys.argv[1], sys.argv[2], show=kill) if sys.argv[2] else storage.backup(sys.argv[1], show=kill)
+"""
+
+
+@pytest.mark.parametrize("what", ["backup", "restore"])
+@pytest.mark.parametrize("points", [1, 3, 5, 7, 9, 12, 14])
+def test_a_copy_that_is_killed_leaves_the_old_accounts_or_the_new_ones(points: int, what: str, path: Path) -> None:
+    """Killed after that many steps, of which a restore makes some in its draft, in the kept file and in the live one."""
+    fill(path, *(f"old{number}" for number in range(30)))
+    candidate = path.with_name("b.db")
+    fill(candidate, *(f"new{number}" for number in range(30)))
+    old, new = users_in(path), users_in(candidate)
+    arguments = [str(path), str(candidate) if what == "restore" else "", str(points)]
+    subprocess.run([sys.executable, "-c", KILLED_COPY, *arguments], cwd=Path(storage.__file__).parent, check=False)
+    open_store(path).close()
+    assert users_in(path) in ([old, new] if what == "restore" else [old])
+    for kept in path.parent.glob("backups/*.db"):
+        assert users_in(kept) == old
+    storage.restore(path, candidate)
+    assert users_in(path) == new
