@@ -463,11 +463,6 @@ class Connection:
         """Bytes that were written for this connection and that it has not taken."""
         return self.outbox_bytes + self.unsent
 
-    def has_room(self, size: int) -> bool:
-        """Whether one more message of so many bytes may wait for whoever has a plain session here."""
-        frames = len(self.outbox) + (self.taken if self.unsent else 0)
-        return frames < QUEUE_FRAMES and self.outbox_bytes + self.unsent + size <= QUEUE_BYTES
-
     @property
     def behind(self) -> bool:
         """Whether so much waits for it that nothing more is read from it until it has listened."""
@@ -777,6 +772,19 @@ class Hub:
         outbox.append(HEADER.pack(len(payload)) + payload)
         connection.outbox_bytes += len(payload) + 4
 
+    def _offer(self, connection: Connection, payload: bytes) -> bool:
+        """Put a message into the outbox of a plain session, if there is room for one more."""
+        outbox = connection.outbox
+        size = connection.outbox_bytes + len(payload) + 4
+        waiting = len(outbox) + (connection.taken if connection.unsent else 0)
+        if waiting >= QUEUE_FRAMES or size + connection.unsent > QUEUE_BYTES:
+            return False
+        if not outbox:
+            self.ready.append(connection)
+        outbox.append(HEADER.pack(len(payload)) + payload)
+        connection.outbox_bytes = size
+        return True
+
     def take(self, connection: Connection) -> bytes:
         """All that is queued for this connection, in one piece, for the reactor to write."""
         outbox = connection.outbox
@@ -827,7 +835,6 @@ class Hub:
         try:
             if not connection.behind:
                 for payload in itertools.islice(decoder.payloads(), FRAMES_A_TURN):
-                    connection.heard = self.now
                     if not self._obey(connection, payload):
                         break
         except BadFrameError as error:
@@ -835,6 +842,8 @@ class Hub:
             self._close(connection, why="bad frame")
         except Exception as error:
             self._fail(connection, error)
+        if decoder.buffered < before:
+            connection.heard = self.now
         if decoder.pending or not decoder.buffered or connection.flow is not None:
             connection.half_since = None
         elif connection.half_since is None or decoder.buffered < before:
@@ -1297,8 +1306,7 @@ class Hub:
         body = f"MSG {sender.name} {tag} {stamp} {text}".encode()
         self.messages += 1
         if recipient.connection is not None and not recipient.kept:
-            if recipient.connection.has_room(len(body)):
-                self._queue(recipient.connection, body)
+            if self._offer(recipient.connection, body):
                 return "OK SEND" if tag else None
         elif self._may_hold(recipient, len(body)):
             self._say(recipient, body, sender if tag else None, tag)

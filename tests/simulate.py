@@ -578,7 +578,9 @@ class Chat(Member):
     def on_LinkLost(self, event: protocol.LinkLost) -> None:  # noqa: N802
         if event.bye:
             self.world.reached["bye " + event.bye] += 1
-        if event.bye == "replaced" and not self.session.wants_link:
+        if event.bye == "replaced":
+            if event.come_back:
+                self.fail("was replaced and wants to come back")
             self.end()
 
     def on_NotVessages(self, event: protocol.NotVessages) -> None:  # noqa: N802
@@ -1268,8 +1270,11 @@ class World:
                 raise Violation(f"the session of {key} and its connection do not know each other")
             if len(session.held) > protocol.HELD_FRAMES_MAX + protocol.FRAMES_A_TURN + protocol.QUEUE_FRAMES:
                 raise Violation(f"{len(session.held)} frames are held for {key}")
-            if session.held_bytes != sum(len(body) for body, _, _ in session.held):
+            bodies = [body for body, _, _ in session.held]
+            if session.held_bytes != sum(map(len, bodies)):
                 raise Violation(f"the bytes held for {key} are miscounted")
+            if sum(body.startswith(b"MSG ") for body in bodies) > protocol.QUEUE_FRAMES:
+                raise Violation(f"too many messages are held for {key}")
         for connection in hub.connections:
             owner = connection.session
             if owner is not None and hub.sessions.get(owner.key) is not owner:
