@@ -1,0 +1,334 @@
+"""`python storage.py` as a person uses it: what it prints, what it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import storage
+from storage import Cost, open_store
+
+NOW = 1_795_359_845.0
+CHEAP = Cost(1, 1, 1)
+HASH = storage.hash_password("secret99", CHEAP)
+PROGRAM = Path(storage.__file__)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line in an empty folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_command(*arguments: str) -> tuple[int, str, str]:
+        try:
+            code = storage.main(list(arguments))
+        except SystemExit as stop:  # argparse ends the program itself.
+            code = int(stop.code or 0)
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run_command
+
+
+@pytest.fixture
+def accounts(run: Run) -> Path:
+    """The default database in the current folder, with two accounts."""
+    path = Path.cwd() / "vessages.db"
+    with closing(open_store(path)) as store, store.transaction():
+        store.add("Alice", "alice", HASH, NOW)
+        store.add("Tuấn", "tuấn", HASH, NOW)
+        store.record_login("alice", NOW, None)
+        store.record_failure("alice", NOW)
+    return path
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """Answer the prompts without echo of a person at a terminal."""
+    answers = iter(lines)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("getpass.getpass", lambda _prompt: next(answers))
+
+
+# --- What is printed -------------------------------------------------------------------------------------------------
+
+
+def test_backup_prints_path_accounts_and_size(run: Run, accounts: Path) -> None:
+    code, out, err = run("backup")
+    assert re.fullmatch(r"backups.vessages-\d{4}-\d\d-\d\dT\d{6}Z\.db: 2 accounts, 16 kB\n", out) and not code + len(
+        err
+    )
+    code, out, _ = run("backup", "--keep", "1", "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["accounts"] == 2 and Path(answer["path"]).stat().st_size == answer["size"]
+    assert len(answer["removed"]) == 1 and len(list(accounts.parent.glob("backups/*"))) == 1
+
+
+def test_restore_shows_the_difference_and_keeps_the_replaced_file(run: Run, accounts: Path) -> None:
+    run("backup", "saved.db")
+    run("remove", "ALICE")
+    before = accounts.read_bytes()
+    assert run("restore", "--dry-run", "saved.db") == (
+        0,
+        "+1 account, -0, 0 changed\nnothing was changed (--dry-run)\n",
+        "",
+    )
+    assert accounts.read_bytes() == before
+    code, out, _ = run("restore", "saved.db")
+    first, second, third = out.splitlines()
+    assert code == 0 and first == "+1 account, -0, 0 changed"
+    assert re.fullmatch(r"the replaced file is kept as backups.vessages-replaced-.*Z\.db", second)
+    assert third == "vessages.db restored: 2 accounts, everybody is offline"
+    answer = json.loads(run("restore", "saved.db", "--json")[1])
+    assert answer["changed"] == 0 and Path(answer["replaced"]).exists()
+
+
+def test_verify_list_and_export_show_what_is_there(run: Run, accounts: Path) -> None:
+    assert run("verify")[1] == "vessages.db: whole, 2 accounts, 16 kB, version 1\n"
+    assert json.loads(run("verify", "vessages.db", "--json")[1])["accounts"] == 2
+    out = run("list")[1]
+    assert out.splitlines()[1].split() == ["Alice", "online", "2026-11-22T15:04:05Z", "2026-11-22T15:04:05Z", "1"]
+    assert out.splitlines()[2].split() == ["Tuấn", "offline", "2026-11-22T15:04:05Z", "never", "0"]
+    assert "scrypt" not in out + run("list", "--json")[1]
+    users = json.loads(run("export")[1])["users"]
+    assert users["alice"]["username"] == "Alice" and users["alice"]["password"] == HASH
+    assert list(users["alice"])[:3] == ["username", "password", "status"]
+
+
+def test_a_name_from_elsewhere_does_no_harm_on_the_terminal(run: Run, accounts: Path) -> None:
+    with closing(open_store(accounts)) as store, store.transaction():
+        store.add("\x1b[2J", "evil", HASH, NOW)
+    assert "\x1b" not in run("list")[1]
+
+
+def test_export_to_a_file_is_private_and_comes_back_by_import(run: Run, accounts: Path) -> None:
+    assert run("export", "all.json")[1] == "all.json: 2 accounts, with their password hashes\n"
+    file = Path("all.json")
+    if sys.platform != "win32":
+        assert file.stat().st_mode & 0o777 == 0o600
+    assert run("export", "all.json")[0] == 2
+    run("remove", "Tuấn")
+    assert run("import", "all.json")[1] == "+1 account, 0 changed, 1 were there already and are as before\n"
+    assert json.loads(run("import", "all.json", "--overwrite", "--json")[1]) == {"added": 0, "changed": 2, "kept": 0}
+    assert run("--db", "new.db", "import", "all.json")[0] == 0
+    assert storage.export("new.db")["users"].keys() == {"alice", "tuấn"}
+
+
+def test_the_database_may_be_given_before_and_after_the_command(run: Run, accounts: Path) -> None:
+    accounts.rename("other.db")
+    assert run("--db", "other.db", "verify") == run("verify", "--db", "other.db")
+    assert run("verify")[0] == 2
+
+
+# --- Passwords -------------------------------------------------------------------------------------------------------
+
+
+def password_is(path: Path, key: str, password: str) -> bool:
+    return storage.check_password(password, str(storage.export(path)["users"][key]["password"]), CHEAP)[0]
+
+
+def test_passwd_asks_twice_without_echo(run: Run, accounts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_in(monkeypatch, "new seﬁret", "new seﬁret")
+    assert run("passwd", "TUẤN", "--hash-cost", "1,1,1") == (0, "Tuấn has a new password\n", "")
+    assert password_is(accounts, "tuấn", "new sefiret")  # In NFKC, as at a login.
+    assert str(storage.export(accounts)["users"]["tuấn"]["password"]).startswith("scrypt$1$1$1$")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (("new secret", "new sacret"), "differ"),
+        (("short", "short"), "8 characters"),
+        (("x" * 1025, "x" * 1025), "1024 bytes"),
+        (("ALICE-the-1st", "ALICE-the-1st"), "not the user name"),
+        (("two\nlines", "two\nlines"), "one line"),
+        (("secret\udc80\udc81", "secret\udc80\udc81"), "not UTF-8"),
+    ],
+)
+def test_passwd_refuses_what_register_would_refuse(
+    lines: tuple[str, str], words: str, run: Run, accounts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(open_store(accounts)) as store, store.transaction():
+        store.add("Alice-the-1st", "alice-the-1st", HASH, NOW)
+    before = accounts.read_bytes()
+    type_in(monkeypatch, *lines)
+    code, out, err = run("passwd", "alice-the-1st")
+    assert (code, out) == (2, "") and words in err and lines[0] not in err
+    assert accounts.read_bytes() == before
+
+
+def test_passwd_for_nobody_does_not_ask(run: Run, accounts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_in(monkeypatch)
+    for name in ("nobody", "\udc80"):
+        code, _, err = run("passwd", name)
+        assert code == 2 and "there is no account" in err
+
+
+def test_interrupting_a_prompt_changes_nothing(run: Run, accounts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_prompt: str) -> str:
+        raise KeyboardInterrupt
+
+    before = accounts.read_bytes()
+    type_in(monkeypatch)
+    monkeypatch.setattr("getpass.getpass", interrupt)
+    assert run("passwd", "alice") == (130, "", "interrupted, nothing was changed\n")
+    assert accounts.read_bytes() == before
+
+
+# --- What is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("restore", "missing.db"),
+        ("restore", "vessages.db"),
+        ("restore", "notes.txt"),
+        ("verify", "missing.db"),
+        ("verify", "notes.txt"),
+        ("verify", "."),
+        ("backup", "vessages.db"),
+        ("backup", "no/such/folder.db"),
+        ("backup", "new.db", "--keep", "3"),
+        ("export", "vessages.db"),
+        ("export", "no/such/file.json"),
+        ("import", "missing.json"),
+        ("import", "notes.txt"),
+        ("import", "twins.json"),
+        ("import", "deep.json"),
+        ("remove", "nobody"),
+        ("--db", "missing.db", "list"),
+        ("--db", "missing.db", "backup"),
+        ("--db", "no/such/folder.db", "import", "good.json"),
+        ("--db", "notes.txt", "list"),
+        ("--db", "notes.txt", "backup"),
+        ("--db", "x" * 300, "list"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line_and_changes_nothing(
+    arguments: tuple[str, ...], run: Run, accounts: Path
+) -> None:
+    Path("notes.txt").write_text("Dear diary")
+    Path("twins.json").write_text('{"users": {"a": {"password": "%s"}, "a": {"password": "%s"}}}' % (HASH, HASH))
+    Path("deep.json").write_text("[" * 100_000)
+    Path("good.json").write_text('{"users": {}}')
+    before = {file.name: file.read_bytes() for file in Path.cwd().iterdir() if file.is_file()}
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("storage.py: ") and err.count("\n") == 1
+    assert {file.name: file.read_bytes() for file in Path.cwd().iterdir() if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("nonsense",), ("backup", "--keep", "0"), ("backup", "--keep", "x"), ("passwd", "a", "--hash-cost", "99")],
+)
+def test_a_wrong_command_line_ends_with_2(arguments: tuple[str, ...], run: Run) -> None:
+    code, out, err = run(*arguments)
+    assert code == 2 and not out and "error:" in err
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in storage.COMMANDS)])
+def test_every_command_and_every_argument_has_a_help_text(command: tuple[str, ...], run: Run) -> None:
+    code, out, _ = run(*command, "--help")
+    assert code == 0 and "--db PATH" in out and "--json" in out
+    for name in storage.COMMANDS if not command else ():
+        assert re.search(rf"^    {name} ", out, re.MULTILINE)
+    for _, _, arguments in (storage.COMMANDS[name] for name in command):
+        assert all(keywords["help"] and name.lstrip("-") in out for name, keywords in arguments)
+
+
+# --- As a process ----------------------------------------------------------------------------------------------------
+
+
+def process(folder: Path, *arguments: str, text: str = "", **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROGRAM), *arguments]
+    return subprocess.run(command, input=text, cwd=folder, capture_output=True, encoding="utf-8", check=False)
+
+
+def test_the_file_alone_in_an_empty_folder_is_enough(accounts: Path) -> None:
+    alone = accounts.parent / "storage.py"
+    alone.write_bytes(PROGRAM.read_bytes())
+    result = subprocess.run(
+        [sys.executable, "-W", "error", alone.name, "verify"], cwd=alone.parent, capture_output=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, b"") and b"2 accounts" in result.stdout
+
+
+def test_a_second_process_on_a_live_file_ends_with_2_and_names_it(accounts: Path) -> None:
+    with closing(open_store(accounts)):
+        assert process(accounts.parent, "backup", "saved.db").returncode == 0
+        result = process(accounts.parent, "restore", "saved.db")
+        assert result.returncode == 2 and result.stderr.count("\n") == 1
+        assert f"{accounts.resolve()} is in use by a running server" in result.stderr
+
+
+def test_passwd_reads_a_line_where_there_is_no_terminal(accounts: Path) -> None:
+    result = process(accounts.parent, "passwd", "alice", "--hash-cost", "1,1,1", text="new secret\n")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "Alice has a new password\n", "")
+    assert password_is(accounts, "alice", "new secret")
+    assert process(accounts.parent, "passwd", "alice").returncode == 2
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "vessages.db"
+    users = {f"user{number}": {"password": HASH} for number in range(2000)}
+    storage.import_accounts(path, {"users": users})
+    with subprocess.Popen(
+        [sys.executable, str(PROGRAM), "list"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None and child.stderr is not None
+        child.stdout.readline()
+        child.stdout.close()
+        assert (child.wait(), child.stderr.read()) == (0, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_password_typed_at_a_terminal_is_not_shown(accounts: Path) -> None:
+    import pty
+
+    main, terminal = pty.openpty()
+    command = [sys.executable, str(PROGRAM), "passwd", "alice", "--hash-cost", "1,1,1"]
+    with subprocess.Popen(
+        command, cwd=accounts.parent, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+    ) as child:
+        shown = b""
+        with open(main, "r+b", buffering=0) as screen:  # noqa: PTH123 (a descriptor)
+            for prompt in (b"New password for Alice: ", b"Again: "):
+                while prompt not in shown:
+                    shown += screen.read(1)
+                screen.write(b"new secret\n")
+            while b"has a new password" not in shown:
+                shown += screen.read(1)
+        child.wait()
+    import os
+
+    os.close(terminal)
+    assert b"secret" not in shown and password_is(accounts, "alice", "new secret")
+
+
+# --- The progress line -----------------------------------------------------------------------------------------------
+
+
+def test_progress_is_shown_after_a_second_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("storage.time.monotonic", lambda: clock[0])
+    for terminal in (False, True):
+        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
+        clock[0] = 100.0
+        with storage._progress("backing up") as line:
+            for done in (0, 10, 20):
+                line(done, 40)
+                clock[0] += 0.9
+        expected = "\rbacking up 50 %\033[K\r\033[K" if terminal else ""
+        assert capsys.readouterr().err == expected
