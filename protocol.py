@@ -626,7 +626,7 @@ class Hub:
         self._roster_text = ""
         self._roster_frame = b""
         self._version = 0  # of the roster: it counts the changes
-        self._changes: dict[str, tuple[str, str | None]] = {}  # key -> name, what was last told of it
+        self._changes: dict[str, str] = {}  # key -> name of everybody of whom there is something to tell
         self._presence_at = 0.0
         self._audience: list[Session] = []  # who is still to be told `_news`
         self._news = b""
@@ -1432,10 +1432,9 @@ class Hub:
 
     def _show(self, session: Session, shown: str | None) -> None:
         """Others see this person as `name`, as `~name`, or not at all."""
-        before = self._roster.get(session.key)
-        if shown == before:
+        if shown == self._roster.get(session.key):
             return
-        self._changes.setdefault(session.key, (session.name, before))
+        self._changes[session.key] = session.name
         if shown is None:
             del self._roster[session.key]
         else:
@@ -1463,11 +1462,11 @@ class Hub:
         """PRESENCE for everybody who has not yet seen the last changes: one frame, some people a turn."""
         if self._changes and not self._audience and self.now >= self._presence_at:
             self._presence_at = self.now + len(self.sessions) * PRESENCE_PAUSE
-            words = [self._presence_word(key, *change) for key, change in self._changes.items()]
+            words = [self._presence_word(key, name) for key, name in self._changes.items()]
             self._changes = {}
-            self._news = ("PRESENCE " + " ".join(filter(None, words))).encode()
+            self._news = ("PRESENCE " + " ".join(words)).encode()
             self._news_version = self._version
-            self._audience = list(self.sessions.values()) if any(words) else []
+            self._audience = list(self.sessions.values())
         audience = self._audience[-PRESENCE_SLICE:]
         del self._audience[-PRESENCE_SLICE:]
         for session in audience:
@@ -1480,11 +1479,12 @@ class Hub:
                 connection.version = self._news_version
                 self._queue(connection, self._news)
 
-    def _presence_word(self, key: str, name: str, before: str | None) -> str:
-        """What became of `name` since it was shown as `before`: `+name`, `-name`, `~name`, or nothing."""
+    def _presence_word(self, key: str, name: str) -> str:
+        """What `name` is now: `+name`, `-name` or `~name`.
+
+        It is told even if it is what was last told: somebody may have got a roster in between.
+        """
         shown = self._roster.get(key)
-        if shown == before:
-            return ""
         if shown is None:
             return "-" + name
         return shown if shown[0] == "~" else "+" + shown

@@ -314,15 +314,27 @@ def test_comings_and_goings_are_told_to_the_others() -> None:
     assert alice.hears() == ["PRESENCE -bob"]
 
 
-def test_a_short_absence_is_no_news() -> None:
+def test_changes_within_the_pause_are_told_together_as_they_are_then() -> None:
     world = World()
     people = world.people(*(f"user{i}" for i in range(40)))
-    watcher = people[0]
     people[1].leave()  # told at once
     people[2].leave()  # within the pause
+    people[3].leave()
     world.person("user2")
     world.wait(1)
-    assert watcher.hears() == ["PRESENCE -user1"]
+    assert people[0].hears() == ["PRESENCE -user1", "PRESENCE +user2 -user3"]
+
+
+def test_a_roster_between_two_changes_that_cancel_each_other_misleads_nobody() -> None:
+    world = World()
+    people = world.people(*(f"user{i}" for i in range(40)))
+    people[1].leave()  # told at once
+    people[2].leave()  # within the pause
+    late = world.person("late")
+    assert late.says("PING") == ["OK PING"]  # its roster had no user2
+    world.person("user2")
+    world.wait(1)
+    assert "+user2" in late.hears()[0]
 
 
 def test_a_reader_who_is_behind_gets_a_fresh_roster_instead_of_deltas() -> None:
