@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -217,7 +218,8 @@ def test_wrong_input_is_refused_in_one_line_and_changes_nothing(
     arguments: tuple[str, ...], run: Run, accounts: Path
 ) -> None:
     Path("notes.txt").write_text("Dear diary")
-    Path("twins.json").write_text('{"users": {"a": {"password": "%s"}, "a": {"password": "%s"}}}' % (HASH, HASH))
+    account = json.dumps({"password": HASH})
+    Path("twins.json").write_text(f'{{"users": {{"alice": {account}, "alice": {account}}}}}')
     Path("deep.json").write_text("[" * 100_000)
     Path("good.json").write_text('{"users": {}}')
     before = {file.name: file.read_bytes() for file in Path.cwd().iterdir() if file.is_file()}
@@ -249,7 +251,7 @@ def test_every_command_and_every_argument_has_a_help_text(command: tuple[str, ..
 # --- As a process ----------------------------------------------------------------------------------------------------
 
 
-def process(folder: Path, *arguments: str, text: str = "", **options: object) -> subprocess.CompletedProcess[str]:
+def process(folder: Path, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(PROGRAM), *arguments]
     return subprocess.run(command, input=text, cwd=folder, capture_output=True, encoding="utf-8", check=False)
 
@@ -309,8 +311,6 @@ def test_a_password_typed_at_a_terminal_is_not_shown(accounts: Path) -> None:
             while b"has a new password" not in shown:
                 shown += screen.read(1)
         child.wait()
-    import os
-
     os.close(terminal)
     assert b"secret" not in shown and password_is(accounts, "alice", "new secret")
 
