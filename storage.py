@@ -99,7 +99,8 @@ ADVICE = (
     ("I/O error", "the disk reports an error: check the disk and the system's log, and make a backup to another disk"),
 )
 ADVICE_DAMAGED = "is damaged: keep a copy of it, then restore a backup: python storage.py --db PATH restore BACKUP"
-DAMAGED = ("not a database", "malformed", "decode")
+DAMAGED = ("not a database", "malformed", "unsupported file format", "decode")
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)  # The latter when even the error message quotes damaged text.
 
 
 def _explain(path: Path, error: Exception) -> StorageError:
@@ -107,7 +108,7 @@ def _explain(path: Path, error: Exception) -> StorageError:
     said = str(error)
     if isinstance(error, OSError):
         return StorageError(f"{path}: {error.strerror or said}: check the name, the folder and the permissions")
-    if any(word in said for word in DAMAGED):
+    if isinstance(error, UnicodeDecodeError) or any(word in said for word in DAMAGED):
         return DamagedError(f"{path} {ADVICE_DAMAGED}")
     for word, advice in ADVICE:
         if word in said:
@@ -120,7 +121,7 @@ def _explained(path: Path) -> Iterator[None]:
     """Turn errors of SQLite and of the operating system inside the block into `StorageError`s about `path`."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (*SQLITE_ERRORS, OSError) as error:
         raise _explain(path, error) from error
 
 
@@ -562,7 +563,7 @@ class Store:
             self._db = self._open()
         try:
             return self._db.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             self._drop()
             raise _explain(self.path, error) from error
 

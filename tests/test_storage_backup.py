@@ -459,6 +459,13 @@ def test_a_file_that_is_too_long_is_refused(whole: bytes, tail: bytes) -> None:
         refused_untouched(folder / "v.db")
 
 
+def test_damage_that_even_the_error_message_cannot_quote_is_told_in_words(whole: bytes, path: Path) -> None:
+    """SQLite puts the broken word of the schema into its message, which is not UTF-8 any more."""
+    place = whole.index(b"CREATE TABLE")
+    path.write_bytes(whole[:place] + b"\xc3" + whole[place + 1 :])
+    assert "damaged" in refused_untouched(path)
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_flipped_bit_is_refused_or_harms_what_it_hit_only(whole: bytes, data: st.DataObject) -> None:

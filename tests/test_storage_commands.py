@@ -64,9 +64,8 @@ def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
 
 def test_backup_prints_path_accounts_and_size(run: Run, accounts: Path) -> None:
     code, out, err = run("backup")
-    assert re.fullmatch(r"backups.vessages-\d{4}-\d\d-\d\dT\d{6}Z\.db: 2 accounts, 16 kB\n", out) and not code + len(
-        err
-    )
+    assert re.fullmatch(r"backups.vessages-\d{4}-\d\d-\d\dT\d{6}Z\.db: 2 accounts, 16 kB\n", out)
+    assert (code, err) == (0, "")
     code, out, _ = run("backup", "--keep", "1", "--json")
     answer = json.loads(out)
     assert code == 0 and answer["accounts"] == 2 and Path(answer["path"]).stat().st_size == answer["size"]
