@@ -42,8 +42,8 @@ COST = storage.Cost(1, 1, 1)
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 SELECTORS = {"default": selectors.DefaultSelector, "select": selectors.SelectSelector}
 
-IDLE = 0.02  # seconds that an idle turn lasts: only how often a rig looks around, nothing is concluded from it
-IDLE_TURNS = 1500  # a rig in which nothing happens for so long has failed
+IDLE = 0.005  # seconds that an idle turn lasts: only how often a rig looks around, nothing is concluded from it
+IDLE_TURNS = 6000  # a rig in which nothing happens for so long has failed
 PATIENCE = 30.0  # seconds after which a process has failed
 
 
@@ -58,6 +58,7 @@ class Peer:
 
     def __init__(self, sock: socket.socket, step: Callable[[], None]) -> None:
         sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a test has many small things to say
         self.socket = sock
         self.lively = True  # answers PING with ACK; else it is heard like any other frame
         self.reading = True

@@ -1,0 +1,832 @@
+"""The reactor under everything that happens to sockets, turned by hand, on both kinds of selector.
+
+First what ends a connection, then readers that do not read, accepting, faults of our own, the workers, stopping, and
+the parts of the command line that need no process (those that do are in `test_vessages_process.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import selectors
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wire import END, PASSWORD, SELECTORS, STAMP, WALL, Peer, Rig, encode, running
+
+import protocol
+import storage
+import vessages
+from protocol import State
+
+
+@pytest.fixture(params=SELECTORS)
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    with running(tmp_path, selector=SELECTORS[request.param]) as rig:
+        yield rig
+
+
+def watched(rig: Rig) -> list[int]:
+    """What the selector is asked about for each client."""
+    return [key.events for key in rig.selector.get_map().values() if isinstance(key.data, vessages.Wire)]
+
+
+def is_at_rest(rig: Rig) -> bool:
+    """Whether the loop waits, as it must when there is nothing to do."""
+    rig.turns(4)
+    patience = rig.selector.asked[-1]
+    return patience is None or patience > 0.1
+
+
+# --- The turn ---------------------------------------------------------------------------------------------------------
+
+
+def test_with_nobody_there_the_loop_waits_for_ever(rig: Rig) -> None:
+    rig.turns(2)
+    assert rig.selector.asked[-1] is None
+
+
+def test_with_nothing_to_do_the_loop_waits(rig: Rig) -> None:
+    bob = rig.people("alice", "bob")[1]
+    bob.says("KEEP", "SEND alice hi", "FOO")
+    rig.wait(1.5)
+    assert is_at_rest(rig)
+
+
+def test_writability_is_asked_for_only_while_something_is_left_over(rig: Rig) -> None:
+    rig.people("alice", "bob")[0].says("SEND bob hi", "WHO")
+    assert watched(rig) == [selectors.EVENT_READ] * 2
+
+
+def test_a_turn_writes_once_to_each(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = rig.people("alice", "bob")[0]
+    written: list[bytes] = []
+    write = vessages.Server._write
+
+    def count(server: vessages.Server, wire: vessages.Wire, data: bytes) -> None:
+        written.append(data)
+        write(server, wire, data)
+
+    monkeypatch.setattr(vessages.Server, "_write", count)
+    alice.say(*["SEND bob hi", "PING"] * 50)
+    rig.turn()
+    assert len(written) == 2
+
+
+def test_a_flood_does_not_keep_others_waiting(rig: Rig) -> None:
+    alice, bob = rig.people("alice", "bob")
+    alice.say_bytes(encode("PING") * 9000)
+    bob.say("PING bob")
+    rig.turns(2)
+    bob.take_in()
+    assert bob.next() == ["OK PING bob"]
+    assert len(alice.next(9000)) == 9000
+
+
+# --- Ends of connections ----------------------------------------------------------------------------------------------
+
+
+def leave_politely(peer: Peer) -> None:
+    peer.close()
+
+
+def leave_by_reset(peer: Peer) -> None:
+    peer.reset()
+
+
+def leave_in_the_middle_of_a_frame(peer: Peer) -> None:
+    peer.say_bytes(encode("SEND alice half of it")[:9]).close()
+
+
+def leave_unread(peer: Peer) -> None:
+    peer.say(*["WHO"] * 100).reset()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("leave", [leave_politely, leave_by_reset, leave_in_the_middle_of_a_frame, leave_unread])
+def test_whoever_vanishes_is_gone_at_once_or_lost_if_kept(rig: Rig, leave: Callable[[Peer], None], kept: bool) -> None:
+    alice = rig.person("alice")
+    bob = rig.person("bob", kept=kept)
+    assert alice.sees("alice", "bob")
+    leave(bob)
+    assert alice.sees("alice", "~bob") if kept else alice.sees("alice")
+    assert len(rig.hub.connections) == 1
+    assert alice.says("WHO") == ["OK WHO alice ~bob" if kept else "OK WHO alice"]
+
+
+def test_a_lost_session_ends_when_its_grace_is_over(rig: Rig) -> None:
+    alice = rig.person("alice")
+    bob = rig.person("bob", kept=True)
+    bob.reset()
+    assert alice.says("#1 SEND bob are you there?", "#2 SEND bob hello?") == []
+    rig.wait(59)
+    assert alice.sees("alice", "~bob")
+    rig.wait(2)
+    alice.hears()
+    assert alice.roster == {"alice"}
+
+
+def test_messages_to_a_session_that_ends_are_settled(rig: Rig) -> None:
+    alice = rig.person("alice")
+    bob = rig.person("bob", kept=True)
+    alice.says("#1 SEND bob seen")
+    bob.hears()
+    bob.reset()
+    assert alice.sees("alice", "~bob")
+    alice.says("#2 SEND bob held")
+    rig.wait(61)
+    assert [answer.split(" ")[:3] for answer in alice.hears()] == [
+        ["#1", "ERROR", "unconfirmed"], ["#2", "ERROR", "not-delivered"],
+    ]  # fmt: skip
+
+
+def test_a_silent_link_is_asked_and_then_closed(rig: Rig) -> None:
+    alice, bob = rig.people("alice", "bob")
+    bob.lively = False
+    rig.wait(19)
+    assert bob.next(0) == []
+    rig.wait(2)
+    assert bob.next() == ["PING"]
+    rig.wait(23)
+    assert alice.sees("alice", "bob")
+    bob.reading = True
+    rig.wait(2)
+    assert bob.ends() == ["BYE silent", END]
+    assert alice.sees("alice")
+
+
+def test_whoever_answers_the_pings_stays(rig: Rig) -> None:
+    rig.people("alice", "bob")
+    rig.wait(1000)
+    assert rig.peers[0].says("WHO") == ["OK WHO alice bob"]
+
+
+def test_a_frame_that_was_begun_has_to_end(rig: Rig) -> None:
+    alice = rig.person("alice")
+    alice.lively = False
+    alice.say_bytes(encode("PING of a slow hand")[:-1])
+    rig.wait(29)
+    assert not alice.ended
+    rig.wait(2)
+    assert alice.ends() == ["PING", "BYE silent", END]
+
+
+def test_who_does_not_log_in_has_to_go(rig: Rig) -> None:
+    stranger = rig.connect()
+    stranger.hears()
+    rig.wait(298)
+    assert stranger.hears() == []
+    rig.wait(3)
+    assert stranger.ends() == ["BYE silent", END]
+
+
+def test_a_ghost_locks_nobody_out(rig: Rig) -> None:
+    ghost = rig.person("alice")
+    ghost.lively = False
+    again = rig.connect()
+    rig.wait(1)
+    assert again.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR already-online")
+    rig.wait(3)
+    assert again.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR already-online")
+    rig.wait(2.1)
+    assert ghost.ends() == ["PING", "BYE silent", END]
+    assert again.says(f"LOGIN alice {PASSWORD}") == [f"OK LOGIN alice last={STAMP}"]
+
+
+def test_who_is_there_is_not_thrown_out_by_a_second_login(rig: Rig) -> None:
+    alice = rig.person("alice")
+    again = rig.connect()
+    for _ in range(3):
+        assert again.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR already-online")
+        rig.wait(4)
+    assert alice.says("WHO") == ["OK WHO alice"]
+
+
+@pytest.mark.parametrize("after", [b"", b"x" * 300_000])
+def test_the_last_frame_arrives_even_if_the_client_goes_on_talking(rig: Rig, after: bytes) -> None:
+    peer = rig.connect()
+    peer.say_bytes(encode("PING") + bytes(4) + after)
+    heard = peer.ends()
+    assert heard[0] == "OK PING"
+    assert heard[1].startswith("ERROR bad-frame")
+    assert heard[2:] == [END]
+    assert not peer.was_reset
+
+
+def test_a_client_that_does_not_close_is_dropped_after_a_moment(rig: Rig) -> None:
+    peer = rig.connect()
+    peer.say_bytes(bytes(4)).ends()
+    assert len(rig.hub.connections) == 1
+    rig.wait(2.1)
+    assert len(rig.hub.connections) == 0
+    assert watched(rig) == []
+
+
+# --- Readers that do not read -----------------------------------------------------------------------------------------
+
+SMALL = 4096  # bytes the system buffers for a reader who is to be slow
+
+
+def slow_reader(rig: Rig, name: str, kept: bool = False) -> Peer:
+    """Somebody who, once logged in, takes nothing."""
+    rig.listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+    peer = rig.person(name, kept, receive_buffer=SMALL)
+    peer.reading = False
+    return peer
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_whoever_sends_to_a_stuck_reader_is_told_busy_and_nothing_is_lost(rig: Rig, kept: bool) -> None:
+    bob = slow_reader(rig, "bob", kept)
+    alice, carol = rig.person("alice"), rig.person("carol")
+    sent = [f"{number} {'x' * 5000}" for number in range(400)]
+    answers = alice.says(*[f"#{number} SEND bob {text}" for number, text in enumerate(sent, 1)])
+    busy = {int(answer.split(" ")[0][1:]) for answer in answers if "ERROR busy" in answer}
+    assert 100 < len(busy) < 300
+    assert min(busy) * 5000 < 2**20 + 200_000
+    assert carol.says("SEND alice meanwhile") == []
+    assert alice.hears() == [f"MSG carol 0 {STAMP} meanwhile"]
+    bob.reading = True
+    heard = [message.partition("MSG ")[2] for message in bob.hears()]
+    assert heard == [f"alice {n} {STAMP} {text}" for n, text in enumerate(sent, 1) if n not in busy]
+
+
+def test_a_stuck_reader_is_not_read_from(rig: Rig) -> None:
+    alice = rig.person("alice")
+    bob = slow_reader(rig, "bob")
+    alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
+    bob.say("PING")
+    rig.turns(2)
+    assert sorted(watched(rig)) == [selectors.EVENT_READ, selectors.EVENT_WRITE]
+    assert is_at_rest(rig)
+    bob.reading = True
+    assert bob.hears()[40:] == ["OK PING"]
+    assert watched(rig) == [selectors.EVENT_READ] * 2
+
+
+def test_the_answers_of_a_stuck_reader_have_a_limit(rig: Rig) -> None:
+    names = [f"person{number}{'x' * 20}" for number in range(30)]
+    for name in names:
+        rig.person(name)
+    bob = slow_reader(rig, "bob")
+    bob.socket.setblocking(False)
+    data = encode("WHO") * 9000
+    sent = 0
+    while sent < len(data):  # until the server does not take any more
+        try:
+            sent += bob.socket.send(data[sent:])
+        except BlockingIOError:
+            break
+        rig.turn()
+    rig.turns(20)
+    assert rig.hub.figures()["queued bytes"] < 2 * protocol.BACKLOG_MAX
+    assert is_at_rest(rig)
+    bob.reading = True
+    assert len(bob.next(sent // 7)) == sent // 7
+
+
+def test_a_reader_that_takes_nothing_for_30_seconds_is_closed(rig: Rig) -> None:
+    alice = rig.person("alice")
+    bob = slow_reader(rig, "bob")
+    alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
+    rig.wait(29)
+    assert alice.sees("alice", "bob")
+    rig.wait(1.2)
+    bob.reading = True
+    assert bob.ends()[-2:] == ["BYE slow", END]
+    assert alice.sees("alice")
+
+
+def test_a_reader_that_takes_a_little_stays(rig: Rig) -> None:
+    alice = rig.person("alice")
+    bob = slow_reader(rig, "bob")
+    alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
+    for _ in range(6):
+        rig.wait(20)
+        bob.reading = True
+        bob.take_in()
+        rig.turns(2)
+        bob.reading = False
+    bob.reading = True
+    assert len(bob.hears()) == 40
+
+
+def test_a_slow_reader_gets_a_roster_instead_of_changes(rig: Rig) -> None:
+    alice = rig.person("alice")
+    bob = slow_reader(rig, "bob")
+    alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
+    carol = rig.person("carol")
+    carol.close()
+    rig.person("dave")
+    bob.reading = True
+    assert len(bob.hears()) == 40
+    assert bob.sees("alice", "bob", "dave")
+    assert not any("carol" in frame for frame in bob.presence)
+
+
+def test_held_frames_go_on_when_a_kept_reader_has_caught_up(rig: Rig) -> None:
+    alice = rig.person("alice")
+    bob = slow_reader(rig, "bob", kept=True)
+    alice.says(f"SEND bob {'x' * 60000}", f"SEND bob {'y' * 60000}", "SEND bob the third")
+    bob.reading = True
+    assert [message[-7:] for message in bob.next(3)] == ["x" * 7, "y" * 7, "e third"]
+    assert bob.says("WHO")[0].endswith("OK WHO alice bob")
+
+
+# --- Accepting --------------------------------------------------------------------------------------------------------
+
+
+def run_out_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """From now on nothing can be accepted; each try is counted."""
+    tries: list[int] = []
+
+    def accept(listener: socket.socket) -> None:
+        tries.append(1)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    return tries
+
+
+def test_without_descriptors_the_listener_rests(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob = rig.people("alice", "bob")
+    tries = run_out_of_descriptors(monkeypatch)
+    newcomer = rig.connect()
+    rig.turns(10)
+    assert len(tries) == 1
+    assert is_at_rest(rig)
+    assert alice.says("SEND bob all as ever") == []
+    assert bob.hears() == [f"MSG alice 0 {STAMP} all as ever"]
+    rig.wait(3.5)
+    assert 3 <= len(tries) <= 5
+    monkeypatch.undo()
+    rig.wait(1.1)
+    assert newcomer.says("PING") == ["OK PING"]
+
+
+def test_without_descriptors_all_listeners_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(tmp_path, listeners=2) as rig:
+        run_out_of_descriptors(monkeypatch)
+        newcomers = [rig.connect(0), rig.connect(1)]
+        rig.turns(4)
+        assert is_at_rest(rig)
+        monkeypatch.undo()
+        rig.wait(1.1)
+        assert [newcomer.says("PING") for newcomer in newcomers] == [["OK PING"]] * 2
+
+
+def test_the_server_can_stop_while_the_listener_rests(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_out_of_descriptors(monkeypatch)
+    rig.connect()
+    rig.turns(2)
+    rig.stop()
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EAGAIN, errno.EINTR])
+def test_a_newcomer_that_has_gone_again_is_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def accept(listener: socket.socket) -> None:
+        monkeypatch.undo()
+        raise OSError(number, "gone")
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    assert rig.connect().says("PING") == ["OK PING"]
+
+
+def test_a_newcomer_whose_socket_is_broken_is_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def setblocking(sock: socket.socket, flag: bool) -> None:
+        monkeypatch.undo()
+        raise OSError(errno.EINVAL, "gone")
+
+    broken = rig.connect()
+    monkeypatch.setattr(socket.socket, "setblocking", setblocking)
+    rig.turn()
+    assert broken.ends() == [END]
+    assert rig.connect().says("PING") == ["OK PING"]
+
+
+def test_a_full_server_sends_the_oldest_stranger_away(tmp_path: Path) -> None:
+    with running(tmp_path, connections_max=3) as rig:
+        alice = rig.person("alice")
+        strangers = [rig.connect(), rig.connect()]
+        for stranger in strangers:
+            stranger.hears()
+        newcomer = rig.connect()
+        assert newcomer.hears() == []
+        assert strangers[0].ends() == ["BYE full", END]
+        assert strangers[1].hears() == []
+        assert alice.hears() == []
+
+
+@pytest.mark.xfail(strict=True, reason="defect 19")
+def test_a_server_full_of_people_sends_the_newcomer_away(tmp_path: Path) -> None:
+    with running(tmp_path, connections_max=2) as rig:
+        alice, bob = rig.people("alice", "bob")
+        assert rig.connect().ends() == ["BYE full", END]
+        alice.close()
+        assert bob.sees("bob")
+        assert rig.connect().says("PING") == ["OK PING"]
+
+
+def test_a_stale_event_does_not_reach_whoever_has_the_descriptor_now(rig: Rig) -> None:
+    alice = rig.person("alice")
+    old = rig.connect()
+    old.hears()
+    (key,) = [
+        key for key in rig.selector.get_map().values()
+        if isinstance(key.data, vessages.Wire) and key.data.connection.session is None
+    ]  # fmt: skip
+    old.close()
+    alice.hears()
+    new = rig.connect()
+    new.hears()
+    new.say("PING new")
+    rig.selector.stale.append((key, selectors.EVENT_READ | selectors.EVENT_WRITE))
+    rig.turns(2)
+    assert new.next() == ["OK PING new"]
+    assert alice.says("WHO") == ["OK WHO alice"]
+
+
+# --- Faults of our own ------------------------------------------------------------------------------------------------
+
+
+def fault(*_: object) -> Any:
+    raise RuntimeError("planted")
+
+
+@pytest.mark.parametrize("frames_before", [0, 600])
+def test_a_fault_in_a_command_costs_one_connection(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, frames_before: int
+) -> None:
+    alice, bob = rig.people("alice", "bob")
+    monkeypatch.setitem(protocol.COMMANDS_BY_STATE[State.LOGGED_IN], "WHO", fault)
+    heard = alice.say(*["PING"] * frames_before, "WHO", "PING").ends()
+    assert heard == ["OK PING"] * frames_before + [END]
+    assert bob.sees("bob")
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
+def test_a_fault_in_slow_work_costs_one_connection_and_no_place_at_the_hasher(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bob = rig.person("bob")
+    monkeypatch.setattr(protocol.Throttle, "forgive", fault)
+    for _ in range(5):
+        assert rig.connect().say(f"LOGIN bob {PASSWORD}").ends() == [END]
+    monkeypatch.undo()
+    assert bob.hears() == []
+    rig.person("alice")
+    assert len([record for record in caplog.records if record.exc_info]) == 5
+
+
+def test_a_fault_leaves_a_kept_session_to_come_back_to(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    bob = rig.person("bob", kept=True)
+    monkeypatch.setitem(protocol.COMMANDS_BY_STATE[State.LOGGED_IN], "WHO", fault)
+    bob.say("WHO").ends()
+    assert rig.connect().says(f"RESUME {bob.token} 0")[0].startswith("OK RESUME bob")
+
+
+# --- The workers ------------------------------------------------------------------------------------------------------
+
+
+class HeldBack:
+    """Password checks that do not end before they are let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._begun = threading.Event()
+        self._let_go = threading.Event()
+
+    def begin(self, rig: Rig, *commands: str) -> Peer:
+        """Somebody whose last command is a password check that has begun."""
+        check = storage.check_password
+
+        def wait_and_check(*arguments: Any) -> tuple[bool, str | None]:
+            self._begun.set()
+            assert self._let_go.wait(30)
+            return check(*arguments)
+
+        self._monkeypatch.setattr(storage, "check_password", wait_and_check)
+        peer = rig.connect().say(*commands)
+        while not self._begun.is_set():
+            rig.turn()
+        return peer
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+
+@pytest.fixture
+def held_back(monkeypatch: pytest.MonkeyPatch, rig: Rig) -> Iterator[HeldBack]:
+    held_back = HeldBack(monkeypatch)
+    yield held_back
+    held_back.let_go()  # or the rig could not stop
+
+
+def test_the_chat_goes_on_while_a_password_is_checked(rig: Rig, held_back: HeldBack) -> None:
+    alice, bob = rig.people("alice", "bob")
+    rig.connect().says(f"REGISTER carol {PASSWORD}")
+    carol = held_back.begin(rig, f"LOGIN carol {PASSWORD}")
+    for number in range(20):
+        assert alice.says(f"SEND bob {number}") == []
+        assert bob.hears() == [f"MSG alice 0 {STAMP} {number}"]
+    assert is_at_rest(rig)
+    held_back.let_go()
+    assert carol.next() == ["OK LOGIN carol"]
+
+
+def test_what_is_said_meanwhile_waits_its_turn(rig: Rig, held_back: HeldBack) -> None:
+    rig.connect().says(f"REGISTER alice {PASSWORD}")
+    alice = held_back.begin(rig, f"LOGIN alice {PASSWORD}")
+    for payload in ["PING 1", "PING 2", "PING 3 " + "x" * 50000, "PING 4"]:
+        for piece in (encode(payload)[:3], encode(payload)[3:7], encode(payload)[7:]):
+            alice.say_bytes(piece)
+            rig.turn()
+    held_back.let_go()
+    assert [frame[:9] for frame in alice.next(6)] == [
+        "OK LOGIN ", "ONLINE al", "OK PING 1", "OK PING 2", "OK PING 3", "OK PING 4",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_who_is_gone_when_the_password_has_been_checked_begins_no_session(
+    rig: Rig, held_back: HeldBack, kept: bool
+) -> None:
+    bob = rig.person("bob")
+    rig.connect().says(f"REGISTER alice {PASSWORD}")
+    alice = held_back.begin(rig, *["KEEP"] * kept, f"LOGIN alice {PASSWORD}")
+    alice.reset()
+    bob.hears()
+    held_back.let_go()
+    rig.wait(3)
+    assert bob.says("WHO") == ["OK WHO bob"]
+    assert bob.presence[1:] == []
+
+
+def test_many_at_once_are_all_answered(rig: Rig) -> None:
+    rig.connect().says(*[f"REGISTER p{number} {PASSWORD}" for number in range(40)])
+    crowd = [rig.connect().say(f"LOGIN p{number} {PASSWORD}") for number in range(40)]
+    for number, person in enumerate(crowd):
+        assert person.next() == [f"OK LOGIN p{number}"]
+
+
+def full(*_: object) -> Any:
+    raise storage.StorageError("vessages.db: the disk is full: free some space, the server then goes on by itself")
+
+
+DISK_USES = {
+    "find": "REGISTER zoe " + PASSWORD, "add": "REGISTER zoe " + PASSWORD, "record_login": "LOGIN bob " + PASSWORD,
+    "transaction": "LOGIN bob " + PASSWORD, "find_token": "RESUME token 0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("failure", [full, fault])
+@pytest.mark.parametrize("method", DISK_USES)
+def test_when_the_disk_fails_it_is_said_and_the_chat_goes_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str, failure: Any
+) -> None:
+    alice, carol = rig.people("alice", "carol")
+    rig.connect().says(f"REGISTER bob {PASSWORD}")
+    rig.wait(2)
+    monkeypatch.setattr(storage.Store, method, failure)
+    peer = rig.connect()
+    (answer,) = peer.says(DISK_USES[method])
+    assert answer.startswith("ERROR storage ")
+    assert alice.says("SEND carol hi") == []
+    assert [message[-3:] for message in carol.hears()] == [" hi"]
+    assert any(record.levelname == "ERROR" for record in caplog.records)
+    monkeypatch.undo()
+    assert peer.says(DISK_USES[method])[0].startswith(("OK", "ERROR unknown-session"))
+
+
+CHANGES = {"set_password": f"PASSWD {PASSWORD}\nanother one", "record_logout": "LOGOUT"}
+
+
+@pytest.mark.parametrize(("method", "command"), CHANGES.items())
+def test_when_the_disk_fails_who_is_logged_in_stays_so(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, method: str, command: str
+) -> None:
+    alice = rig.person("alice")
+    rig.wait(2)
+    monkeypatch.setattr(storage.Store, method, full)
+    assert alice.says(command)[0].startswith("ERROR storage ")
+    monkeypatch.undo()
+    assert alice.says("WHO", command) == ["OK WHO alice", "OK " + command.split(" ")[0]]
+
+
+def test_a_status_that_could_not_be_saved_is_saved_later(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob = rig.people("alice", "bob")
+    rig.wait(2)
+    monkeypatch.setattr(storage.Store, "record_statuses", full)
+    bob.close()
+    assert alice.sees("alice")
+    rig.wait(3)
+    monkeypatch.undo()
+    rig.wait(10)
+    alice.hears()
+    assert rig.statuses() == {"alice": "online", "bob": "offline"}
+
+
+@pytest.mark.parametrize("failure", [full, fault])
+@pytest.mark.parametrize(("function", "command"), [
+    ("hash_password", f"REGISTER zoe {PASSWORD}"), ("check_password", f"LOGIN bob {PASSWORD}"),
+])  # fmt: skip
+def test_when_hashing_fails_it_is_said_and_the_chat_goes_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, function: str, command: str, failure: Any
+) -> None:
+    alice = rig.person("alice")
+    rig.connect().says(f"REGISTER bob {PASSWORD}")
+    monkeypatch.setattr(storage, function, failure)
+    peer = rig.connect()
+    assert [answer.split(" ")[:2] for answer in peer.says(*[command] * 3)] == [["ERROR", "storage"]] * 3
+    assert alice.says("PING") == ["OK PING"]
+    monkeypatch.undo()
+    assert peer.says(command)[0].startswith("OK")
+
+
+def test_a_higher_cost_reaches_the_disk_with_the_next_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(tmp_path) as rig:
+        rig.person("alice")
+        rig.server.hasher._cost = storage.Cost(2, 1, 1)
+        rig.person("bob").close()
+        again = rig.connect()
+        again.says(f"TAKEOVER alice {PASSWORD}")
+        account = rig.store.find("alice")
+        assert account is not None
+        assert account.password.startswith(("scrypt$2$1$1$", "pbkdf2$"))
+        assert again.says("LOGOUT", f"LOGIN alice {PASSWORD}")[1].startswith("OK LOGIN alice")
+
+
+# --- Stopping ---------------------------------------------------------------------------------------------------------
+
+
+def test_everybody_is_told_and_the_statuses_are_on_disk(rig: Rig) -> None:
+    alice, bob, stranger = rig.person("alice"), rig.person("bob", kept=True), rig.connect()
+    stranger.hears()
+    rig.connect().says(f"REGISTER carol {PASSWORD}")
+    rig.stop()
+    for peer in (alice, bob, stranger):
+        assert peer.ends()[-2:] == ["BYE shutdown", END]
+    assert rig.statuses() == {"alice": "offline", "bob": "lost", "carol": "offline"}
+
+
+def test_what_was_said_before_the_stop_arrives(rig: Rig) -> None:
+    alice, bob = rig.people("alice", "bob")
+    alice.say(*[f"SEND bob {number}" for number in range(100)])
+    rig.turn()
+    rig.stop()
+    assert bob.ends() == [*[f"MSG alice 0 {STAMP} {number}" for number in range(100)], "BYE shutdown", END]
+
+
+def test_a_reader_that_is_stuck_does_not_hold_the_stop_up(rig: Rig) -> None:
+    alice = rig.person("alice")
+    bob = slow_reader(rig, "bob")
+    alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
+    alice.close()
+    began = rig.clock.now
+    rig.stop()
+    assert 4.9 < rig.clock.now - began < 6
+    bob.close()
+
+
+def test_newcomers_at_the_moment_of_the_stop_do_no_harm(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.server.stop()
+    newcomer = rig.connect()
+    rig.stop()
+    assert newcomer.ends()[-1] == END
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_login_that_the_stop_overtakes_leaves_nobody_online(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    rig.connect().says(f"REGISTER alice {PASSWORD}")
+    recording, go_on = threading.Event(), threading.Event()
+    record_login = storage.Store.record_login
+
+    def wait_and_record(*arguments: Any) -> None:
+        record_login(*arguments)
+        recording.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(storage.Store, "record_login", wait_and_record)
+    alice = rig.connect().say(*["KEEP"] * kept, f"LOGIN alice {PASSWORD}")
+    while not recording.is_set():
+        rig.turn()
+    rig.server.stop()
+    rig.turns(2)
+    go_on.set()
+    rig.stop()
+    assert alice.ends()[-2:] == ["BYE shutdown", END]
+    assert rig.statuses() == {"alice": "offline"}
+
+
+def test_a_stop_does_not_wait_for_passwords(rig: Rig, held_back: HeldBack) -> None:
+    rig.connect().says(f"REGISTER alice {PASSWORD}")
+    alice = held_back.begin(rig, f"LOGIN alice {PASSWORD}")
+    rig.server.stop()
+    rig.turns(2)
+    assert alice.ends() == ["BYE shutdown", END]
+    held_back.let_go()
+    rig.stop()
+    assert rig.statuses() == {"alice": "offline"}
+
+
+def test_a_restart_is_a_lost_connection(tmp_path: Path) -> None:
+    with running(tmp_path) as rig:
+        bob = rig.person("bob", kept=True)
+        rig.person("alice")
+        rig.stop()
+    with running(tmp_path) as rig:
+        carol = rig.person("carol")
+        assert carol.sees("~bob", "carol")
+        assert carol.says("SEND bob welcome back") == []
+        back = rig.connect()
+        assert back.says(f"RESUME {bob.token} 7") == ["OK RESUME bob 0 7", f"@8 MSG carol 0 {STAMP} welcome back"]
+        assert carol.sees("bob", "carol")
+
+
+def test_the_store_may_be_used_again_after_the_stop(rig: Rig, tmp_path: Path) -> None:
+    rig.person("alice")
+    rig.stop()
+    store = storage.open_store(tmp_path / "vessages.db")
+    account = store.find("alice")
+    store.close()
+    assert account is not None
+    assert (account.status, account.last_login) == ("offline", WALL)
+
+
+# --- The command line -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["-1", "65536", "five", "", "5000.0"])
+def test_a_port_that_is_none(text: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        vessages.make_parser().parse_args(["127.0.0.1", text])
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "0", "86401", "long"])
+def test_a_grace_that_is_none(text: str) -> None:
+    with pytest.raises(SystemExit):
+        vessages.make_parser().parse_args(["127.0.0.1", "0", "--grace", text])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("30m", 1800.0), ("6h", 21600.0), ("2d", 172800.0)])
+def test_a_duration(text: str, seconds: float) -> None:
+    assert vessages.make_parser().parse_args(["h", "0", "--backup-every", text]).backup_every == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "h", "0h", "-1h", "1.5h", "1y", "²h"])
+def test_a_duration_that_is_none(text: str) -> None:
+    with pytest.raises(SystemExit):
+        vessages.make_parser().parse_args(["h", "0", "--backup-every", text])
+
+
+def test_what_a_wrong_cost_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        vessages.make_parser().parse_args(["h", "0", "--hash-cost", "99"])
+    assert "log2(N)" in capsys.readouterr().err
+
+
+def test_every_option_has_its_help() -> None:
+    options = [action for action in vessages.make_parser()._actions if action.help is not argparse.SUPPRESS]
+    assert all(action.help for action in options)
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "999.1.1.1", "x" * 300])
+def test_a_host_that_is_none(host: str) -> None:
+    with pytest.raises(vessages.StartError, match="there is no address"):
+        vessages.bind(host, 0)
+
+
+def test_an_address_of_another_machine() -> None:
+    with pytest.raises(vessages.StartError, match=r"no address 192\.0\.2\.1"):
+        vessages.bind("192.0.2.1", 0)
+
+
+def test_a_port_in_use() -> None:
+    (listener,) = vessages.bind("127.0.0.1", 0)
+    with listener, pytest.raises(vessages.StartError, match="is in use"):
+        vessages.bind("127.0.0.1", listener.getsockname()[1])
+
+
+def test_lan_addresses_of_a_listener_on_loopback() -> None:
+    listeners = vessages.bind("127.0.0.1", 0)
+    assert vessages.lan_addresses(listeners) == ["127.0.0.1"]
+    listeners[0].close()
+
+
+def test_a_listener_everywhere_is_joined_by_some_address() -> None:
+    with socket.socket() as bound_nowhere:
+        class Everywhere:
+            def getsockname(self) -> tuple[str, int]:
+                return "0.0.0.0", bound_nowhere.fileno()
+
+        addresses = vessages.lan_addresses([Everywhere()])  # type: ignore[list-item]
+    assert addresses
+    assert "0.0.0.0" not in addresses
