@@ -1,0 +1,299 @@
+"""The server as a person starts it: `python vessages.py HOST PORT`, its signals, its exit codes and what it says.
+
+Every process ends with its test. What needs no process is in `test_vessages.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from wire import END, PASSWORD, PATIENCE, ROOT, ServerProcess
+
+import storage
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such signals")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path) as server:
+        yield server
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python vessages.py …` that is expected to end by itself."""
+    command = [sys.executable, str(ROOT / "vessages.py"), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    with contextlib.closing(storage.open_store(folder / "vessages.db")) as store:
+        return {name: account.status for name in ("alice", "bob") if (account := store.find(name))}
+
+
+# --- Starting ---------------------------------------------------------------------------------------------------------
+
+
+def test_it_says_where_it_listens_and_how_to_join(server: ServerProcess, tmp_path: Path) -> None:
+    port = server.address[1]
+    assert server.greeting.splitlines() == [
+        f"Vessages {server.greeting.split()[1]} listens at 127.0.0.1 port {port}.",
+        f"Accounts: {(tmp_path / 'vessages.db').resolve()}",
+        "Others join with",
+        f"    python client.py 127.0.0.1 {port}",
+        "Ctrl-C stops the server.",
+    ]
+
+
+def test_people_talk(server: ServerProcess) -> None:
+    alice, bob = server.person("alice"), server.person("bob", kept=True)
+    assert alice.sees("alice", "bob")
+    assert alice.says("#1 SEND bob hi") == []
+    (message,) = bob.hears()
+    assert re.fullmatch(r"@\d+ MSG alice 1 \S+Z hi", message)
+    bob.says(f"ACK {message.split(' ')[0][1:]}")
+    assert alice.hears() == ["#1 OK SEND"]
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_it_listens_at_an_ipv6_address(tmp_path: Path) -> None:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        with ServerProcess(tmp_path, host="::1") as server:
+            assert server.person("alice").says("WHO") == ["OK WHO alice"]
+
+
+def test_a_name_stands_for_all_its_addresses(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, host="localhost") as server:
+        assert server.person("alice").says("WHO") == ["OK WHO alice"]
+
+
+def test_the_files_work_alone_in_an_empty_folder(tmp_path: Path) -> None:
+    for name in ("vessages.py", "protocol.py", "storage.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    with ServerProcess(tmp_path, code=tmp_path) as server:
+        alice = server.person("alice")
+        assert alice.says("WHO") == ["OK WHO alice"]
+        alice.close()
+        server.signal()
+        assert server.ends() == 0
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {
+        "vessages.py", "protocol.py", "storage.py", "vessages.db", "stderr",
+    }  # fmt: skip
+
+
+def test_options_reach_the_server(tmp_path: Path) -> None:
+    options = ("--grace", "90", "--password-min", "12", "--connections", "2", "--hash-cost", "2,1,1")
+    with ServerProcess(tmp_path, *options) as server:
+        first = server.connect()
+        assert first.says("KEEP") == ["OK KEEP 90"]
+        assert first.says("REGISTER alice elevenchars")[0].startswith("ERROR bad-password")
+        assert first.says("REGISTER alice twelve chars") == ["OK REGISTER alice"]
+        second, third = server.connect(), server.connect()
+        assert third.says("PING") == ["OK PING"]
+        assert first.ends() == ["BYE full", END]
+        assert second.says("PING") == ["OK PING"]
+
+
+def test_registration_can_be_closed(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, "--no-register") as server:
+        assert server.connect().says(f"REGISTER alice {PASSWORD}")[0].startswith("ERROR closed ")
+
+
+# --- Not starting -----------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_option(tmp_path: Path) -> None:
+    done = run(tmp_path, "--help")
+    assert done.returncode == 0
+    for option in ("HOST", "PORT", "--db", "--grace", "--hash-cost", "--no-register", "--tls", "--verbose"):
+        assert option in done.stdout
+
+
+def test_version(tmp_path: Path) -> None:
+    done = run(tmp_path, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"Vessages \d+\.\d+\n", done.stdout)
+
+
+WRONG = ["", "five", "70000", "-1", "0 more", "0 --what", "0 --grace soon", "0 --hash-cost 99"]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_a_wrong_command_line_is_explained(tmp_path: Path, arguments: str) -> None:
+    done = run(tmp_path, "127.0.0.1", *arguments.split())
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("vessages.py: error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """One line that says what to do, and the exit code for it."""
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    for word in ("vessages.py: ", *words):
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "256.0.0.1", "192.0.2.1", "-x" * 40, "ü" * 80])
+def test_an_address_that_is_not_here(tmp_path: Path, host: str) -> None:
+    assert_refused(run(tmp_path, "--", host, "0"), "address", "0.0.0.0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_in_use(server: ServerProcess, tmp_path: Path) -> None:
+    done = run(tmp_path, "127.0.0.1", str(server.address[1]), "--db", "other.db")
+    assert_refused(done, "in use", "another port")
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_a_second_server_on_the_same_accounts(server: ServerProcess, tmp_path: Path) -> None:
+    assert_refused(run(tmp_path, "127.0.0.1", "0", "--db", "vessages.db"), "in use by a running server")
+    assert server.person("alice").says("WHO") == ["OK WHO alice"]
+
+
+def test_a_folder_that_is_missing(tmp_path: Path) -> None:
+    assert_refused(run(tmp_path, "127.0.0.1", "0", "--db", "missing/vessages.db"), "no folder", "--db")
+
+
+def test_accounts_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "vessages.db").write_bytes(b"my diary, " * 100)
+    assert_refused(run(tmp_path, "127.0.0.1", "0"), "not a Vessages database")
+    assert (tmp_path / "vessages.db").read_bytes() == b"my diary, " * 100
+
+
+@posix
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
+def test_accounts_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "vessages.db").touch(mode=0o000)
+    assert_refused(run(tmp_path, "127.0.0.1", "0"), "permission")
+
+
+def test_a_certificate_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+    (tmp_path / "key.pem").write_text("no key")
+    done = run(tmp_path, "127.0.0.1", "0", "--tls", "--cert", "cert.pem", "--key", "key.pem")
+    assert_refused(done, "cert.pem", "--cert")
+
+
+# --- Stopping ---------------------------------------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_politely(server: ServerProcess, tmp_path: Path, number: int) -> None:
+    alice, bob = server.person("alice"), server.person("bob", kept=True)
+    server.signal(number)
+    assert alice.ends()[-2:] == ["BYE shutdown", END]
+    assert bob.ends()[-2:] == ["BYE shutdown", END]
+    alice.close()
+    bob.close()
+    assert server.ends() == 0
+    assert "Traceback" not in server.said()
+    assert not (tmp_path / "vessages.db.lock").exists()
+    assert statuses(tmp_path) == {"alice": "offline", "bob": "lost"}
+
+
+@posix
+def test_it_stops_though_a_reader_is_stuck(server: ServerProcess) -> None:
+    alice, bob = server.person("alice"), server.person("bob")
+    while not any("busy" in answer for answer in alice.says(*[f"SEND bob {'x' * 60000}"] * 20)):
+        pass
+    server.signal()
+    alice.ends()
+    assert server.ends() == 0
+    assert len(bob.ends()) > 1
+
+
+@posix
+def test_a_second_signal_ends_it_at_once(server: ServerProcess) -> None:
+    alice = server.person("alice")  # who will not close, so that the first signal waits for her
+    server.signal(signal.SIGINT)
+    assert alice.ends() == ["BYE shutdown", END]
+    server.signal(signal.SIGINT)
+    assert server.ends() == 128 + signal.SIGINT
+    assert "Traceback" not in server.said()
+
+
+@posix
+def test_killed_it_has_lost_no_account(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        token = server.person("alice", kept=True).token
+        assert server.connect().says(f"REGISTER bob {PASSWORD}") == ["OK REGISTER bob"]
+        server.signal(signal.SIGKILL)
+        assert server.ends() == -signal.SIGKILL
+    with ServerProcess(tmp_path) as server:
+        bob = server.connect()
+        assert bob.says(f"LOGIN bob {PASSWORD}", "SEND alice hi") == ["OK LOGIN bob"]
+        assert bob.roster == {"~alice", "bob"}
+        alice = server.connect()
+        (answer, message) = alice.says(f"RESUME {token} 5")
+        assert answer == "OK RESUME alice 0 5"
+        assert message.startswith("@6 MSG bob 0 ")
+
+
+@posix
+def test_a_signal_asks_for_figures(server: ServerProcess) -> None:
+    server.person("alice").says("SEND alice hi")
+    server.signal(signal.SIGUSR1)
+    server.signal(signal.SIGTERM)
+    for peer in server.peers:
+        peer.ends()
+        peer.close()
+    assert server.ends() == 0
+    assert re.search(r"1 connections, 1 online, .*1 messages, .*\d turns", server.said())
+
+
+# --- What it says -----------------------------------------------------------------------------------------------------
+
+
+@posix
+def test_no_secret_is_ever_said(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, "--verbose") as server:
+        alice, bob = server.person("alice", kept=True), server.person("bob")
+        bob.says("SEND alice the text of a message", f"PASSWD {PASSWORD}\nthe new password", "PASSWD typo-1\nas it is")
+        server.connect().says("LOGIN bob typo-2-instead", "LOGIN typo-3-as-a-name x", f"REGISTER carol {PASSWORD}")
+        server.connect().says(f"RESUME {alice.token} 0", "RESUME typo-4-token 0")
+        server.connect().say(b"PING \xff typo-5", b"SEND typo-6 x").say_bytes(b"\0\1\0\0typo-7").ends()
+        server.signal()
+        for peer in server.peers:
+            peer.close()
+        assert server.ends() == 0
+    said = server.said()
+    for secret in (PASSWORD, "the new password", "typo", "the text of a message", alice.token, "scrypt$"):
+        assert secret not in said
+    assert "alice registered" in said
+    assert "wrong name or password" in said
+    assert "Traceback" not in said
+
+
+@posix
+def test_with_few_descriptors_those_online_notice_nothing(tmp_path: Path) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        server = ServerProcess(tmp_path, "--connections", "40")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with server:
+        alice, bob = server.person("alice"), server.person("bob")
+        crowd = [server.connect() for _ in range(100)]
+        assert alice.says("SEND bob hi") == []
+        assert [message.split(" ")[-1] for message in bob.hears()] == ["hi"]
+        assert crowd[-1].says("PING") == ["OK PING"]
+        assert "Traceback" not in server.said()
