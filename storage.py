@@ -32,7 +32,6 @@ import getpass
 import hashlib
 import hmac
 import io
-import itertools
 import json
 import os
 import re
@@ -63,6 +62,7 @@ MAX_LOG_N = 20  # 2^20 with r=8 is 1 GiB for one check: more is a typing error, 
 MAX_R = 32
 MAX_P = 64
 MAX_MEMORY = 2**30  # Bytes for one check, whatever N and r are.
+MAX_ROUNDS = MAX_MEMORY // 128 * MAX_P  # Of PBKDF2: as many as the highest scrypt cost stands for.
 
 BUSY_SECONDS = 5.0  # How long to wait for another program (a backup, `import`), which holds the file only briefly.
 
@@ -194,7 +194,7 @@ def _parse_hash(stored: str) -> _Hash | None:
         salt, digest = _to_bytes(fields[-2]), _to_bytes(fields[-1])
     except ValueError:
         return None
-    sane = Cost(*numbers).is_sane() if scheme == "scrypt" else 1 <= numbers[0] <= MAX_R * MAX_P << MAX_LOG_N
+    sane = Cost(*numbers).is_sane() if scheme == "scrypt" else 1 <= numbers[0] <= MAX_ROUNDS
     parsed = _Hash(scheme, numbers, salt, digest)
     # One spelling only: a second text that meant the same would be a different value in comparisons of files.
     return parsed if sane and salt and len(digest) == HASH_BYTES and parsed.text() == stored else None
@@ -694,7 +694,6 @@ def open_store(path: str | Path) -> Store:
 
 STEP_PAGES = 256  # A copy frees the file after each MiB, so that a waiting login is let in.
 MAX_RESTARTS = 5  # Each change by others makes SQLite begin again; after so many the copy keeps others out (0.2 s).
-BUSY_PAUSE = 0.05  # Seconds between two tries while others have the file.
 SQLITE_BUSY = 5  # The sqlite3 module names it from Python 3.11 on.
 
 Progress = Callable[[int, int], None]  # Called with the pages copied so far and the pages in all.
@@ -720,16 +719,13 @@ class _Pace:
         self.source = source
         self.show = show
         self.restarts = 0
-        self.waited = 0.0
         self.remaining = sys.maxsize
 
     def __call__(self, status: int, remaining: int, total: int) -> None:
-        if status == SQLITE_BUSY:
-            self.waited += BUSY_PAUSE
-            if self.waited > BUSY_SECONDS:
-                raise sqlite3.OperationalError("database is locked")
-            return
-        self.waited = 0.0
+        if (
+            status == SQLITE_BUSY
+        ):  # SQLite has waited for BUSY_SECONDS; the sqlite3 module would wait for ever.
+            raise sqlite3.OperationalError("database is locked")
         if remaining >= self.remaining:  # No nearer to the end: SQLite has begun again.
             self.restarts += 1
             if self.restarts == MAX_RESTARTS:
@@ -742,7 +738,7 @@ class _Pace:
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection, show: Progress) -> None:
     """Make `target` the same as `source`, in one transaction of `target`, while others go on using `source`."""
     try:
-        source.backup(target, pages=STEP_PAGES, progress=_Pace(source, show), sleep=BUSY_PAUSE)
+        source.backup(target, pages=STEP_PAGES, progress=_Pace(source, show))
     finally:
         if source.in_transaction:
             source.execute("ROLLBACK")
@@ -752,10 +748,6 @@ def _make_folder(folder: Path) -> None:
     with suppress(FileExistsError):
         folder.mkdir()
         _sync_folder(folder.parent)
-
-
-def _stamp(now: float) -> str:
-    return time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime(now))  # No colons: Windows allows none in names.
 
 
 def _reserve(final: Path) -> Path | None:
@@ -773,12 +765,13 @@ def _reserve(final: Path) -> Path | None:
 
 def _reserve_stamped(folder: Path, stem: str, now: float) -> tuple[Path, Path]:
     """Create a draft for `folder/stem-TIME.db`, or `-2`, `-3` when there are several in a second: (draft, final)."""
-    for number in itertools.count(1):
-        final = folder / f"{stem}-{_stamp(now)}{f'-{number}' if number > 1 else ''}.db"
-        draft = _reserve(final)
-        if draft is not None:
-            return draft, final
-    raise AssertionError("numbers do not end")
+    stamp = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime(now))  # No colons: Windows allows none in names.
+    number = 1
+    final = folder / f"{stem}-{stamp}.db"
+    while (draft := _reserve(final)) is None:
+        number += 1
+        final = folder / f"{stem}-{stamp}-{number}.db"
+    return draft, final
 
 
 def _save(source: sqlite3.Connection, draft: Path, final: Path, show: Progress) -> int:

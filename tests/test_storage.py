@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import storage
-from storage import Account, Cost, LockedError, StorageError, Store, open_store
+from storage import Account, Cost, DamagedError, LockedError, StorageError, Store, open_store
 
 CHEAP = Cost(4, 1, 1)
 NOW = 1_800_000_000.0
@@ -362,3 +363,85 @@ def test_the_lock_is_freed_by_closing_and_by_death(path: Path) -> None:
     assert "vessages.db.lock" in names_in(path.parent)
     open_store(path).close()
     assert names_in(path.parent) == ["vessages.db"]
+
+
+def test_a_lock_file_deleted_by_its_owner_while_we_wait_for_it_is_not_taken_for_the_lock(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers would run otherwise: one with the deleted file locked, one with its successor."""
+    take = storage.FileLock._take
+    taken: list[Path] = []
+
+    def slow_take(lock: storage.FileLock, of: Path) -> None:
+        if not taken:
+            lock._name.unlink()
+        taken.append(of)
+        take(lock, of)
+
+    monkeypatch.setattr(storage.FileLock, "_take", slow_take)
+    with closing(open_store(path)):
+        assert len(taken) == 2
+        with pytest.raises(LockedError):
+            open_store(path)
+
+
+# --- Faults of a running store ---------------------------------------------------------------------------------------
+
+
+def make_full(store: Store) -> None:
+    store._run("PRAGMA max_page_count = 1")
+
+
+def make_read_only(store: Store) -> None:
+    store._run("PRAGMA query_only = ON")
+
+
+@pytest.mark.parametrize(("fault", "words"), [(make_full, "free some space"), (make_read_only, "cannot be written")])
+def test_a_store_that_failed_says_what_to_do_keeps_what_was_promised_and_works_again(
+    fault: Callable[[Store], None], words: str, store: Store
+) -> None:
+    with store.transaction():
+        store.add("Alice", "alice", "hash", NOW)
+    fault(store)
+    with pytest.raises(StorageError, match=words), store.transaction():
+        for number in range(100):
+            store.add("Bob", f"bob{number}", "hash" * 100, NOW)
+    assert store.find("alice") is not None and store.find("bob0") is None
+    with store.transaction():
+        assert store.add("Bob", "bob0", "hash", NOW)
+    assert store.find("bob0") is not None
+
+
+def test_a_transaction_that_has_failed_takes_nothing_more(store: Store) -> None:
+    make_full(store)
+    with pytest.raises(StorageError, match="failed already"), store.transaction():
+        with pytest.raises(StorageError, match="free some space"):
+            store.add("Alice", "alice", "hash" * 10_000, NOW)
+        store.add("Bob", "bob", "hash", NOW)
+    assert store.find("bob") is None
+
+
+def test_a_store_that_others_keep_busy_gives_up_and_works_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "BUSY_SECONDS", 0.0)
+    with closing(open_store(path)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="another program keeps it busy"), store.transaction():
+            raise AssertionError("the block must not begin")
+        other.execute("ROLLBACK")
+        with store.transaction():
+            assert store.add("Alice", "alice", "hash", NOW)
+
+
+def test_text_that_was_damaged_under_a_running_store_is_told_in_words(store: Store) -> None:
+    with store.transaction():
+        store.add("Alice", "alice", "hash", NOW)
+        store._run("UPDATE users SET username = CAST(x'ff' AS TEXT)")
+    with pytest.raises(DamagedError, match="restore a backup"):
+        store.find("alice")
+
+
+def test_closing_twice_is_no_error(path: Path) -> None:
+    store = open_store(path)
+    store.close()
+    store.close()
+    open_store(path).close()
