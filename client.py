@@ -175,7 +175,7 @@ class Link:
         self._events: list[Event] = []
         self._dial_at: float | None = clock()  # the one timer; None while connected, dialling or not wanted
         self._attempts = 0
-        self._dialling = False
+        self._dialling = self._closed = False
         self.has_met = False  # whether there ever was a connection
 
     def watch(self, mailbox: Mailbox) -> None:
@@ -238,9 +238,8 @@ class Link:
         """Give everything back."""
         if self._socket is not None:
             self._socket.close()
-        for result in self._dialled.take():
-            if isinstance(result, socket.socket):
-                result.close()
+        self._closed = True
+        self._drop_dialled()
         self._selector.close()
         self._dialled.close()
 
@@ -249,6 +248,13 @@ class Link:
             self._dialled.put(self._dial(self.host, self.port))
         except (OSError, UnicodeError) as error:
             self._dialled.put(error)
+        if self._closed:
+            self._drop_dialled()
+
+    def _drop_dialled(self) -> None:
+        for result in self._dialled.take():
+            if isinstance(result, socket.socket):
+                result.close()
 
     def _take_dialled(self, result: socket.socket | Exception) -> None:
         self._dialling = False
@@ -715,9 +721,8 @@ class Chat:
             for event in self.link.take_events():
                 self._react(event)
             self.front.flush()
-        except OSError:  # nobody reads what is shown: `… | head` has seen enough
-            with open(os.devnull, "wb") as nothing:  # noqa: PTH123 (a device, no path)
-                os.dup2(nothing.fileno(), 1)
+        except BrokenPipeError:  # nobody reads what is shown: `… | head` has seen enough
+            self.front.show = lambda event: None  # type: ignore[method-assign]
             self.leave()
 
     # Lines

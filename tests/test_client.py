@@ -1,0 +1,453 @@
+"""The client at a real socket: a real server that the test turns by hand, people who type and what they see."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wire import PASSWORD, Rig
+
+import client
+import protocol
+from client import Chat, Link, Plain
+from protocol import ClientSession
+
+STEPS_MAX = 500
+STEP = 0.05  # seconds that pass, by the clock of the test, from one step to the next
+
+
+class Desk(Plain):
+    """A front end whose keyboard and screen are the test's."""
+
+    interactive = True
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO())
+        self.typed: list[str | None] = []
+        self.seen: list[str] = []
+        self.prompts: list[str] = []
+        self._then: list[Callable[[str], None]] = []
+
+    def start(self, link: Link) -> None:
+        link.watch(self.mailbox)
+
+    def lines(self, most: int) -> list[str | None]:
+        lines, self.typed = self.typed[:most], self.typed[most:]
+        if lines and self._then and lines[0] is not None:
+            self._then.pop(0)(lines[0])
+            return []
+        return lines
+
+    def show(self, event: client.Shown) -> None:
+        self.seen += client.words_of(event)
+
+    def ask(self, prompt: str, then: Callable[[str], None]) -> bool:
+        if self.interactive:
+            self.prompts.append(prompt)
+            self._then.append(then)
+        return self.interactive
+
+
+class Room:
+    """A server and the people at their desks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rig = Rig(folder)
+        self.clock = self.rig.clock
+        self.up = True
+        self.desks: list[tuple[Chat, Desk]] = []
+
+    def dial(self, host: str, port: int) -> socket.socket:
+        if not self.up:
+            raise ConnectionRefusedError
+        return client.dial(*self.rig.listeners[0].getsockname()[:2])
+
+    def desk(self, **options: Any) -> tuple[Chat, Desk]:
+        desk = Desk()
+        desk.interactive = options.pop("interactive", True)
+        link = Link("lab", 5000, ClientSession(1), dial=self.dial, clock=self.clock, chance=lambda: 1.0)
+        chat = Chat(link, desk, **({"user": None, "to": None, "secret": None} | options))
+        chat.begin()
+        self.desks.append((chat, desk))
+        return chat, desk
+
+    def person(self, name: str) -> tuple[Chat, Desk]:
+        chat, desk = self.desk()
+        self.types(desk, f"REGISTER {name} {PASSWORD}", see="-- online: ")
+        return chat, desk
+
+    def step(self) -> None:
+        self.clock.now += STEP
+        for chat, _ in self.desks:
+            if chat.status is None:
+                chat.turn(until=self.clock.now)
+        if self.up:
+            self.rig.turn()
+
+    def until(self, holds: Callable[[], object]) -> None:
+        """Turn everybody until this holds."""
+        for _ in range(STEPS_MAX):
+            if holds():
+                return
+            self.step()
+        raise AssertionError([line[:200] for _, desk in self.desks for line in desk.seen[-10:]])
+
+    def types(self, desk: Desk, *lines: str | None, see: str) -> None:
+        """Type this; until a line that begins like this is seen."""
+        desk.seen.clear()
+        desk.typed += lines
+        self.until(lambda: any(see in line for line in desk.seen))
+
+    def stop(self) -> None:
+        self.up = False
+        self.rig.stop()
+
+    def start(self) -> None:
+        self.rig = Rig(self.folder)
+        self.rig.clock = self.clock
+        self.up = True
+
+    def close(self) -> None:
+        for chat, desk in self.desks:
+            chat.link.close()
+            desk.close()
+        self.rig.close()
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    room = Room(tmp_path)
+    yield room
+    room.close()
+
+
+# --- Conversations ---
+
+
+def test_register_log_in_talk_and_leave(room: Room) -> None:
+    alice_chat, alice = room.desk()
+    room.types(alice, see="/register NAME")
+    room.types(alice, "/register alice", PASSWORD, PASSWORD, see="-- online: alice")
+    assert alice.prompts == ["a password for alice, at least 8 characters: ", "the same again: "]
+    assert alice.seen[:2] == ["-- alice is registered", "-- you are alice"]
+    _, bob = room.person("bob")
+    room.until(lambda: "-- bob is online" in alice.seen)
+    room.types(bob, "/msg alice good  morning ", see="-> alice: good  morning ")
+    room.until(lambda: any(line.endswith(" bob: good  morning ") for line in alice.seen))
+    room.types(alice, "/r hello", see="-> bob: hello")
+    room.types(bob, "/to alice", "and now?", "//who is a command", see="-> alice: /who is a command")
+    assert any(line.endswith(" -> alice: and now?") for line in bob.seen)
+    room.types(alice, "/who", see="-- online: alice bob")
+    room.types(alice, "/quit", see="-- logged out")
+    room.until(lambda: alice_chat.status == 0)
+    room.until(lambda: "-- alice has left" in bob.seen)
+    room.types(bob, "still there?", see="!! not delivered to alice (not-online: ")
+
+
+def test_the_commands_of_the_wire_work_as_typed(room: Room) -> None:
+    _, bob = room.desk()
+    room.types(bob, "REGISTER bob first-one", see="-- online: bob")
+    room.types(bob, "WHO", "SEND bob hi", "PING yo", see="-- PING yo")
+    room.until(lambda: any(line.endswith("-> bob: hi") for line in bob.seen))
+    room.types(bob, "PASSWD first-one another-one", see="-- the password is changed")
+    room.types(bob, "LOGOUT", see="-- logged out")
+    room.types(bob, "LOGIN bob another-one", see="-- you are bob; last login ")
+    room.types(bob, "LOGIN bob first-one", see="!! LOGIN: ")
+    room.types(bob, "LOGOUT", "LOGIN bob first-one", see="!! LOGIN: wrong name or password (bad-login)")
+    room.types(bob, "LOGIN bob another-one", see=", 1 failed attempt since")
+
+
+def test_a_name_that_is_online_can_be_taken_over(room: Room) -> None:
+    first_chat, first = room.person("bob")
+    _, second = room.desk()
+    room.types(second, "/login bob", PASSWORD, see="-- /takeover ends the other session and logs you in here")
+    assert second.prompts == ["password of bob: "]
+    room.types(second, "/takeover", see="-- you are bob")
+    room.until(lambda: "-- " + protocol.BYE_WORDS["replaced"] in first.seen)
+    seen = len(first.seen)
+    for _ in range(300):
+        room.step()
+    assert len(first.seen) == seen  # and it does not come back
+    assert not first_chat.link.is_up
+    room.types(second, "/quit", see="-- logged out")
+    room.types(first, f"/login bob {PASSWORD}", see="-- you are bob")
+
+
+def test_passwords_are_asked_for_and_checked(room: Room) -> None:
+    _, bob = room.desk()
+    room.types(bob, "/register bob", PASSWORD, "something else", see="!! the two are not the same, so nothing was done")
+    room.types(bob, "/register bob", "", see="-- no password, so nothing was done")
+    room.types(bob, "/register bob", "short", "short", see="!! REGISTER: ")
+    room.types(bob, "/register bob", PASSWORD, PASSWORD, see="-- online: bob")
+    room.types(bob, "/passwd", PASSWORD, "another-one", see="-- the password is changed")
+
+
+def test_with_a_user_the_password_is_asked_for_at_once(room: Room) -> None:
+    room.person("bob")[1].typed.append("/quit")
+    _, desk = room.desk(user="bob")
+    assert desk.prompts == ["password of bob: "]
+    room.until(lambda: room.desks[0][0].status == 0)
+    room.types(desk, PASSWORD, see="-- you are bob")
+    assert not any("/register NAME" in line for line in desk.seen)
+
+
+def test_a_lost_connection_is_mended_and_nothing_typed_is_lost(room: Room) -> None:
+    (alice_chat, alice), (_, bob) = room.person("alice"), room.person("bob")
+    room.types(bob, "/msg alice one", see="-> alice: one")
+    room.stop()
+    room.until(lambda: "-- trying again in 1 s" in alice.seen)
+    assert not alice_chat.link.is_up
+    room.types(bob, "/msg alice two", see="-- nobody listens at lab port 5000")
+    assert any(line.endswith("is that its port?; trying again in 2 s") for line in bob.seen)
+    room.start()
+    room.until(lambda: any(line.endswith("-> alice: two") for line in bob.seen))
+    assert sum(line.endswith(" bob: two") for line in alice.seen) == 1
+    assert sum(line.endswith(" bob: one") for line in alice.seen) == 1
+    assert any(line.startswith("-- back as alice after ") for line in alice.seen)
+
+
+def test_what_stands_in_a_pipe_is_done_in_order_and_the_fates_are_waited_for(room: Room) -> None:
+    chat, pipe = room.desk(interactive=False)
+    pipe.typed += [f"REGISTER bot {PASSWORD}", f"LOGIN bot {PASSWORD}", "", "SEND bot one", "SEND bot two", None]
+    room.until(lambda: chat.status is not None)
+    assert chat.status == 0
+    assert pipe.seen[:4] == ["-- connected", "-- bot is registered", "-- you are bot", "-- online: bot"]
+    assert [line[9:] for line in pipe.seen[4:-1]] == ["bot: one", "bot: two", "-> bot: one", "-> bot: two"]
+    assert pipe.seen[-1] == "-- logged out"
+
+
+def test_with_to_every_line_of_a_pipe_is_a_message(room: Room) -> None:
+    room.person("bot")[1].typed.append("/quit")
+    room.until(lambda: room.desks[0][0].status == 0)
+    chat, pipe = room.desk(interactive=False, user="bot", to="bot", secret=PASSWORD)
+    pipe.typed += ["LOGOUT", "", "/quit", "SEND eve x", None]
+    room.until(lambda: chat.status is not None)
+    assert [line[9:] for line in pipe.seen if " -> " in line] == [
+        "-> bot: LOGOUT",
+        "-> bot: /quit",
+        "-> bot: SEND eve x",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", ["LOGIN nobody wrong-password", "SEND nobody hi", "what is this", "/nonsense", "LOGIN x"]
+)
+def test_a_pipe_in_which_something_failed_ends_with_1(room: Room, line: str) -> None:
+    chat, pipe = room.desk(interactive=False)
+    pipe.typed += [line, None]
+    room.until(lambda: chat.status is not None)
+    assert chat.status == 1
+    assert any(seen.startswith("!! ") for seen in pipe.seen)
+
+
+def test_a_message_without_a_fate_is_given_up_in_the_end(room: Room) -> None:
+    alice_chat, _ = room.person("alice")
+    alice_chat.link.close()  # gone without a word: her session is kept for a while
+    alice_chat.status = 0
+    chat, pipe = room.desk(interactive=False)
+    pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}", "SEND alice hi", None]
+    room.until(lambda: "-- alice has not got this yet: hi" in pipe.seen)
+    room.clock.now += client.PIPE_LEAVE_SECONDS
+    room.until(lambda: chat.status is not None)
+    assert chat.status == 1
+    assert "-- alice has not got this yet: hi" in pipe.seen
+    assert any(line.startswith("!! not delivered to alice (unknown: ") for line in pipe.seen)
+
+
+def test_ctrl_c_logs_out_and_twice_leaves_at_once(room: Room) -> None:
+    chat, bob = room.person("bob")
+    room.types(bob, None, see="-- logged out")
+    room.until(lambda: chat.status == 0)
+    chat, _ = room.desk()
+    room.up = False
+    chat.interrupt()
+    chat.interrupt()
+    room.until(lambda: chat.status == 0)
+
+
+# --- Lines that are wrong, and help ---
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("/nonsense x", "there is no /nonsense: /help lists the commands"), ("hello", "to whom? /msg NAME TEXT")]
+    + [("/msg bob", "it is used like this: /msg NAME TEXT"), ("SEND", "it is used like this: /msg NAME TEXT")]
+    + [("/login", "it is used like this: /login NAME"), ("/register", "it is used like this: /register NAME")]
+    + [("/takeover", "it is used like this: /takeover NAME"), ("/r", "it is used like this: /r TEXT")]
+    + [("/r hi", "nobody has written yet"), ("/to two words", "it is used like this: /to NAME")]
+    + [("PASSWD one", "it is used like this: /passwd"), ("//hi", "to whom?"), ("send bob hi", "to whom?")]
+    + [("/\x1b[2J", "there is no /<U+001B>[2J")],
+)
+def test_a_wrong_line_is_answered_here(room: Room, line: str, words: str) -> None:
+    chat, desk = room.desk()
+    room.types(desk, line, see="!! " + words)
+    assert chat.session.unanswered == 0
+
+
+def test_help_lists_every_command(room: Room) -> None:
+    _, desk = room.desk()
+    room.types(desk, "/help", see="-- /quit")
+    listed = [line.split()[1] for line in desk.seen if line.startswith("-- /")]
+    assert set(listed) >= {"/" + name for name in client.COMMANDS}
+    room.types(desk, "/help who", see="-- /who")
+    assert len(desk.seen) == 1
+    assert all(verb.usage.startswith("/" + name) and verb.help for name, verb in client.COMMANDS.items())
+
+
+def test_text_goes_to_nobody_again(room: Room) -> None:
+    _, desk = room.desk()
+    room.types(desk, "/to bob", "/to", "hi", see="!! to whom?")
+    assert desk.seen[:2] == ["-- what you type goes to bob", "-- what you type goes to nobody"]
+
+
+def test_without_a_password_a_script_is_told_where_it_could_be(room: Room) -> None:
+    _, pipe = room.desk(interactive=False, user="bot")
+    assert pipe.seen == ["!! a password is missing: set VESSAGES_PASSWORD or use --password-file"]
+
+
+# --- First contact ---
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(ConnectionRefusedError(), "nobody listens at lab port 5000"), (TimeoutError(), "no answer from lab port 5000")]
+    + [(socket.gaierror(-2, "x"), "there is no computer named lab"), (UnicodeError(), "there is no computer named lab")]
+    + [(OSError(101, "Network is unreachable"), "lab port 5000 cannot be reached: Network is unreachable")],
+)
+def test_a_first_contact_that_fails_is_explained(
+    room: Room, error: Exception, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def dial(host: str, port: int) -> socket.socket:
+        raise error
+
+    room.dial = dial  # type: ignore[method-assign]
+    chat, _ = room.desk()
+    room.until(lambda: chat.status == 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+@pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.0 400 Bad Request\r\n\r\n", b""])
+def test_something_that_is_not_vessages_is_told_from_a_server(
+    room: Room, greeting: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        room.dial = lambda host, port: client.dial(*server.getsockname())  # type: ignore[method-assign]
+        chat, _ = room.desk(user="bob", secret=PASSWORD)
+        room.until(lambda: chat.link.is_up)
+        other, _ = server.accept()
+        with other:
+            other.sendall(greeting)
+            room.until(lambda: chat.status == 2)
+            assert PASSWORD.encode() not in other.recv(10_000)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+# --- The link ---
+
+
+def test_attempts_become_rarer_up_to_a_limit_and_are_spread_by_chance() -> None:
+    now = [0.0]
+    for chance, first, last in ((0.0, 0.5, 15.0), (1.0, 1.0, 30.0)):
+        link = Link("lab", 5000, ClientSession(1), clock=lambda: now[0], chance=lambda chance=chance: chance)  # type: ignore[misc]
+        for _ in range(50):
+            link._dial_later("")
+        seconds = [event.seconds for event in link.take_events() if isinstance(event, client.Dialling)]
+        assert (seconds[0], seconds[-1], max(seconds)) == (first, last, last)
+        assert seconds == sorted(seconds)
+        link.close()
+
+
+def test_a_large_backlog_is_written_as_the_other_side_reads(room: Room) -> None:
+    chat, bob = room.person("bob")
+    text = "x" * 60_000
+    for _ in range(60):
+        chat.session.send("bob", text)
+    room.until(lambda: chat.session.unanswered == 0)
+    delivered = sum("-> bob: " in line for line in bob.seen)
+    assert delivered == sum(" bob: " in line for line in bob.seen) / 2 >= 10  # the server took 1 MiB at a time
+
+
+# --- As text ---
+
+SAMPLES: list[client.Shown] = [
+    client.Note("all is well"),
+    client.Dialling("no answer", 2.0),
+    client.Unreachable("nobody listens"),
+    protocol.Linked(),
+    protocol.LoggedIn(1, "bob", 1795359845.0, 2),
+    protocol.Roster(("ann", "bob"), ("eve",)),
+    protocol.Presence(("ann",), ("bob",), ("eve",), ("dan",)),
+    protocol.Message("eve", 7, 1795359845.0, "hi"),
+    protocol.Delivered(1, "eve", "hi"),
+    protocol.Failed(1, "eve", "hi", "not-online", "nobody of that name is online"),
+    protocol.Waiting(1, "eve", "hi"),
+    protocol.Answer(1, "WHO", "bob ~eve"),
+    protocol.Refused(1, "LOGIN", "bad-login", "wrong name or password"),
+    protocol.NotYet("busy", "too much is waiting", 3.0),
+    protocol.LoginNeeded("bob", "bad-login", "wrong name or password"),
+    protocol.LinkLost("connection lost", "", True),
+    protocol.NotVessages("what answers there is not a Vessages server"),
+    protocol.Back("bob", 12.3, 2, protocol.Presence(("ann",), ("eve",))),
+]
+
+
+def test_every_event_has_words_and_json() -> None:
+    kinds = set(typing.get_args(client.Shown))
+    assert {type(event) for event in SAMPLES} == kinds == set(client.WORDS)
+    for event in SAMPLES:
+        for line in client.words_of(event):
+            assert line.startswith(("-- ", "!! ")) or line[2] == line[5] == ":"
+        assert json.loads(client.json_of(event))["event"]
+
+
+def test_words_and_json_are_what_the_readme_says() -> None:
+    words = {type(event): client.words_of(event) for event in SAMPLES}
+    assert words[protocol.Presence] == [
+        "-- ann is online",
+        "-- bob has left",
+        "-- eve lost the connection",
+        "-- dan is back",
+    ]
+    assert words[protocol.Back] == ["-- back as bob after 12 s: 2 messages, ann is online, eve has left"]
+    assert words[protocol.Failed] == ["!! not delivered to eve (not-online: nobody of that name is online): hi"]
+    assert json.loads(client.json_of(protocol.Message("eve", 7, 1795359845.0, "hi\n"))) == {
+        "event": "message", "sender": "eve", "id": 7, "time": "2026-11-22T15:04:05.000Z", "text": "hi\n",
+    }  # fmt: skip
+    assert json.loads(client.json_of(SAMPLES[-1]))["left"] == ["eve"]
+
+
+@given(st.text())
+def test_text_from_others_is_one_line_that_does_nothing(text: str) -> None:
+    for event in (
+        protocol.Message("eve", 7, 0.0, text),
+        protocol.Message(text, 7, 0.0, ""),
+        protocol.Refused(1, "LOGIN", text, text),
+        protocol.Answer(1, "WHO", text),
+        protocol.LinkLost(text, text, True),
+        protocol.Roster((text,), ()),
+        client.Note(text),
+    ):
+        for line in client.words_of(event):
+            assert line.isprintable() or not line.replace(" ", "").strip()
+            assert not set(line) & set("\n\r\x1b\x07\x9b\u202e\u2066\u200b\u2028")
+        assert client.json_of(event).isascii()
+
+
+def test_a_time_that_cannot_be_shown_is_no_reason_to_fall_over() -> None:
+    assert client.clock_time(1e300) == "??:??:??"
+
+
+def test_nothing_can_pose_as_another_line() -> None:
+    (line,) = client.words_of(protocol.Message("eve", 7, 0.0, "hi\n15:04:05 ann: I quit \\n"))
+    assert line.endswith(r" eve: hi\n15:04:05 ann: I quit \\n")
