@@ -45,13 +45,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from vocabulary import PASSWORD, WALL, Disk
 
 import protocol
-from protocol import ClientSession, Connection, FrameDecoder, Hub, Job, State, fold, frame
+from protocol import ClientSession, Connection, FrameDecoder, Hub, Job, Session, State, fold, frame
 
 FOREVER = float("inf")
 READ_SIZE = 64 * 1024
 LINGER = 2.0  # as the reactor's
 STOP_WITHIN = 5.0
 QUIET = 330.0  # seconds of peace: silence is noticed (45), back-off (30), throttled logins (60), grace (60), all twice
+PATIENCE = 4.0  # seconds after which everybody should know what has happened, and the disk too
 SCRIPT_PATIENCE = 70.0  # seconds without a frame until a script takes the server for dead
 TURNS_MAX = 20_000  # at one moment; more is a loop that feeds itself
 
@@ -318,6 +319,8 @@ class Person:
         self.key = fold(name)
         self.mixed = mixed  # also uses scripts, which are plain or never ACK; else only clients that ACK
         self.programs: list[Program] = []
+        self.takeovers = 0  # how often TAKEOVER was asked for
+        self.replaced = 0  # how often BYE replaced was heard
 
 
 class Program:
@@ -442,6 +445,10 @@ class Member(Program):
         account = self.world.disk.accounts.get(self.person.key)
         return account.password.removeprefix("hash:") if account else PASSWORD
 
+    def token_on_disk(self) -> str | None:
+        account = self.world.disk.accounts.get(self.person.key)
+        return account.token if account else None
+
     def next_text(self) -> str:
         """A text with a number of its own, of any length."""
         self.said += 1
@@ -458,13 +465,24 @@ class Member(Program):
         else:
             self.login_at = world.now + (wait or world.chance.uniform(2.0, 8.0))
 
+    def was_replaced(self) -> None:
+        self.person.replaced += 1
+        if self.person.replaced > self.person.takeovers:
+            self.fail("was replaced, and nobody said TAKEOVER")
+        self.end()
+
     @property
     def is_in(self) -> bool:
         raise NotImplementedError
 
-    def roster_now(self) -> dict[str, bool]:
-        """Who is here, as far as this program knows: name -> lost."""
+    def rosters(self) -> list[dict[str, bool]]:
+        """Who is here, as far as this program knows, by each way of knowing it: name -> lost."""
         raise NotImplementedError
+
+    def check_roster(self, truth: dict[str, bool]) -> None:
+        for roster in self.rosters():
+            if roster != truth:
+                self.fail(f"believes that {roster} are here, but it is {truth}")
 
     def log_out(self) -> None:
         """Log out and end."""
@@ -482,6 +500,7 @@ class Chat(Member):
         self.tap = Tap(self)
         self.show_at = FOREVER  # what was taken counts as shown from then on
         self.screen: dict[str, bool] = {}  # the roster as somebody would have it who follows the events
+        self.last_answered = 0  # the tag of the last OK to a command other than SEND
         self.login_at = world.now
 
     def has_plans(self) -> float:
@@ -528,6 +547,7 @@ class Chat(Member):
         if self.person.key not in self.world.disk.accounts:
             self.session.register(self.person.name, self.password())
         elif self.takeover:
+            self.person.takeovers += 1
             self.session.takeover(self.person.name, self.password())
         else:
             self.session.login(self.person.name, self.password())
@@ -538,8 +558,8 @@ class Chat(Member):
     def is_in(self) -> bool:
         return self.session.logged_in
 
-    def roster_now(self) -> dict[str, bool]:
-        return self.session.roster
+    def rosters(self) -> list[dict[str, bool]]:
+        return [self.session.roster, {**self.screen, self.person.name: False}]
 
     # What is shown
 
@@ -566,7 +586,12 @@ class Chat(Member):
                 self.fail("an account that was answered for is not on disk")
             self.login_at = self.world.now
         elif event.verb == "LOGOUT":
+            if self.tap.token == self.token_on_disk():
+                self.fail("has logged out, and the token lives")
             self.end()
+        elif event.tag < self.last_answered:
+            self.fail(f"the answer to #{event.tag} {event.verb} comes after that to #{self.last_answered}")
+        self.last_answered = event.tag
 
     def on_Refused(self, event: protocol.Refused) -> None:  # noqa: N802
         if event.verb in ("REGISTER", "LOGIN", "TAKEOVER"):
@@ -581,7 +606,7 @@ class Chat(Member):
         if event.bye == "replaced":
             if event.come_back:
                 self.fail("was replaced and wants to come back")
-            self.end()
+            self.was_replaced()
 
     def on_NotVessages(self, event: protocol.NotVessages) -> None:  # noqa: N802
         if "does not answer" not in event.words:  # a server that is suspended
@@ -654,8 +679,8 @@ class Script(Member):
     def is_in(self) -> bool:
         return self.inside
 
-    def roster_now(self) -> dict[str, bool]:
-        return self.roster
+    def rosters(self) -> list[dict[str, bool]]:
+        return [self.roster]
 
     def has_plans(self) -> float:
         return min(self.login_at, self.heard + SCRIPT_PATIENCE) if self.link is not None else FOREVER
@@ -718,6 +743,8 @@ class Script(Member):
             if code not in ("name-taken", "logged-in"):
                 wait = re.match(r"\d+", rest.partition(" ")[2])
                 self.turned_away(code, float(wait[0]) if wait else 0.0)
+        elif verb == "BYE" and rest == "replaced":
+            self.was_replaced()
         elif verb == "MSG":
             self._message(rest)
         elif verb == "PING":
@@ -789,6 +816,7 @@ class Tap:
         self.fated: set[str] = set()  # tags that were answered with a number
         self.seen: set[str] = set()  # "<from> <id>"
         self.next = 0  # the number that must come; 0 while not logged in
+        self.token = ""
         self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
         self.roster_due = False
         self.adopting = self.missing = False  # between OK LOGIN or OK RESUME and ONLINE
@@ -838,6 +866,7 @@ class Tap:
         words = rest.split(" ")
         if verb == "OK" and words[0] in ("LOGIN", "TAKEOVER"):
             self.frames.clear()
+            self.token = next(word for word in words if word.startswith("token=")).partition("=")[2]
             self.next, self.roster_due, self.adopting = 1, True, True
         elif verb == "OK" and words[0] == "RESUME":
             number = int(words[3])
@@ -847,6 +876,8 @@ class Tap:
             self.next, self.roster_due, self.missing = number + 1, True, True
         elif verb == "OK" and words[0] == "LOGOUT":
             self.next = 0
+        elif words[0] == "unknown-session" and self.token == self.program.token_on_disk():
+            self.program.fail("a good token was refused")
         elif self.next and verb not in self.PLAIN:
             self.program.fail(f"without a number: {verb} {rest[:60]}")
         elif verb == "ONLINE":
@@ -961,6 +992,7 @@ class World:
         self.links: list[Link] = []
         self.appointments: list[tuple[float, Callable[[], None]]] = []
         self.there: set[str] = set()  # whose kept sessions there were when the server ended
+        self.watched: dict[Session, float] = {}  # the kept sessions there are, and since when they are lost
         self.server: Server | None = Server(self)
         for person in self.people:
             Chat(self, person)
@@ -1011,7 +1043,8 @@ class World:
         if actor.due(self.now) <= self.now and (isinstance(actor, Program) or self.server is not None):
             self.now += 1e-6  # every turn has a time of its own
             actor.turn(self.now)
-            self.check_always()
+            if isinstance(actor, Server):
+                self.check_always()
 
     def run_all(self) -> None:
         """Turns for everybody until nobody has anything to do."""
@@ -1058,7 +1091,7 @@ class World:
             self._keep_appointments()
             EVENTS[name][1](self)
         self.make_peace()
-        self.advance(QUIET)
+        self.calm_down()
         self.check_quiet()
         for program in list(self.programs):
             if isinstance(program, Member):
@@ -1067,11 +1100,34 @@ class World:
         self.check_empty()
         return self
 
+    def calm_down(self) -> None:
+        """Peace for a long time. Already in it the rosters and the disk are true whenever nothing has just changed."""
+        self.advance(15.0)
+        for _ in range(int(QUIET / PATIENCE)):
+            if self.server is None:
+                raise Violation("there is no server")
+            sessions = self.server.hub.sessions
+            before = [(session, session.connection) for session in sessions.values()]
+            insiders = [(p, p.link) for p in self.programs if isinstance(p, Member) and p.is_in]
+            self.advance(PATIENCE)
+            if before == [(session, session.connection) for session in sessions.values()]:
+                self.check_disk()
+                for program, link in insiders:
+                    if program.is_in and program.link is link and link is not None and not link.broken:
+                        program.check_roster(self.truth())
+
+    def truth(self) -> dict[str, bool]:
+        """Who is here, as the hub knows it: name -> lost."""
+        sessions = self.server.hub.sessions.values() if self.server else ()
+        return {session.name: session.connection is None for session in sessions}
+
     def make_peace(self) -> None:
         self.note("peace")
         self.calm = True
         self.disk.failing = False
         self.work_takes = (0.0,)
+        if self.server is not None and self.server.stop_by < FOREVER:
+            self.server_stopped()
         for _, action in self.appointments:
             action()
         self.appointments = []
@@ -1163,7 +1219,9 @@ class World:
         """Somebody who is not there starts a program."""
         absent = [person for person in self.people if not person.programs]
         if absent:
-            self._start(self.chance.choice(absent), False)
+            person = self.chance.choice(absent)
+            for _ in range(self.chance.choice((1, 1, 1, 2))):  # two at the same moment
+                self._start(person, False)
 
     def rival(self) -> None:
         """Somebody starts a program although another one is running."""
@@ -1217,6 +1275,7 @@ class World:
     def _server_gone(self, how: str) -> None:
         self.note(f"the server is {how}")
         self.server = None
+        self.watched = {}
         self.at(self.chance.choice((0.0, 1.0, 10.0, 90.0)), self.start_server)
 
     def _remember_who_is_there(self) -> None:
@@ -1286,6 +1345,23 @@ class World:
             raise Violation("connections or deadlines pile up")
         for fault in hub.faults:
             raise fault
+        if server.stop_by == FOREVER:
+            self._check_lives(hub)
+
+    def _check_lives(self, hub: Hub) -> None:
+        """A kept session lives, and so it stands on disk, until it logs out or has been lost for the grace time."""
+        before = self.watched
+        now = {session: session.connection for session in hub.sessions.values() if session.kept}
+        self.watched = {s: FOREVER if wire else min(before.get(s, FOREVER), self.now) for s, wire in now.items()}
+        for session in now:
+            account = self.disk.accounts[session.key]
+            if account.status == "offline" and account.token is not None:
+                raise Violation(f"{session.key} is here, and the disk says {account.status}")
+        for session in before.keys() - now.keys():
+            logged_out = session.key in hub.sessions or self.disk.accounts[session.key].token is None
+            overfull = len(session.held) >= protocol.HELD_FRAMES_MAX
+            if not logged_out and not overfull and self.now - before[session] < self.grace - 0.1:
+                raise Violation(f"the session of {session.key} has ended too early")
 
     # What must be true when all is quiet
 
@@ -1294,32 +1370,29 @@ class World:
         if server is None:
             raise Violation("there is no server")
         hub = server.hub
-        truth = {session.name: session.connection is None for session in hub.sessions.values()}
         for program in self.programs:
-            if not isinstance(program, Member):
-                continue
-            if not program.is_in:
-                program.fail("is not logged in, although all is well")
-            if program.roster_now() != truth:
-                program.fail(f"believes that {program.roster_now()} are here, but it is {truth}")
+            if isinstance(program, Member):
+                if not program.is_in:
+                    program.fail("is not logged in, although all is well")
+                program.check_roster(self.truth())
             if isinstance(program, Chat):
-                self._check_quiet_chat(program, truth)
+                self._check_quiet_chat(program)
         for connection in hub.connections:
             if connection.flow is not None or connection.outbox or connection.unsent or connection.decoder.buffered:
                 raise Violation(f"something waits at {connection.address}")
         self._check_left_behind(hub, {"sessions", "connections", "_open", "_roster", "_registrations", "_deadlines"})
+        self.check_disk()
+
+    def check_disk(self) -> None:
+        truth = self.truth()
         for key, account in self.disk.accounts.items():
-            session = hub.sessions.get(key)
-            status = "offline" if session is None else "online" if session.connection else "lost"
+            status = {None: "offline", False: "online", True: "lost"}[truth.get(account.username)]
             if account.status != status:
                 raise Violation(f"{key} is {status}, the disk says {account.status}")
 
-    def _check_quiet_chat(self, program: Chat, truth: dict[str, bool]) -> None:
-        mine = {program.person.name}
-        if {n: lost for n, lost in program.screen.items() if n not in mine} != {
-            n: lost for n, lost in truth.items() if n not in mine
-        }:
-            program.fail(f"shows {program.screen}, but {truth} are here")
+    def _check_quiet_chat(self, program: Chat) -> None:
+        if program.tap.token != program.token_on_disk():
+            program.fail("has another token than the disk")
         if program.session.unanswered:
             program.fail(f"{program.session.unanswered} commands have no answer")
         for (serial, _), message in self.ledger.by_tag.items():
@@ -1359,7 +1432,7 @@ EVENTS: dict[str, tuple[float, Callable[[World], None]]] = {
     "stranger": (0.5, World.stranger),
     "kill": (0.5, World.kill_server),
     "stop": (0.5, World.stop_server),
-    "suspend": (0.3, World.suspend_server),
+    "suspend": (0.5, World.suspend_server),
     "jump": (0.3, World.jump),
     "disk": (0.5, World.fail_disk),
     "slow work": (0.5, World.slow_work),
