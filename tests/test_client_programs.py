@@ -1,0 +1,368 @@
+"""The client's programs as people start them, `Client` in real scripts, and links that are cut at any byte."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wire import PASSWORD, PATIENCE, ROOT, ServerProcess
+
+import client
+import protocol
+from client import ChatError, Client
+
+BOT = '''"""A bot that says what it is told."""
+import os
+
+from client import ChatError, Client
+
+password = os.environ["VESSAGES_PASSWORD"]
+with Client("127.0.0.1", 5000) as bot:
+    try:
+        bot.register("echo", password)
+    except ChatError as error:
+        if error.code != "name-taken":
+            raise
+    bot.login("echo", password)
+    for message in bot.messages():
+        try:
+            bot.send(message.sender, message.text)
+        except ChatError as error:  # they have left, for example
+            print(message.sender, "did not get an answer:", error)
+'''
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path) as server:
+        yield server
+
+
+def start(*arguments: str, code: str | Path = ROOT / "client.py", **options: Any) -> subprocess.Popen[str]:
+    """A client, with pipes for everything."""
+    environ = dict(os.environ, PYTHONWARNINGS="error", **options.pop("environ", {}))
+    return subprocess.Popen(
+        [sys.executable, str(code), *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=environ, encoding="utf-8", **options,
+    )  # fmt: skip
+
+
+def run(*arguments: str, typed: str = "", **options: Any) -> tuple[int, list[str], str]:
+    """A client from start to end: exit status, lines, errors."""
+    with start(*arguments, **options) as process:
+        out, errors = process.communicate(typed, timeout=PATIENCE)
+    assert "Traceback" not in errors
+    return process.returncode, out.splitlines(), errors
+
+
+def place(server: ServerProcess) -> tuple[str, str]:
+    return server.address[0], str(server.address[1])
+
+
+# --- Pipes ---
+
+
+def test_a_pipe_with_a_whole_conversation(server: ServerProcess) -> None:
+    typed = f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\nWHO\nSEND bob Grüße, 世界\n"
+    status, lines, errors = run(*place(server), typed=typed)
+    assert (status, errors) == (0, "")
+    assert lines[:5] == ["-- connected", "-- bob is registered", "-- you are bob", "-- online: bob", "-- online: bob"]
+    assert [line[9:] for line in lines[5:7]] == ["bob: Grüße, 世界", "-> bob: Grüße, 世界"]
+    assert lines[7:] == ["-- logged out"]
+
+
+def test_json_is_one_object_a_line_and_failures_are_counted(server: ServerProcess) -> None:
+    status, lines, _ = run(*place(server), "--json", typed=f"LOGIN bob {PASSWORD}\nSEND eve hi\n")
+    assert status == 1
+    events = [json.loads(line) for line in lines]
+    assert [(e["event"], e.get("code")) for e in events] == [
+        ("linked", None), ("refused", "bad-login"), ("failed", "not-logged-in"),
+    ]  # fmt: skip
+    assert events[1]["verb"] == "LOGIN"
+
+
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_every_line_of_a_log_goes_to_somebody(server: ServerProcess, tmp_path: Path, where: str) -> None:
+    alice = server.person("alice", kept=True)
+    server.person("bot").close()
+    secret = tmp_path / "secret"
+    secret.write_text(PASSWORD + "\nsecond line", encoding="utf-8")
+    options = ["--password-file", str(secret)] if where == "file" else []
+    environ = {"VESSAGES_PASSWORD": PASSWORD} if where == "environment" else {}
+    log = [f"/dev/sda line {n}" for n in range(300)]
+    with start(*place(server), "--user", "bot", "--to", "alice", *options, environ=environ) as process:
+        assert process.stdin is not None
+        process.stdin.write("\n".join(log))
+        process.stdin.close()
+        heard: list[str] = []
+        while len(heard) < len(log):
+            (payload,) = alice.next()
+            if " MSG bot " in payload:
+                heard.append(payload.split(" ", 5)[5])
+                alice.say("ACK " + payload.split(" ")[0][1:])
+        assert process.wait(PATIENCE) == 0
+    assert heard == log
+
+
+def test_the_password_is_on_no_command_line() -> None:
+    actions = client.arguments_of(["lab", "5000"])
+    assert not {name for name in vars(actions) if "password" in name} - {"password_file"}
+
+
+def test_ctrl_c_logs_out(server: ServerProcess) -> None:
+    alice = server.person("alice")
+    with start(*place(server)) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\n")
+        process.stdin.flush()
+        while process.stdout.readline() != "-- online: alice bob\n":
+            pass
+        assert alice.sees("alice", "bob")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+        assert process.stdout.read() == "-- logged out\n"
+    assert alice.sees("alice")
+
+
+def test_a_reader_that_has_seen_enough(server: ServerProcess) -> None:
+    alice = server.person("alice")
+    with start(*place(server)) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\n")
+        process.stdin.flush()
+        while process.stdout.readline() != "-- online: alice bob\n":
+            pass
+        process.stdout.close()
+        alice.say("SEND bob hi")
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr.read() == ""
+    assert alice.sees("alice")
+
+
+def test_a_line_that_is_far_too_long(server: ServerProcess) -> None:
+    typed = f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\nSEND bob {'x' * 1_000_000}\nSEND bob ok\n"
+    status, lines, _ = run(*place(server), typed=typed)
+    assert status == 1
+    assert any("too-long" in line for line in lines)
+    assert lines[-2].endswith(" -> bob: ok")
+
+
+# --- First contact ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [([], "python client.py 192.168.1.5 5000"), (["lab"], "python client.py 192.168.1.5 5000")]
+    + [(["lab", port], "is not a port: a number from 1 to 65535") for port in ("0", "65536", "x", "٣")]
+    + [(["127.0.0.1", "5000", "--password-file", "no-such-file"], "the password file cannot be read: ")],
+)
+def test_a_wrong_command_line_is_answered_in_one(arguments: list[str], words: str) -> None:
+    status, lines, errors = run(*arguments)
+    assert (status, lines) == (2, [])
+    assert words in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and does not listen
+        status, lines, errors = run("127.0.0.1", str(free.getsockname()[1]))
+    assert (status, lines) == (2, [])
+    assert errors.startswith("client.py: nobody listens at 127.0.0.1 port ")
+    assert len(errors.splitlines()) == 1
+
+
+def test_help_and_version() -> None:
+    status, lines, _ = run("--version")
+    assert (status, lines) == (0, [f"Vessages {client.VERSION}"])
+    assert "VESSAGES_PASSWORD" in "\n".join(run("--help")[1])
+
+
+# --- Scripts ---
+
+
+def test_the_bot_of_the_readme_needs_two_files(server: ServerProcess, tmp_path: Path) -> None:
+    folder = tmp_path / "bot"
+    folder.mkdir()
+    for name in ("client.py", "protocol.py"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "bot.py").write_text(BOT.replace("5000", place(server)[1]), encoding="utf-8")
+    alice = server.person("alice", kept=True)
+    options: dict[str, Any] = {"code": "bot.py", "cwd": folder, "environ": {"VESSAGES_PASSWORD": PASSWORD}}
+    with start(**options) as process:
+        try:
+            while not alice.sees("alice", "echo"):
+                pass
+            alice.say("#9 SEND echo hello\nthere")
+            answers = sorted(payload.partition(" ")[2] for payload in alice.next(2))
+        finally:
+            process.kill()
+            process.communicate()
+    assert answers[0] == "#9 OK SEND"
+    assert answers[1].startswith("MSG echo ")
+    assert answers[1].endswith(" hello\nthere")
+
+
+def test_the_readme_shows_this_bot() -> None:
+    readme = ROOT / "README.md"
+    if not readme.exists() or "from client import" not in readme.read_text(encoding="utf-8"):
+        pytest.skip("the README does not speak of bots yet")
+    assert BOT in readme.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "RETRY_FIRST", 0.01)
+    monkeypatch.setattr(client, "RETRY_MOST", 0.05)
+
+
+def test_a_script_talks_to_itself(server: ServerProcess) -> None:
+    with Client(*server.address) as bot:
+        bot.register("bot", PASSWORD)
+        bot.login("bot", PASSWORD)
+        assert (bot.name, bot.who()) == ("bot", ["bot"])
+        bot.send("bot", "one")
+        bot.send("bot", "two")
+        assert [message.text for message in bot.messages(timeout=0)] == ["one", "two"]
+        bot.logout()
+        assert bot.name is None
+        bot.close()  # and once more at the end
+
+
+def test_what_goes_wrong_is_raised(server: ServerProcess) -> None:
+    with Client(*server.address) as bot, Client(*server.address) as other:
+        with pytest.raises(ChatError, match="wrong name or password") as caught:
+            bot.login("bot", PASSWORD)
+        assert caught.value.code == "bad-login"
+        bot.register("bot", PASSWORD)
+        bot.login("bot", PASSWORD)
+        with pytest.raises(ChatError) as caught:
+            bot.send("nobody", "hi")
+        assert caught.value.code == "not-online"
+        with pytest.raises(ChatError) as caught:
+            other.login("bot", PASSWORD)
+        assert caught.value.code == "already-online"
+        other.login("bot", PASSWORD, takeover=True)
+        with pytest.raises(ChatError) as caught:
+            next(bot.messages())
+        assert caught.value.code == "replaced"
+
+
+def test_a_script_without_a_server() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        with Client(*free.getsockname()) as bot, pytest.raises(ChatError) as caught:
+            bot.login("bot", PASSWORD)
+    assert caught.value.code == "unreachable"
+
+
+def test_a_call_gives_up_in_time(server: ServerProcess) -> None:
+    server.person("alice", kept=True).lively = False  # she reads nothing and acknowledges nothing
+    with Client(*server.address) as bot:
+        bot.register("bot", PASSWORD)
+        bot.login("bot", PASSWORD)
+        with pytest.raises(TimeoutError):
+            bot.send("alice", "hi", timeout=0)
+        assert list(bot.messages(timeout=0)) == []
+
+
+def test_a_script_outlives_its_server(server: ServerProcess, tmp_path: Path, quick: None) -> None:
+    with Client(*server.address) as bot:
+        bot.register("bot", PASSWORD)
+        bot.login("bot", PASSWORD)
+        bot.send("bot", "one")
+        server.signal(signal.SIGKILL)
+        server.ends()
+        with ServerProcess(tmp_path, port=server.address[1]):
+            bot.send("bot", "two")
+            assert [message.text for message in bot.messages(timeout=0)] == ["one", "two"]
+
+
+class CuttingProxy:
+    """Between clients and a server: it cuts each connection after so many bytes, in turn by FIN and by RST."""
+
+    def __init__(self, target: tuple[str, int], every: int) -> None:
+        self.target, self.every, self.cuts = target, every, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = self.listener.getsockname()
+        self.threads = [threading.Thread(target=self._accept)]
+        self.threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                ours = self.listener.accept()[0]
+            except OSError:
+                return
+            theirs = socket.create_connection(self.target)
+            pair = (ours, theirs)
+            for a, b in (pair, pair[::-1]):
+                self.threads.append(threading.Thread(target=self._pump, args=(a, b, pair)))
+                self.threads[-1].start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, pair: tuple[socket.socket, socket.socket]) -> None:
+        left = self.every
+        with contextlib.suppress(OSError):
+            while left and (data := source.recv(min(left, 997))):
+                sink.sendall(data)
+                left -= len(data)
+        self.cuts += not left
+        for sock in pair:
+            with contextlib.suppress(OSError):
+                if self.cuts % 2:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.shutdown(socket.SHUT_RDWR)
+        sink.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for thread in self.threads:
+            thread.join(PATIENCE)
+
+
+def test_everything_is_shown_once_and_in_order_over_links_that_are_cut(server: ServerProcess, quick: None) -> None:
+    texts = [f"message {n} " + "x" * (n % 50) for n in range(200)]
+    heard: list[str] = []
+    proxy = CuttingProxy(server.address, every=1_500)
+    try:
+        with Client(*proxy.address) as alice, Client(*proxy.address) as bob:
+            for name, who in (("alice", alice), ("bob", bob)):
+                who.register(name, PASSWORD)
+                who.login(name, PASSWORD)
+
+            def listen() -> None:
+                heard.extend(message.text for _, message in zip(texts, bob.messages(timeout=PATIENCE), strict=False))
+
+            thread = threading.Thread(target=listen)
+            thread.start()
+            for text in texts:
+                alice.send("bob", text)
+            thread.join(PATIENCE)
+    finally:
+        proxy.close()
+    assert heard == texts
+    assert proxy.cuts > 10
+
+
+def test_the_errors_of_a_script_are_words_and_codes() -> None:
+    error = ChatError("not-online", "nobody of that name is online")
+    assert str(error) == "nobody of that name is online (not-online)"
+    assert {code.word for code in protocol.Code}.isdisjoint(protocol.CLIENT_CODES)
