@@ -300,8 +300,8 @@ CHECKS_AT_ONCE = 2  # at the hashing thread: one in work, one ready
 CHECKS_MAX, CHECKS_AN_ADDRESS = 1000, 250  # waiting: a class behind one address, at 6 a second
 REMEMBERED_MAX = 10_000  # entries of a map that strangers can fill; the oldest is forgotten first
 REGISTRATIONS, REGISTRATION_PAUSE = 60, 10.0  # new accounts from one address at once, then one every so many seconds
-NEWCOMERS, NEWCOMER_PAUSE = 600, 0.1  # connections of one address at once, then one every so many seconds
 CONNECTIONS_AN_ADDRESS = 1000  # open at once: a whole school behind one address, but never the whole server
+NEWCOMERS, NEWCOMER_PAUSE = 1000, 0.1  # connections of one address at once (that school, restarted), then one every s
 HELD_IN_ALL_MAX = 256 * MIB  # held for all kept sessions together; beyond it every kept recipient is `busy`
 
 ONLINE, OFFLINE, LOST = "online", "offline", "lost"  # the status of an account on disk
@@ -483,8 +483,8 @@ class Session:
     """A person who is logged in. Only a kept one uses what is below the line."""
 
     __slots__ = (
-        "acked", "address", "asked", "began", "connection", "due", "held", "held_bytes", "kept", "key", "last_tag",
-        "lost_at", "name", "numbered", "peak", "sent",
+        "acked", "address", "asked", "began", "connection", "due", "flow", "held", "held_bytes", "kept", "key",
+        "last_tag", "lost_at", "name", "numbered", "peak", "sent",
     )  # fmt: skip
 
     def __init__(self, name: str, key: str, kept: bool, address: str, wall: float) -> None:
@@ -495,6 +495,7 @@ class Session:
         self.address = address
         self.began = wall
         self.last_tag = 0
+        self.flow: Flow | None = None  # a command of it that waits for the workers, on whichever connection it came
         # ---
         # What is held, oldest first; its numbers are acked + 1, acked + 2, … `sent` is the last one that was given to
         # the present connection, `peak` the last one that was ever given to any.
@@ -609,7 +610,7 @@ class Hub:
         self.messages = 0  # SENDs that were queued, for the statistics
         self.held_bytes = 0  # for all kept sessions together
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
-        self.connections: dict[Connection, None] = {}
+        self.connections: dict[Connection, None] = {}  # but for those that are being closed
         self._strangers: dict[Connection, None] = {}  # not logged in, oldest first
         self._stopping = False
         # Time
@@ -648,7 +649,7 @@ class Hub:
         # Strangers' limits, by address
         self._registrations = Allowance(REGISTRATIONS, REGISTRATION_PAUSE)
         self._newcomers = Allowance(NEWCOMERS, NEWCOMER_PAUSE)
-        self._open: dict[str, int] = {}  # connections by address
+        self._open: dict[str, tuple[str, int]] = {}  # address -> the one copy of it, how many connections it has
 
     # --- Time ---
 
@@ -706,35 +707,30 @@ class Hub:
 
     def connect(self, address: str) -> Connection:
         """A new wire from this address. When the server is full, somebody who is not logged in has to go."""
+        address, count = self._open.get(address, (address, 0))
         connection = Connection(address, self.now)
-        if not self._admits(address):
+        if not self._admits(address, count):
             self._close(connection, Bye.FULL)
         elif len(self.connections) >= self.connections_max:
             self._close(next(iter(self._strangers), connection), Bye.FULL)
-        self.connections[connection] = None
-        self._open[address] = self._open.get(address, 0) + 1
         if not connection.closed:
+            self.connections[connection] = None
+            self._open[address] = address, count + 1
             self._strangers[connection] = None
             self._arm(connection, self.now + PING_AFTER)
         return connection
 
-    def _admits(self, address: str) -> bool:
+    def _admits(self, address: str, count: int) -> bool:
         """Whether this address has neither too many connections nor too many new ones."""
         if is_loopback(address):
             return True
-        return self._open.get(address, 0) < CONNECTIONS_AN_ADDRESS and not self._newcomers.take(address, self.now)
+        return count < CONNECTIONS_AN_ADDRESS and not self._newcomers.take(address, self.now)
 
     def disconnect(self, connection: Connection, why: str = "connection lost") -> None:
         """The wire is gone. May be said twice."""
-        connection.closed = True
+        self._forget(connection, why)
         connection.outbox.clear()
         connection.decoder = FrameDecoder(0)  # what it left is not kept until its deadlines have passed
-        if connection in self.connections:
-            del self.connections[connection]
-            self._open[connection.address] -= 1
-            if not self._open[connection.address]:
-                del self._open[connection.address]
-        self._detach(connection, why)
 
     def _close(self, connection: Connection, bye: Bye | None = None, why: str = "") -> None:
         """Mark a connection for closing; it hears BYE, and nothing that it still says is read."""
@@ -742,9 +738,18 @@ class Hub:
             return
         if bye is not None:
             self._queue(connection, f"BYE {bye.value}".encode())
-        connection.closed = True
         self.closing.append(connection)
-        self._detach(connection, why or (bye.value if bye else ""))
+        self._forget(connection, why or (bye.value if bye else ""))
+
+    def _forget(self, connection: Connection, why: str) -> None:
+        """This connection does not count any more, although its last words may still be on their way."""
+        connection.closed = True
+        if connection in self.connections:
+            del self.connections[connection]
+            address, count = self._open.pop(connection.address)
+            if count > 1:
+                self._open[address] = address, count - 1
+        self._detach(connection, why)
 
     def _detach(self, connection: Connection, why: str) -> None:
         """Whoever was logged in here is lost if kept, gone if plain. By identity: the name may be elsewhere by now."""
@@ -897,6 +902,8 @@ class Hub:
             self._answer(connection, connection.session, tag, answer)
             return not connection.behind
         connection.flow = flow = Flow(connection, tag, answer)
+        if connection.session is not None:
+            connection.session.flow = flow
         self._advance(flow, None)
         return connection.flow is None
 
@@ -968,8 +975,13 @@ class Hub:
         session = flow.session
         if answer is not None and (session is None or self.sessions.get(session.key) is session):
             self._answer(flow.connection, session, flow.tag, answer)
-        flow.connection.flow = None
-        self._read_on(flow.connection)
+        if session is not None:
+            session.flow = None
+        for connection in (flow.connection, session.connection if session else None):
+            if connection is not None and connection.flow is flow:
+                # A command of the session that was resumed here may still be under way: its answer comes first.
+                connection.flow = connection.session.flow if connection.session else None
+                self._read_on(connection)
         if flow.turn:
             self._checks_running -= 1
 
@@ -1942,6 +1954,16 @@ class ClientSession:
     def wants_link(self) -> bool:
         """Whether there is somebody to be or something to say, so that a lost link is worth dialling again."""
         return self._can_come_back or bool(self._queue and (self.name is None or self._queue[0].verb in OUT_VERBS))
+
+    @property
+    def undelivered(self) -> list[Command]:
+        """The own messages that have no fate yet, oldest first."""
+        return [command for command in (*self._sent.values(), *self._queue) if command.verb == "SEND"]
+
+    @property
+    def online(self) -> int:
+        """How many are here, oneself and those whose connection is lost included; 0 while nobody is logged in."""
+        return len(self._roster or ())
 
     @property
     def roster(self) -> dict[str, bool]:

@@ -216,7 +216,7 @@ class Server:
             self._welcome(sock, address)
 
     def _welcome(self, sock: socket.socket, address: Sequence[Any]) -> None:
-        host = sys.intern(str(address[0]).removeprefix("::ffff:"))  # many share one; ten thousand copies are 1/2 MB
+        host = str(address[0]).removeprefix("::ffff:")
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or a message waits 40 ms for an answer
@@ -462,8 +462,8 @@ class Server:
         self._hand_out_jobs()
         self.disk.finish()
         self.hasher.finish()
-        for connection in list(self.hub.connections):
-            self._forget(connection.wire)
+        for wire in [*self._closing, *(connection.wire for connection in self.hub.connections)]:
+            self._forget(wire)
         for sock in (*self.listeners, self._bell, self._rope):
             sock.close()
         self.selector.close()

@@ -160,6 +160,19 @@ def test_the_answer_to_a_password_check_finds_the_session_on_its_new_connection(
     assert bob.hears() == ["@1 #5 OK PASSWD"]
 
 
+def test_after_a_resume_a_command_under_way_is_answered_before_later_ones(world: World) -> None:
+    bob = world.person("bob", kept=True)
+    world.working = False
+    bob.say(f"#5 PASSWD {PASSWORD}\nnew password")
+    passwd, world.hub.jobs = world.hub.jobs, []
+    bob.leave()
+    world.working = True
+    bob = world.resume(token_of(world, "bob"), 0)
+    assert bob.says("#6 PING", "#7 WHO") == []
+    world.hub.jobs += passwd
+    assert bob.hears() == ["@1 #5 OK PASSWD", "@2 #6 OK PING", "@3 #7 OK WHO bob"]
+
+
 # --- Fates (guarantee 6) ---
 
 
