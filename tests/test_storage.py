@@ -220,7 +220,7 @@ def test_recover_makes_lost_who_may_come_back_and_everybody_else_offline(store: 
     assert len(store.recover(NOW + 2)) == 2
 
 
-NAMES = st.sampled_from(["alice", "bob", "мария", "tuấn"])
+NAMES = st.sampled_from(["alice", "мария"])  # Few, so that many things happen to the same account.
 
 
 class Model:
@@ -326,7 +326,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
 
     @invariant()
     def the_store_holds_what_the_model_holds(self) -> None:
-        for name in ("alice", "bob", "мария", "tuấn"):
+        for name in ("alice", "мария"):
             user, account = self.model.get(name), self.store.find(name)
             expected = user and (user.password, user.status, user.last_login, user.failures)
             assert (account and (account.password, account.status, account.last_login, account.failures)) == expected
@@ -342,7 +342,7 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-StoreAgainstDict.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+StoreAgainstDict.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestStoreAgainstDict = StoreAgainstDict.TestCase
 
 
