@@ -546,6 +546,14 @@ def test_a_file_that_is_not_ours_is_refused_untouched(
     assert words in refused_untouched(tmp_path / "v.db")
 
 
+def test_a_file_that_is_not_ours_is_not_backed_up(path: Path) -> None:
+    foreign_database(path)
+    before = files_in(path.parent)
+    with pytest.raises(ForeignError, match=r"vessages\.db is not"):
+        storage.backup(path)
+    assert files_in(path.parent) == before
+
+
 def test_a_restore_never_replaces_a_file_that_is_not_ours(path: Path) -> None:
     fill(path, "Alice")
     foreign = path.with_name("other.db")
