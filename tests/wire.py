@@ -84,6 +84,7 @@ class Peer:
             try:
                 left = left[self.socket.send(left) :]
             except NOT_NOW:
+                self.take_in()  # whoever does not listen is not listened to
                 self._step()
         return self
 
