@@ -39,12 +39,13 @@ import secrets
 import shutil
 import sqlite3
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 if sys.platform == "win32":
     import msvcrt
@@ -422,6 +423,15 @@ def _open(path: Path, mode: str = "rw") -> sqlite3.Connection:
     return db
 
 
+def _sync(file: IO[Any]) -> None:
+    """Bring what was written to an open file to the disk itself."""
+    file.flush()
+    if sys.platform == "darwin":
+        fcntl.fcntl(file, fcntl.F_FULLFSYNC)  # There fsync leaves it in the drive's cache.
+    else:
+        os.fsync(file.fileno())
+
+
 def _sync_folder(folder: Path) -> None:
     """Make the names in `folder` survive a power cut. Windows has no such call and needs none."""
     if sys.platform != "win32":
@@ -722,9 +732,7 @@ class _Pace:
         self.remaining = sys.maxsize
 
     def __call__(self, status: int, remaining: int, total: int) -> None:
-        if (
-            status == SQLITE_BUSY
-        ):  # SQLite has waited for BUSY_SECONDS; the sqlite3 module would wait for ever.
+        if status == SQLITE_BUSY:  # SQLite has waited for BUSY_SECONDS; the sqlite3 module would wait for ever.
             raise sqlite3.OperationalError("database is locked")
         if remaining >= self.remaining:  # No nearer to the end: SQLite has begun again.
             self.restarts += 1
@@ -774,20 +782,24 @@ def _reserve_stamped(folder: Path, stem: str, now: float) -> tuple[Path, Path]:
     return draft, final
 
 
-def _save(source: sqlite3.Connection, draft: Path, final: Path, show: Progress) -> int:
-    """Copy `source` into the reserved `draft`, check it, and give it its name. Returns the number of accounts."""
+@contextmanager
+def _becoming(draft: Path, final: Path) -> Iterator[None]:
+    """Give `draft` its final name when the block has filled and synced it; delete it when the block has failed."""
     try:
-        with _explained(final):
-            with closing(_connect(draft)) as copy:
-                _copy(source, copy, show)  # Its commit syncs the file.
-                _check(copy, draft)
-                accounts = _count(copy)
-            draft.replace(final)
-            _sync_folder(final.parent)
+        yield
+        draft.replace(final)
+        _sync_folder(final.parent)
     except BaseException:
         _discard(draft)
         raise
-    return accounts
+
+
+def _save(source: sqlite3.Connection, draft: Path, final: Path, show: Progress) -> int:
+    """Copy `source` into the reserved `draft`, check it, and give it its name. Returns the number of accounts."""
+    with _explained(final), _becoming(draft, final), closing(_connect(draft)) as copy:
+        _copy(source, copy, show)  # Its commit syncs the file.
+        _check(copy, draft)
+        return _count(copy)
 
 
 def _keep(db: sqlite3.Connection, path: Path, word: str, now: float) -> Path:
@@ -1001,11 +1013,10 @@ def _set_aside(path: Path, now: float) -> Path | None:
         return None
     _make_folder(folder)
     draft, final = _reserve_stamped(folder, f"{path.stem}-replaced", now)
-    for source, target in ((journal, _beside(final, "-journal")), (path, draft)):
-        if source.exists():
-            _copy_bytes(source, target)
-    draft.replace(final)
-    _sync_folder(folder)
+    with _becoming(draft, final):
+        for source, target in ((journal, _beside(final, "-journal")), (path, draft)):
+            if source.exists():
+                _copy_bytes(source, target)
     journal.unlink(missing_ok=True)
     _sync_folder(path.parent)
     return final
@@ -1015,8 +1026,7 @@ def _copy_bytes(source: Path, target: Path) -> None:
     with source.open("rb") as reader, target.open("wb") as writer:
         target.chmod(0o600)
         shutil.copyfileobj(reader, writer)
-        writer.flush()
-        os.fsync(writer.fileno())
+        _sync(writer)
 
 
 # --- Export and import -----------------------------------------------------------------------------------------------
@@ -1230,19 +1240,29 @@ class Answer(NamedTuple):
 
 
 class ProgressLine:
-    """One line on a terminal for what takes longer than a second, wiped when it is done."""
+    """One line on a terminal about what takes longer than a second, wiped when it is done."""
 
     def __init__(self, word: str) -> None:
         self._word = word
-        self._begin = time.monotonic()
         self._shown = False
+        self._timer = threading.Timer(PROGRESS_AFTER, self._begin)
+        self._timer.daemon = True  # An interrupted command does not wait for it.
+        self._timer.start()
+
+    def _begin(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._print("...")
+
+    def _print(self, text: str) -> None:
+        if self._shown:
+            print(f"\r{self._word} {text}", end="\033[K", file=sys.stderr, flush=True)
 
     def __call__(self, done: int, total: int) -> None:
-        if sys.stderr.isatty() and time.monotonic() - self._begin > PROGRESS_AFTER:
-            self._shown = True
-            print(f"\r{self._word} {100 * done // max(total, 1)} %", end="\033[K", file=sys.stderr, flush=True)
+        self._print(f"{100 * done // max(total, 1)} %")
 
     def end(self) -> None:
+        self._timer.cancel()
+        self._timer.join()
         if self._shown:
             print("\r", end="\033[K", file=sys.stderr, flush=True)
 
@@ -1306,13 +1326,15 @@ def _run_restore(options: argparse.Namespace) -> Answer:
 
 
 def _run_verify(options: argparse.Namespace) -> Answer:
-    report = verify(options.file or options.db)
+    with _progress("checking"):
+        report = verify(options.file or options.db)
     line = f"{_short(report.path)}: whole, {_accounts(report.accounts)}, {_size(report.size)}, version {report.version}"
     return Answer({**report._asdict(), "path": str(report.path)}, [line])
 
 
 def _run_list(options: argparse.Namespace) -> Answer:
-    users = export(options.db)["users"]
+    with _progress("reading"):
+        users = export(options.db)["users"]
     for user in users.values():
         del user["password"]
     rows = [("name", "status", "created", "last login", "wrong passwords since")]
@@ -1323,39 +1345,47 @@ def _run_list(options: argparse.Namespace) -> Answer:
 
 
 def _run_export(options: argparse.Namespace) -> Answer:
-    data = export(options.db)
-    if options.file is None:
-        return Answer(data, [json.dumps(data, ensure_ascii=False, indent=1)])
-    file = _absolute(options.file)
+    with _progress("exporting"):
+        data = export(options.db)
+        if options.file is None:
+            return Answer(data, _export_lines(data))
+        file = _absolute(options.file)
+        _write_export(data, file)
+    accounts = len(data["users"])
+    line = f"{_short(file)}: {_accounts(accounts)}, with their password hashes"
+    return Answer({"path": str(file), "accounts": accounts}, [line])
+
+
+def _export_lines(data: dict[str, dict[str, dict[str, object]]]) -> Iterator[str]:
+    """The JSON text, one line for each account, so that two exports can be compared line by line."""
+    last = len(data["users"])
+    yield '{"users": {'
+    for number, (key, user) in enumerate(data["users"].items(), 1):
+        pair = f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(user, ensure_ascii=False)}"
+        yield pair if number == last else pair + ","
+    yield "}}"
+
+
+def _write_export(data: dict[str, dict[str, dict[str, object]]], file: Path) -> None:
     with _explained(file):
         draft = _reserve(file)
         if draft is None:
-            raise StorageError(f"{file} is there already: give another name")
-        try:
-            with draft.open("w", encoding="utf-8") as writer:
-                json.dump(data, writer, ensure_ascii=False, indent=1)
-                writer.flush()
-                os.fsync(writer.fileno())
-            draft.replace(file)
-            _sync_folder(file.parent)
-        except BaseException:
-            _discard(draft)
-            raise
-    count = len(data["users"])
-    return Answer(
-        {"path": str(file), "accounts": count}, [f"{_short(file)}: {_accounts(count)}, with their password hashes"]
-    )
+            raise StorageError(f"{file} or its .part is there already: give another name")
+        with _becoming(draft, file), draft.open("w", encoding="utf-8") as writer:
+            writer.writelines(line + "\n" for line in _export_lines(data))
+            _sync(writer)
 
 
 def _run_import(options: argparse.Namespace) -> Answer:
     file = Path(options.file)
-    with _explained(file):
-        text = file.read_bytes()
-    try:
-        data = json.loads(text, object_pairs_hook=_object_without_twins)
-    except (ValueError, RecursionError) as error:
-        raise StorageError(f"{file} cannot be read as JSON ({error}): give a file that export has written") from None
-    report = import_accounts(options.db, data, options.overwrite)
+    with _progress("importing"):
+        with _explained(file):
+            text = file.read_bytes()
+        try:
+            data = json.loads(text, object_pairs_hook=_object_without_twins)
+        except (ValueError, RecursionError) as error:
+            raise StorageError(f"{file} is not JSON ({error}): give a file that export has written") from None
+        report = import_accounts(options.db, data, options.overwrite)
     line = f"+{_accounts(report.added)}, {report.changed} changed, {report.kept} were there already and are as before"
     return Answer(report._asdict(), [line])
 
@@ -1481,7 +1511,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, description, arguments) in COMMANDS.items():
         command = commands.add_parser(
-            name, help=description, description=description.capitalize() + ".", parents=[common]
+            name, help=description, description=description[0].upper() + description[1:] + ".", parents=[common]
         )
         for flag, keywords in arguments:
             command.add_argument(flag, **keywords)  # type: ignore[arg-type]
@@ -1505,7 +1535,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"storage.py: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, EOFError):
-        print("interrupted, nothing was changed", file=sys.stderr)
+        print("interrupted: nothing was left half done", file=sys.stderr)
         return 130
     return 0
 

@@ -179,7 +179,7 @@ def test_interrupting_a_prompt_changes_nothing(run: Run, accounts: Path, monkeyp
     before = accounts.read_bytes()
     type_in(monkeypatch)
     monkeypatch.setattr("getpass.getpass", interrupt)
-    assert run("passwd", "alice") == (130, "", "interrupted, nothing was changed\n")
+    assert run("passwd", "alice") == (130, "", "interrupted: nothing was left half done\n")
     assert accounts.read_bytes() == before
 
 
@@ -317,17 +317,39 @@ def test_a_password_typed_at_a_terminal_is_not_shown(accounts: Path) -> None:
 # --- The progress line -----------------------------------------------------------------------------------------------
 
 
+class Timer:
+    """A timer that runs out when the test says so."""
+
+    def __init__(self, _seconds: float, begin: Callable[[], None]) -> None:
+        self.begin = begin
+        Timer.last = self
+
+    last: Timer
+
+    def start(self) -> None:
+        pass
+
+    cancel = join = start
+
+
+@pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_shown_after_a_second_on_a_terminal_only(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = [100.0]
-    monkeypatch.setattr("storage.time.monotonic", lambda: clock[0])
-    for terminal in (False, True):
-        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
-        clock[0] = 100.0
-        with storage._progress("backing up") as line:
-            for done in (0, 10, 20):
-                line(done, 40)
-                clock[0] += 0.9
-        expected = "\rbacking up 50 %\033[K\r\033[K" if terminal else ""
-        assert capsys.readouterr().err == expected
+    monkeypatch.setattr("threading.Timer", Timer)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    with storage._progress("backing up") as line:
+        line(0, 40)
+        Timer.last.begin()
+        line(20, 40)
+    expected = "\rbacking up ...\033[K\rbacking up 50 %\033[K\r\033[K"
+    assert capsys.readouterr().err == (expected if terminal else "")
+    with storage._progress("backing up") as line:
+        line(20, 40)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_timer_of_the_progress_line_ends_with_it() -> None:
+    with storage._progress("backing up") as line:
+        assert line._timer.is_alive()
+    assert not line._timer.is_alive()
