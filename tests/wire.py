@@ -69,6 +69,7 @@ class Peer:
         self.was_reset = False  # ended, but not properly: something may have been lost
         self._step = step
         self._bytes = b""
+        self._unsaid = b""
         self._frames: list[str] = []
         self._pings = 0
 
@@ -79,10 +80,12 @@ class Peer:
         return self.say_bytes(b"".join(encode(payload) for payload in payloads))
 
     def say_bytes(self, data: bytes) -> Peer:
-        left = memoryview(data)
-        while left:
+        self._unsaid += data
+        if len(self._unsaid) > len(data):
+            return self  # in the middle of something else, which goes first
+        while self._unsaid:
             try:
-                left = left[self.socket.send(left) :]
+                self._unsaid = self._unsaid[self.socket.send(self._unsaid) :]
             except NOT_NOW:
                 self.take_in()  # whoever does not listen is not listened to
                 self._step()
