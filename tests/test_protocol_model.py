@@ -1,0 +1,329 @@
+"""The hub beside a model so simple that one can see that it is right, and every command in every state.
+
+The first half is about plain sessions: a dict of who is online says what everybody must hear. The second half draws
+any state and any words, also senseless ones, and allows two outcomes: one answer in its place, or one of the
+exceptions that the protocol names; and whatever was refused has changed nothing.
+"""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from vocabulary import PASSWORD, Person, World
+
+import protocol
+from protocol import COMMANDS, TAG_MAX, VERBS, State, fold
+
+NAMES = ("alice", "Bob", "Мария", "ANN")
+ADDRESSEES = st.sampled_from((*NAMES, "nobody", "a_~b"))
+PASSWORDS = (PASSWORD, "battery staple")
+STAMPED = re.compile(r"(MSG \S+ \d+) \S+Z ")
+
+
+def settle_roster(person: Person, roster: dict[str, bool], heard: list[str]) -> list[str]:
+    """Take the presence out of what was heard, into the roster; the rest, without the times of messages."""
+    rest = []
+    for text in heard:
+        verb, _, words = text.partition(" ")
+        if verb == "ONLINE":
+            roster.clear()
+            roster.update(dict.fromkeys(words.split(" "), True))
+        elif verb == "PRESENCE":
+            for word in words.split(" "):
+                assert word[0] in "+-", f"nobody is lost here: {text}"
+                roster.pop(word[1:], None)
+                if word[0] == "+":
+                    roster[word[1:]] = True
+        else:
+            rest.append(STAMPED.sub(r"\1 ", text))
+    return rest
+
+
+class PlainSessions(RuleBasedStateMachine):
+    """The model: who has which password, who is online on which connection, and what each connection must hear."""
+
+    people = Bundle("people")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.passwords: dict[str, str] = {}  # by key
+        self.shown: dict[str, str] = {}  # key -> the name as registered
+        self.online: dict[str, Person] = {}
+        self.tags: dict[Person, int] = {}  # the last one that counted
+        self.wrong: dict[Person, int] = {}  # failed logins
+        self.rosters: dict[Person, dict[str, bool]] = {}
+        self.addresses = 0
+
+    def name_of(self, person: Person) -> str | None:
+        return next((key for key, somebody in self.online.items() if somebody is person), None)
+
+    def expect(self, person: Person, words: str, *answers: str, others: dict[Person, str] | None = None) -> None:
+        """`person` says this and hears these answers; the others hear these frames and nobody else anything."""
+        for somebody in self.rosters:
+            assert settle_roster(somebody, self.rosters[somebody], somebody.hears()) == []
+        person.say(words)
+        self.world.wait(0.1)
+        for somebody in self.rosters:
+            heard = settle_roster(somebody, self.rosters[somebody], somebody.hears())
+            due = list(answers) if somebody is person else []
+            due += [(others or {})[somebody]] if somebody in (others or {}) else []
+            assert [text[: len(one)] for text, one in zip(heard, due, strict=True)] == due
+
+    @rule(target=people)
+    def connect(self) -> Person:
+        self.addresses += 1
+        person = self.world.connect(f"10.0.{self.addresses // 250}.{self.addresses % 250}")
+        self.rosters[person] = {}
+        self.tags[person] = self.wrong[person] = 0
+        return person
+
+    @rule(person=people, name=st.sampled_from(NAMES), password=st.sampled_from(PASSWORDS))
+    def register(self, person: Person, name: str, password: str) -> None:
+        if person.gone:
+            return
+        if self.name_of(person) is not None:
+            self.expect(person, f"REGISTER {name} {password}", "ERROR logged-in")
+        elif fold(name) in self.passwords:
+            self.expect(person, f"REGISTER {name.upper()} {password}", "ERROR name-taken")
+        else:
+            self.passwords[fold(name)], self.shown[fold(name)] = password, name
+            self.expect(person, f"REGISTER {name} {password}", f"OK REGISTER {name}")
+
+    @rule(person=people, name=st.sampled_from(NAMES), password=st.sampled_from(PASSWORDS), takeover=st.booleans())
+    def login(self, person: Person, name: str, password: str, takeover: bool) -> None:
+        key, verb = fold(name), "TAKEOVER" if takeover else "LOGIN"
+        if person.gone or self.wrong[person] > 1:
+            return
+        words = f"{verb} {name.lower()} {password}"
+        if self.name_of(person) is not None:
+            self.expect(person, words, "ERROR logged-in")
+        elif self.passwords.get(key) != password:
+            self.wrong[person] += 1
+            self.expect(person, words, "ERROR bad-login")
+        elif key in self.online and not takeover:
+            self.expect(person, words, f"ERROR already-online {self.shown[key]} is online since")
+        else:
+            old = self.online.get(key)
+            self.online[key], self.tags[person], self.wrong[person] = person, 0, 0
+            self.expect(person, words, f"OK {verb} {self.shown[key]}", others={old: "BYE replaced"} if old else None)
+            assert old is None or old.gone
+
+    @rule(person=people, name=ADDRESSEES, tag=st.integers(0, 9), text=st.text(min_size=1))
+    def send(self, person: Person, name: str, tag: int, text: str) -> None:
+        if person.gone:
+            return
+        text = text.encode("utf-8", "replace").decode()
+        me, key = self.name_of(person), fold(name)
+        mark = f"#{tag} " if tag else ""
+        words = f"{mark}SEND {name} {text}"
+        if me is None:
+            self.expect(person, words, f"{mark or '#0 '}ERROR not-logged-in")
+        elif 0 < tag <= self.tags[person]:
+            self.expect(person, words)
+        else:
+            self.tags[person] = max(tag, self.tags[person])
+            message = f"MSG {self.shown[me]} {tag} {text}"
+            if key not in self.online:
+                self.expect(person, words, f"{mark or '#0 '}ERROR not-online")
+            elif key == me:
+                self.expect(person, words, message, *([f"{mark}OK SEND"] if tag else []))
+            else:
+                answers = [f"{mark}OK SEND"] if tag else []
+                self.expect(person, words, *answers, others={self.online[key]: message})
+
+    @rule(person=people, old=st.sampled_from(PASSWORDS), new=st.sampled_from((*PASSWORDS, "short")))
+    def passwd(self, person: Person, old: str, new: str) -> None:
+        key = self.name_of(person)
+        if person.gone or self.wrong[person] > 1:
+            return
+        words = f"PASSWD {old}\n{new}"
+        if key is None:
+            self.expect(person, words, "ERROR not-logged-in")
+        elif new == "short":
+            self.expect(person, words, "ERROR bad-password")
+        elif self.passwords[key] != old:
+            self.wrong[person] += 1
+            self.expect(person, words, "ERROR bad-login")
+        else:
+            self.passwords[key], self.wrong[person] = new, 0
+            self.expect(person, words, "OK PASSWD")
+
+    @rule(person=people)
+    def who(self, person: Person) -> None:
+        if person.gone:
+            return
+        if self.name_of(person) is None:
+            self.expect(person, "WHO", "ERROR not-logged-in")
+        else:
+            heard = [text for text in person.says("wHo") if text.startswith("OK WHO ")]
+            assert sorted(heard[0].split(" ")[2:]) == sorted(self.shown[key] for key in self.online)
+
+    @rule(person=people, text=st.text(max_size=10))
+    def ping(self, person: Person, text: str) -> None:
+        if not person.gone:
+            text = text.encode("utf-8", "replace").decode()
+            self.expect(person, f"PING {text}" if text else "PING", f"OK PING {text}" if text else "OK PING")
+
+    @rule(person=people)
+    def logout(self, person: Person) -> None:
+        if person.gone:
+            return
+        key = self.name_of(person)
+        if key is None:
+            self.expect(person, "LOGOUT", "ERROR not-logged-in")
+        else:
+            del self.online[key]
+            self.expect(person, "LOGOUT", "OK LOGOUT")
+
+    @rule(person=consumes(people))
+    def leave(self, person: Person) -> None:
+        key = self.name_of(person)
+        if key is not None:
+            del self.online[key]
+        if not person.gone:
+            person.leave()
+        del self.rosters[person]
+
+    @rule(seconds=st.sampled_from((0.5, 21.0, 100.0)))
+    def wait(self, seconds: float) -> None:
+        """Time alone changes nothing for whoever answers when asked. (A stranger is sent away after 300 s.)"""
+        self.world.wait(seconds)
+        for person in self.rosters:
+            heard = settle_roster(person, self.rosters[person], person.hears())
+            assert heard == (["BYE silent"] if person.gone and heard else [])
+            assert not (person.gone and self.name_of(person))
+
+    @invariant()
+    def everybody_knows_who_is_here(self) -> None:
+        self.world.wait(0.1)
+        here = {self.shown[key] for key in self.online}
+        assert {session.name for session in self.world.hub.sessions.values()} == here
+        for person in self.online.values():
+            assert settle_roster(person, self.rosters[person], person.hears()) == []
+            assert set(self.rosters[person]) == here
+
+    @invariant()
+    def the_disk_knows_it_too(self) -> None:
+        self.world.wait(2.0)
+        for key, account in self.world.disk.accounts.items():
+            assert account.status == ("online" if key in self.online else "offline")
+
+
+PlainSessions.TestCase.settings = settings(stateful_step_count=40)
+TestPlainSessions = PlainSessions.TestCase
+
+
+# --- Every command in every state ---
+
+STATES = ("stranger", "stranger who said KEEP", "plain", "kept")
+TYPED = (
+    "", " ", "bob", "bob hi", "carol hi", "alice me too", "nobody hi", "~bob hi", "bob  ", "x" * 3000, "x\ny",
+    f"alice {PASSWORD}", f"dora {PASSWORD}", f"carol {PASSWORD}", f"erin {PASSWORD}", "alice wrong",
+    f"{PASSWORD}\nbattery staple", "token1 0", "token2 0", "token2 9", "token9 0", "token1", "0", "1", "99", "-1", "٣",
+)  # fmt: skip
+WORDS = st.one_of(st.sampled_from(TYPED), st.text(max_size=50).map(lambda text: text.encode(errors="replace").decode()))
+TAGS = ("", "#5", "#1", f"#{TAG_MAX}", "#0", "#-1", f"#{TAG_MAX + 1}", "#x", "#")
+LAST_TAG = 2  # of whoever is logged in
+
+
+def everything(world: World) -> dict[str, Any]:
+    """What a refused command must not change: who is here, on which connection, what is held, and the accounts."""
+    sessions = {
+        key: (id(session), id(session.connection), session.kept, session.began, session.acked)
+        for key, session in world.hub.sessions.items()
+    }
+    accounts = {
+        key: {field: value for field, value in vars(account).items() if field != "failures"}
+        for key, account in world.disk.accounts.items()
+    }
+    wires = {id(c): (id(c.session), id(c.commands), c.keep, c.closed) for c in world.hub.connections}
+    return {"sessions": sessions, "accounts": accounts, "wires": wires}
+
+
+class Scene:
+    """One person in some state; bob (kept) and carol (plain) are there too; alice and dora have accounts."""
+
+    def __init__(self, state: str) -> None:
+        self.world = World()
+        for name in ("alice", "dora"):
+            self.world.person(name).leave()
+        self.others = [self.world.person("bob", kept=True), self.world.person("carol")]
+        self.person = self.world.connect()
+        if state in ("stranger who said KEEP", "kept"):
+            self.person.say("KEEP")
+        self.is_in = state in ("plain", "kept")
+        if self.is_in:
+            self.person.say(f"#77 LOGIN alice {PASSWORD}", f"#{LAST_TAG} PING")
+        self.world.wait(3.0)
+        for somebody in (self.person, *self.others):
+            somebody.hears()
+
+    def say(self, payload: str | bytes) -> tuple[list[str], list[str]]:
+        """The answers to this, and all messages that came of it. That no answer is late shows a PING behind it."""
+        heard = [re.sub(r"^@\d+ ", "", text) for text in self.person.says(payload, "PING marker")]
+        answers = [text for text in heard if re.match(r"(#\d+ )?(OK|ERROR) ", text)]
+        assert answers.pop() == "OK PING marker"
+        heard += [text for somebody in self.others for text in somebody.hears()]
+        return answers, [text for text in heard if "MSG " in text]
+
+
+def answers_due(scene: Scene, tag: str, verb: str) -> set[int]:
+    """How many answers there may be at once: one, but for the exceptions that the protocol names."""
+    number = protocol.parse_number(tag[1:])
+    if tag and not number:
+        return {1}  # a tag that is none
+    if scene.is_in and number and number <= LAST_TAG:
+        return {0}  # it was had before
+    if verb.upper() == "ACK":
+        return {0}
+    return {0, 1} if verb.upper() == "SEND" and scene.is_in else {1}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("verb", [*VERBS, "pIng", "ACKK", "MSG", "\u017fEND"])
+@settings(max_examples=15)
+@given(tag=st.one_of(st.just(""), st.sampled_from(TAGS)), words=WORDS)
+def test_every_command_has_its_answer_and_a_refused_one_changes_nothing(
+    state: str, verb: str, tag: str, words: str
+) -> None:
+    scene = Scene(state)
+    before = everything(scene.world)
+    answers, messages = scene.say(" ".join(word for word in (tag, verb, words) if word))
+    assert len(answers) in answers_due(scene, tag, verb)
+    number = protocol.parse_number(tag[1:])
+    for answer in answers:
+        unasked = "#0 " if verb == "SEND" and "ERROR" in answer else ""
+        mark = f"#{number} " if number else "" if tag else unasked
+        assert answer.startswith((mark + "OK " + verb.upper(), mark + "ERROR "))
+        if "ERROR" in answer:
+            assert everything(scene.world) == before
+            assert messages == []
+            assert not scene.person.gone
+    if verb == "SEND" and scene.is_in and not answers and answers_due(scene, tag, verb) != {0}:
+        assert len(messages) == 1  # then it was queued
+
+
+@given(state=st.sampled_from(STATES), payload=st.binary(min_size=1, max_size=200))
+def test_any_bytes_have_at_most_one_answer_and_do_no_harm(state: str, payload: bytes) -> None:
+    scene = Scene(state)
+    before = everything(scene.world)
+    answers, messages = scene.say(payload)
+    assert len(answers) <= 1
+    if all(verb.encode() not in payload.upper() for verb in VERBS):
+        assert len(answers) == 1
+        assert messages == []
+        assert everything(scene.world) == before
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("state", "name", "refusal"), [
+    (State.STRANGER, "stranger", "not-logged-in"),
+    (State.LOGGED_IN, "plain", "logged-in"),
+])  # fmt: skip
+def test_what_is_not_in_the_table_is_refused(state: State, name: str, refusal: str, verb: str) -> None:
+    answers, _ = Scene(name).say(f"#99 {verb}")
+    assert any(f"#99 ERROR {refusal} " in answer for answer in answers) == ((state, verb) not in COMMANDS)
