@@ -715,6 +715,7 @@ class Hub:
             self._close(next(iter(self._strangers), connection), Bye.FULL)
         if not connection.closed:
             self.connections[connection] = None
+            _, count = self._open.get(address, (address, 0))  # somebody of the same address may just have had to go
             self._open[address] = address, count + 1
             self._strangers[connection] = None
             self._arm(connection, self.now + PING_AFTER)
