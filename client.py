@@ -30,10 +30,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import functools
 import json
+import math
 import os
 import queue
 import random
+import re
 import selectors
 import signal
 import socket
@@ -41,14 +45,22 @@ import sys
 import threading
 import time
 import unicodedata
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Protocol, TextIO
 
 import protocol
 from protocol import ClientSession
+
+if sys.platform == "win32":
+    import ctypes
+    import msvcrt
+else:
+    import termios
 
 VERSION = "1.0"
 
@@ -112,6 +124,13 @@ class Mailbox:
     def close(self) -> None:
         self._ours.close()
         self._theirs.close()
+
+
+class Watched(Protocol):
+    """What the loop waits for beside the connection; `rest` is called when it is readable."""
+
+    def fileno(self) -> int: ...
+    def rest(self) -> None: ...
 
 
 def dial(host: str, port: int) -> socket.socket:
@@ -178,14 +197,21 @@ class Link:
         self._dialling = self._closed = False
         self.has_met = False  # whether there ever was a connection
 
-    def watch(self, mailbox: Mailbox) -> None:
-        """Wake up for this mailbox too."""
-        self._selector.register(mailbox, selectors.EVENT_READ, mailbox.rest)
+    def watch(self, source: Watched) -> None:
+        """Wake up for this too."""
+        self._selector.register(source, selectors.EVENT_READ, source.rest)
 
     @property
     def is_up(self) -> bool:
         """Whether there is a connection."""
         return self._socket is not None
+
+    @property
+    def redial_in(self) -> float | None:
+        """Seconds until the next attempt, 0 while one is made; None if there is a connection or none is wanted."""
+        if self._dialling:
+            return 0.0
+        return None if self._dial_at is None or self.is_up else max(0.0, self._dial_at - self.now())
 
     def now(self) -> float:
         """Monotonic seconds, as everything here counts them."""
@@ -443,6 +469,1175 @@ class Client:
             raise ChatError("replaced", event.words)
 
 
+# --- Safe text --------------------------------------------------------------------------------------------------------
+
+# A message of the protocol is at most 65,536 bytes; a hostile server may send a frame of 16 MiB, which nobody reads.
+SHOWN_LIMIT: Final = 65_536
+# Vietnamese needs two marks on a letter, Hebrew and Thai up to four; more is a tower that climbs over other lines.
+MARKS_SHOWN: Final = 4
+# The longest emoji sequences have some ten characters. What is longer is a joke at our expense, and is cut there.
+CLUSTER_SHOWN: Final = 32
+# A tab is not a width but a movement of the cursor, so it is shown as a fixed number of spaces.
+TAB_SHOWN: Final = "    "
+
+# Controls, formats (bidi among them), unassigned, private, surrogates, and the two separators that break lines.
+_UNSAFE: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+_MARKS: Final = frozenset({"Mn", "Mc", "Me"})
+# Hints for typesetting that honest text is full of. They have no width of their own, and terminals disagree on what
+# they do to the width of their neighbours, so they are dropped: soft hyphen, zero-width space and (non-)joiner, word
+# joiner, byte order mark, grapheme joiner, Khmer inherent vowels, and every variation selector.
+_DROPPED: Final = frozenset(
+    "\u00ad\u034f\u17b4\u17b5\u180b\u180c\u180d\u180f\u200b\u200c\u200d\u2060\ufeff"
+    + "".join(map(chr, range(0xFE00, 0xFE10)))
+    + "".join(map(chr, range(0xE0100, 0xE01F0)))
+)
+# Letters by category, empty to the eye: a name or a message made of them would look like nothing at all.
+_BLANK_LETTERS: Final = frozenset("\u115f\u3164\uffa0")
+_JOINERS: Final = frozenset("\u200c\u200d")
+_JOINER: Final = "\u200d"
+_BLACK_FLAG: Final = "\U0001f3f4"
+
+
+def _is_pictograph(char: str) -> bool:
+    """Whether `char` may begin or continue an emoji sequence (`unicodedata` does not know emoji; symbols come near)."""
+    return char >= "\u2190" and unicodedata.category(char) in ("So", "Sm") and not _is_flag_letter(char)
+
+
+def _is_flag_letter(char: str) -> bool:
+    """Whether `char` is half a flag: two of them are one picture of two cells, one alone has no agreed width."""
+    return "\U0001f1e6" <= char <= "\U0001f1ff"
+
+
+def _is_skin_tone(char: str) -> bool:
+    return "\U0001f3fb" <= char <= "\U0001f3ff"
+
+
+def _is_tag(char: str) -> bool:
+    return "\U000e0020" <= char <= "\U000e007f"
+
+
+def _is_jamo_tail(char: str) -> bool:
+    """Whether `char` is a Korean vowel or final consonant that is drawn into the syllable before it."""
+    return "\u1160" <= char <= "\u11ff" or "\ud7b0" <= char <= "\ud7fb"
+
+
+def _is_korean(char: str) -> bool:
+    return "\u1100" <= char <= "\u11ff" or "\ua960" <= char <= "\ua97c" or "\uac00" <= char <= "\ud7fb"
+
+
+def _continues(text: str, start: int, index: int) -> bool:
+    """Whether the character at `index` belongs to the cluster that begins at `start` and reaches up to it."""
+    char, base, before = text[index], text[start], text[index - 1]
+    if char < "\u0300" or unicodedata.category(base) in _UNSAFE:
+        return False
+    if char in _JOINERS or unicodedata.category(char) in _MARKS:
+        return True
+    if before == _JOINER or _is_skin_tone(char):
+        return _is_pictograph(base) and (_is_pictograph(char) or _is_skin_tone(char))
+    if _is_flag_letter(char):
+        return index == start + 1 and _is_flag_letter(base)
+    if _is_jamo_tail(char):
+        return _is_korean(before)
+    return base == _BLACK_FLAG and _is_tag(char)
+
+
+def clusters(text: str) -> Iterator[str]:
+    """Cut `text` into what a person takes for one character: a letter with its marks, an emoji with its joined parts.
+
+    Joined together again the pieces are `text`. A newline, and every other control, is a piece of its own.
+    """
+    if text.isascii():
+        yield from text
+        return
+    start = 0
+    for index in range(1, len(text)):
+        if not _continues(text, start, index):
+            yield text[start:index]
+            start = index
+    if text:
+        yield text[start:]
+
+
+def _code_point(char: str) -> str:
+    return f"<U+{ord(char):04X}>"
+
+
+def _has_no_place(base: str, cluster: str) -> bool:
+    """Whether a cluster that begins with `base` must be shown by its number, not drawn."""
+    category = unicodedata.category(base)
+    if category in _UNSAFE or category in _MARKS or base in _BLANK_LETTERS:
+        return True  # a mark without a letter would sit on whatever was written before it
+    if _is_flag_letter(base):
+        return not _is_flag_letter(cluster[1:2] or " ")
+    return _is_skin_tone(base) or _is_jamo_tail(base)
+
+
+@functools.lru_cache(maxsize=4096)
+def _safe_cluster(cluster: str) -> str:
+    """What is shown for one cluster. Emoji lose joiner, variation selector and skin tone: see `safe_text`."""
+    base = cluster[0]
+    if base == "\t":
+        return TAB_SHOWN
+    if base in _DROPPED:
+        return ""
+    if _has_no_place(base, cluster):
+        return _code_point(base)
+    kept = [" " if unicodedata.category(base) == "Zs" and base != "\u3000" else base]
+    marks = 0
+    for char in cluster[1:]:
+        if char in _DROPPED or _is_skin_tone(char) or _is_tag(char):
+            continue
+        marks += unicodedata.category(char) in _MARKS
+        if marks <= MARKS_SHOWN or unicodedata.category(char) not in _MARKS:
+            kept.append(char)
+    composed = unicodedata.normalize("NFC", "".join(kept))
+    return "".join(_code_point(char) if _is_jamo_tail(char) else char for char in composed)
+
+
+def safe_text(text: str, limit: int = SHOWN_LIMIT) -> str:
+    """Make `text`, from the network or from a paste, safe to write to a terminal on one line.
+
+    Control, escape, bidi, private and unassigned characters, and marks without a letter, are shown by their number as
+    `<U+202E>`, a newline too (whoever wants lines splits first); invisible hints are dropped; at most `MARKS_SHOWN`
+    marks stay on a letter. Emoji are taken apart (a family is shown as its members, a thumb without its skin tone),
+    because terminals disagree about the width of the joined ones and a wrong width puts the cursor in the wrong place.
+    Text longer than `limit` characters is cut, which an ellipsis shows.
+
+    The result contains only characters of one or two cells and their marks; applying this twice changes nothing.
+    """
+    if len(text) > limit:
+        text = text[:limit] + "…"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_safe_cluster(cluster[:CLUSTER_SHOWN]) for cluster in clusters(text))
+
+
+def cell_width(text: str) -> int:
+    """How many cells of the terminal `text` takes; `text` must have passed `safe_text`.
+
+    East Asian wide characters and emoji take two; characters of ambiguous width count as one.
+    """
+    if text.isascii():
+        return len(text)
+    return sum(_char_width(char) for char in text)
+
+
+def _char_width(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+
+
+# --- Keys -------------------------------------------------------------------------------------------------------------
+
+
+class Key(NamedTuple):
+    """One thing a person did at the keyboard; never log it, it may be part of a password.
+
+    `name` is "char" (typed text is in `text`), "paste" (a pasted block is in `text`), or the name of a key such as
+    "left", "ctrl-a", "alt-b", "enter", "shift-tab". Names without a binding are ignored by the editor.
+    """
+
+    name: str
+    text: str = ""
+
+
+# A line of a chat fits a frame of 65,536 bytes with room for the verb, the tag and the longest name.
+LINE_LIMIT: Final = 60_000
+# One byte more than fits a line, so that a longer paste is refused as too long and not sent cut in the middle.
+PASTE_LIMIT: Final = LINE_LIMIT + 1
+# How long, in seconds, the caller waits after an escape byte before it calls `KeyDecoder.settle`: longer than the gaps
+# inside a sequence on a slow line, shorter than a person notices.
+ESCAPE_DELAY: Final = 0.05
+# Sequences that terminals send are under 20 bytes; what does not end by then is noise.
+_SEQUENCE_LIMIT: Final = 32
+
+_ESCAPE: Final = 0x1B
+_PASTE_BEGIN: Final = "paste-begin"  # never leaves the decoder
+_PASTE_END: Final = b"\x1b[201~"
+_SEQUENCE: Final = re.compile(rb"\[?[0-?]*[ -/]*")
+# What a lone escape key, or Alt with [ or O, leaves behind; each is also how a longer sequence begins.
+_UNDECIDED: Final[Mapping[bytes, tuple[Key, ...]]] = {
+    b"\x1b": (Key("escape"),),
+    b"\x1b\x1b": (Key("escape"), Key("escape")),
+    b"\x1b[": (Key("alt-["),),
+    b"\x1bO": (Key("alt-O"),),
+    b"\x1b\x1b[": (Key("escape"), Key("alt-[")),
+    b"\x1b\x1bO": (Key("escape"), Key("alt-O")),
+}
+_CONTROL_KEYS: Final[Mapping[int, str]] = {
+    **{code: f"ctrl-{chr(code + 96)}" for code in range(1, 27)},
+    0: "ctrl-space",
+    8: "backspace",
+    9: "tab",
+    10: "enter",
+    13: "enter",
+    28: "ctrl-\\",
+    29: "ctrl-]",
+    30: "ctrl-^",
+    31: "ctrl-_",
+    127: "backspace",
+}
+_LETTER_KEYS: Final[Mapping[str, str]] = {
+    "A": "up",
+    "B": "down",
+    "C": "right",
+    "D": "left",
+    "F": "end",
+    "H": "home",
+    "Z": "shift-tab",
+}
+# After ESC O: the same in the keypad's mode, its Enter, and rxvt's arrows with Ctrl.
+_KEYPAD_KEYS: Final[Mapping[str, str]] = {**_LETTER_KEYS, "M": "enter", "c": "ctrl-right", "d": "ctrl-left"}
+_NUMBER_KEYS: Final[Mapping[str, str]] = {
+    "1": "home",
+    "2": "insert",
+    "3": "delete",
+    "4": "end",
+    "5": "page-up",
+    "6": "page-down",
+    "7": "home",
+    "8": "end",
+    "200": _PASTE_BEGIN,
+}
+_IGNORED: Final = "ignored"
+
+
+def _modified(name: str, modifiers: str) -> str:
+    """Put Alt and Ctrl before the name of a key; `modifiers` is xterm's number, 1 + a bit each (Shift is no matter)."""
+    bits = int(modifiers) - 1 if modifiers.isdigit() else 0
+    return ("ctrl-" if bits & 4 else "") + ("alt-" if bits & 2 else "") + name
+
+
+def _sequence_key(arguments: str, final: str) -> str:
+    """The name of the key that sent ESC [ `arguments` `final`."""
+    fields = arguments.split(";")
+    if (final, fields[0]) == ("u", "13") or (final, fields[0], fields[2:]) == ("~", "27", ["13"]):
+        return "alt-enter"  # Enter with any modifier, from terminals that can tell
+    table, field_name = (_NUMBER_KEYS, fields[0]) if final == "~" else (_LETTER_KEYS, final)
+    name = table.get(field_name)
+    if name is None or arguments[:1] in tuple("[<=>?"):  # the Linux console's function keys; answers nobody asked for
+        return _IGNORED
+    return _modified(name, fields[1]) if len(fields) > 1 else name
+
+
+def _next_sequence(data: bytes) -> tuple[int, Key] | None:
+    """As `_next_key`, for data that begins with ESC [."""
+    arguments = b"".join(_SEQUENCE.findall(data[2:])[:1])
+    end = 2 + len(arguments)
+    if end == len(data):
+        return (end, Key(_IGNORED)) if end >= _SEQUENCE_LIMIT else None
+    if not 0x40 <= data[end] <= 0x7E:
+        return end, Key(_IGNORED)  # broken off; the byte that broke it is looked at anew: it may be Ctrl-C
+    return end + 1, Key(_sequence_key(arguments.decode("ascii"), chr(data[end])))
+
+
+def _next_character(data: bytes) -> tuple[int, Key] | None:
+    """As `_next_key`, for data that begins with a byte over 0x7F. What is not UTF-8 becomes U+FFFD."""
+    length = 2 if data[0] < 0xE0 else 3 if data[0] < 0xF0 else 4
+    for index in range(1, length):
+        if index == len(data):
+            return None
+        if data[index] & 0xC0 != 0x80:
+            return index, Key("char", "\ufffd")
+    return length, Key("char", data[:length].decode("utf-8", "replace")[:1])
+
+
+def _after_escape(data: bytes) -> tuple[int, Key] | None:
+    """As `_next_key`, for data that begins with ESC."""
+    if data in _UNDECIDED:
+        return None
+    if data[1:2] == b"[":
+        return _next_sequence(data)
+    if data[1:2] == b"O" and data[2] >= 0x20:
+        return 3, Key(_KEYPAD_KEYS.get(chr(data[2]), _IGNORED))
+    if data[1] == _ESCAPE and data[2:3] not in (b"[", b"O"):
+        return 1, Key("escape")
+    rest = _next_key(data[1:])
+    if rest is None:
+        return None
+    length, key = rest
+    if key.name == _PASTE_BEGIN:
+        return 1, Key("escape")
+    return length + 1, Key(f"alt-{key.text or key.name}" if key.name != _IGNORED else _IGNORED)
+
+
+def _next_key(data: bytes) -> tuple[int, Key] | None:
+    """Take the first key off `data`: how many bytes it has, and the key; None if it needs bytes still to come."""
+    if not data:
+        return None
+    if data[0] == _ESCAPE:
+        return _after_escape(data)
+    if data[0] > 0x7F:
+        return _next_character(data)
+    name = _CONTROL_KEYS.get(data[0])
+    return 1, Key("char", chr(data[0])) if name is None else Key(name)
+
+
+class KeyDecoder:
+    """Bytes from a terminal, split anywhere, to keys. The same bytes in other pieces give the same keys."""
+
+    __slots__ = ("_buffer", "_pasting")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._pasting = False
+
+    @property
+    def undecided(self) -> bool:
+        """Whether an escape waits to be told from the start of a sequence: call `settle` after `ESCAPE_DELAY`."""
+        return not self._pasting and bytes(self._buffer[:4]) in _UNDECIDED
+
+    def feed(self, data: bytes) -> list[Key]:
+        """Take in `data` and return the keys that are complete. A paste is one key, at its end."""
+        self._buffer += data
+        keys: list[Key] = []
+        while taken := self._take():
+            length, key = taken
+            del self._buffer[:length]
+            if key.name == _PASTE_BEGIN:
+                self._pasting = True
+            elif key.name != _IGNORED:
+                keys.append(key)
+        return keys
+
+    def settle(self) -> list[Key]:
+        """Nothing came after an escape: it was the Escape key. Longer sequences go on waiting for their end."""
+        if not self.undecided:
+            return []
+        keys = list(_UNDECIDED[bytes(self._buffer)])
+        self._buffer.clear()
+        return keys
+
+    def _take(self) -> tuple[int, Key] | None:
+        if not self._pasting:
+            return _next_key(bytes(self._buffer[:_SEQUENCE_LIMIT]))
+        end = self._buffer.find(_PASTE_END)
+        if end < 0:
+            del self._buffer[PASTE_LIMIT : -len(_PASTE_END)]  # too long for a line anyway; only its end matters now
+            return None
+        self._pasting = False
+        return end + len(_PASTE_END), Key("paste", self._buffer[: min(end, PASTE_LIMIT)].decode("utf-8", "replace"))
+
+
+# The second character of the pairs that `msvcrt.getwch` gives for keys without a character of their own.
+_WINDOWS_KEYS: Final[Mapping[str, str]] = {
+    "H": "up",
+    "P": "down",
+    "K": "left",
+    "M": "right",
+    "G": "home",
+    "O": "end",
+    "R": "insert",
+    "S": "delete",
+    "I": "page-up",
+    "Q": "page-down",
+    "s": "ctrl-left",
+    "t": "ctrl-right",
+    "\x0e": "alt-backspace",
+    "\x0f": "shift-tab",
+    "\x1c": "alt-enter",
+    "0": "alt-b",
+    "!": "alt-f",
+    " ": "alt-d",
+}
+
+
+def windows_keys(batch: str) -> list[Key]:
+    """Characters that `msvcrt.getwch` gave without a pause (as long as `kbhit` was true) to keys.
+
+    A batch of several characters with an Enter in it came from a paste, not from fingers, and is one block. U+00E0
+    begins the pair of an arrow key but is also the letter "à": it is a letter unless the whole batch is pairs.
+    """
+    text = batch.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    only_pairs = (
+        bool(text)
+        and len(text) % 2 == 0
+        and all(
+            prefix in "\x00\xe0" and code in _WINDOWS_KEYS for prefix, code in zip(text[::2], text[1::2], strict=True)
+        )
+    )
+    if only_pairs:
+        return [Key(_WINDOWS_KEYS[code]) for code in text[1::2]]
+    if len(text) > 1 and "\r" in text:
+        return [Key("paste", text.replace("\x00", ""))]
+    keys: list[Key] = []
+    rest = iter(text)
+    for char in rest:
+        if char == "\x00":
+            keys.append(Key(_WINDOWS_KEYS.get(next(rest, ""), _IGNORED)))
+        elif char == "\n":
+            keys.append(Key("alt-enter"))  # Ctrl-Enter; Alt-Enter is taken by the window itself
+        else:
+            name = "escape" if char == "\x1b" else _CONTROL_KEYS.get(ord(char))
+            keys.append(Key("char", char) if name is None else Key(name))
+    return [key for key in keys if key.name != _IGNORED]
+
+
+# --- The line editor --------------------------------------------------------------------------------------------------
+
+# Enough for days of chatting; the oldest line goes when a new one comes.
+HISTORY_LIMIT: Final = 1_000
+
+EventKind = Literal["line", "answer", "interrupt", "end", "suspend", "clear", "full"]
+# Text before the cursor -> where the word to be completed begins, and what may stand there, best first.
+Completer = Callable[[str], tuple[int, Sequence[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class EditorEvent:
+    """What the editor tells its caller; `text` is not in its repr, it may be a password.
+
+    kind: "line" (a finished line is in `text`), "answer" (to `LineEditor.ask`, in `text`), "interrupt" (Ctrl-C), "end"
+    (Ctrl-D on an empty line), "suspend" (Ctrl-Z), "clear" (Ctrl-L), "full" (what was typed or pasted does not fit).
+    """
+
+    kind: EventKind
+    text: str = field(default="", repr=False)
+
+
+def complete_word(before: str, commands: Iterable[str], names: Iterable[str]) -> tuple[int, list[str]]:
+    """Complete the word that ends at the cursor: the usual body of a `Completer`.
+
+    before: the line up to the cursor. commands: as typed, `/msg`. names: best first, those online before the others.
+    A name at the start of a line is completed to `bob: `.
+    """
+    start = len(before) - len(before.split()[-1]) if before and not before[-1].isspace() else len(before)
+    word = before[start:]
+    if start == 0 and word.startswith("/"):
+        return start, [command + " " for command in commands if command.startswith(word)]
+    ending = ": " if start == 0 else " "
+    return start, [name + ending for name in names if _folded(name).startswith(_folded(word))]
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _no_candidates(before: str) -> tuple[int, Sequence[str]]:
+    return len(before), ()
+
+
+def _is_word(cluster: str) -> bool:
+    return cluster[0].isalnum() or cluster[0] == "_"
+
+
+def _is_ink(cluster: str) -> bool:
+    return not cluster[0].isspace()
+
+
+class _Search(NamedTuple):
+    """A Ctrl-R search under way: what is looked for, where in the history it was found, and the line as it was."""
+
+    query: str
+    found: int
+    text: str
+    cursor: int
+    missed: bool
+
+
+class _Cycle(NamedTuple):
+    """A completion under way: where the word begins, all that may stand there (last what was typed), which one does."""
+
+    start: int
+    choices: tuple[str, ...]
+    chosen: int
+
+
+class LineEditor:
+    """The line being typed: keys in, line and cursor out. It never draws and never asks the terminal anything.
+
+    `text` is the line, newlines included; `cursor` is an index into it, between two clusters (or inside one, while an
+    emoji that comes in several characters is typed before another). `hidden` is true while a password is typed: then
+    nothing may be drawn (see `view`) and no key but the simplest works.
+    """
+
+    __slots__ = (
+        "_aside",
+        "_candidates",
+        "_cycle",
+        "_drafts",
+        "_history",
+        "_kill_again",
+        "_killed",
+        "_place",
+        "_search",
+        "cursor",
+        "hidden",
+        "text",
+    )
+
+    def __init__(self, candidates: Completer = _no_candidates) -> None:
+        """candidates: what Tab offers; called only when Tab is pressed."""
+        self.text = ""
+        self.cursor = 0
+        self.hidden = False
+        self._candidates = candidates
+        self._history: list[str] = []
+        self._place = 0  # where in the history we are; len(history) is the new line
+        self._drafts: dict[int, str] = {}  # lines left unfinished by moving through the history, by place
+        self._killed = ""
+        self._kill_again = False  # the last key killed text, so that the next kill adds to it
+        self._cycle: _Cycle | None = None
+        self._search: _Search | None = None
+        self._aside: tuple[str, int] | None = None  # the line, while a question is asked
+
+    # -- for the caller ------------------------------------------------------------------------------------------------
+
+    def feed(self, key: Key) -> EditorEvent | None:
+        """Do what `key` means. Returns an event when the caller has something to do."""
+        if key.name == "paste":
+            return self._paste(key.text)
+        if self._search is not None and self._search_key(self._search, key):
+            return None
+        if key.name == "char":
+            return self._type(key.text)
+        action = (self._HIDDEN_KEYS if self.hidden else self._KEYS).get(key.name)
+        if action is None:
+            return None
+        kills, cycles = action in self._KILLS, action in self._COMPLETIONS
+        event = action(self)
+        self._kill_again = kills
+        if not cycles:
+            self._cycle = None
+        return event
+
+    def view(self) -> tuple[str, int]:
+        """The text to draw and the cursor in it; nothing at all while hidden."""
+        return ("", 0) if self.hidden else (self.text, self.cursor)
+
+    @property
+    def search_prompt(self) -> str | None:
+        """What stands in place of the prompt during a Ctrl-R search; None when there is no search."""
+        if self._search is None:
+            return None
+        return f"{'not found' if self._search.missed else 'search'} '{self._search.query}': "
+
+    def ask(self, *, hidden: bool) -> None:
+        """Begin an answer to a question: the line is put aside, and Enter gives an "answer" event and the line back.
+
+        Answers are kept out of the history; with `hidden` they are neither drawn nor kept for Ctrl-Y.
+        """
+        self._end_search()
+        if self._aside is None:
+            self._aside = (self.text, self.cursor)
+        self.hidden = hidden
+        self._set("")
+
+    def stop_asking(self) -> None:
+        """Withdraw the question, if there is one, and take the line up again."""
+        if self._aside is not None:
+            self.text, self.cursor = self._aside
+            self._aside = None
+        self.hidden = False
+
+    def replace(self, text: str) -> None:
+        """Put `text` in the line's place, cursor at its end, as for a message that failed and may be sent again."""
+        self.stop_asking()
+        self._end_search()
+        self._set(text)
+
+    def forget_last(self) -> None:
+        """Take the newest line out of the history: it turned out to hold a secret."""
+        del self._history[-1:]
+        self._place = len(self._history)
+
+    # -- text ----------------------------------------------------------------------------------------------------------
+
+    def _set(self, text: str) -> None:
+        self.text, self.cursor = text, len(text)
+        self._cycle = None
+        self._kill_again = False
+
+    def _swap(self, start: int, end: int, text: str) -> EditorEvent | None:
+        """Put `text` in the place of text[start:end], if it fits, and the cursor after it."""
+        before, after = self.text[:start] + text, self.text[end:]
+        if len((before + after).encode("utf-8", "replace")) > LINE_LIMIT:
+            return EditorEvent("full")
+        self.text, self.cursor = before + after, len(before)
+        return None
+
+    def _insert(self, text: str) -> EditorEvent | None:
+        return self._swap(self.cursor, self.cursor, text)
+
+    def _type(self, text: str) -> EditorEvent | None:
+        self._cycle = None
+        self._kill_again = False
+        return self._insert(text)
+
+    def _paste(self, text: str) -> EditorEvent | None:
+        """A block is put into the line as it is, less the newlines at its end: nobody means to send these."""
+        self._end_search()
+        return self._type(text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n"))
+
+    def _newline(self) -> EditorEvent | None:
+        return self._insert("\n")
+
+    def _boundaries(self) -> list[int]:
+        """All places in the cursor's own row of the text where the cursor may stand, ends included."""
+        start = self.text.rfind("\n", 0, self.cursor) + 1
+        end = self.text.find("\n", self.cursor)
+        places = [start]
+        for cluster in clusters(self.text[start : len(self.text) if end < 0 else end]):
+            places.append(places[-1] + len(cluster))
+        return places
+
+    def _left(self) -> int:
+        """The place one cluster to the left; over a newline at the start of a row."""
+        return max((place for place in self._boundaries() if place < self.cursor), default=max(self.cursor - 1, 0))
+
+    def _right(self) -> int:
+        later = (place for place in self._boundaries() if place > self.cursor)
+        return next(later, min(self.cursor + 1, len(self.text)))
+
+    def _word_left(self, inside: Callable[[str], bool]) -> int:
+        """Where the word before the cursor begins; `inside` tells whether a cluster is part of a word."""
+        index = self.cursor
+        pieces = list(clusters(self.text[:index]))
+        for wanted in (False, True):
+            while pieces and inside(pieces[-1]) is wanted:
+                index -= len(pieces.pop())
+        return index
+
+    def _word_right(self) -> int:
+        """Where the word after the cursor ends."""
+        index = self.cursor
+        pieces = list(clusters(self.text[index:]))[::-1]
+        for wanted in (False, True):
+            while pieces and _is_word(pieces[-1]) is wanted:
+                index += len(pieces.pop())
+        return index
+
+    # -- moving --------------------------------------------------------------------------------------------------------
+
+    def _move_left(self) -> None:
+        self.cursor = self._left()
+
+    def _move_right(self) -> None:
+        self.cursor = self._right()
+
+    def _move_home(self) -> None:
+        self.cursor = self._boundaries()[0]
+
+    def _move_end(self) -> None:
+        self.cursor = self._boundaries()[-1]
+
+    def _move_word_left(self) -> None:
+        self.cursor = self._word_left(_is_word)
+
+    def _move_word_right(self) -> None:
+        self.cursor = self._word_right()
+
+    def _move_row(self, inner: int) -> None:
+        """Go to the row that holds the index `inner`, as many clusters from its start as here, or to its end."""
+        column = sum(place < self.cursor for place in self._boundaries())
+        self.cursor = inner
+        places = self._boundaries()
+        self.cursor = places[min(column, len(places) - 1)]
+
+    # -- deleting ------------------------------------------------------------------------------------------------------
+
+    def _cut(self, start: int, end: int) -> str:
+        """Take text[start:end] out; the cursor stays where it was cut (or goes on to where it may stand)."""
+        cut = self.text[start:end]
+        self.text, self.cursor = self.text[:start] + self.text[end:], start
+        self.cursor = next(place for place in self._boundaries() if place >= start)
+        return cut
+
+    def _delete_back(self) -> None:
+        self._cut(self._left(), self.cursor)
+
+    def _delete(self) -> None:
+        self._cut(self.cursor, self._right())
+
+    def _delete_or_end(self) -> EditorEvent | None:
+        if not self.text:
+            return EditorEvent("end")
+        self._delete()
+        return None
+
+    def _kill(self, start: int, end: int) -> None:
+        """Cut, and keep it for Ctrl-Y; kills in a row are kept as one."""
+        before = start < self.cursor
+        cut = self._cut(start, end)
+        kept = self._killed if self._kill_again else ""
+        self._killed = cut + kept if before else kept + cut
+
+    def _kill_to_end(self) -> None:
+        end = self._boundaries()[-1]
+        self._kill(self.cursor, end if end > self.cursor else self._right())
+
+    def _kill_to_start(self) -> None:
+        start = self._boundaries()[0]
+        self._kill(start if start < self.cursor else self._left(), self.cursor)
+
+    def _kill_ink(self) -> None:
+        self._kill(self._word_left(_is_ink), self.cursor)
+
+    def _kill_word_left(self) -> None:
+        self._kill(self._word_left(_is_word), self.cursor)
+
+    def _kill_word_right(self) -> None:
+        self._kill(self.cursor, self._word_right())
+
+    def _yank(self) -> EditorEvent | None:
+        return self._insert(self._killed)
+
+    def _discard(self) -> None:
+        self._set("")
+
+    def _transpose(self) -> None:
+        """Swap the clusters around the cursor, at the end of a row the last two, and step over them."""
+        places = self._boundaries()
+        here = min(sum(place < self.cursor for place in places), len(places) - 2)
+        if here >= 1:
+            start, middle, end = places[here - 1 : here + 2]
+            self._swap(start, end, self.text[middle:end] + self.text[start:middle])
+
+    # -- finishing -----------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> EditorEvent | None:
+        text = self.text
+        if self._aside is not None:
+            self.stop_asking()
+            return EditorEvent("answer", text)
+        if (len(text) - len(text.rstrip("\\"))) % 2:  # two backslashes at the end are meant as they are
+            self._set(text[:-1])
+            return self._newline()
+        if text.strip() and self._history[-1:] != [text]:
+            self._history = [*self._history[-HISTORY_LIMIT + 1 :], text]
+        self._drafts.clear()
+        self._place = len(self._history)
+        self._set("")
+        return EditorEvent("line", text)
+
+    # -- history -------------------------------------------------------------------------------------------------------
+
+    def _recall(self, place: int) -> None:
+        """Show the history's line at `place`; what is in the line now waits there, changed or not."""
+        if self._aside is not None or not 0 <= place <= len(self._history):
+            return
+        self._drafts[self._place] = self.text
+        self._place = place
+        known = self._history[place] if place < len(self._history) else ""
+        self._set(self._drafts.get(place, known))
+
+    def _up(self) -> None:
+        row = self.text.rfind("\n", 0, self.cursor)
+        if row < 0:
+            self._recall(self._place - 1)
+        else:
+            self._move_row(row)
+
+    def _down(self) -> None:
+        row = self.text.find("\n", self.cursor)
+        if row < 0:
+            self._recall(self._place + 1)
+        else:
+            self._move_row(row + 1)
+
+    # -- search --------------------------------------------------------------------------------------------------------
+
+    def _begin_search(self) -> None:
+        if self._aside is None:
+            self._search = _Search("", len(self._history), self.text, self.cursor, missed=False)
+
+    def _end_search(self) -> None:
+        """Keep the line that was found as the line being typed."""
+        self._search = None
+
+    def _search_key(self, search: _Search, key: Key) -> bool:
+        """Deal with a key while searching; False if it ended the search and is to be dealt with as usual."""
+        if key.name == "char":
+            self._look_for(search, search.query + key.text, len(self._history))
+        elif key.name == "backspace":
+            self._look_for(search, search.query[:-1], len(self._history))
+        elif key.name == "ctrl-r":
+            self._look_for(search, search.query, search.found)
+        else:
+            self._end_search()
+            if key.name == "ctrl-g":
+                self.text, self.cursor = search.text, search.cursor
+            return key.name in ("ctrl-g", "escape")
+        return True
+
+    def _look_for(self, search: _Search, query: str, before: int) -> None:
+        """Show the newest line older than `before` that holds `query`; if there is none, what is shown stays."""
+        if not query:
+            self._begin_search_again(search)
+            return
+        for place in range(before - 1, -1, -1):
+            if query.casefold() in self._history[place].casefold():
+                self._search = search._replace(query=query, found=place, missed=False)
+                self._set(self._history[place])
+                return
+        self._search = search._replace(query=query, missed=True)
+
+    def _begin_search_again(self, search: _Search) -> None:
+        self.text, self.cursor = search.text, search.cursor
+        self._begin_search()
+
+    # -- completion ----------------------------------------------------------------------------------------------------
+
+    def _complete(self, step: int) -> EditorEvent | None:
+        """Put the next (1) or previous (-1) candidate in the word's place; after the last comes what was typed."""
+        if self._aside is not None:
+            return None
+        if self._cycle is None:
+            start, found = self._candidates(self.text[: self.cursor])
+            if not found:
+                return None
+            typed = self.text[start : self.cursor]
+            self._cycle = _Cycle(start, (*found, typed), len(found))
+        start, choices, chosen = self._cycle
+        chosen = (chosen + step) % len(choices)
+        if (event := self._swap(start, self.cursor, choices[chosen])) is not None:
+            return event
+        self._cycle = _Cycle(start, choices, chosen) if len(choices) > 2 else None
+        return None
+
+    def _complete_next(self) -> EditorEvent | None:
+        return self._complete(1)
+
+    def _complete_previous(self) -> EditorEvent | None:
+        return self._complete(-1)
+
+    # -- the keys ------------------------------------------------------------------------------------------------------
+
+    def _interrupt(self) -> EditorEvent:
+        return EditorEvent("interrupt")
+
+    def _suspend(self) -> EditorEvent:
+        return EditorEvent("suspend")
+
+    def _clear(self) -> EditorEvent:
+        return EditorEvent("clear")
+
+    _KEYS: ClassVar[Mapping[str, Callable[[LineEditor], EditorEvent | None]]] = {
+        "left": _move_left,
+        "ctrl-b": _move_left,
+        "right": _move_right,
+        "ctrl-f": _move_right,
+        "home": _move_home,
+        "ctrl-a": _move_home,
+        "end": _move_end,
+        "ctrl-e": _move_end,
+        "alt-b": _move_word_left,
+        "alt-left": _move_word_left,
+        "ctrl-left": _move_word_left,
+        "alt-f": _move_word_right,
+        "alt-right": _move_word_right,
+        "ctrl-right": _move_word_right,
+        "backspace": _delete_back,
+        "delete": _delete,
+        "ctrl-d": _delete_or_end,
+        "ctrl-k": _kill_to_end,
+        "ctrl-u": _kill_to_start,
+        "ctrl-w": _kill_ink,
+        "alt-backspace": _kill_word_left,
+        "alt-d": _kill_word_right,
+        "ctrl-y": _yank,
+        "ctrl-t": _transpose,
+        "up": _up,
+        "ctrl-p": _up,
+        "down": _down,
+        "ctrl-n": _down,
+        "ctrl-r": _begin_search,
+        "tab": _complete_next,
+        "shift-tab": _complete_previous,
+        "enter": _finish,
+        "alt-enter": _newline,
+        "ctrl-c": _interrupt,
+        "ctrl-z": _suspend,
+        "ctrl-l": _clear,
+    }
+    # A password is typed blind, so there is nothing to move in; and it must not reach the text that Ctrl-Y brings back.
+    _HIDDEN_KEYS: ClassVar[Mapping[str, Callable[[LineEditor], EditorEvent | None]]] = {
+        "backspace": _delete_back,
+        "ctrl-u": _discard,
+        "ctrl-d": _delete_or_end,
+        "enter": _finish,
+        "ctrl-c": _interrupt,
+        "ctrl-z": _suspend,
+        "ctrl-l": _clear,
+    }
+    _KILLS: ClassVar = frozenset({_kill_to_end, _kill_to_start, _kill_ink, _kill_word_left, _kill_word_right})
+    _COMPLETIONS: ClassVar = frozenset({_complete_next, _complete_previous})
+
+
+# --- The screen -------------------------------------------------------------------------------------------------------
+
+# Styles are the numbers of the terminal's "select graphic rendition".
+PLAIN: Final = ""
+BOLD: Final = "1"
+DIM: Final = "2"
+RED: Final = "31"
+# Readable on dark and on light ground, and none of them the red of errors.
+_NAME_STYLES: Final = ("36", "35", "32", "33", "94", "96", "95", "92")
+
+# In a narrower window a continued row would have no room for its margin, a split word and a wide character.
+NARROWEST: Final = 8
+# Erases all from the first cell of a row on. In two steps, because tmux takes one erase from the upper left corner for
+# clearing the screen, and keeps a copy of what was there in its scrollback.
+_ERASE: Final = "\x1b[K\x1b[C\x1b[J\r"
+BELL: Final = "\a"
+
+
+def name_style(name: str) -> str:
+    """The colour of a name: the same in every client, on every day."""
+    return _NAME_STYLES[zlib.crc32(_folded(name).encode("utf-8", "replace")) % len(_NAME_STYLES)]
+
+
+def is_dumb(environ: Mapping[str, str], *, windows: bool) -> bool:
+    """Whether the terminal cannot move its cursor, so that only plain lines make sense."""
+    return environ.get("TERM", "" if not windows else "windows") in ("", "dumb", "unknown")
+
+
+def wants_colour(environ: Mapping[str, str]) -> bool:
+    """Whether styles may be used: not if NO_COLOR is set to anything (see no-color.org)."""
+    return not environ.get("NO_COLOR")
+
+
+def terminal_reflows(environ: Mapping[str, str]) -> bool:
+    """Whether the terminal wraps its old rows anew when the window becomes narrower: nearly all do but these."""
+    return "XTERM_VERSION" not in environ and environ.get("TERM") not in ("linux", "screen", "vt100", "vt220")
+
+
+class Span(NamedTuple):
+    """A stretch of text in one style. The text may come from anywhere: it is made safe when it is laid out."""
+
+    text: str
+    style: str = PLAIN
+
+
+class Paragraph(NamedTuple):
+    """Something to print above the line. Rows after the first, by wrapping or by a newline, begin with `indent` spaces.
+
+    The indent (at least one) is what keeps a long message, or one with newlines, from posing as another's message.
+    """
+
+    spans: tuple[Span, ...]
+    indent: int = 1
+
+
+class Block(NamedTuple):
+    """What stands at the bottom: paragraphs that may still change, the prompt, and the line with its cursor."""
+
+    prompt: tuple[Span, ...]
+    text: str = ""
+    cursor: int = 0
+    pinned: tuple[Paragraph, ...] = ()
+
+
+class _Unit(NamedTuple):
+    """What is never split between rows: a safe cluster, one or two cells wide; or a newline, of no width."""
+
+    text: str
+    width: int
+    style: str
+
+
+_Row = list[_Unit]
+_NEWLINE: Final = _Unit("\n", 0, PLAIN)
+
+
+class _Drawing(NamedTuple):
+    """Rows of units, and the row and column of the cursor."""
+
+    rows: list[_Row]
+    row: int
+    column: int
+
+
+_NOTHING: Final = _Drawing([[]], 0, 0)  # what is on the screen while the block is hidden
+
+
+@functools.lru_cache(maxsize=4096)
+def _unit(text: str, style: str) -> _Unit:
+    return _Unit(text, cell_width(text), style)
+
+
+def _units(span: Span) -> Iterator[_Unit]:
+    for cluster in clusters(safe_text(span.text)):
+        yield _unit(cluster, span.style)
+
+
+def _width(row: Iterable[_Unit]) -> int:
+    return sum(unit.width for unit in row)
+
+
+def _lines(spans: Iterable[Span]) -> Iterator[_Unit]:
+    """The units of `spans`, with newlines as such (also those of other systems)."""
+    for text, style in spans:
+        cut = text[:SHOWN_LIMIT] + "…" if len(text) > SHOWN_LIMIT else text
+        for number, line in enumerate(cut.replace("\r\n", "\n").split("\n")):
+            if number:
+                yield _NEWLINE
+            yield from _units(Span(line, style))
+
+
+def _split_word(row: _Row, most: int) -> tuple[_Row, _Row]:
+    """Cut a full row before its last word, if that is at most `most` cells wide; the space between them is dropped."""
+    width = 0
+    for index in range(len(row) - 1, 0, -1):
+        if row[index].text == " ":
+            return row[:index], row[index + 1 :]
+        width += row[index].width
+        if width > most:
+            break
+    return row, []
+
+
+def _wrap(paragraph: Paragraph, width: int) -> list[_Row]:
+    """Lay out a paragraph in rows of at most `width` cells, at spaces where there are some."""
+    margin = [_unit(" ", PLAIN)] * max(1, min(paragraph.indent, width // 4))
+    rows: list[_Row] = []
+    row: _Row = []
+    used = 0
+    for unit in _lines(paragraph.spans):
+        if unit is _NEWLINE or used + unit.width > width:
+            row, rest = (row, []) if unit is _NEWLINE or unit.text == " " else _split_word(row, width // 2)
+            rows.append(row)
+            row = [*margin, *rest]
+            used = _width(row)
+            if unit is _NEWLINE or unit.text == " ":
+                continue
+        row.append(unit)
+        used += unit.width
+    return [*rows, row]
+
+
+def _fold(units: Iterable[_Unit], width: int, marked: int) -> _Drawing:
+    """Lay out units in rows exactly as they come, the cursor on the unit number `marked`, or after the last.
+
+    A row that is full is followed by another, so that the cursor always has a cell to stand on.
+    """
+    rows: list[_Row] = [[]]
+    used = 0
+    spot: tuple[int, int] | None = None
+    for number, unit in enumerate(units):
+        if used + unit.width > width:
+            rows.append([])
+            used = 0
+        if number == marked:
+            spot = (len(rows) - 1, used)
+        if unit is not _NEWLINE:
+            rows[-1].append(unit)
+            used += unit.width
+        if unit is _NEWLINE or used == width:
+            rows.append([])
+            used = 0
+    return _Drawing(rows, *(spot or (len(rows) - 1, used)))
+
+
+class Screen:
+    """Keeps the block at the bottom and prints above it; makes the string for each change and never writes it.
+
+    The block's rows are ended by the program, not by the terminal's own wrapping, so it is known where they are.
+    No scrolling region, no second screen: what is printed goes up into the terminal's own scrollback.
+    """
+
+    __slots__ = ("_above", "_colour", "_drawn", "_height", "_reflows", "_stale", "_top", "_width")
+
+    def __init__(self, width: int, height: int, *, colour: bool = True, reflows: bool = True) -> None:
+        """width, height: of the window in cells. colour: whether styles are used. reflows: see `terminal_reflows`."""
+        self._width = max(width, NARROWEST)
+        self._height = max(height, 2)
+        self._colour = colour
+        self._reflows = reflows
+        self._drawn = _NOTHING  # the block as it was last drawn
+        self._stale = False  # the terminal may have moved it since
+        self._above = 0  # rows of the terminal between its first cell and the cursor
+        self._top = 0  # first row of the line that is shown, when it has more rows than the window
+
+    def draw(self, block: Block, paragraphs: Iterable[Paragraph] = ()) -> str:
+        """Print `paragraphs` above the block and show the block: one string, empty if nothing changes."""
+        printed = [row for paragraph in paragraphs for row in _wrap(paragraph, self._width)]
+        drawing = self._lay_out(block)
+        if not printed and drawing == self._drawn and not self._stale:
+            return ""
+        shown = self.hide() + "\r\n".join(map(self._paint, printed + drawing.rows))
+        self._drawn, self._above, self._stale = drawing, drawing.row, False
+        return shown + "\r" + _move(len(drawing.rows) - 1 - drawing.row, "A") + _move(drawing.column, "C")
+
+    def hide(self) -> str:
+        """Take the block off the screen, as before leaving or suspending; `draw` brings it back."""
+        to_start = "\r" + _move(self._above, "A")
+        self._drawn, self._above = _NOTHING, 0
+        return to_start + _ERASE
+
+    def clear(self) -> str:
+        """Push all that is on the screen up into the scrollback; `draw` must follow."""
+        return f"{self.hide()}\x1b[{self._height};1H" + "\r\n" * self._height + "\x1b[H"
+
+    def resize(self, width: int, height: int) -> None:
+        """The window has become `width` by `height` cells; `draw` must follow."""
+        self._width, self._height = max(width, NARROWEST), max(height, 2)
+        self._stale = True
+        if self._reflows:
+            rows, row, column = self._drawn
+            before = [*rows[:row], _up_to_cursor(rows[row], column)]
+            self._above = sum(len(_reflowed(each, self._width)) for each in before) - 1
+
+    def _lay_out(self, block: Block) -> _Drawing:
+        """The rows of `block` that fit the window, with the cursor among them."""
+        units = [unit for span in block.prompt for unit in _units(span)]
+        marked = None
+        index = 0
+        for cluster in clusters(block.text):
+            if marked is None and index >= block.cursor:
+                marked = len(units)
+            units.extend([_NEWLINE] if cluster == "\n" else _units(Span(cluster)))
+            index += len(cluster)
+        rows, row, column = _fold(units, self._width, len(units) if marked is None else marked)
+        room = self._height - 1
+        self._top = max(row - room + 1, min(self._top, row, len(rows) - room), 0)
+        rows = rows[self._top : self._top + room]
+        pinned = [pinned_row for paragraph in block.pinned for pinned_row in _wrap(paragraph, self._width)]
+        pinned = pinned[max(0, len(pinned) - (room - len(rows))) :]  # the newest, if there is room at all
+        return _Drawing(pinned + rows, len(pinned) + row - self._top, column)
+
+    def _paint(self, row: _Row) -> str:
+        """A row as text with its styles."""
+        parts = []
+        style = PLAIN
+        for unit in row:
+            wanted = unit.style if self._colour else PLAIN
+            if wanted != style:
+                parts.append(f"\x1b[0;{wanted}m" if wanted else "\x1b[0m")
+                style = wanted
+            parts.append(unit.text)
+        if style:
+            parts.append("\x1b[0m")
+        return "".join(parts)
+
+
+def _move(count: int, direction: str) -> str:
+    """The sequence that moves the cursor `count` cells; none for 0, which terminals take for 1."""
+    return f"\x1b[{count}{direction}" if count > 0 else ""
+
+
+def _reflowed(row: _Row, width: int) -> list[_Row]:
+    """A row as the terminal wraps it anew in a narrower window (a full row is not followed by an empty one)."""
+    rows = _fold(row, width, 0).rows
+    return rows if rows[-1] or len(rows) == 1 else rows[:-1]
+
+
+def _up_to_cursor(row: _Row, column: int) -> _Row:
+    """The part of a row up to the cursor at `column`, with what stands under it: that decides which row it is on."""
+    width = 0
+    for index, unit in enumerate(row):
+        width += unit.width
+        if width > column:
+            return row[: index + 1]
+    return row
+
+
+def title(text: str) -> str:
+    """The sequence that sets the title of the window; `text` may come from anywhere."""
+    return f"\x1b]0;{safe_text(text, 200)}\x1b\\"
+
+
 # --- What happened, as text -----------------------------------------------------------------------------------------
 
 
@@ -456,13 +1651,9 @@ class Note(NamedTuple):
 Shown = Event | Note
 
 
-def safe(text: str) -> str:
-    """`text` in one line that cannot do anything to a terminal: what has no width of its own is written out."""
-    return "".join(SHORT.get(c) or (c if unicodedata.category(c)[0] not in "CZ" or c == " " else f"<U+{ord(c):04X}>")
-                   for c in text)  # fmt: skip
-
-
-SHORT = {"\n": "\\n", "\t": "\\t", "\\": "\\\\"}
+def one_line(text: str) -> str:
+    """`text` in one line that does nothing to a terminal; a backslash is doubled, so that `\\n` can only mean one."""
+    return safe_text(text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t"))
 
 
 def clock_time(wall: float, pattern: str = "%H:%M:%S") -> str:
@@ -538,7 +1729,7 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
 
 def words_of(event: Shown) -> list[str]:
     """An event as lines that are safe to print, each complete in itself."""
-    return [safe(line) for line in WORDS[type(event)](event)]
+    return [one_line(line) for line in WORDS[type(event)](event)]
 
 
 def json_of(event: Shown) -> str:
@@ -600,9 +1791,15 @@ class Plain:
         for line in [json_of(event)] if self._as_json else words_of(event):
             self._out.write(line + "\n")
 
-    def flush(self) -> None:
-        """Called once a turn, when all was shown."""
+    def flush(self, to: str | None) -> None:
+        """Called once a turn, when all was shown. `to`: whom plain text goes to."""
         self._out.flush()
+
+    def ring(self) -> None:
+        """Ring the bell, where there is one."""
+
+    def clear(self) -> None:
+        """Clear the screen, where there is one."""
 
     def lines(self, most: int) -> list[str | None]:
         """At most `most` lines that were typed; None is the end of them."""
@@ -617,54 +1814,282 @@ class Plain:
         self.mailbox.close()
 
 
+# Asks the terminal to mark pastes, and to remember its title; and the way back.
+TERMINAL_BEGIN, TERMINAL_END = "\x1b[?2004h\x1b[22;0t", "\x1b[?2004l\x1b[23;0t"
+BATCH_MAX = 65_536  # characters that come at once on Windows and are taken for one paste
+PINNED_MAX = 3  # own messages without a fate that are shown above the prompt
+
+
+if sys.platform == "win32":
+
+    class Console:
+        """The console's modes, and a thread that reads keys, because a console cannot be waited for with sockets."""
+
+        deadline: float | None = None
+
+        def __init__(self) -> None:
+            self._mailbox = Mailbox()
+            self._found = ctypes.c_uint32()
+            self._handle = ctypes.windll.kernel32.GetStdHandle(-11)
+
+        def begin(self) -> None:
+            ctypes.windll.kernel32.GetConsoleMode(self._handle, ctypes.byref(self._found))
+            ctypes.windll.kernel32.SetConsoleMode(self._handle, self._found.value | 4)  # understand escape sequences
+
+        def end(self) -> None:
+            ctypes.windll.kernel32.SetConsoleMode(self._handle, self._found.value)
+
+        def start(self, link: Link) -> None:
+            link.watch(self._mailbox)
+            threading.Thread(target=self._read, daemon=True).start()
+
+        def _read(self) -> None:
+            while True:
+                batch = msvcrt.getwch()
+                while msvcrt.kbhit() and len(batch) < BATCH_MAX:
+                    batch += msvcrt.getwch()
+                self._mailbox.put(batch)
+
+        def keys(self) -> list[Key]:
+            return [key for batch in self._mailbox.take() for key in windows_keys(batch)]
+
+        def suspend(self) -> None:
+            """There is no such thing here."""
+
+else:
+
+    class Console:
+        """The terminal: raw while we are in front, else as it was found; and the bytes it sends, as keys."""
+
+        def __init__(self) -> None:
+            self._found = termios.tcgetattr(0)
+            self._decoder = KeyDecoder()
+            self._keys: list[Key] = []
+            self.deadline: float | None = None  # when an escape that has stayed alone is the Escape key
+
+        def begin(self) -> None:
+            raw = termios.tcgetattr(0)
+            raw[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON)
+            raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
+            raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
+            self._set(raw)
+
+        def end(self) -> None:
+            self._set(self._found)
+
+        def _set(self, attributes: list[Any]) -> None:
+            """DRAIN, not FLUSH: what was typed ahead is kept. In the background this stops us until `fg`."""
+            while True:
+                try:
+                    termios.tcsetattr(0, termios.TCSADRAIN, attributes)
+                    return
+                except termios.error as error:
+                    if error.args[0] != errno.EINTR:
+                        return  # the terminal is gone; its end is about to be read
+
+        def start(self, link: Link) -> None:
+            link.watch(self)
+
+        def fileno(self) -> int:
+            return 0
+
+        def rest(self) -> None:
+            """There is something to read."""
+            data = _read_some(0)
+            self._keys += self._decoder.feed(data) if data else [Key("hang-up")]
+            self.deadline = time.monotonic() + ESCAPE_DELAY if self._decoder.undecided else None
+
+        def keys(self) -> list[Key]:
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                self._keys += self._decoder.settle()
+                self.deadline = None
+            keys, self._keys = self._keys, []
+            return keys
+
+        def suspend(self) -> None:
+            """Stop here, like every program at Ctrl-Z, and go on here after `fg`."""
+            os.kill(0, signal.SIGTSTP)
+
+
 class Terminal(Plain):
-    """A person at a terminal: passwords are asked for without echo."""
+    """A person at a terminal: a line to edit at the bottom, and above it what happens."""
 
     interactive = True
 
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
-        self._then: deque[tuple[str, Callable[[str], None]]] = deque()
+        self._console = Console()
+        self._editor = LineEditor(self._complete)
+        self._screen = Screen(*window_size(), colour=wants_colour(os.environ), reflows=terminal_reflows(os.environ))
+        self._link: Link | None = None
+        self._keys: deque[Key] = deque()
+        self._arrived: list[Paragraph] = []
+        self._extra = ""  # the bell and the title, to be written with the rest
+        self._questions: deque[tuple[str, Callable[[str], None]]] = deque()
+        self._moved = False  # the window may have another size, or we are back in front
+        self._day = ""  # of the last message
+
+    def start(self, link: Link) -> None:
+        self._link = link
+        self._console.start(link)
+        link.watch(self.mailbox)
+        self._console.begin()
+        self._out.write(TERMINAL_BEGIN)
+        if sys.platform != "win32":
+            for number in (signal.SIGWINCH, signal.SIGCONT):
+                signal.signal(number, self._mark_moved)
+
+    def _mark_moved(self, *_: object) -> None:
+        self._moved = True
+        self.mailbox.wake()
+
+    @property
+    def deadline(self) -> float | None:  # type: ignore[override]
+        """A lonely escape, or the next second of a countdown."""
+        wait = self._link.redial_in if self._link is not None else None
+        next_second = self._link.now() + (wait % 1 or 1) if self._link is not None and wait else None
+        return min((d for d in (self._console.deadline, next_second) if d is not None), default=None)
+
+    # Keys
 
     def lines(self, most: int) -> list[str | None]:
-        lines: list[str | None] = []
-        for line in super().lines(most):
-            if self._then and line is not None:
-                _, then = self._then.popleft()
-                self._out.write("\n")
-                self._prompt()
-                then(line)
-            else:
-                lines.append(line)
-        return lines
+        """Do what was typed, up to a finished line; None is the end."""
+        self._keys.extend(self._console.keys())
+        while self._keys:
+            key = self._keys.popleft()
+            event = self._editor.feed(key)
+            if key.name == "hang-up" or (event is not None and event.kind == "end"):
+                return [None]
+            if event is not None and event.kind == "line":
+                if holds_secret(event.text):
+                    self._editor.forget_last()
+                return [event.text.rstrip("\n")]
+            if event is not None:
+                self._obey(event)
+        return []
+
+    def _obey(self, event: EditorEvent) -> None:
+        if event.kind == "answer":
+            _, then = self._questions.popleft()
+            if self._questions:
+                self._editor.ask(hidden=True)
+            then(event.text)
+        elif event.kind == "interrupt":
+            signal.raise_signal(signal.SIGINT)  # the same way out as from outside
+        elif event.kind == "suspend":
+            self._suspend()
+        elif event.kind == "clear":
+            self.clear()
+        elif event.kind == "full":
+            self._arrived.append(Paragraph((Span("!! that is too long for one message", RED),)))
 
     def ask(self, prompt: str, then: Callable[[str], None]) -> bool:
-        self._then.append((prompt, then))
-        self._prompt()
+        self._questions.append((prompt, then))
+        if len(self._questions) == 1:  # else its turn comes when the ones before are answered
+            self._editor.ask(hidden=True)
         return True
 
+    def _complete(self, before: str) -> tuple[int, Sequence[str]]:
+        roster = self._link.session.roster if self._link is not None else {}
+        names = sorted(roster, key=lambda name: (roster[name], protocol.fold(name)))  # online first
+        return complete_word(before, [f"/{word}" for word in COMMANDS], names)
+
+    def _suspend(self) -> None:
+        self._out.write(self._screen.hide() + TERMINAL_END)
+        self._out.flush()
+        self._console.end()
+        self._console.suspend()
+        self._console.begin()
+        self._out.write(TERMINAL_BEGIN)
+        self._moved = True
+
+    # Screen
+
+    def show(self, event: Shown) -> None:
+        if isinstance(event, protocol.Message):
+            self._speak(event.time, event.sender, event.text)
+            self._extra += title(f"{event.sender}: {event.text}")
+        elif isinstance(event, protocol.Delivered):
+            self._speak(time.time(), f"→ {event.recipient}", event.text)
+        elif isinstance(event, protocol.Failed):
+            self._speak(time.time(), f"→ {event.recipient}", event.text, f"  not delivered: {event.words}")
+        elif isinstance(event, Note):
+            self._arrived.append(Paragraph((Span(event.words, RED if event.failed else PLAIN),)))
+        elif not isinstance(event, protocol.Waiting):  # it stands above the prompt
+            for line in WORDS[type(event)](event):
+                self._arrived.append(Paragraph((Span(line, RED if line.startswith("!!") else DIM),), 3))
+
+    def _speak(self, wall: float, who: str, text: str, failure: str = "") -> None:
+        day = clock_time(wall, "%A, %d %B %Y")
+        if day != self._day and self._day:
+            self._arrived.append(Paragraph((Span(f"-- {day}", DIM),)))
+        self._day = day
+        stamp = clock_time(wall, "%H:%M ")
+        style = name_style(who.removeprefix("→ "))
+        spans = (Span(stamp, DIM), Span(who, style), Span("  " + text, RED if failure else PLAIN), Span(failure, RED))
+        self._arrived.append(Paragraph(spans, len(stamp) + len(who) + 2))
+
+    def ring(self) -> None:
+        self._extra += BELL
+
+    def clear(self) -> None:
+        self._out.write(self._screen.clear())
+
+    def flush(self, to: str | None) -> None:
+        """Everything in one write: what arrived, what waits, the prompt and the line."""
+        if self._moved:
+            self._moved = False
+            self._console.begin()
+            self._screen.resize(*window_size())
+        block = Block(self._prompt(to), *self._editor.view(), self._pinned())
+        self._out.write(self._screen.draw(block, self._arrived) + self._extra)
+        self._out.flush()
+        self._arrived.clear()
+        self._extra = ""
+
+    def _prompt(self, to: str | None) -> tuple[Span, ...]:
+        if self._questions:
+            return (Span(self._questions[0][0]),)
+        if self._editor.search_prompt is not None:
+            return (Span(self._editor.search_prompt, DIM),)
+        spans: list[Span] = []
+        if self._link is not None:
+            wait, online = self._link.redial_in, self._link.session.online
+            if wait is not None:
+                spans.append(Span(f"… {math.ceil(wait)} s " if wait else "… ", RED))
+            elif online:
+                spans.append(Span(f"{online} online ", DIM))
+        if to is not None:
+            spans.append(Span(to, name_style(to)))
+        return (*spans, Span("> "))
+
+    def _pinned(self) -> tuple[Paragraph, ...]:
+        """The last own messages whose fate is not known."""
+        waiting = self._link.session.undelivered[-PINNED_MAX:] if self._link is not None else []
+        return tuple(Paragraph((Span(f"…     → {c.name}  {c.text}", DIM),), 6) for c in waiting)
+
     def close(self) -> None:
-        self._then.clear()
-        self._prompt()
+        with contextlib.suppress(OSError):
+            self._out.write(self._screen.draw(Block(()), self._arrived) + self._screen.hide() + TERMINAL_END)
+            self._out.flush()
+        self._console.end()
         super().close()
 
-    def _prompt(self) -> None:
-        """Hide what is typed while a password is asked for."""
-        set_echo(not self._then)
-        if self._then:
-            self._out.write(self._then[0][0])
-        self._out.flush()
 
-
-def set_echo(on: bool) -> None:
-    """Whether the terminal shows what is typed."""
+def window_size() -> tuple[int, int]:
+    """Columns and rows of the window."""
     try:
-        import termios
-    except ImportError:
-        return
-    settings = termios.tcgetattr(0)
-    settings[3] = settings[3] | termios.ECHO if on else settings[3] & ~termios.ECHO
-    termios.tcsetattr(0, termios.TCSANOW, settings)
+        size = os.get_terminal_size(1)
+    except OSError:
+        return 80, 24
+    return size.columns, size.lines
+
+
+def holds_secret(line: str) -> bool:
+    """Whether a line that was typed has a password in it, which must not come back from the history."""
+    word, _, rest = line.partition(" ")
+    name = BARE.get(word, word.removeprefix("/").lower())
+    return name == "passwd" or (name in ("register", "login", "takeover") and " " in rest.strip())
 
 
 # --- What the lines mean --------------------------------------------------------------------------------------------
@@ -673,14 +2098,26 @@ def set_echo(on: bool) -> None:
 class Chat:
     """A front end, a link, and what is typed in the one for the other."""
 
-    def __init__(self, link: Link, front: Plain, *, user: str | None, to: str | None, secret: str | None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        front: Plain,
+        *,
+        user: str | None,
+        to: str | None,
+        secret: str | None,
+        log: TextIO | None = None,
+    ) -> None:
         """`user` is logged in at the start, `to` gets what is no command, `secret` stands in for a password that was
-        left out."""
+        left out, `log` gets a copy of what is shown."""
         self.link, self.front, self.session = link, front, link.session
         self.to = to
         self.failed = False  # whether any command or message failed
         self.status: int | None = None  # the exit status, once it is over
-        self._user, self._secret = user, secret
+        self.last_words = ""  # why there was not even a first contact
+        self.quiet = False  # whether comings and goings are hidden
+        self.bell = "msg"  # rings for: off, msg (messages), all (comings and goings too)
+        self._user, self._secret, self._log = user, secret, log
         self._met = False
         self._registering: dict[int, tuple[str, str]] = {}  # tag -> who will log in with what, once registered
         self._attempt = ("", "")  # the last login that was tried
@@ -720,7 +2157,7 @@ class Chat:
         try:
             for event in self.link.take_events():
                 self._react(event)
-            self.front.flush()
+            self.front.flush(self.to)
         except BrokenPipeError:  # nobody reads what is shown: `… | head` has seen enough
             self.front.show = lambda event: None  # type: ignore[method-assign]
             self.leave()
@@ -729,7 +2166,7 @@ class Chat:
 
     def _take_line(self, line: str | None) -> None:
         if line is None:
-            self.leave(PIPE_LEAVE_SECONDS)
+            self.leave(LEAVE_SECONDS if self.front.interactive else PIPE_LEAVE_SECONDS)
         elif self.to is not None and not self.front.interactive:
             if line:  # an empty message is none, and logs are full of empty lines
                 self.session.send(self.to, line)
@@ -751,6 +2188,9 @@ class Chat:
             self.note(f"it is used like this: {command.usage}", failed=True)
 
     def _say_to_target(self, text: str) -> None:
+        name, colon, rest = text.partition(": ")
+        if colon and " " not in name and protocol.fold(name) in map(protocol.fold, self.session.roster):
+            self.to, text = name, rest
         if self.to is None:
             self.note("to whom? /msg NAME TEXT, or /to NAME first; /help lists the commands", failed=True)
         else:
@@ -791,7 +2231,7 @@ class Chat:
         if password:
             go(password)
         else:
-            self.with_password(go, f"password of {safe(name)}: ")
+            self.with_password(go, f"password of {one_line(name)}: ")
         return True
 
     def register(self, arguments: str) -> bool:
@@ -812,7 +2252,7 @@ class Chat:
         if password:
             go(password)
         elif self._secret is None and self.front.interactive:
-            self.with_password(again, f"a password for {safe(name)}, at least 8 characters: ")
+            self.with_password(again, f"a password for {one_line(name)}, at least 8 characters: ")
         else:
             self.with_password(go)
         return True
@@ -826,11 +2266,17 @@ class Chat:
             self.session.passwd(old, new)
             return True
 
-        def go(old: str, new: str) -> None:
-            self.session.passwd(old, new)
-
         def ask_new(old: str) -> None:
-            self.front.ask("the new one: ", lambda new: go(old, new))
+            self.front.ask("the new one: ", lambda new: ask_again(old, new))
+
+        def ask_again(old: str, new: str) -> None:
+            self.front.ask("the new one again: ", lambda again: go(old, new, again))
+
+        def go(old: str, new: str, again: str) -> None:
+            if new == again:
+                self.session.passwd(old, new)
+            else:
+                self.note("the two are not the same, so nothing was done", failed=True)
 
         return self.front.ask("the password so far: ", ask_new)
 
@@ -860,6 +2306,26 @@ class Chat:
         self.note(f"what you type goes to {name}" if name else "what you type goes to nobody")
         return True
 
+    def act(self, text: str) -> bool:
+        """Say what one does."""
+        if text:
+            self._say_to_target(f"* {self.session.name or 'somebody'} {text}")
+        return bool(text)
+
+    def hide_presence(self, arguments: str) -> bool:
+        """Comings and goings are shown, or no more."""
+        self.quiet = not self.quiet
+        self.note("comings and goings are hidden" if self.quiet else "comings and goings are shown")
+        return True
+
+    def set_bell(self, when: str) -> bool:
+        """When to ring."""
+        if when not in BELLS:
+            return False
+        self.bell = when
+        self.note(f"the bell rings for {BELLS[when]}")
+        return True
+
     def simple(self, ask: Callable[[], object]) -> bool:
         """A command without arguments."""
         ask()
@@ -876,13 +2342,19 @@ class Chat:
     def _react(self, event: Shown) -> None:
         """Show an event, and do what follows from it."""
         if isinstance(event, Unreachable) or (isinstance(event, protocol.NotVessages) and not self._met):
-            print(f"{Path(sys.argv[0]).name}: {safe(event.words)}", file=sys.stderr)
-            self.status = 2
+            self.last_words, self.status = one_line(event.words), 2
             return
         self.failed |= isinstance(event, (protocol.Refused, protocol.Failed)) or getattr(event, "failed", False) is True
-        self.front.show(event)
+        self._write_log(event)
+        coming = isinstance(event, protocol.Presence)
+        if not (coming and self.quiet):
+            self.front.show(event)
+        if self.bell == "all" and coming:
+            self.front.ring()
         if isinstance(event, protocol.Message):
             self._last_sender = event.sender
+            if self.bell != "off":
+                self.front.ring()
         elif isinstance(event, protocol.Answer) and event.tag in self._registering:
             name, password = self._registering.pop(event.tag)
             if self.front.interactive:
@@ -895,6 +2367,17 @@ class Chat:
                 self.note("/login NAME, or /register NAME if you are new here; /help lists the commands")
         elif isinstance(event, protocol.LoggedIn):
             self._attempt = ("", "")
+
+    def _write_log(self, event: Shown) -> None:
+        if self._log is None:
+            return
+        try:
+            for line in words_of(event):
+                self._log.write(f"{clock_time(time.time(), '%Y-%m-%d %H:%M:%S')} {line}\n")
+            self._log.flush()
+        except OSError as error:
+            self._log = None
+            self.note(f"the log cannot be written any more: {error.strerror}", failed=True)
 
     def _explain(self, event: protocol.Refused) -> None:
         self._registering.pop(event.tag, None)
@@ -950,13 +2433,19 @@ COMMANDS = {
     "msg": Verb("/msg NAME TEXT", "send a message", Chat.message),
     "r": Verb("/r TEXT", "reply to whoever wrote last", Chat.reply),
     "to": Verb("/to NAME", "send what you type to NAME from now on", Chat.aim),
+    "me": Verb("/me TEXT", "say what you do: /me waves", Chat.act),
+    "quiet": Verb("/quiet", "hide comings and goings, or show them again", Chat.hide_presence),
+    "bell": Verb("/bell off|msg|all", "ring never, for messages, or for comings and goings too", Chat.set_bell),
+    "clear": Verb("/clear", "clear the screen", lambda c, a: c.simple(c.front.clear)),
     "passwd": Verb("/passwd", "change your password", Chat.passwd),
     "ping": Verb("/ping", "ask the server for a sign of life", lambda c, a: c.simple(lambda: c.session.ping(a))),
     "help": Verb("/help [COMMAND]", "this list", Chat.help),
     "quit": Verb("/quit", "log out and leave", lambda c, a: c.leave()),
 }
+BELLS = {"off": "nothing", "msg": "messages", "all": "messages, comings and goings"}
 # The same as they stand on the wire, in capitals, for scripts and old hands.
-BARE = {name.upper(): name for name in COMMANDS if len(name) > 3 and name != "help"} | {"WHO": "who", "SEND": "msg"}
+BARE = {name.upper(): name for name in ("register", "login", "takeover", "logout", "who", "passwd", "ping", "quit")}
+BARE["SEND"] = "msg"
 PIPE_LEAVE_SECONDS = 30.0  # at the end of a pipe: a script wants the fates more than it minds the time
 
 
@@ -985,6 +2474,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--to", metavar="NAME", help="send what is typed to NAME; from a pipe every line is a message")
     parser.add_argument("--plain", action="store_true", help="one event a line and no prompt, as in a pipe")
     parser.add_argument("--json", action="store_true", help="as --plain, each line a JSON object")
+    parser.add_argument("--log", metavar="FILE", type=Path, help="append all that is shown to FILE")
     parser.add_argument("--version", action="version", version=f"Vessages {VERSION}")
     return parser.parse_args(argv)
 
@@ -1008,23 +2498,33 @@ def main(argv: list[str]) -> int:
     options = arguments_of(argv)
     try:
         secret = given_secret(options.password_file)
+        log = options.log.open("a", encoding="utf-8", errors="backslashreplace") if options.log else None
     except (OSError, UnicodeError) as error:
-        print(f"client.py: the password file cannot be read: {error}", file=sys.stderr)
+        print(f"client.py: the file cannot be used: {error}", file=sys.stderr)
         return 2
     plain = options.plain or options.json or not (os.isatty(0) and os.isatty(1))
+    plain = plain or is_dumb(os.environ, windows=sys.platform == "win32")
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     front = Plain(sys.stdout, as_json=options.json) if plain else Terminal(sys.stdout)
     link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)))
-    chat = Chat(link, front, user=options.user, to=options.to, secret=secret)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    with log or contextlib.nullcontext():
+        return chat_to_the_end(Chat(link, front, user=options.user, to=options.to, secret=secret, log=log))
+
+
+def chat_to_the_end(chat: Chat) -> int:
+    """Run it, and give the terminal back as it was, whatever happens."""
+    for number in [signal.SIGINT, signal.SIGTERM] + ([] if sys.platform == "win32" else [signal.SIGHUP]):
         signal.signal(number, lambda *_: chat.interrupt())
-    signal.set_wakeup_fd(front.mailbox.waker, warn_on_full_buffer=False)  # else Windows sleeps on
+    signal.set_wakeup_fd(chat.front.mailbox.waker, warn_on_full_buffer=False)  # else Windows sleeps on
     try:
         return chat.run()
     finally:
-        front.close()
-        link.close()
+        signal.set_wakeup_fd(-1)
+        chat.front.close()
+        chat.link.close()
+        if chat.last_words:
+            print(f"client.py: {chat.last_words}", file=sys.stderr)
 
 
 if __name__ == "__main__":

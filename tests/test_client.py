@@ -188,7 +188,8 @@ def test_passwords_are_asked_for_and_checked(room: Room) -> None:
     room.types(bob, "/register bob", "", see="-- no password, so nothing was done")
     room.types(bob, "/register bob", "short", "short", see="!! REGISTER: ")
     room.types(bob, "/register bob", PASSWORD, PASSWORD, see="-- online: bob")
-    room.types(bob, "/passwd", PASSWORD, "another-one", see="-- the password is changed")
+    room.types(bob, "/passwd", PASSWORD, "another-one", "another-two", see="!! the two are not the same")
+    room.types(bob, "/passwd", PASSWORD, "another-one", "another-one", see="-- the password is changed")
 
 
 def test_with_a_user_the_password_is_asked_for_at_once(room: Room) -> None:
@@ -323,24 +324,19 @@ def test_without_a_password_a_script_is_told_where_it_could_be(room: Room) -> No
     + [(socket.gaierror(-2, "x"), "there is no computer named lab"), (UnicodeError(), "there is no computer named lab")]
     + [(OSError(101, "Network is unreachable"), "lab port 5000 cannot be reached: Network is unreachable")],
 )
-def test_a_first_contact_that_fails_is_explained(
-    room: Room, error: Exception, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_first_contact_that_fails_is_explained(room: Room, error: Exception, words: str) -> None:
     def dial(host: str, port: int) -> socket.socket:
         raise error
 
     room.dial = dial  # type: ignore[method-assign]
     chat, _ = room.desk()
     room.until(lambda: chat.status == 2)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert words in lines[0]
+    assert words in chat.last_words
+    assert len(chat.last_words.splitlines()) == 1
 
 
 @pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.0 400 Bad Request\r\n\r\n", b""])
-def test_something_that_is_not_vessages_is_told_from_a_server(
-    room: Room, greeting: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_something_that_is_not_vessages_is_told_from_a_server(room: Room, greeting: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         room.dial = lambda host, port: client.dial(*server.getsockname())  # type: ignore[method-assign]
         chat, _ = room.desk(user="bob", secret=PASSWORD)
@@ -350,7 +346,7 @@ def test_something_that_is_not_vessages_is_told_from_a_server(
             other.sendall(greeting)
             room.until(lambda: chat.status == 2)
             assert PASSWORD.encode() not in other.recv(10_000)
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert len(chat.last_words.splitlines()) == 1
 
 
 # --- The link ---

@@ -170,7 +170,7 @@ def test_a_line_that_is_far_too_long(server: ServerProcess) -> None:
     ("arguments", "words"),
     [([], "python client.py 192.168.1.5 5000"), (["lab"], "python client.py 192.168.1.5 5000")]
     + [(["lab", port], "is not a port: a number from 1 to 65535") for port in ("0", "65536", "x", "٣")]
-    + [(["127.0.0.1", "5000", "--password-file", "no-such-file"], "the password file cannot be read: ")],
+    + [(["127.0.0.1", "5000", "--password-file", "no-such-file"], "the file cannot be used: ")],
 )
 def test_a_wrong_command_line_is_answered_in_one(arguments: list[str], words: str) -> None:
     status, lines, errors = run(*arguments)
@@ -203,14 +203,14 @@ def test_the_bot_of_the_readme_needs_two_files(server: ServerProcess, tmp_path: 
     for name in ("client.py", "protocol.py"):
         shutil.copy(ROOT / name, folder)
     (folder / "bot.py").write_text(BOT.replace("5000", place(server)[1]), encoding="utf-8")
-    alice = server.person("alice", kept=True)
+    alice = server.person("alice")
     options: dict[str, Any] = {"code": "bot.py", "cwd": folder, "environ": {"VESSAGES_PASSWORD": PASSWORD}}
     with start(**options) as process:
         try:
             while not alice.sees("alice", "echo"):
                 pass
             alice.say("#9 SEND echo hello\nthere")
-            answers = sorted(payload.partition(" ")[2] for payload in alice.next(2))
+            answers = sorted(alice.next(2))
         finally:
             process.kill()
             process.communicate()
@@ -339,7 +339,7 @@ class CuttingProxy:
 
 
 def test_everything_is_shown_once_and_in_order_over_links_that_are_cut(server: ServerProcess, quick: None) -> None:
-    texts = [f"message {n} " + "x" * (n % 50) for n in range(200)]
+    texts = [f"message {n} " + "x" * (n % 50) for n in range(100)]
     heard: list[str] = []
     proxy = CuttingProxy(server.address, every=1_500)
     try:
@@ -359,7 +359,7 @@ def test_everything_is_shown_once_and_in_order_over_links_that_are_cut(server: S
     finally:
         proxy.close()
     assert heard == texts
-    assert proxy.cuts > 10
+    assert proxy.cuts > 5
 
 
 def test_the_errors_of_a_script_are_words_and_codes() -> None:

@@ -1,0 +1,441 @@
+"""The line editor: a table of keys, and the same keys played on an obvious model."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import client
+from client import EditorEvent, Key, LineEditor
+
+NAMES = ["Bob", "bea", "Tuấn"]
+COMMANDS = ["/me", "/msg", "/who"]
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+FLAG = "\U0001f1fb\U0001f1f3"
+
+
+def new_editor() -> LineEditor:
+    return LineEditor(lambda before: client.complete_word(before, COMMANDS, NAMES))
+
+
+def press(editor: LineEditor, script: str) -> list[EditorEvent]:
+    """Press the keys of a script: words are typed with _ for a space, `<left>` is a key, `<paste:…>` a paste."""
+    events = []
+    for part in script.replace("<", "\0<").replace(">", ">\0").split("\0"):
+        if part.startswith("<paste:"):
+            keys = [Key("paste", part[7:-1])]
+        elif part.startswith("<"):
+            keys = [Key(part[1:-1])]
+        else:
+            keys = [Key("char", char) for char in part.replace("_", " ")]
+        events += [event for key in keys if (event := editor.feed(key)) is not None]
+    return events
+
+
+def shown(editor: LineEditor) -> str:
+    text, cursor = editor.view()
+    return text[:cursor] + "|" + text[cursor:]
+
+
+TABLE = {
+    # moving
+    "ab<left>c": "ac|b",
+    "ab<left><left><left>c": "c|ab",
+    "ab<ctrl-b><ctrl-b><ctrl-f>c": "ac|b",
+    "ab<home>c<end>d": "cabd|",
+    "ab<ctrl-a>c<ctrl-e>d": "cabd|",
+    "one_two<alt-b>": "one |two",
+    "one_two<alt-b><alt-b><alt-f>": "one| two",
+    "one,_two<ctrl-left><ctrl-left><alt-right>": "one|, two",
+    "one,_two<alt-left><home><ctrl-right>": "one|, two",
+    "a<right>": "a|",
+    # deleting
+    "abc<backspace>": "ab|",
+    "<backspace>": "|",
+    "abc<left><backspace>": "a|c",
+    "abc<home><delete>": "|bc",
+    "abc<home><ctrl-d>": "|bc",
+    "abc<delete>": "abc|",
+    "one_two<home><ctrl-k>": "|",
+    "one_two<left><ctrl-u>": "|o",
+    "one_a-b__<ctrl-w>": "one |",
+    "one_a-b__<alt-backspace>": "one a-|",
+    "one_two<home><alt-d>": "| two",
+    "one_two<home><alt-d><alt-d><ctrl-y><ctrl-y>": "one twoone two|",
+    "one_two<ctrl-w><ctrl-w><ctrl-y>": "one two|",
+    "one_two<ctrl-w>x<ctrl-w><ctrl-y>": "one x|",
+    "ab<ctrl-y>": "ab|",
+    "one_two<alt-b><ctrl-k><ctrl-u><ctrl-y>": "one two|",
+    "one_two<alt-b><ctrl-k><left><ctrl-u><ctrl-y>": "one| ",
+    # transposing
+    "abc<ctrl-t>": "acb|",
+    "abc<left><left><ctrl-t>": "ba|c",
+    "abc<home><ctrl-t>": "|abc",
+    "a<ctrl-t>": "a|",
+    "<ctrl-t>": "|",
+    "ab<alt-enter><ctrl-t>": "ab\n|",
+    f"a{FLAG}<ctrl-t>": f"{FLAG}a|",
+    # what a person takes for one character
+    f"a{FAMILY}b<left><left>": f"a|{FAMILY}b",
+    f"a{FAMILY}<backspace>": "a|",
+    f"{FLAG}{FLAG}<left>": f"{FLAG}|{FLAG}",
+    "e\u0302\u0301x<left><backspace>": "|x",
+    "a\u0301<home><delete>": "|",
+    f"{FLAG}<home>{FLAG[0]}<right>": f"{FLAG[0] * 2}|{FLAG[1]}",
+    "xe<home>": "|xe",
+    "xé<left><backspace>": "|é",
+    f"{FAMILY}<home>{FAMILY}<backspace>": f"|{FAMILY}",
+    f"{FAMILY}<home>{FAMILY}<left><right>": f"{FAMILY}|{FAMILY}",
+    "\u0301<home>e<right>x": "e\u0301x|",
+    "中文字<left><backspace>": "中|字",
+    # rows
+    "ab<alt-enter>cd<home>x": "ab\nx|cd",
+    "ab<alt-enter>cd<left><left><left>": "ab|\ncd",
+    "ab<alt-enter>cd<up>": "ab|\ncd",
+    "abc<alt-enter>d<up>": "a|bc\nd",
+    "a<alt-enter>bcd<up><end><down>": "a\nb|cd",
+    "ab<alt-enter>cd<up><end><ctrl-k>": "ab|cd",
+    "ab<alt-enter>cd<home><ctrl-u>": "ab|cd",
+    "ab<alt-enter>cd<home><backspace>": "ab|cd",
+    "ab\\<enter>cd": "ab\ncd|",
+    "ab\\\\<enter>": "|",
+    "a\\<left><enter>": "a\n|",
+    # pasting
+    "x<paste:one\r\ntwo\rthree\n>y": "xone\ntwo\nthreey|",
+    "<paste:\n\n>": "|",
+    "<paste:a \n>": "a |",
+    "<paste:\x1b[31m>": "\x1b[31m|",
+    # history
+    "one<enter>two<enter><up>": "two|",
+    "one<enter>two<enter><up><up><up>": "one|",
+    "one<enter>two<enter>thr<up><up><down><down>": "thr|",
+    "one<enter>thr<ctrl-p><ctrl-n><ctrl-n>": "thr|",
+    "one<enter><up>x<down>y<up>": "onex|",
+    "one<enter><up>x<enter><up><up>": "one|",
+    "one<enter>one<enter><up><up>": "one|",
+    "_<enter><up>": "|",
+    "one<enter><paste:a\nb><up><up>": "one|",
+    # search
+    "one<enter>two<enter><ctrl-r>o": "two|",
+    "one<enter>two<enter><ctrl-r>o<ctrl-r>": "one|",
+    "one<enter>two<enter><ctrl-r>o<ctrl-r><ctrl-r>": "one|",
+    "one<enter>two<enter>x<ctrl-r>on<ctrl-g>": "x|",
+    "one<enter>two<enter><ctrl-r>on<backspace>": "two|",
+    "one<enter>two<enter>x<ctrl-r>on<backspace><backspace>": "x|",
+    "ONE<enter>two<enter><ctrl-r>on<left>": "ON|E",
+    "one<enter>two<enter><ctrl-r>on<escape>x": "onex|",
+    "one<enter>x<ctrl-r>zz": "x|",
+    "one<enter><ctrl-r>on<paste:p>": "onep|",
+    "one<enter><ctrl-r>on<enter>": "|",
+    # completion
+    "/m<tab>": "/me |",
+    "/m<tab><tab>": "/msg |",
+    "/m<tab><tab><tab>": "/m|",
+    "/m<shift-tab>": "/msg |",
+    "/m<tab><shift-tab>": "/m|",
+    "/w<tab>x": "/who x|",
+    "/w<tab><tab>": "/who Bob |",
+    "/x<tab>": "/x|",
+    "b<tab>": "Bob: |",
+    "b<tab><tab>hi": "bea: hi|",
+    "/msg_TU<tab>hi": "/msg Tuấn hi|",
+    "b_x<home><right><tab>": "Bob: | x",
+    "b<tab><left><right><tab>": "Bob: Bob |",
+    # keys without a meaning
+    "a<page-up><alt-x><escape>": "a|",
+}
+
+
+@pytest.mark.parametrize(("script", "expected"), TABLE.items(), ids=map(repr, TABLE))
+def test_keys(script: str, expected: str) -> None:
+    editor = new_editor()
+    press(editor, script)
+    assert shown(editor) == expected
+
+
+EVENTS = {
+    "hi<enter>": [EditorEvent("line", "hi")],
+    "<enter>": [EditorEvent("line", "")],
+    "a<alt-enter>b<left><enter>": [EditorEvent("line", "a\nb")],
+    "<paste:one\ntwo\n>": [],
+    "<paste:one\ntwo\n><enter>": [EditorEvent("line", "one\ntwo")],
+    "C:\\\\<enter>": [EditorEvent("line", "C:\\\\")],
+    "a\\<enter>b<enter>": [EditorEvent("line", "a\nb")],
+    "a<ctrl-c>": [EditorEvent("interrupt")],
+    "<ctrl-d>": [EditorEvent("end")],
+    "a<ctrl-d>": [],
+    "a<ctrl-z>": [EditorEvent("suspend")],
+    "a<ctrl-l>": [EditorEvent("clear")],
+    "one<enter><ctrl-r>on<enter>": [EditorEvent("line", "one"), EditorEvent("line", "one")],
+    "one<enter><ctrl-r>on<ctrl-c>": [EditorEvent("line", "one"), EditorEvent("interrupt")],
+}
+
+
+@pytest.mark.parametrize(("script", "events"), EVENTS.items(), ids=map(repr, EVENTS))
+def test_events(script: str, events: list[EditorEvent]) -> None:
+    assert press(new_editor(), script) == events
+
+
+def test_every_key_of_the_table_is_pressed_in_these_tests() -> None:
+    scripts = "".join([*TABLE, *EVENTS])
+    assert [key for key in LineEditor._KEYS if f"<{key}>" not in scripts] == []
+
+
+def test_search_shows_what_it_looks_for() -> None:
+    editor = new_editor()
+    press(editor, "one<enter><ctrl-r>")
+    assert editor.search_prompt == "search '': "
+    press(editor, "on")
+    assert editor.search_prompt == "search 'on': "
+    press(editor, "z")
+    assert editor.search_prompt == "not found 'onz': "
+    press(editor, "<escape>")
+    assert editor.search_prompt is None
+
+
+# -- a question ------------------------------------------------------------------------------------------------------
+
+
+def test_a_password_is_neither_shown_nor_kept() -> None:
+    editor = new_editor()
+    press(editor, "one<enter>half<left>")
+    editor.ask(hidden=True)
+    assert press(editor, "sec<up><ctrl-r><tab><left>ret\\") == []
+    assert editor.view() == ("", 0)
+    (event,) = press(editor, "<enter>")
+    assert event == EditorEvent("answer", "secret\\")
+    assert "secret" not in repr(event)
+    assert shown(editor) == "hal|f"
+    press(editor, "<ctrl-y><ctrl-u><ctrl-k><up>")
+    assert shown(editor) == "one|"
+
+
+@pytest.mark.parametrize("key", [key for key in LineEditor._KEYS if key not in ("enter", "ctrl-y")])
+def test_no_key_keeps_a_password(key: str) -> None:
+    editor = new_editor()
+    editor.ask(hidden=True)
+    press(editor, f"secret_word<{key}><{key}>x")
+    assert editor.view() == ("", 0)
+    editor.stop_asking()
+    press(editor, "<ctrl-y>")
+    assert shown(editor) == "|"
+    press(editor, "<up><up><ctrl-r>s")
+    assert "s" not in editor.text
+
+
+def test_keys_of_a_password() -> None:
+    editor = new_editor()
+    editor.ask(hidden=True)
+    assert press(editor, "old<ctrl-u>secreT<backspace>t<enter>") == [EditorEvent("answer", "secret")]
+    editor.ask(hidden=True)
+    assert press(editor, "<paste:secret\n><ctrl-c><ctrl-z><ctrl-d><enter>") == [
+        EditorEvent("interrupt"), EditorEvent("suspend"), EditorEvent("answer", "secret"),
+    ]  # fmt: skip
+    editor.ask(hidden=True)
+    assert press(editor, "<ctrl-d>") == [EditorEvent("end")]
+
+
+def test_an_answer_that_is_shown_is_edited_as_usual_but_not_kept() -> None:
+    editor = new_editor()
+    press(editor, "one<enter>half")
+    editor.ask(hidden=False)
+    press(editor, "bo<up><ctrl-r><tab><left>x")
+    assert shown(editor) == "bx|o"
+    assert press(editor, "<enter>") == [EditorEvent("answer", "bxo")]
+    assert shown(editor) == "half|"
+    press(editor, "<up>")
+    assert shown(editor) == "one|"
+
+
+def test_a_second_question_leaves_the_line_aside() -> None:
+    editor = new_editor()
+    press(editor, "half")
+    editor.ask(hidden=False)
+    press(editor, "bob")
+    editor.ask(hidden=True)
+    press(editor, "secret")
+    editor.stop_asking()
+    assert shown(editor) == "half|"
+    editor.stop_asking()
+    assert shown(editor) == "half|"
+
+
+def test_replace_and_forget() -> None:
+    editor = new_editor()
+    press(editor, "/login bob secret<enter>")
+    editor.forget_last()
+    press(editor, "<up>")
+    assert shown(editor) == "|"
+    editor.replace("again")
+    assert shown(editor) == "again|"
+    LineEditor().forget_last()
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_is_bounded_and_nothing_is_cut() -> None:
+    editor = new_editor()
+    assert press(editor, "hi<paste:" + "x" * client.LINE_LIMIT + ">") == [EditorEvent("full")]
+    assert shown(editor) == "hi|"
+    assert press(editor, "<paste:" + "é" * (client.LINE_LIMIT // 2 - 1) + ">") == []
+    assert press(editor, "y") == [EditorEvent("full")]
+    assert press(editor, "<alt-enter>") == [EditorEvent("full")]
+    assert press(editor, "<home><tab>") == [EditorEvent("full")]
+    assert len(editor.text.encode()) == client.LINE_LIMIT
+
+
+def test_history_is_bounded() -> None:
+    editor = LineEditor()
+    for number in range(client.HISTORY_LIMIT + 5):
+        press(editor, f"{number}<enter>")
+    press(editor, "<up>" * (client.HISTORY_LIMIT + 5))
+    assert shown(editor) == "5|"
+
+
+def test_without_candidates_tab_does_nothing() -> None:
+    editor = LineEditor()
+    press(editor, "a<tab><shift-tab>")
+    assert shown(editor) == "a|"
+
+
+# -- properties ------------------------------------------------------------------------------------------------------
+
+# None of these joins with another, so that a list of them is an obvious model of a line.
+PIECES = ["a", "b", " ", ",", "é", "e\u0302\u0301", "中", "👍\U0001f3fd", FAMILY, FLAG, "\n"]
+MOVES = ["left", "right", "home", "end", "alt-b", "alt-f"]
+CUTS = ["backspace", "delete", "ctrl-k", "ctrl-u", "ctrl-w", "alt-d", "alt-backspace"]
+OTHERS = ["ctrl-y", "ctrl-t"]
+
+
+class Model:
+    """A line as a list of what people take for characters."""
+
+    def __init__(self) -> None:
+        self.line: list[str] = []
+        self.at = 0
+        self.killed: list[str] = []
+        self.last_killed = False
+
+    def row(self) -> tuple[int, int]:
+        start = max((index + 1 for index, piece in enumerate(self.line[: self.at]) if piece == "\n"), default=0)
+        ends = (index for index, piece in enumerate(self.line) if piece == "\n" and index >= self.at)
+        return start, next(ends, len(self.line))
+
+    def back(self, inside: str) -> int:
+        at = self.at
+        while at and not self.is_in(inside, at - 1):
+            at -= 1
+        while at and self.is_in(inside, at - 1):
+            at -= 1
+        return at
+
+    def ahead(self) -> int:
+        at = self.at
+        while at < len(self.line) and not self.is_in("word", at):
+            at += 1
+        while at < len(self.line) and self.is_in("word", at):
+            at += 1
+        return at
+
+    def is_in(self, inside: str, index: int) -> bool:
+        piece = self.line[index]
+        return piece not in (" ", "\n") if inside == "ink" else piece in ("a", "b", "é", "e\u0302\u0301", "中")
+
+    def press(self, key: str) -> None:
+        start, end = self.row()
+        moves = {
+            "left": max(0, self.at - 1), "right": min(len(self.line), self.at + 1), "home": start, "end": end,
+            "alt-b": self.back("word"), "alt-f": self.ahead(),
+        }  # fmt: skip
+        cuts = {
+            "backspace": (max(0, self.at - 1), self.at),
+            "delete": (self.at, min(len(self.line), self.at + 1)),
+            "ctrl-k": (self.at, end if end > self.at else min(len(self.line), self.at + 1)),
+            "ctrl-u": (start if start < self.at else max(0, self.at - 1), self.at),
+            "ctrl-w": (self.back("ink"), self.at),
+            "alt-backspace": (self.back("word"), self.at),
+            "alt-d": (self.at, self.ahead()),
+        }
+        if key in moves:
+            self.at = moves[key]
+        elif key in cuts:
+            first, last = cuts[key]
+            cut = self.line[first:last]
+            if key not in ("backspace", "delete"):
+                kept = self.killed if self.last_killed else []
+                self.killed = kept + cut if last > self.at else cut + kept
+            self.line[first:last] = []
+            self.at = first
+        elif key == "ctrl-y":
+            self.insert(self.killed)
+        elif key == "ctrl-t":
+            middle = self.at - 1 if self.at == end else self.at
+            if middle > start and middle < end:
+                self.line[middle - 1 : middle + 1] = [self.line[middle], self.line[middle - 1]]
+                self.at = middle + 1
+        else:
+            self.insert([key])
+        self.last_killed = key in cuts and key not in ("backspace", "delete")
+
+    def insert(self, pieces: list[str]) -> None:
+        self.line[self.at : self.at] = pieces
+        self.at += len(pieces)
+
+
+STEPS = st.sampled_from(PIECES + MOVES + CUTS * 2 + OTHERS * 3)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12), st.lists(STEPS, min_size=10, max_size=40))
+def test_the_editor_does_what_the_model_does(typed: list[str], script: list[str]) -> None:
+    editor, model = LineEditor(), Model()
+    for step in typed + script:
+        if step in PIECES:
+            for char in step:
+                editor.feed(Key("alt-enter") if char == "\n" else Key("char", char))
+        else:
+            editor.feed(Key(step))
+        model.press(step)
+        assert editor.text == "".join(model.line)
+        assert editor.cursor == len("".join(model.line[: model.at]))
+
+
+KEY = st.one_of(
+    st.sampled_from(sorted(LineEditor._KEYS)).map(Key),
+    st.sampled_from("ab/ \\\u0301\u200d\u3042\U0001f3fd\U0001f1fb\U0001f468").map(lambda char: Key("char", char)),
+    st.text("ab\r\n\u0301", max_size=6).map(lambda text: Key("paste", text)),
+)
+
+
+@given(st.lists(KEY, min_size=10, max_size=50))
+def test_whatever_is_pressed_the_cursor_is_in_the_line(keys: list[Key]) -> None:
+    editor = new_editor()
+    for key in keys:
+        editor.feed(key)
+        assert 0 <= editor.cursor <= len(editor.text)
+        assert "\r" not in editor.text
+    editor.feed(Key("left"))
+    places = [0]
+    for cluster in client.clusters(editor.text):
+        places.append(places[-1] + len(cluster))
+    assert editor.cursor in places
+
+
+@given(st.lists(st.sampled_from(["x", "y", "enter", "up", "down"]), min_size=8, max_size=40))
+def test_history_against_a_model(script: list[str]) -> None:
+    """Every line of the history, and the new one, is a slot; moving changes the slot and finishing clears them."""
+    editor = LineEditor()
+    history: list[str] = []
+    slots, at = [""], 0
+    for step in script:
+        editor.feed(Key(step) if len(step) > 1 else Key("char", step))
+        if step == "enter":
+            if slots[at] and history[-1:] != [slots[at]]:
+                history.append(slots[at])
+            slots, at = [*history, ""], len(history)
+        elif step in ("up", "down"):
+            at = min(max(at + (1 if step == "down" else -1), 0), len(slots) - 1)
+        else:
+            slots[at] += step
+        assert editor.text == slots[at]

@@ -1,0 +1,141 @@
+"""Bytes from a terminal, in any pieces, become keys."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import client
+from client import Key, KeyDecoder
+
+KEYS: dict[bytes, list[Key]] = {
+    b"a": [Key("char", "a")],
+    "ến".encode(): [Key("char", "ế"), Key("char", "n")],
+    "你👍".encode(): [Key("char", "你"), Key("char", "👍")],
+    b"\x01\x05\x0b\x19": [Key("ctrl-a"), Key("ctrl-e"), Key("ctrl-k"), Key("ctrl-y")],
+    b"\r": [Key("enter")],
+    b"\n": [Key("enter")],
+    b"\t\x1b[Z": [Key("tab"), Key("shift-tab")],
+    b"\x7f\x08": [Key("backspace"), Key("backspace")],
+    b"\x03\x04\x1a": [Key("ctrl-c"), Key("ctrl-d"), Key("ctrl-z")],
+    b"\x1b[A\x1b[B\x1b[C\x1b[D": [Key("up"), Key("down"), Key("right"), Key("left")],
+    b"\x1bOA\x1bOH\x1bOF": [Key("up"), Key("home"), Key("end")],
+    b"\x1b[H\x1b[F\x1b[1~\x1b[4~\x1b[7~\x1b[8~": [Key("home"), Key("end")] * 3,
+    b"\x1b[3~\x1b[2~\x1b[5~\x1b[6~": [Key("delete"), Key("insert"), Key("page-up"), Key("page-down")],
+    b"\x1b[1;5D\x1b[1;3C\x1b[1;2A\x1bOd": [Key("ctrl-left"), Key("alt-right"), Key("up"), Key("ctrl-left")],
+    b"\x1bb\x1bf\x1bd": [Key("alt-b"), Key("alt-f"), Key("alt-d")],
+    b"\x1b\x7f\x1b\r": [Key("alt-backspace"), Key("alt-enter")],
+    b"\x1b[13;2u\x1b[27;3;13~": [Key("alt-enter"), Key("alt-enter")],
+    b"\x1b\x1b[D": [Key("alt-left")],
+    b"\x1b\x1bx": [Key("escape"), Key("alt-x")],
+    "\x1bé".encode(): [Key("alt-é")],
+    b"\x1b[200~a\r\nb\x1b[31m\x03\x1b[201~x": [Key("paste", "a\r\nb\x1b[31m\x03"), Key("char", "x")],
+    b"\x1b\x1b[200~a\r\x1b[201~": [Key("escape"), Key("paste", "a\r")],
+    b"\x1b[200~\x1b[201~": [Key("paste", "")],
+    b"\x1b[200~\xff\x1b[201~": [Key("paste", "\ufffd")],
+    b"\x1b[15~\x1b[[Ax\x1b[1;5P\x1b[?1;2c\x1bOPy": [Key("char", "x"), Key("char", "y")],  # keys without a meaning here
+    b"\x1b[1\x03": [Key("ctrl-c")],
+    b"\x1bO\x03": [Key("alt-O"), Key("ctrl-c")],
+    b"\x1b[" + b"1" * 40 + b"Dx": [Key("char", "1")] * 10 + [Key("char", "D"), Key("char", "x")],
+    b"\xff\xc3a\xe4\xbdb\x80": [
+        Key("char", "\ufffd"), Key("char", "\ufffd"), Key("char", "a"), Key("char", "\ufffd"), Key("char", "b"),
+        Key("char", "\ufffd"),
+    ],
+}  # fmt: skip
+
+
+def decode(pieces: list[bytes]) -> list[Key]:
+    decoder = KeyDecoder()
+    return [key for piece in pieces for key in decoder.feed(piece)]
+
+
+@pytest.mark.parametrize(("data", "keys"), KEYS.items(), ids=map(repr, KEYS))
+def test_keys(data: bytes, keys: list[Key]) -> None:
+    # A byte that follows shows that nothing was left over.
+    assert decode([data, b"."]) == [*keys, Key("char", ".")]
+
+
+PARTS = st.one_of(st.sampled_from([*KEYS, b"\x1b", b"[", b"O", b"\x1b[201~"]), st.binary(max_size=8))
+
+
+@given(st.lists(PARTS), st.data())
+def test_any_splitting_gives_the_same_keys(parts: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(parts)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)))))
+    pieces = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    assert decode(pieces) == decode([stream])
+
+
+@given(st.lists(st.sampled_from(sorted(KEYS)), min_size=1), st.integers(0, 100))
+def test_ctrl_c_is_never_swallowed(parts: list[bytes], cut: int) -> None:
+    """Wherever a sequence is broken off, except in a paste, an interrupt comes through."""
+    stream = b"".join(part for part in parts if b"[200~" not in part)
+    stream = stream[: min(cut, len(stream))]
+    assert decode([stream, b"\x03"])[-1] in (Key("ctrl-c"), Key("alt-ctrl-c"))
+
+
+@pytest.mark.parametrize(
+    ("data", "keys"),
+    [
+        (b"\x1b", [Key("escape")]),
+        (b"\x1b\x1b", [Key("escape"), Key("escape")]),
+        (b"\x1b[", [Key("alt-[")]),
+        (b"\x1bO", [Key("alt-O")]),
+        (b"\x1b\x1b[", [Key("escape"), Key("alt-[")]),
+    ],
+)
+def test_an_escape_that_nothing_follows(data: bytes, keys: list[Key]) -> None:
+    decoder = KeyDecoder()
+    assert decoder.feed(data) == []
+    assert decoder.undecided
+    assert decoder.settle() == keys
+    assert not decoder.undecided
+    assert decoder.feed(b"A") == [Key("char", "A")]
+
+
+UNFINISHED = [b"\x1b[1;5", b"\x1b\x1b[1", b"\xe4\xbd", b"\x1b[200~abc", b"\x1b[200~\x1b", b"\x1b[200~\x1b["]
+
+
+@pytest.mark.parametrize("data", UNFINISHED)
+def test_what_has_begun_waits_for_its_end(data: bytes) -> None:
+    decoder = KeyDecoder()
+    assert decoder.feed(data) == []
+    assert not decoder.undecided
+    assert decoder.settle() == []
+
+
+@pytest.mark.parametrize("piece", [1_000, 65_536, 10**6])
+def test_a_huge_paste_is_bounded_but_ends(piece: int) -> None:
+    decoder = KeyDecoder()
+    data = b"\x1b[200~" + b"x" * 400_000 + b"\x1b[201~!"
+    keys: list[Key] = []
+    for start in range(0, len(data), piece):
+        keys += decoder.feed(data[start : start + piece])
+        assert len(decoder._buffer) <= client.PASTE_LIMIT + 6
+    assert keys == [Key("paste", "x" * client.PASTE_LIMIT), Key("char", "!")]
+
+
+@pytest.mark.parametrize(
+    ("batch", "keys"),
+    [
+        ("", []),
+        ("a", [Key("char", "a")]),
+        ("\r", [Key("enter")]),
+        ("\n", [Key("alt-enter")]),
+        ("\x03", [Key("ctrl-c")]),
+        ("\x1b", [Key("escape")]),
+        ("\xe0H", [Key("up")]),
+        ("\xe0K\xe0K\xe0S", [Key("left"), Key("left"), Key("delete")]),
+        ("\x00H\x000", [Key("up"), Key("alt-b")]),
+        ("\x00\x0f", [Key("shift-tab")]),
+        ("\x00;", []),
+        ("\x00", []),
+        ("à", [Key("char", "à")]),
+        ("tàu", [Key("char", "t"), Key("char", "à"), Key("char", "u")]),
+        ("\ud83d\udc4d", [Key("char", "👍")]),
+        ("one\rtwo\r", [Key("paste", "one\rtwo\r")]),
+    ],
+)
+def test_windows_keys(batch: str, keys: list[Key]) -> None:
+    assert client.windows_keys(batch) == keys

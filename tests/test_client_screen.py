@@ -1,0 +1,403 @@
+"""What a person sees: editor and screen writer against a terminal in memory."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from terminal import Terminal, width_of
+
+import client
+from client import Block, Key, LineEditor, Paragraph, Screen, Span
+
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+PROMPT = (Span("bob", "36"), Span(" (3) "), Span("> ", "1"))
+HOSTILE = "\x1b[2J\x1b[H\x9b31m\x1b]0;x\a\r\n\u202e\u0336\u200d\ue000\x07\x08"
+
+
+class Window:
+    """A terminal with a screen writer and an editor, and what they should look like."""
+
+    def __init__(self, width: int = 40, height: int = 12, *, reflow: bool = True) -> None:
+        self.terminal = Terminal(width, height, reflow=reflow)
+        self.screen = Screen(width, height, reflows=reflow)
+        self.editor = LineEditor()
+        self.pinned: tuple[Paragraph, ...] = ()
+        self.draw()
+
+    def block(self) -> Block:
+        return Block(PROMPT, *self.editor.view(), self.pinned)
+
+    def draw(self, *paragraphs: Paragraph) -> None:
+        self.terminal.feed(self.screen.draw(self.block(), paragraphs))
+
+    def say(self, text: str, name: str = "alice") -> None:
+        self.draw(Paragraph((Span("15:04 "), Span(name, client.name_style(name)), Span("  " + text)), 6))
+
+    def type(self, text: str) -> None:
+        for char in text:
+            self.editor.feed(Key("char", char))
+        self.draw()
+
+    def press(self, *names: str) -> None:
+        for name in names:
+            self.editor.feed(Key(name))
+        self.draw()
+
+    def resize(self, width: int, height: int) -> None:
+        self.terminal.resize(width, height)
+        self.screen.resize(width, height)
+        self.draw()
+
+    def lines(self) -> list[str]:
+        return self.terminal.history()
+
+    def cursor(self) -> tuple[int, int]:
+        return self.terminal.row, self.terminal.column
+
+
+def expected_block(text: str, cursor: int, width: int) -> tuple[list[str], tuple[int, int]]:
+    """The rows and the cursor's cell if a wide enough terminal did all the wrapping by itself."""
+    terminal = Terminal(width, 200)
+    terminal.feed("".join(span.text for span in PROMPT))
+    spot = None
+    index = 0
+    for cluster in client.clusters(text):
+        if cluster == "\n":
+            spot = spot or (next_cell(terminal) if index >= cursor else None)
+            terminal.feed("\r\n\r\n" if terminal.pending else "\r\n")
+        else:
+            for unit in client.clusters(client.safe_text(cluster)):
+                cell = feed_unit(terminal, unit)
+                spot = spot or (cell if index >= cursor else None)
+        index += len(cluster)
+    rows = terminal.history()
+    end = next_cell(terminal)
+    return rows + [""] * (end[0] + 1 - len(rows)), spot or end
+
+
+def feed_unit(terminal: Terminal, unit: str) -> tuple[int, int]:
+    """Write what must stay together on one row; returns its first cell."""
+    width = sum(map(width_of, unit))
+    row, column = next_cell(terminal)
+    if column + width > terminal.width:
+        terminal.feed("\r\n")
+        row, column = next_cell(terminal)
+    terminal.feed(unit)
+    return row, column
+
+
+def next_cell(terminal: Terminal) -> tuple[int, int]:
+    return (terminal.row + 1, 0) if terminal.pending else (terminal.row, terminal.column)
+
+
+def numbers_in(lines: list[str]) -> list[int]:
+    """The numbers of the messages [1], [2], … as they stand on the screen, wherever a row was cut."""
+    return [int(number) for number in re.findall(r"\[(\d+)\]", "".join(lines).replace(" ", ""))]
+
+
+# -- examples --------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_comes_above_the_half_typed_line() -> None:
+    window = Window()
+    window.type("hello wor")
+    window.press("left")
+    window.say("hi")
+    assert window.lines() == ["15:04 alice  hi", "bob (3) > hello wor"]
+    assert window.cursor() == (1, len("bob (3) > hello wo"))
+
+
+def test_one_write_and_none_when_nothing_changes() -> None:
+    screen = Screen(40, 10)
+    assert screen.draw(Block(PROMPT, "x", 1))
+    assert screen.draw(Block(PROMPT, "x", 1)) == ""
+    assert screen.draw(Block(PROMPT, "x", 0))
+
+
+def test_messages_go_up_into_the_scrollback() -> None:
+    window = Window(40, 4)
+    for number in range(20):
+        window.say(f"[{number}]")
+    assert numbers_in(window.lines()) == list(range(20))
+    assert len(window.terminal.scrollback) == 17
+
+
+def test_a_line_longer_than_the_window_wraps() -> None:
+    window = Window(20, 8)
+    window.type("x" * 30)
+    window.say("hi")
+    assert window.lines() == ["15:04 alice  hi", "bob (3) > xxxxxxxxxx", "x" * 20]
+    assert window.cursor() == (3, 0)  # the row is full: the next character stands here
+    window.press("home")
+    assert window.cursor() == (1, 10)
+
+
+def test_a_wide_character_does_not_fit_the_last_cell() -> None:
+    window = Window(20, 8)
+    window.type("x" * 9 + "中文")
+    assert window.lines() == ["bob (3) > xxxxxxxxx", "中文"]
+    window.press("left", "left")
+    assert window.cursor() == (1, 0)
+    window.press("left")
+    assert window.cursor() == (0, 18)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("Chào Tuấn", "Chào Tuấn"), ("你好世界", "你好世界"), (f"a{FAMILY}b", "a👨👩👧b"), ("e\u0302\u0301x", "ếx")],
+)
+def test_editing_in_the_middle(text: str, shown: str) -> None:
+    window = Window()
+    window.type(text)
+    window.press("left", "left")
+    before = window.cursor()
+    window.type("é")
+    window.press("backspace")
+    assert window.cursor() == before
+    assert window.lines() == ["bob (3) > " + shown]
+
+
+def test_a_long_message_cannot_pose_as_another() -> None:
+    window = Window(20, 10)
+    window.say("x " * 10 + " " * 20 + "15:05 bob  owes\n15:06 carol  too\r\n\n15:07 dave")
+    rows = window.lines()[1:-1]
+    assert len(rows) > 6
+    assert all(row.startswith(" ") or not row for row in rows)
+
+
+def test_words_are_kept_whole_where_there_is_room() -> None:
+    window = Window(32, 10)
+    window.say("the quick brown fox jumps over the lazy dog " + "x" * 40)
+    assert window.lines()[:-1] == [
+        "15:04 alice  the quick brown fox",
+        "      jumps over the lazy dog",
+        "      " + "x" * 26,
+        "      " + "x" * 14,
+    ]
+
+
+def test_hostile_text_cannot_leave_its_place() -> None:
+    window = Window(40, 20)
+    window.type("mine")
+    window.say(HOSTILE + "text", HOSTILE + "name")
+    window.editor.feed(Key("paste", HOSTILE))
+    window.draw()
+    terminal = window.terminal
+    assert (terminal.bells, terminal.title, terminal.modes) == (0, "", set())
+    assert window.lines()[0].startswith("15:04 <U+001B>[2J<U+001B>[H<U+009B>31m")
+    terminal.feed(client.title(HOSTILE + "\x1b\\x"))
+    assert terminal.title.startswith("<U+001B>[2J")
+
+
+def test_a_block_higher_than_the_window_follows_the_cursor() -> None:
+    window = Window(20, 5)
+    window.say("[1]")
+    window.editor.feed(Key("paste", "\n".join("abcdefghij")))
+    window.draw()
+    assert window.terminal.lines()[1:] == ["g", "h", "i", "j"]
+    window.press(*["up"] * 5)
+    assert window.terminal.lines()[1:] == ["e", "f", "g", "h"]
+    assert window.cursor()[0] == 1
+    window.press("down")
+    assert window.cursor()[0] == 2
+    window.say("[2]")
+    window.press("ctrl-c", *["up"] * 9, *["ctrl-k"] * 20)
+    assert numbers_in(window.lines()) == [1, 2]
+    assert window.terminal.lines()[-1:] == [""]
+
+
+def test_pinned_paragraphs_stand_above_the_prompt_and_go() -> None:
+    window = Window(40, 6)
+    window.pinned = tuple(Paragraph((Span(text, client.DIM),)) for text in ("15:04 you  hello", "15:05 you  again"))
+    window.say("[1]")
+    assert window.lines() == ["15:04 alice  [1]", "15:04 you  hello", "15:05 you  again", "bob (3) >"]
+    window.pinned = window.pinned[1:]
+    window.say("15:04 you  hello")
+    assert window.lines()[-2:] == ["15:05 you  again", "bob (3) >"]
+    window.pinned = window.pinned * 20
+    window.draw()
+    assert window.terminal.lines()[1:] == ["15:05 you  again"] * 4 + ["bob (3) >"]
+    window.pinned = ()
+    window.draw()
+    assert window.lines() == ["15:04 alice  [1]", "15:04 alice  15:04 you  hello", "bob (3) >"]
+
+
+def test_hide_leaves_nothing_behind_and_draw_brings_it_back() -> None:
+    window = Window(20, 8)
+    window.type("x" * 30)
+    window.say("hi")
+    window.terminal.feed(window.screen.hide())
+    assert window.lines() == ["15:04 alice  hi"]
+    assert window.cursor() == (1, 0)
+    window.terminal.feed("$ fg\r\n")
+    window.draw()
+    assert window.lines()[1:] == ["$ fg", "bob (3) > xxxxxxxxxx", "x" * 20]
+
+
+def test_clear_pushes_the_screen_into_the_scrollback() -> None:
+    window = Window(20, 5)
+    window.type("abc")
+    window.say("[1]")
+    window.terminal.feed(window.screen.clear())
+    window.draw()
+    assert window.terminal.lines() == ["bob (3) > abc", "", "", "", ""]
+    assert numbers_in(window.lines()) == [1]
+
+
+def test_resize_several_times_before_drawing() -> None:
+    window = Window(40, 10)
+    window.say("[1]")
+    window.type("x" * 45)
+    for width in (25, 13, 30):
+        window.terminal.resize(width, 10)
+        window.screen.resize(width, 10)
+    window.say("[2]")
+    rows, cursor = expected_block(window.editor.text, 45, 30)
+    assert window.terminal.lines()[window.cursor()[0] - cursor[0] :][: len(rows)] == rows
+    assert numbers_in(window.lines()) == [1, 2]
+
+
+@pytest.mark.parametrize("keys", [["home"], ["left"] * 12, ["left"] * 15, ["left"] * 16, []])
+def test_a_narrower_window_with_the_cursor_in_the_middle(keys: list[str]) -> None:
+    window = Window(60, 10)
+    window.say("[1]")
+    window.type("x" * 45)
+    window.press(*keys)
+    window.resize(20, 10)
+    check_bottom(window)
+    assert numbers_in(window.lines()) == [1]
+
+
+def test_a_terminal_that_lost_a_part_gets_it_again() -> None:
+    """The window is as wide as before, and so the block is the same; but it was narrow in between."""
+    window = Window(40, 10, reflow=False)
+    window.type("x" * 20)
+    window.terminal.resize(16, 10)
+    window.screen.resize(16, 10)
+    window.resize(40, 10)
+    assert window.lines() == ["bob (3) > " + "x" * 20]
+
+
+def test_styles_are_used_only_if_wanted() -> None:
+    window = Window()
+    window.say("hi")
+    assert [style for char, style in window.terminal.styles if char in "l"] == ["0;" + client.name_style("alice")]
+    plain = Screen(40, 10, colour=False).draw(Block(PROMPT, "x", 1), [Paragraph((Span("hi", client.RED),))])
+    assert not re.search(r"\x1b\[[0-9;]*m", plain)
+
+
+@pytest.mark.parametrize(
+    ("environ", "dumb", "colour", "reflows"),
+    [
+        ({"TERM": "xterm-256color"}, False, True, True),
+        ({"TERM": "xterm-256color", "NO_COLOR": ""}, False, True, True),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, False, False, True),
+        ({"TERM": "xterm", "XTERM_VERSION": "XTerm(390)"}, False, True, False),
+        ({"TERM": "linux"}, False, True, False),
+        ({"TERM": "dumb"}, True, True, True),
+        ({}, True, True, True),
+    ],
+)
+def test_what_the_environment_says(environ: dict[str, str], dumb: bool, colour: bool, reflows: bool) -> None:
+    assert client.is_dumb(environ, windows=False) is dumb
+    assert client.wants_colour(environ) is colour
+    assert client.terminal_reflows(environ) is reflows
+
+
+def test_windows_has_no_term() -> None:
+    assert not client.is_dumb({}, windows=True)
+    assert client.is_dumb({"TERM": "dumb"}, windows=True)
+
+
+def test_the_colour_of_a_name_is_stable() -> None:
+    assert client.name_style("alice") == client.name_style("ALICE")
+    assert len({client.name_style(f"name{number}") for number in range(50)}) == 8
+    assert client.RED not in {client.name_style(f"name{number}") for number in range(50)}
+
+
+# -- properties ------------------------------------------------------------------------------------------------------
+
+FLAG = "\U0001f1fb\U0001f1f3"
+TYPED = st.sampled_from(["a", "b", " ", "é", "中", "👍", FAMILY, FLAG, "e\u0302\u0301", "\x1b", "\t", "\u200b"])
+KEYS = st.sampled_from(
+    ["left", "right", "home", "end", "up", "down", "backspace", "ctrl-w", "ctrl-k", "ctrl-y", "alt-enter", "ctrl-u"]
+)
+STEP = st.one_of(
+    st.tuples(st.just("type"), st.builds(str.__mul__, TYPED, st.integers(1, 12))),
+    st.tuples(st.just("press"), KEYS),
+    st.tuples(st.just("say"), st.sampled_from(["", "hi there", "one\ntwo", "中文" * 30, HOSTILE, "word " * 30])),
+    st.tuples(st.just("pin"), st.integers(0, 3)),
+    st.tuples(st.just("resize"), st.tuples(st.integers(16, 60), st.integers(50, 60))),
+)
+
+
+# Lists of hypothesis are short as a rule; these are of any length up to 30.
+SCRIPT = st.integers(0, 30).flatmap(lambda count: st.lists(STEP, min_size=count, max_size=count))
+
+
+def play(window: Window, script: list[tuple[str, object]], check: bool) -> list[int]:
+    """Play a script; returns the numbers of the messages that were shown."""
+    told: list[int] = []
+    for kind, value in script:
+        if check and len(expected_block(window.editor.text, 0, 16)[0]) > 20:
+            window.editor.replace("")  # so that the window is high enough
+        if kind == "type":
+            window.type(str(value))
+        elif kind == "press":
+            window.press(str(value))
+        elif kind == "say":
+            told.append(len(told))
+            window.say(f"[{told[-1]}] {value}")
+        elif kind == "pin" and isinstance(value, int):
+            window.pinned = tuple(Paragraph((Span(f"15:04 you  wait{number}", client.DIM),)) for number in range(value))
+            window.draw()
+        elif isinstance(value, tuple):
+            window.resize(*value)
+        if check:
+            check_bottom(window)
+        assert numbers_in(window.lines()) == told
+    return told
+
+
+def check_bottom(window: Window) -> None:
+    """Below the messages stand what is pinned, prompt and line; nothing else, and the cursor is in its cell."""
+    terminal = window.terminal
+    rows, (row, column) = expected_block(window.editor.text, window.editor.cursor, terminal.width)
+    pinned = ["".join(span.text for span in paragraph.spans) for paragraph in window.pinned]
+    top = terminal.row - row - len(pinned)
+    assert terminal.lines()[top : top + len(pinned) + len(rows)] == pinned + [each.rstrip() for each in rows]
+    assert not any(terminal.lines()[top + len(pinned) + len(rows) :])
+    assert (terminal.column, terminal.pending) == (column, False)
+    above = "".join(terminal.history()[: len(terminal.scrollback) + top])
+    assert "wait" not in above
+    assert "(3) >" not in above
+
+
+@given(SCRIPT, st.booleans())
+def test_any_interleaving_of_keys_messages_and_resizes(script: list[tuple[str, object]], reflow: bool) -> None:
+    """The window is high enough for everything that is typed here, so every row is checked."""
+    window = Window(40, 50, reflow=reflow)
+    if not reflow:  # such a terminal throws away what is right of its edge: only the line is drawn again
+        script = [step for step in script if step[0] != "resize"]
+    play(window, script, check=True)
+
+
+@given(SCRIPT, st.integers(2, 6))
+def test_no_message_is_lost_in_a_small_window(script: list[tuple[str, object]], height: int) -> None:
+    """The block may be higher than the window here: the cursor stays in sight and every message is kept once."""
+    window = Window(20, height)
+    play(window, [step for step in script if step[0] != "resize"], check=False)
+    rows, (row, column) = expected_block(window.editor.text, window.editor.cursor, 20)
+    assert window.terminal.column == column
+    assert window.terminal.lines()[window.terminal.row] == rows[row].rstrip()
+
+
+@given(SCRIPT, st.integers(16, 60), st.integers(16, 60))
+def test_a_terminal_that_does_not_reflow(script: list[tuple[str, object]], before: int, after: int) -> None:
+    window = Window(before, 50, reflow=False)
+    play(window, [step for step in script if step[0] not in ("resize", "say")], check=True)
+    window.resize(after, 50)
+    check_bottom(window)
