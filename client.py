@@ -1928,6 +1928,7 @@ class Terminal(Plain):
         self._questions: deque[tuple[str, Callable[[str], None]]] = deque()
         self._moved = False  # the window may have another size, or we are back in front
         self._day = ""  # of the last message
+        self._trouble = ""  # what was last wrong with the link
 
     def start(self, link: Link) -> None:
         self._link = link
@@ -2015,9 +2016,23 @@ class Terminal(Plain):
             self._speak(time.time(), f"→ {event.recipient}", event.text, f"  not delivered: {event.words}")
         elif isinstance(event, Note):
             self._arrived.append(Paragraph((Span(event.words, RED if event.failed else PLAIN),)))
-        elif not isinstance(event, protocol.Waiting):  # it stands above the prompt
-            for line in WORDS[type(event)](event):
+        else:
+            lines = WORDS[type(event)](event) if self._is_news(event) else []
+            for line in lines:
                 self._arrived.append(Paragraph((Span(line, RED if line.startswith("!!") else DIM),), 3))
+
+    def _is_news(self, event: Shown) -> bool:
+        """Whether an event deserves a line, although the prompt tells the state of the link, and what waits stands
+        above it."""
+        if isinstance(event, Dialling):
+            before, self._trouble = self._trouble, event.words or self._trouble
+            return self._trouble != before
+        if isinstance(event, protocol.LinkLost):
+            self._trouble = event.words
+        elif isinstance(event, protocol.Linked):
+            before, self._trouble = self._trouble, ""
+            return not before
+        return not isinstance(event, protocol.Waiting)
 
     def _speak(self, wall: float, who: str, text: str, failure: str = "") -> None:
         day = clock_time(wall, "%A, %d %B %Y")
@@ -2217,7 +2232,7 @@ class Chat:
 
     def log_in(self, arguments: str, *, takeover: bool = False) -> bool:
         """LOGIN or TAKEOVER, NAME [PASSWORD]. A TAKEOVER without anything repeats the login that was refused."""
-        name, _, password = arguments.strip(" ").partition(" ") if " " not in arguments else arguments.partition(" ")
+        name, _, password = arguments.partition(" ")
         if not name and takeover and self._attempt[0]:
             name, password = self._attempt
         if not name:
@@ -2300,6 +2315,7 @@ class Chat:
 
     def aim(self, name: str) -> bool:
         """Whom plain text goes to from now on."""
+        name = name.strip()  # a completed name has a space behind it
         if " " in name:
             return False
         self.to = name or None
@@ -2320,6 +2336,7 @@ class Chat:
 
     def set_bell(self, when: str) -> bool:
         """When to ring."""
+        when = when.strip()
         if when not in BELLS:
             return False
         self.bell = when
@@ -2333,6 +2350,7 @@ class Chat:
 
     def help(self, name: str) -> bool:
         """All commands, or one."""
+        name = name.strip()
         commands = [COMMANDS[name.lstrip("/").lower()]] if name.lstrip("/").lower() in COMMANDS else COMMANDS.values()
         self.note("\n".join(f"{command.usage:<28} {command.help}" for command in commands))
         return True
