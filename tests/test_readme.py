@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from wire import PASSWORD, ServerProcess
 
 import protocol
 import vessages
@@ -53,3 +56,17 @@ def test_ci_runs_the_readmes_test_command() -> None:
     pattern = re.search(r"sed -n 's(.*)p' README.md", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
     assert pattern is not None
     assert re.search(r"^    python3 -m venv .*pytest$", README, re.MULTILINE)
+
+
+def test_the_client_in_twenty_lines_works(tmp_path: Path) -> None:
+    (program,) = re.findall(r"(?s)a test runs it\):\n\n```python\n(.*?)```", README)
+    (tmp_path / "tiny.py").write_text(program, encoding="utf-8")
+    with ServerProcess(tmp_path) as server:
+        server.person("alice").close()
+        bob = server.person("bob")
+        port = bob.socket.getpeername()[1]
+        words = [sys.executable, "tiny.py", "127.0.0.1", str(port), "alice", PASSWORD, "bob", "hi there"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert [line.split(" ")[:2] for line in done.stdout.splitlines()][::2] == [["OK", "LOGIN"], ["#1", "OK"]]
+        assert [heard for heard in bob.hears() if heard.startswith("MSG alice 1 ") and heard.endswith("Z hi there")]
