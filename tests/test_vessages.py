@@ -9,8 +9,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import hashlib
 import selectors
+import shutil
 import socket
+import ssl
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +24,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire import END, PASSWORD, SELECTORS, STAMP, WALL, Peer, Rig, encode, running
+from wire import END, KINDS, NOT_NOW, PASSWORD, SELECTORS, STAMP, WALL, Peer, Rig, certificate, encode, running
 
 import protocol
 import storage
@@ -355,13 +359,13 @@ STEPS = st.lists(
 )
 
 
-@pytest.mark.parametrize("selector", SELECTORS.values())
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=30)
 @given(steps=STEPS, kept=st.tuples(st.booleans(), st.booleans(), st.booleans()))
 def test_whoever_reads_when_he_likes_is_answered_once_to_each_command_and_in_order(
-    selector: type[selectors.BaseSelector], steps: list[tuple[int, str, int, int]], kept: tuple[bool, bool, bool]
+    kind: str, steps: list[tuple[int, str, int, int]], kept: tuple[bool, bool, bool]
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder), selector=selector) as rig:
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder), **KINDS[kind]) as rig:
         people = [Chatter(slow_reader(rig, f"p{number}", kept[number], buffer=2 * SMALL)) for number in range(3)]
         for who, what, length, times in steps:
             people[who].do(what, length, times)
@@ -394,7 +398,7 @@ class Chatter:
                 self.said.append(what)
                 text = " " + "x" * length if what.startswith(("SEND", "PING")) else ""
                 self.unsaid += encode(f"#{len(self.said)} {what}{text}")
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(*NOT_NOW):
                 self.unsaid = self.unsaid[self.peer.socket.send(self.unsaid) :]
 
     def say_the_rest(self) -> None:
@@ -426,6 +430,97 @@ class Chatter:
             if self.said[tag - 1].startswith("SEND"):
                 recipient = people[int(self.said[tag - 1][-1])]
                 assert ((own, tag) in recipient.messages) == (answer == "OK SEND"), "a fate that is not true"
+
+
+# --- Clocks ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_suspended_server_reads_what_waits_before_anybody_expires(rig: Rig) -> None:
+    alice, bob = rig.people("alice", "bob")
+    stranger = rig.connect()
+    stranger.hears()
+    alice.say("PING from before")
+    rig.clock.now += 10_000
+    rig.turns(2)
+    assert alice.next() == ["OK PING from before"]
+    assert [peer.hears() for peer in (bob, stranger)] == [[], []]
+    bob.lively = False
+    rig.wait(46)
+    assert bob.ends() == ["PING", "BYE silent", END]
+
+
+@pytest.mark.parametrize("seconds", [-1e9, 1e8])
+def test_a_jump_of_the_wall_clock_changes_only_the_stamps(rig: Rig, seconds: float) -> None:
+    alice, bob = rig.person("alice"), rig.person("bob", kept=True)
+    bob.reset()
+    rig.clock.wall += seconds
+    rig.wait(50)
+    assert alice.sees("alice", "~bob")
+    assert alice.says("SEND alice hi")[0].split(" ")[3] == protocol.format_time(rig.clock.wall)
+    rig.wait(11)
+    assert alice.sees("alice")
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_handshake_that_does_not_end_is_given_up(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True) as rig:
+        alice = rig.person("alice")
+        for hello in (b"", b"\x16\x03\x01\x02\x00\x01"):
+            rig.tls = False
+            slow = rig.connect().say_bytes(hello)
+            alice.hears()
+            assert is_at_rest(rig)
+            rig.wait(29)
+            assert not slow.ended
+            rig.wait(2)
+            assert slow.ends() == [END]
+        assert alice.says("WHO") == ["OK WHO alice"]
+
+
+@pytest.mark.parametrize("hello", [encode("LOGIN alice " + PASSWORD), b"GET / HTTP/1.0\r\n\r\n", bytes(100)])
+def test_who_does_not_speak_tls_is_sent_away(tmp_path: Path, hello: bytes) -> None:
+    with running(tmp_path, tls=True) as rig:
+        alice = rig.person("alice")
+        rig.tls = False
+        plain = rig.connect().say_bytes(hello)
+        while not plain.ended:  # by a TLS alert, which is no frame
+            rig.turn()
+            plain.take_in()
+        assert alice.says("WHO") == ["OK WHO alice"]
+
+
+def test_who_speaks_tls_to_a_plain_server_is_told_in_a_frame(rig: Rig) -> None:
+    assert rig.connect().say_bytes(b"\x16\x03\x01\x02\x00\x01").ends()[0].startswith("ERROR bad-frame ")
+
+
+def test_a_certificate_is_made_for_its_owner_only_and_has_a_fingerprint(tmp_path: Path) -> None:
+    cert, key = certificate() / "cert.pem", certificate() / "key.pem"
+    with running(tmp_path, tls=True) as rig:
+        sock = rig.person("alice").socket
+        assert isinstance(sock, ssl.SSLSocket)
+        digest = hashlib.sha256(sock.getpeercert(binary_form=True) or b"").hexdigest()
+        assert sock.version() in ("TLSv1.2", "TLSv1.3")
+    assert vessages.fingerprint(cert).replace(":", "").lower() == digest
+    assert sys.platform == "win32" or key.stat().st_mode & 0o077 == 0
+
+
+def test_a_certificate_that_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = certificate()
+    vessages.tls_context(folder / "cert.pem", folder / "key.pem")
+    monkeypatch.setattr(shutil, "which", fault)
+    vessages.tls_context(folder / "cert.pem", folder / "key.pem")
+
+
+@pytest.mark.parametrize("program", [None, sys.executable, "/no/such/program"])
+def test_without_openssl_the_command_to_run_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: program)
+    with pytest.raises(vessages.StartError, match=r"openssl req -x509 .*key\.pem.*cert\.pem"):
+        vessages.tls_context(tmp_path / "cert.pem", tmp_path / "key.pem")
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- Accepting --------------------------------------------------------------------------------------------------------
@@ -848,6 +943,33 @@ def test_the_store_may_be_used_again_after_the_stop(rig: Rig, tmp_path: Path) ->
     store.close()
     assert account is not None
     assert (account.status, account.last_login) == ("offline", WALL)
+
+
+# --- Backups ----------------------------------------------------------------------------------------------------------
+
+
+def test_backups_go_on_after_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    report = storage.BackupReport(tmp_path / "the backup", 3, 4096, [])
+    outcomes: list[Callable[[], Any]] = [full, lambda: report, full]
+    ended = threading.Event()
+
+    def back_up(path: Path, keep: int | None) -> storage.BackupReport:
+        assert (path, keep) == (tmp_path / "vessages.db", 5)
+        if not outcomes:
+            ended.set()
+            threading.Event().wait()  # the thread goes on as long as the process
+        made: storage.BackupReport = outcomes.pop(0)()
+        return made
+
+    monkeypatch.setattr(storage, "backup", back_up)
+    vessages.schedule_backups(tmp_path / "vessages.db", 0.001, 5)
+    assert ended.wait(30)
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.partition(":")[0] for line in said] == ["backup failed", "backup", "backup failed"]
+    assert "the backup, 3 accounts, 4096 bytes" in said[1]
 
 
 # --- The command line -------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wire import END, PASSWORD, PATIENCE, ROOT, ServerProcess
+from wire import END, PASSWORD, PATIENCE, PROGRAM, ROOT, ServerProcess
 
 import storage
 
@@ -32,7 +32,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`python vessages.py …` that is expected to end by itself."""
-    command = [sys.executable, str(ROOT / "vessages.py"), *arguments]
+    command = [sys.executable, str(PROGRAM), *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
@@ -81,7 +81,7 @@ def test_a_name_stands_for_all_its_addresses(tmp_path: Path) -> None:
 def test_the_files_work_alone_in_an_empty_folder(tmp_path: Path) -> None:
     for name in ("vessages.py", "protocol.py", "storage.py"):
         shutil.copy(ROOT / name, tmp_path)
-    with ServerProcess(tmp_path, code=tmp_path) as server:
+    with ServerProcess(tmp_path, code=tmp_path / "vessages.py") as server:
         alice = server.person("alice")
         assert alice.says("WHO") == ["OK WHO alice"]
         alice.close()
@@ -255,6 +255,30 @@ def test_a_signal_asks_for_figures(server: ServerProcess) -> None:
         peer.close()
     assert server.ends() == 0
     assert re.search(r"1 connections, 1 online, .*1 messages, .*\d turns", server.said())
+
+
+PLANTED = """
+import sys
+sys.path[0] = {folder!r}
+import protocol, vessages
+def fault(hub, connection, tag, rest):
+    protocol.Hub._tell_presence = lambda hub: 1 / 0
+    return "OK KEEP 0"
+protocol.COMMANDS_BY_STATE[protocol.State.STRANGER]["KEEP"] = fault
+sys.exit(vessages.main(sys.argv[1:]))
+"""
+
+
+def test_a_fault_in_the_loop_itself_is_logged_and_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(PLANTED.format(folder=str(ROOT)))
+    with ServerProcess(tmp_path, code=tmp_path / "faulty.py") as server:
+        alice = server.person("alice")
+        server.connect().say("KEEP")
+        assert alice.ends()[-1] == END
+        assert server.ends() == 3
+        assert server.said().count("Traceback") == 1
+        assert "an internal error: the server stops" in server.said()
+    assert statuses(tmp_path) == {"alice": "offline"}
 
 
 # --- What it says -----------------------------------------------------------------------------------------------------

@@ -6,39 +6,21 @@ A dialogue is said and what is heard is compared, on both kinds of selector.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wire import END, PASSWORD, SELECTORS, STAMP, Rig, encode, running
-
-import vessages
+from wire import END, KINDS, PASSWORD, STAMP, Rig, encode, running
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 TOKEN = r"\S{40,}"
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tls")
-    if shutil.which("openssl"):
-        vessages.tls_context(folder / "cert.pem", folder / "key.pem")
-    return folder
-
-
-@pytest.fixture(params=[*SELECTORS, "tls"])
-def rig(request: pytest.FixtureRequest, tmp_path: Path, certificate: Path) -> Iterator[Rig]:
-    if request.param != "tls":
-        options: dict[str, Any] = {"selector": SELECTORS[request.param]}
-    elif not shutil.which("openssl"):
-        pytest.skip("there is no openssl here to make a certificate")
-    else:
-        options = {"tls": certificate}
-    with running(tmp_path, **options) as rig:
+@pytest.fixture(params=KINDS)
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    with running(tmp_path, **KINDS[request.param]) as rig:
         yield rig
 
 
@@ -127,9 +109,9 @@ def test_the_same_bytes_one_at_a_time_give_the_same_answers(rig: Rig) -> None:
     assert codes(peer.next(len(HEARD))) == heard("alice")
 
 
-@pytest.mark.parametrize("selector", SELECTORS.values())
-def test_the_same_bytes_cut_anywhere_give_the_same_answers(tmp_path: Path, selector: Any) -> None:
-    with running(tmp_path, selector=selector) as rig:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_bytes_cut_anywhere_give_the_same_answers(tmp_path: Path, kind: str) -> None:
+    with running(tmp_path, **KINDS[kind]) as rig:
         numbers = iter(range(10**6))
 
         @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])

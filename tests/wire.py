@@ -12,10 +12,13 @@ waiting. In a rig time is what the test says it is: `rig.wait(20)` is over at on
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import re
 import select
 import selectors
+import shutil
 import signal
 import socket
 import sqlite3
@@ -23,16 +26,20 @@ import ssl
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+import pytest
 
 import protocol
 import storage
 import vessages
 
 ROOT = Path(__file__).parent.parent
+PROGRAM = ROOT / "vessages.py"
 WALL = 1795359845.0
 STAMP = "2026-11-22T15:04:05.000Z"
 PASSWORD = "correct horse"
@@ -40,11 +47,27 @@ END = "(end)"  # what is heard when the connection has ended
 COST = storage.Cost(1, 1, 1)
 
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-SELECTORS = {"default": selectors.DefaultSelector, "select": selectors.SelectSelector}
+SELECTORS: dict[str, type[selectors.BaseSelector]] = {
+    "default": selectors.DefaultSelector, "select": selectors.SelectSelector,
+}  # fmt: skip
+# What a rig can be made with: its connections should be the same to those who talk over them.
+KINDS: dict[str, dict[str, Any]] = {
+    "default": {}, "select": {"selector": selectors.SelectSelector}, "tls": {"tls": True},
+}  # fmt: skip
 
 IDLE = 0.005  # seconds that an idle turn lasts: only how often a rig looks around, nothing is concluded from it
 IDLE_TURNS = 6000  # a rig in which nothing happens for so long has failed
 PATIENCE = 30.0  # seconds after which a process has failed
+
+
+@functools.cache
+def certificate() -> Path:
+    """A folder with a certificate for TLS, made once. The test is skipped where there is nothing to make one with."""
+    if not shutil.which("openssl"):
+        pytest.skip("there is no openssl here to make a certificate")
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 def encode(payload: str | bytes) -> bytes:
@@ -256,7 +279,7 @@ class Rig:
 
     def __init__(
         self, folder: Path, selector: type[selectors.BaseSelector] = selectors.DefaultSelector, listeners: int = 1,
-        tls: Path | None = None, **settings: Any,
+        tls: bool = False, **settings: Any,
     ) -> None:  # fmt: skip
         self.clock = Clock()
         self.hub = protocol.Hub(**settings)
@@ -268,10 +291,10 @@ class Rig:
         self.server = vessages.Server(
             self.hub, self.store, self.listeners, cost=COST,
             selector=self.selector, clock=self.clock, wall=self.clock.tell_wall,
-            tls=vessages.tls_context(tls / "cert.pem", tls / "key.pem") if tls else None,
+            tls=vessages.tls_context(certificate() / "cert.pem", certificate() / "key.pem") if tls else None,
         )  # fmt: skip
         self.hub.restore(self.store.recover(WALL))
-        self.tls = tls is not None
+        self.tls = tls
         self.peers: list[Peer] = []
         self.running = True
 
@@ -362,9 +385,9 @@ class Rig:
 class ServerProcess:
     """`python vessages.py` as a person starts it. Leaves nothing behind."""
 
-    def __init__(self, folder: Path, *options: str, host: str = "127.0.0.1", port: int = 0, code: Path = ROOT) -> None:
+    def __init__(self, folder: Path, *options: str, host: str = "127.0.0.1", code: Path = PROGRAM) -> None:
         self.errors = folder / "stderr"
-        command = [sys.executable, str(code / "vessages.py"), host, str(port), "--db", str(folder / "vessages.db")]
+        command = [sys.executable, str(code), host, "0", "--db", str(folder / "vessages.db")]
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(
                 [*command, "--hash-cost", "1,1,1", *options],
