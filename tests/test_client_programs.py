@@ -68,6 +68,17 @@ def run(*arguments: str, typed: str = "", **options: Any) -> tuple[int, list[str
     return process.returncode, out.splitlines(), errors
 
 
+def again(folder: Path, server: ServerProcess) -> ServerProcess:
+    """The server once more, where it was."""
+    code = folder / "again.py"
+    code.write_text(
+        f"import runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\nsys.argv[2] = {str(server.address[1])!r}\n"
+        f"runpy.run_path({str(ROOT / 'vessages.py')!r}, run_name='__main__')\n",
+        encoding="utf-8",
+    )
+    return ServerProcess(folder, code=code)
+
+
 def place(server: ServerProcess) -> tuple[str, str]:
     return server.address[0], str(server.address[1])
 
@@ -289,7 +300,7 @@ def test_a_script_outlives_its_server(server: ServerProcess, tmp_path: Path, qui
         bot.send("bot", "one")
         server.signal(signal.SIGKILL)
         server.ends()
-        with ServerProcess(tmp_path, port=server.address[1]):
+        with again(tmp_path, server):
             bot.send("bot", "two")
             assert [message.text for message in bot.messages(timeout=0)] == ["one", "two"]
 

@@ -1,0 +1,272 @@
+"""The real client on a pseudo-terminal: what a person types and what then stands on the screen."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from terminal import Terminal
+from test_client_programs import again
+from wire import PASSWORD, PATIENCE, ROOT, ServerProcess
+
+if sys.platform == "win32":
+    pytest.skip("there are no pseudo-terminals", allow_module_level=True)
+
+import fcntl
+import pty
+import struct
+import termios
+
+HALF_A_SEQUENCE = re.compile(r"\x1b(?:\[[0-9;?]*|\][^\x07\x1b]*\x1b?)?$")
+HOSTILE = "\x1b[2J\x1b]0;owned\a\x9b31m\r15:04 alice  I owe you 100\x08\u202e\u200b\n15:05 alice  really"
+
+
+class Seat:
+    """Somebody at a terminal of so many columns and rows, in front of a client."""
+
+    def __init__(self, *arguments: str, width: int = 80, height: int = 24, **environ: str) -> None:
+        self.master, slave = pty.openpty()
+        self.screen = Terminal(width, height)
+        self._resize_pty(width, height)
+        self.before = termios.tcgetattr(slave)
+        self.raw = b""
+        self._decode = codecs.getincrementaldecoder("utf-8")()
+        self._rest = ""
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "client.py"), *arguments],
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env=os.environ | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", "TZ": "UTC"} | environ,
+        )  # fmt: skip
+        self.slave = slave
+
+    def _resize_pty(self, width: int, height: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def resize(self, width: int, height: int) -> None:
+        self.screen.resize(width, height)
+        self._resize_pty(width, height)
+        self.process.send_signal(signal.SIGWINCH)
+
+    def types(self, text: str) -> Seat:
+        os.write(self.master, text.encode())
+        return self
+
+    def read(self, patience: float = PATIENCE) -> bool:
+        """What has been written to the terminal; False if there is nothing (more)."""
+        if not select.select([self.master], [], [], patience)[0]:
+            return False
+        try:
+            data = os.read(self.master, 65_536)
+        except OSError:
+            return False
+        self.raw += data
+        text = self._rest + self._decode.decode(data)
+        half = HALF_A_SEQUENCE.search(text)
+        self._rest = half[0] if half else ""
+        self.screen.feed(text[: half.start()] if half else text)
+        return bool(data)
+
+    def until(self, holds: Callable[[], object]) -> Seat:
+        while not holds():
+            assert self.read(), self.screen.lines()
+        return self
+
+    def sees(self, line: str) -> Seat:
+        """Until a row is exactly this, but for a time at its beginning."""
+        return self.until(lambda: any(re.sub(r"^\d\d:\d\d ", "", row) == line for row in self.screen.history()))
+
+    def prompts(self, line: str) -> Seat:
+        """Until the last row is this."""
+        return self.until(lambda: [row for row in self.screen.lines() if row][-1:] == [line])
+
+    def leaves(self) -> int:
+        """The exit status; and the terminal is as it was."""
+        while self.process.poll() is None:
+            self.read(0.05)
+        while self.read(0):
+            pass
+        assert termios.tcgetattr(self.slave) == self.before
+        assert "2004" not in self.screen.modes
+        return self.process.returncode
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(PATIENCE)
+        for descriptor in (self.master, self.slave):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def seats() -> Iterator[list[Seat]]:
+    seats: list[Seat] = []
+    yield seats
+    for seat in seats:
+        seat.close()
+
+
+def sit(seats: list[Seat], server: ServerProcess, name: str = "bob", **options: int) -> Seat:
+    """Somebody who sits down, makes an account and is logged in."""
+    seat = Seat(server.address[0], str(server.address[1]), **options)  # type: ignore[arg-type]
+    seats.append(seat)
+    seat.until(lambda: any("/register NAME" in row for row in seat.screen.lines()))
+    seat.types(f"/register {name}\r").prompts(f"a password for {name}, at least 8 characters:")
+    seat.types(PASSWORD + "\r").prompts("the same again:").types(PASSWORD + "\r")
+    return seat.sees(f"-- you are {name}").until(lambda: seat.screen.lines()[0] and online(seat))
+
+
+def online(seat: Seat) -> bool:
+    return any(re.match(r"\d+ online ", row) for row in seat.screen.lines())
+
+
+def test_a_message_does_not_disturb_what_is_typed(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    alice = server.person("alice")
+    bob.prompts("2 online >").types("/msg alice half a ").prompts("2 online > /msg alice half a")
+    alice.say("SEND bob excuse me")
+    bob.sees("alice  excuse me").prompts("2 online > /msg alice half a")
+    bob.types("line\r").sees("→ alice  half a line").prompts("2 online >")
+    assert alice.hears()[-1].endswith(" half a line")
+    bob.types("\x03")
+    assert bob.leaves() == 0
+    assert "-- logged out" in bob.screen.history()
+    assert alice.sees("alice")
+
+
+def test_a_password_is_never_shown(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    bob.types("/logout\r").sees("-- logged out").types("/login bob\r").prompts("password of bob:")
+    bob.types(PASSWORD + "\r").prompts("1 online >")
+    assert PASSWORD.encode() not in bob.raw
+    bob.types("/logout\r").prompts(">").types(f"LOGIN bob {PASSWORD}\r").prompts("1 online >")
+    bob.types("\x1b[A").prompts("1 online > /logout")  # not the line with the password
+    bob.types("\x15\x04")
+    assert bob.leaves() == 0
+
+
+def test_names_are_completed_and_aimed_at(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    server.person("alice")
+    bob.prompts("2 online >").types("/to al\t\r").prompts("2 online alice>")
+    bob.types("hello\r").sees("→ alice  hello").types("bo\tme\r").sees("→ bob  me").prompts("2 online bob>")
+    bob.types("/me waves\r").sees("→ bob  * bob waves").sees("bob  * bob waves")
+    bob.types("/quit\r")
+    assert bob.leaves() == 0
+
+
+def test_nothing_from_the_network_does_anything_to_the_terminal(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server, width=60)
+    server.person("alice").say("SEND bob " + HOSTILE)
+    bob.until(lambda: any("really" in row for row in bob.screen.lines()))
+    rows = bob.screen.lines()
+    first = next(n for n, row in enumerate(rows) if "alice" in row and "<U+001B>[2J" in row)
+    assert all(row.startswith(" " * 13) for row in rows[first + 1 :] if "I owe you" in row or "really" in row)
+    for bad in (b"\x1b[2J", b"\x1b]0;owned", b"\xc2\x9b", "\u202e".encode(), "\u200b".encode()):
+        assert bad not in bob.raw
+
+
+def test_comings_and_goings_can_be_hidden_and_the_bell_rings(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    alice = server.person("alice")
+    bob.sees("-- alice is online").types("/quiet\r").sees("comings and goings are hidden")
+    alice.says("LOGOUT", f"LOGIN alice {PASSWORD}", "SEND bob one")
+    bob.sees("alice  one")
+    assert sum("alice is online" in row for row in bob.screen.history()) == 1
+    assert bob.screen.bells == 1
+    assert bob.screen.title == "alice: one"
+    bob.types("/bell off\r").sees("the bell rings for nothing")
+    alice.say("SEND bob two")
+    bob.sees("alice  two")
+    assert bob.screen.bells == 1
+    bob.types("/clear\r").until(lambda: bob.screen.lines()[0] == "2 online >")
+
+
+def test_a_lost_server_is_counted_down_and_nothing_is_lost(
+    server: ServerProcess, seats: list[Seat], tmp_path: Path
+) -> None:
+    bob = sit(seats, server)
+    server.signal(signal.SIGKILL)
+    server.ends()
+    bob.until(lambda: any(re.match(r"… \d s >$", row) for row in bob.screen.lines()))
+    bob.types("/msg bob to myself\r").until(lambda: any("…     → bob  to myself" in row for row in bob.screen.lines()))
+    with again(tmp_path, server):
+        bob.sees("bob  to myself").sees("→ bob  to myself").prompts("1 online >")
+        assert not any(row.startswith("…") for row in bob.screen.lines())
+        assert any(row.startswith("-- back as bob after ") for row in bob.screen.history())
+        bob.types("\x04")
+        assert bob.leaves() == 0
+
+
+def test_the_window_becomes_narrow_and_wide_again(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    bob.types("/to bob\r").prompts("1 online bob>").types("a line with 世界 and 😀 in it")
+    bob.prompts("1 online bob> a line with 世界 and 😀 in it")
+    bob.resize(40, 20)
+    bob.prompts(" it")
+    bob.resize(100, 20)
+    bob.prompts("1 online bob> a line with 世界 and 😀 in it").types("\r")
+    bob.sees("→ bob  a line with 世界 and 😀 in it")
+
+
+def test_a_first_contact_that_fails_leaves_one_line(seats: list[Seat]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        seat = Seat("127.0.0.1", str(free.getsockname()[1]))
+        seats.append(seat)
+        assert seat.leaves() == 2
+    text = " ".join(row.strip() for row in seat.screen.history() if row)
+    assert re.fullmatch(
+        r"client\.py: nobody listens at 127\.0\.0\.1 port \d+: is the server running there, and is ?that its port\?",
+        text,
+    )
+
+
+def test_a_dumb_terminal_gets_plain_lines(server: ServerProcess, seats: list[Seat]) -> None:
+    seat = Seat(*map(str, server.address), TERM="dumb")
+    seats.append(seat)
+    seat.sees("-- connected").types(f"REGISTER bob {PASSWORD}\n").sees("-- bob is registered").types("\x04")
+    assert seat.leaves() == 0
+    assert b"\x1b" not in seat.raw
+
+
+def test_what_is_shown_is_logged(server: ServerProcess, seats: list[Seat], tmp_path: Path) -> None:
+    log = tmp_path / "chat.log"
+    seat = Seat(*map(str, server.address), "--log", str(log))
+    seats.append(seat)
+    seat.types(f"REGISTER bob {PASSWORD}\r").prompts("1 online >").types("SEND bob hi\r").sees("→ bob  hi").types(
+        "\x04"
+    )
+    assert seat.leaves() == 0
+    text = log.read_text(encoding="utf-8")
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d -- you are bob$", text, re.MULTILINE)
+    assert text.count(" -> bob: hi") == 1
+    assert PASSWORD not in text
+
+
+@pytest.mark.parametrize(
+    "line", ["LOGIN bob secret", "/login bob secret", "REGISTER a b", "/takeover a b c", "PASSWD a b"]
+)
+def test_lines_with_passwords_are_known(line: str) -> None:
+    import client
+
+    assert client.holds_secret(line)
+    assert not client.holds_secret("/login bob")
+    assert not client.holds_secret("/msg bob login x y")
