@@ -229,7 +229,7 @@ class FrameDecoder:
     @property
     def pending(self) -> bool:
         """Whether there may be a complete frame (or a forbidden header) among them."""
-        return self.buffered >= self._missing
+        return len(self._bytes) - self._start >= self._missing
 
     def feed(self, data: bytes) -> None:
         """Add what was read from the wire."""
@@ -247,7 +247,7 @@ class FrameDecoder:
 
         BadFrameError on a length that is not allowed.
         """
-        if self.buffered < self._missing:
+        if not self.pending:
             return
         data = self._bytes = bytes(self._bytes)
         start, size, unpack = self._start, len(data), HEADER.unpack_from
@@ -467,7 +467,7 @@ class Connection:
     def behind(self) -> bool:
         """Whether so much waits for it that nothing more is read from it until it has listened."""
         session = self.session
-        return self.outbox_bytes + self.unsent > BACKLOG_MAX or (session is not None and session.sent < session.last)
+        return self.outbox_bytes + self.unsent > BACKLOG_MAX or (session is not None and session.unsaid)
 
     @property
     def wants_reading(self) -> bool:
@@ -499,7 +499,7 @@ class Session:
         # ---
         # What is held, oldest first; its numbers are acked + 1, acked + 2, … `sent` is the last one that was given to
         # the present connection, `peak` the last one that was ever given to any.
-        self.held: deque[Held] = deque() if kept else NOTHING_HELD
+        self.held: list[Held] = []
         self.held_bytes = 0
         self.acked = 0
         self.sent = 0
@@ -515,6 +515,11 @@ class Session:
         return self.acked + len(self.held)
 
     @property
+    def unsaid(self) -> bool:
+        """Whether frames are held that the present connection was not given."""
+        return bool(self.held) and self.sent < self.acked + len(self.held)
+
+    @property
     def written(self) -> int:
         """The number of the newest frame that was ever given to a connection."""
         return max(self.sent, self.peak)
@@ -523,7 +528,6 @@ class Session:
 # A frame of a kept session: all of it but its number, and whom its fate is told under which tag.
 Held = tuple[bytes, Session | None, int]
 
-NOTHING_HELD: deque[Held] = deque(maxlen=0)
 NEVER, FOREVER = float("-inf"), float("inf")
 
 
@@ -771,12 +775,16 @@ class Hub:
             self._end(session, why)
 
     def _queue(self, connection: Connection, payload: bytes) -> None:
-        """Put a frame into the outbox."""
+        """Put a payload into the outbox, as a frame."""
+        self._queue_frame(connection, HEADER.pack(len(payload)) + payload)
+
+    def _queue_frame(self, connection: Connection, whole: bytes) -> None:
+        """Put a frame into the outbox; one that many get is made once."""
         outbox = connection.outbox
         if not outbox:
             self.ready.append(connection)
-        outbox.append(HEADER.pack(len(payload)) + payload)
-        connection.outbox_bytes += len(payload) + 4
+        outbox.append(whole)
+        connection.outbox_bytes += len(whole)
 
     def _offer(self, connection: Connection, payload: bytes) -> bool:
         """Put a message into the outbox of a plain session, if there is room for one more."""
@@ -799,7 +807,7 @@ class Hub:
         connection.outbox_bytes = 0
         outbox.clear()
         session = connection.session
-        if session is not None and session.sent < session.last:
+        if session is not None and session.unsaid:
             self._say_held(session)
         if connection.halted:
             self._read_on(connection)
@@ -848,13 +856,15 @@ class Hub:
             self._close(connection, why="bad frame")
         except Exception as error:
             self._fail(connection, error)
-        if decoder.buffered < before:
+        left = decoder.buffered
+        if left < before:
             connection.heard = self.now
-        if decoder.pending or not decoder.buffered or connection.flow is not None:
+        if not left or decoder.pending or connection.flow is not None:
             connection.half_since = None
-        elif connection.half_since is None or decoder.buffered < before:
+        elif connection.half_since is None or left < before:
             connection.half_since = self.now
-        self._read_on(connection)
+        if left:
+            self._read_on(connection)
 
     def _read_on(self, connection: Connection) -> None:
         """If frames wait in the decoder and nothing speaks against it, they are read in the next turn."""
@@ -1369,7 +1379,7 @@ class Hub:
         connection = session.connection
         if connection is None:
             return
-        for body, _, _ in itertools.islice(session.held, session.sent - session.acked, None):
+        for body, _, _ in session.held[session.sent - session.acked :]:
             if connection.backlog >= BACKLOG_MAX and not all_of_it:
                 return
             session.sent += 1
@@ -1386,7 +1396,9 @@ class Hub:
 
     def _acknowledge(self, session: Session, seq: int) -> None:
         """The client has shown everything up to this number: whoever sent it is told."""
-        shown = [session.held.popleft() for _ in range(seq - session.acked)]
+        count = seq - session.acked
+        shown = session.held[:count]
+        del session.held[:count]
         size = sum(len(body) for body, _, _ in shown)
         session.held_bytes -= size
         self.held_bytes -= size
@@ -1462,14 +1474,14 @@ class Hub:
             session = connection.session
             if session is None:
                 continue
-            if session.sent < session.last or connection.unsent:  # it has not caught up
+            if session.unsaid or connection.unsent:  # it has not caught up
                 connection.stale = True
                 continue
             if not self._roster_frame:
-                self._roster_frame = b"ONLINE " + self._make_roster().encode()
+                self._roster_frame = frame(b"ONLINE " + self._make_roster().encode())
             connection.stale = False
             connection.version = self._version
-            self._queue(connection, self._roster_frame)
+            self._queue_frame(connection, self._roster_frame)
 
     def _tell_presence(self) -> None:
         """PRESENCE for everybody who has not yet seen the last changes: one frame, some people a turn."""
@@ -1477,7 +1489,7 @@ class Hub:
             self._presence_at = self.now + len(self.sessions) * PRESENCE_PAUSE
             words = [self._presence_word(key, name) for key, name in self._changes.items()]
             self._changes = {}
-            self._news = ("PRESENCE " + " ".join(words)).encode()
+            self._news = frame(("PRESENCE " + " ".join(words)).encode())
             self._news_version = self._version
             self._audience = list(self.sessions.values())
         audience = self._audience[-PRESENCE_SLICE:]
@@ -1486,11 +1498,11 @@ class Hub:
             connection = session.connection
             if connection is None or connection.version >= self._news_version:
                 continue
-            if session.sent < session.last or connection.unsent:
+            if session.unsaid or connection.unsent:
                 connection.stale = True
             else:
                 connection.version = self._news_version
-                self._queue(connection, self._news)
+                self._queue_frame(connection, self._news)
 
     def _presence_word(self, key: str, name: str) -> str:
         """What `name` is now: `+name`, `-name` or `~name`.
@@ -1922,7 +1934,7 @@ class ClientSession:
             self._refuse(command, Code.BAD_USERNAME.word)
         elif size > (STRANGER_FRAME_MAX if verb in OUT_VERBS else CLIENT_FRAME_MAX):
             self._refuse(command, TOO_LONG)
-        elif not self.has_room:
+        elif not self.has_room and not self._frees_the_queue(command):
             self._refuse(command, Code.BUSY.word)
         else:
             if verb == "SEND":
@@ -1933,6 +1945,10 @@ class ClientSession:
                 self._queue.append(command)
             self._queue_bytes += size
         return command.tag
+
+    def _frees_the_queue(self, command: Command) -> bool:
+        """Whether all that waits is waiting for this login."""
+        return self._stranded and command.verb in OUT_VERBS and self._queue[0].verb not in OUT_VERBS
 
     # What the caller may look at
 
