@@ -11,19 +11,23 @@ Rules of this file
     One loop, one thread. What would block (looking up a name, connecting, reading a pipe) is done by small threads
     that put what they have into a mailbox; the loop wakes up and takes it out. There is one timer for dialling.
 
-    Nothing from the network reaches the terminal as it came: `safe` shows what could move the cursor, colour the
-    screen or turn the writing round. The server is not trusted more than the people.
+    Nothing from the network reaches the terminal as it came: `safe_text` writes out what could move the cursor,
+    colour the screen or turn the writing round. The server is not trusted more than the people.
 
     A password comes from a prompt without echo, the environment or a file. It is never shown, kept in a history or
     taken from the command line of this program.
 
+    The parts of the terminal are pure: text becomes safe text, bytes become keys, keys become a line with a cursor,
+    and all that is to be seen becomes one string to write. Only the front end asks the terminal anything.
+
 Reading order
     1. `Mailbox`, `dial`, `Link`: from threads to the loop, from a host name to a socket, from a socket to the session.
     2. `Client`, for scripts.
-    3. `words_of`, `json_of`: what happened, as text.
-    4. `Plain` and `Terminal`: the two front ends. They show events and give lines.
-    5. `COMMANDS` and `Chat`: what the lines mean.
-    6. `main`.
+    3. `safe_text`, `KeyDecoder`, `LineEditor`, `Screen`: a terminal without a terminal. To be skipped at first.
+    4. `words_of`, `json_of`: what happened, as text.
+    5. `Plain` and `Terminal`: the two front ends. They show events and give lines.
+    6. `COMMANDS` and `Chat`: what the lines mean.
+    7. `main`.
 """
 
 from __future__ import annotations
@@ -2161,7 +2165,7 @@ class Chat:
         if self._interrupts:
             self._interrupts -= 1
             self.leave(LEAVE_SECONDS if self.link.is_up else 0.0)
-        while self.session.has_room and (lines := self.front.lines(1)):
+        while (self.session.has_room or self.front.interactive) and (lines := self.front.lines(1)):
             self._take_line(lines[0])
         self.link.tick()
         self._show_events()
@@ -2385,6 +2389,14 @@ class Chat:
                 self.note("/login NAME, or /register NAME if you are new here; /help lists the commands")
         elif isinstance(event, protocol.LoggedIn):
             self._attempt = ("", "")
+        elif isinstance(event, protocol.LoginNeeded) or getattr(event, "bye", "") == protocol.Bye.REPLACED.value:
+            self._is_out()
+
+    def _is_out(self) -> None:
+        """Nobody is logged in any more. A person can do something about it; a pipe is at its end."""
+        if not self.front.interactive:
+            self.failed = True
+            self.leave(0.0)
 
     def _write_log(self, event: Shown) -> None:
         if self._log is None:

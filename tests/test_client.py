@@ -250,6 +250,27 @@ def test_a_pipe_in_which_something_failed_ends_with_1(room: Room, line: str) -> 
     assert any(seen.startswith("!! ") for seen in pipe.seen)
 
 
+def test_a_pipe_that_was_replaced_ends(room: Room) -> None:
+    chat, pipe = room.desk(interactive=False)
+    pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}"]
+    room.until(lambda: "-- online: bob" in pipe.seen)
+    _, bob = room.desk()
+    room.types(bob, f"TAKEOVER bob {PASSWORD}", see="-- you are bob")
+    room.until(lambda: chat.status == 1)
+
+
+def test_a_pipe_that_cannot_come_back_ends(room: Room) -> None:
+    chat, pipe = room.desk(interactive=False)
+    pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}"]
+    room.until(lambda: "-- online: bob" in pipe.seen)
+    room.up = False
+    room.rig.close()
+    (room.folder / "vessages.db").unlink()  # the account is gone
+    room.start()
+    room.until(lambda: chat.status == 1)
+    assert any(line.startswith("!! log in again as bob: ") for line in pipe.seen)
+
+
 def test_a_message_without_a_fate_is_given_up_in_the_end(room: Room) -> None:
     alice_chat, _ = room.person("alice")
     alice_chat.link.close()  # gone without a word: her session is kept for a while

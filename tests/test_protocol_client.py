@@ -510,6 +510,20 @@ def test_a_password_that_was_changed_meanwhile_has_to_be_typed() -> None:
     assert Roster(("bob",), ()) in talk.shows()
 
 
+def test_a_full_queue_does_not_keep_out_the_login_that_it_waits_for() -> None:
+    talk = Talk().enter()
+    talk.breaks()
+    while talk.session.has_room:
+        talk.session.who()
+    (command,) = talk.link()
+    _, login = talk.hears(f"{command.split()[0]} ERROR unknown-session")
+    talk.hears(f"{login.split()[0]} ERROR bad-login no")
+    tags = [talk.session.login("bob", "another one") for _ in range(2)]
+    assert talk.turn() == ["KEEP", f"#{tags[0]} LOGIN bob another one"]
+    assert [(e.tag, e.code) for e in talk.shows() if isinstance(e, Refused)] == [(tags[1], "busy")]
+    assert len(talk.hears(f"#{tags[0]} OK LOGIN bob token=t3")) == protocol.QUEUE_MAX
+
+
 def test_what_somebody_else_has_asked_for_is_not_sent_in_a_new_name() -> None:
     talk = Talk().enter()
     sent = talk.session.send("eve", "1")
