@@ -21,6 +21,7 @@ from protocol import COMMANDS, TAG_MAX, VERBS, State, fold
 NAMES = ("alice", "Bob", "Мария", "ANN")
 WHICH = st.integers(0, 5)
 MOSTLY = st.sampled_from((True, True, True, False))
+GROWTHS = st.sampled_from((None, -1, 0, 1, 1, 7))  # of the tag; None: no tag
 ADDRESSEES = st.sampled_from((*NAMES, *NAMES[:3], "ALICE", "bOB", "nobody", "a_~b"))
 PASSWORDS = (PASSWORD, "battery staple")
 STAMPED = re.compile(r"(MSG \S+ \d+) \S+Z ")
@@ -65,9 +66,10 @@ class PlainSessions(RuleBasedStateMachine):
         self.wrong: dict[Person, int] = {}  # passwords since the last right one
         self.rosters: dict[Person, dict[str, bool]] = {}  # of everybody who is connected
         self.addresses = 0
-        for name in NAMES[:3]:
+        for place, name in enumerate(NAMES[:3]):
             self.connect()
-            self.register(self.addresses - 1, name, PASSWORD)
+            self.register(place, name, PASSWORD)
+            self.login(place, name, right=True, takeover=False)
 
     def person(self, which: int) -> Person:
         """One of those who are connected."""
@@ -132,9 +134,11 @@ class PlainSessions(RuleBasedStateMachine):
                 assert old.gone
                 del self.rosters[old]
 
-    @rule(which=WHICH, name=ADDRESSEES, tag=st.integers(0, 9), text=st.text(min_size=1).map(transmitted))
-    def send(self, which: int, name: str, tag: int, text: str) -> None:
-        person, mark = self.person(which), f"#{tag} " if tag else ""
+    @rule(which=WHICH, name=ADDRESSEES, growth=GROWTHS, text=st.text(min_size=1).map(transmitted))
+    def send(self, which: int, name: str, growth: int | None, text: str) -> None:
+        person = self.person(which)
+        tag = 0 if growth is None else max(1, self.tags[person] + growth)
+        mark = f"#{tag} " if tag else ""
         me, key, words = self.key_of(person), fold(name), f"{mark}SEND {name} {text}"
         if me is None:
             self.expect(person, words, f"{mark or '#0 '}ERROR not-logged-in")
@@ -231,7 +235,8 @@ STATES = ("stranger", "stranger who said KEEP", "plain", "kept")
 TYPED = (
     "", " ", "bob", "bob hi", "carol hi", "alice me too", "nobody hi", "~bob hi", "bob  ", "x" * 3000, "x\ny",
     f"alice {PASSWORD}", f"dora {PASSWORD}", f"carol {PASSWORD}", f"erin {PASSWORD}", "alice wrong",
-    f"{PASSWORD}\nbattery staple", "token1 0", "token2 0", "token2 9", "token9 0", "token1", "0", "1", "99", "-1", "٣",
+    f"{PASSWORD}\nbattery staple",
+    "token1 0", "token1 9", "token2 0", "token2 9", "token9 0", "token1", "0", "1", "99", "-1", "٣",
 )  # fmt: skip
 WORDS = st.one_of(st.sampled_from(TYPED), st.text(max_size=50).map(transmitted))
 TAGS = ("", "#5", "#1", f"#{TAG_MAX}", "#0", "#-1", f"#{TAG_MAX + 1}", "#x", "#")
