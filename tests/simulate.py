@@ -993,6 +993,8 @@ class World:
         self.appointments: list[tuple[float, Callable[[], None]]] = []
         self.there: set[str] = set()  # whose kept sessions there were when the server ended
         self.watched: dict[Session, float] = {}  # the kept sessions there are, and since when they are lost
+        self.here: list[tuple[Session, Connection | None]] = []
+        self.changed_at = 0.0  # when `here` last changed
         self.server: Server | None = Server(self)
         for person in self.people:
             Chat(self, person)
@@ -1104,13 +1106,9 @@ class World:
         """Peace for a long time. Already in it the rosters and the disk are true whenever nothing has just changed."""
         self.advance(15.0)
         for _ in range(int(QUIET / PATIENCE)):
-            if self.server is None:
-                raise Violation("there is no server")
-            sessions = self.server.hub.sessions
-            before = [(session, session.connection) for session in sessions.values()]
             insiders = [(p, p.link) for p in self.programs if isinstance(p, Member) and p.is_in]
             self.advance(PATIENCE)
-            if before == [(session, session.connection) for session in sessions.values()]:
+            if self.now - self.changed_at >= PATIENCE:
                 self.check_disk()
                 for program, link in insiders:
                     if program.is_in and program.link is link and link is not None and not link.broken:
@@ -1345,6 +1343,9 @@ class World:
             raise Violation("connections or deadlines pile up")
         for fault in hub.faults:
             raise fault
+        here = [(session, session.connection) for session in hub.sessions.values()]
+        if here != self.here:
+            self.here, self.changed_at = here, self.now
         if server.stop_by == FOREVER:
             self._check_lives(hub)
 
