@@ -225,9 +225,16 @@ def test_the_queue_has_an_end() -> None:
     assert not talk.session.has_room
     assert [(e.tag, e.code) for e in talk.shows() if isinstance(e, Failed)] == [(tags[-1], "busy")]
     assert talk.session.has_room  # 64 of them are under way now
-    for _ in range(protocol.QUEUE_BYTES_MAX // 60_000):
+    waiting = []
+    while talk.session.has_room:
+        waiting.append(talk.session.send("eve", "x" * 60_000))
+    assert len(waiting) <= 1 + protocol.QUEUE_BYTES_MAX // 60_000
+    for number, tag in enumerate([*tags[:-1], *waiting]):
+        talk.hears(f"@{number + 1} #{tag} OK SEND")
+    assert talk.session.unanswered == 0
+    for _ in waiting[1:]:  # all the room is there again
+        assert talk.session.has_room
         talk.session.send("eve", "x" * 60_000)
-    assert not talk.session.has_room
 
 
 @pytest.mark.parametrize(("size", "fits"), [(65_536, True), (65_537, False)])
@@ -550,6 +557,15 @@ def test_coming_back_is_tried_again_when_the_server_cannot(code: str, seconds: i
     assert [e.seconds for e in talk.shows() if isinstance(e, NotYet)] == [seconds]
     assert talk.wait(seconds - 0.1) == []
     assert talk.wait(0.2)[0].endswith("RESUME t1 0")
+
+
+def test_the_timer_of_an_old_link_is_none_of_the_new_ones_business() -> None:
+    talk = Talk().enter()
+    talk.breaks()
+    (command,) = talk.link()
+    talk.hears(f"{command.split()[0]} ERROR busy 60 seconds to wait")
+    talk.breaks()
+    assert talk.link()[0].endswith("RESUME t1 0")
 
 
 def test_the_own_dead_connection_does_not_lock_out() -> None:
