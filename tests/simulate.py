@@ -941,7 +941,8 @@ class Ledger:
         if program in message.shown_by and not repeatable:
             program.fail(f"shown twice: {text[:60]}")
         last = program.last_shown.get(message.sender.serial, 0)
-        if message.number <= last and not repeatable:
+        # Sent again in a new session it may come behind others that had been delivered to another program before.
+        if message.number <= last and not repeatable and message.judged <= 1:
             program.fail(f"out of order: {text[:60]} after number {last}")
         if message.fate in REFUSALS and message.judged <= 1:
             program.fail(f"shown although its sender was told {message.fate}: {text[:60]}")
@@ -1290,6 +1291,7 @@ class World:
         lost = {key for key, session in self.server.hub.sessions.items() if session.connection is None}
         if not with_token <= lost:
             raise Violation(f"after a restart nobody waits for {with_token - lost}")
+        self.check_always()
 
     def suspend_server(self) -> None:
         if self.server is not None:
