@@ -129,26 +129,41 @@ def test_a_backup_during_a_storm_of_registrations_is_whole_and_has_what_was_answ
     assert len(users_in(path)) == 151
 
 
-def test_a_source_that_never_rests_is_copied_after_some_restarts(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Somebody else commits after every step, until the copy keeps others out."""
+def test_nobody_changes_a_file_while_it_is_copied(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite would begin again after each change, so somebody who never rests would keep the copy from its end."""
     fill(path, *(f"user{number}" for number in range(50)))
     monkeypatch.setattr(storage, "STEP_PAGES", 1)
-    commits = []
+    steps = []
     with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
 
         def disturb(_done: int, _total: int) -> None:
-            try:
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
                 other.execute("UPDATE users SET failures = failures + 1")
-                commits.append(True)
-            except sqlite3.OperationalError:
-                commits.append(False)
+            steps.append(other.execute("SELECT count(*) FROM users").fetchone())
 
         report = storage.backup(path, tmp_path / "copy.db", show=disturb)
-    assert report.accounts == 50
-    assert commits.count(True) >= storage.MAX_RESTARTS and not commits[-2]
-    assert {user["failures"] for user in users_in(report.path).values()} == {commits.count(True)}
+        other.execute("UPDATE users SET failures = failures + 1")
+    assert len(steps) > 5 and report.accounts == 50
+    assert {user["failures"] for user in users_in(report.path).values()} == {0}
+
+
+def test_a_backup_finds_its_moment_between_the_commits_of_a_server_that_never_pauses(path: Path) -> None:
+    fill(path, "Alice")
+    stop = threading.Event()
+
+    def commit() -> None:
+        while not stop.is_set():
+            with store.transaction():
+                store.record_failure("alice", NOW)
+
+    with closing(open_store(path)) as store:
+        thread = threading.Thread(target=commit)
+        thread.start()
+        try:
+            assert [storage.backup(path).accounts for _ in range(5)] == [1] * 5
+        finally:
+            stop.set()
+            thread.join()
 
 
 def test_a_file_that_stays_busy_is_given_up_in_words(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

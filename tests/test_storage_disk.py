@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pytest
 
@@ -124,12 +124,12 @@ class Disk:
         self.events.append(Event(kind, path, offset, data, other))
         return SQLITE_OK
 
-    def add_python(self, kind: str, path: Path, other: str = "") -> None:
+    def add_python(self, kind: str, path: Path, other: str = "", data: bytes = b"") -> None:
         """Record an event of storage.py itself, which sees a failure as an OSError."""
         if self.fails(len(self.events)):
             self.events.append(Event("failed " + kind, str(path)))
             raise OSError(5, "Input/output error")
-        self.events.append(Event(kind, str(path), other=other))
+        self.events.append(Event(kind, str(path), data=data, other=other))
 
     @contextmanager
     def attached(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
@@ -149,7 +149,9 @@ class Disk:
             LIBRARY.sqlite3_vfs_unregister(ctypes.byref(vfs))
 
     def _patch(self, patches: pytest.MonkeyPatch) -> None:
-        replace, unlink, new_file, sync_folder = Path.replace, Path.unlink, storage._new_file, storage._sync_folder
+        replace, unlink = Path.replace, Path.unlink
+        new_file, copy_bytes = storage._new_file, storage._copy_bytes
+        sync, sync_folder = storage._sync, storage._sync_folder
 
         def patched_replace(path: Path, target: Path) -> Path:
             self.add_python("rename", path, str(target))
@@ -164,6 +166,14 @@ class Disk:
             self.add_python("create", path)
             new_file(path)
 
+        def patched_copy_bytes(source: Path, target: Path) -> None:
+            self.add_python("write", target, data=source.read_bytes())
+            copy_bytes(source, target)
+
+        def patched_sync(file: IO[bytes]) -> None:
+            self.add_python("sync", Path(file.name))
+            sync(file)
+
         def patched_sync_folder(folder: Path) -> None:
             self.add_python("sync folder", folder)
             sync_folder(folder)
@@ -171,6 +181,8 @@ class Disk:
         patches.setattr(Path, "replace", patched_replace)
         patches.setattr(Path, "unlink", patched_unlink)
         patches.setattr(storage, "_new_file", patched_new_file)
+        patches.setattr(storage, "_copy_bytes", patched_copy_bytes)
+        patches.setattr(storage, "_sync", patched_sync)
         patches.setattr(storage, "_sync_folder", patched_sync_folder)
 
     def _open(self, real: Any) -> Callable[..., int]:
@@ -461,6 +473,9 @@ def test_a_power_cut_while_a_lost_file_is_replaced_leaves_it_lost_or_restored(
         put_files(files, path.parent, folder)
         file = folder / "v.db"
         state = attempt_state(file) if file.exists() else None
+        remains = [kept.read_bytes() for kept in folder.glob("backups/*")]
+        if state is not None and live != b"half":
+            assert (wreck is None or wreck in remains) and journal in remains
         if state is None:
             assert count < len(disk.events)
             assert live == b"half" or (file.read_bytes() if file.exists() else None) == live
