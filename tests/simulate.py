@@ -529,6 +529,8 @@ class Chat(Member):
         if self.show_at == FOREVER:
             for event in self.session.take_events():
                 self.show(event)
+                if self.ended:
+                    return
             slow = not self.world.calm and self.world.chance.random() < 0.05
             self.show_at = now + self.world.chance.choice((0.001, 0.5, 4.0)) if slow else now
         if now >= self.show_at:
@@ -626,6 +628,9 @@ class Chat(Member):
 
     def on_Message(self, event: protocol.Message) -> None:  # noqa: N802
         self.world.ledger.shown(self, event.sender, event.id, event.text)
+        if self.world.doomed:
+            self.world.doomed = False
+            self.end(told=self.world.chance.random() < 0.7)
 
     def on_Delivered(self, event: protocol.Delivered) -> None:  # noqa: N802
         self.world.ledger.fate(self, event.tag, "OK")
@@ -992,6 +997,7 @@ class World:
         self.programs: list[Program] = []
         self.links: list[Link] = []
         self.appointments: list[tuple[float, Callable[[], None]]] = []
+        self.doomed = False  # whether the next client that shows a message crashes before it says so
         self.there: set[str] = set()  # whose kept sessions there were when the server ended
         self.watched: dict[Session, float] = {}  # the kept sessions there are, and since when they are lost
         self.here: list[tuple[Session, Connection | None]] = []
@@ -1122,7 +1128,7 @@ class World:
 
     def make_peace(self) -> None:
         self.note("peace")
-        self.calm = True
+        self.calm, self.doomed = True, False
         self.disk.failing = False
         self.work_takes = (0.0,)
         if self.server is not None and self.server.stop_by < FOREVER:
@@ -1201,7 +1207,8 @@ class World:
             self.reached["frozen programs"] += 1
 
     def crash_program(self) -> None:
-        if self.programs:
+        self.doomed = self.chance.random() < 0.5
+        if self.programs and not self.doomed:
             program = self.chance.choice(self.programs)
             told = self.chance.random() < 0.7
             self.note(f"program {program.serial} crashes, {'its system says so' if told else 'silently'}")
