@@ -74,6 +74,7 @@ DIAL_SECONDS = 10.0  # for a name look-up and a connection; a LAN needs millisec
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0
 READ_SIZE = 64 * 1024  # a turn
 LEAVE_SECONDS = 5.0  # for the fates of the last messages
+PIPE_LEAVE_SECONDS = 30.0  # the same at the end of a pipe: a script wants the fates more than it minds the time
 LOGOUT_SECONDS = 2.0  # for the answer to LOGOUT
 LINES_WAITING = 100  # lines of a pipe that are read ahead
 LINE_MAX = 65_000  # characters; a longer line would not fit into a frame anyway
@@ -2197,13 +2198,15 @@ class Chat:
         word, _, rest = line.partition(" ")
         name = word[1:].lower() if word[0] == "/" else BARE.get(word, "")
         command = COMMANDS.get(name)
+        if command is not None and word[0] != "/" and rest and " " not in command.usage:
+            command = None  # `WHO are you` is no WHO
         if word.startswith("//"):
             self._say_to_target(line[1:])
         elif command is None and word[0] == "/":
             self.note(f"there is no {word}: /help lists the commands", failed=True)
         elif command is None:
             self._say_to_target(line)
-        elif not command.run(self, rest):
+        elif (rest.strip() and " " not in command.usage) or not command.run(self, rest):
             self.note(f"it is used like this: {command.usage}", failed=True)
 
     def _say_to_target(self, text: str) -> None:
@@ -2467,8 +2470,8 @@ COMMANDS = {
     "quiet": Verb("/quiet", "hide comings and goings, or show them again", Chat.hide_presence),
     "bell": Verb("/bell off|msg|all", "ring never, for messages, or for comings and goings too", Chat.set_bell),
     "clear": Verb("/clear", "clear the screen", lambda c, a: c.simple(c.front.clear)),
-    "passwd": Verb("/passwd", "change your password", Chat.passwd),
-    "ping": Verb("/ping", "ask the server for a sign of life", lambda c, a: c.simple(lambda: c.session.ping(a))),
+    "passwd": Verb("/passwd [OLD NEW]", "change your password", Chat.passwd),
+    "ping": Verb("/ping [TEXT]", "ask the server for a sign of life", lambda c, a: c.simple(lambda: c.session.ping(a))),
     "help": Verb("/help [COMMAND]", "this list", Chat.help),
     "quit": Verb("/quit", "log out and leave", lambda c, a: c.leave()),
 }
@@ -2476,8 +2479,6 @@ BELLS = {"off": "nothing", "msg": "messages", "all": "messages, comings and goin
 # The same as they stand on the wire, in capitals, for scripts and old hands.
 BARE = {name.upper(): name for name in ("register", "login", "takeover", "logout", "who", "passwd", "ping", "quit")}
 BARE["SEND"] = "msg"
-PIPE_LEAVE_SECONDS = 30.0  # at the end of a pipe: a script wants the fates more than it minds the time
-
 
 # --- The command line -----------------------------------------------------------------------------------------------
 

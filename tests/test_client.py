@@ -35,6 +35,10 @@ class Desk(Plain):
         self.seen: list[str] = []
         self.prompts: list[str] = []
         self._then: list[Callable[[str], None]] = []
+        self.rung = 0
+
+    def ring(self) -> None:
+        self.rung += 1
 
     def start(self, link: Link) -> None:
         link.watch(self.mailbox)
@@ -306,13 +310,44 @@ def test_ctrl_c_logs_out_and_twice_leaves_at_once(room: Room) -> None:
     + [("/login", "it is used like this: /login NAME"), ("/register", "it is used like this: /register NAME")]
     + [("/takeover", "it is used like this: /takeover NAME"), ("/r", "it is used like this: /r TEXT")]
     + [("/r hi", "nobody has written yet"), ("/to two words", "it is used like this: /to NAME")]
-    + [("PASSWD one", "it is used like this: /passwd"), ("//hi", "to whom?"), ("send bob hi", "to whom?")]
+    + [("PASSWD one", "it is used like this: /passwd [OLD NEW]"), ("//hi", "to whom?")]
+    + [("send bob hi", "to whom?"), ("WHO are you", "to whom?"), ("/who me", "it is used like this: /who")]
+    + [("/bell loud", "it is used like this: /bell off|msg|all"), ("/me", "it is used like this: /me TEXT")]
     + [("/\x1b[2J", "there is no /<U+001B>[2J")],
 )
 def test_a_wrong_line_is_answered_here(room: Room, line: str, words: str) -> None:
     chat, desk = room.desk()
     room.types(desk, line, see="!! " + words)
     assert chat.session.unanswered == 0
+
+
+def test_a_name_and_a_colon_set_the_target(room: Room) -> None:
+    _, bob = room.person("bob")
+    room.types(bob, "BOB: hi", "note: this goes there too", see="-> BOB: note: this goes there too")
+    assert any(line.endswith("-> BOB: hi") for line in bob.seen)
+    room.types(bob, "/me waves", see="-> BOB: * bob waves")
+
+
+def test_comings_and_goings_can_be_hidden(room: Room) -> None:
+    _, bob = room.person("bob")
+    room.types(bob, "/quiet", "/bell all", see="-- the bell rings for messages, comings and goings")
+    alice_chat, alice = room.person("alice")
+    alice.typed += ["/msg bob hi", "/quit"]
+    room.until(lambda: alice_chat.status == 0)
+    room.types(bob, "/quiet", "/who", see="-- online: bob")
+    assert not any("alice" in line for line in bob.seen if line.startswith("-- "))
+    assert bob.rung >= 3
+
+
+def test_a_log_that_cannot_be_written_is_told_once(room: Room) -> None:
+    class FullDisk(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    _, bob = room.desk(log=FullDisk())
+    room.until(lambda: "!! the log cannot be written any more: No space left on device" in bob.seen)
+    room.types(bob, "/help", see="-- /quit")
+    assert not any(line.startswith("!! ") for line in bob.seen)
 
 
 def test_help_lists_every_command(room: Room) -> None:
