@@ -36,6 +36,7 @@ import argparse
 import contextlib
 import errno
 import functools
+import hashlib
 import json
 import math
 import os
@@ -45,6 +46,7 @@ import re
 import selectors
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -78,6 +80,10 @@ PIPE_LEAVE_SECONDS = 30.0  # the same at the end of a pipe: a script wants the f
 LOGOUT_SECONDS = 2.0  # for the answer to LOGOUT
 LINES_WAITING = 100  # lines of a pipe that are read ahead
 LINE_MAX = 65_000  # characters; a longer line would not fit into a frame anyway
+KNOWN_SERVERS = Path("~/.vessages-servers").expanduser()  # whose certificate is which, for --tls
+
+# What a socket raises when it has nothing or no room now.
+NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # --- The link -------------------------------------------------------------------------------------------------------
 
@@ -152,9 +158,91 @@ def dial_words(host: str, port: int, error: Exception) -> str:
         return f"there is no computer named {host}: check the spelling, or try its address, like 192.168.1.5"
     if isinstance(error, ConnectionRefusedError):
         return f"nobody listens at {host} port {port}: is the server running there, and is that its port?"
+    if isinstance(error, TrustError):
+        return str(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate of {host} is not one of those that --ca names: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"{host} port {port} does not speak TLS: leave out --tls if the server was started without it"
     if isinstance(error, TimeoutError):
         return f"no answer from {host} port {port}: is the address right, and does a firewall let this through?"
     return f"{host} port {port} cannot be reached: {getattr(error, 'strerror', None) or error}"
+
+
+class TrustError(OSError):
+    """There is TLS, but not with somebody whom we know. The text is one line for a person."""
+
+
+class Tls:
+    """Encrypted connections to one server, whose certificate a CA has signed or we have seen before.
+
+    Without `ca` the first certificate is trusted once somebody has said so (`trust`) and remembered by its SHA-256 in
+    the file `known`, a line for each `HOST PORT`. Whoever shows another one later gets no password: TrustError.
+    """
+
+    def __init__(self, host: str, port: int, *, ca: Path | None = None, known: Path = KNOWN_SERVERS) -> None:
+        """OSError if `ca` cannot be read or is no certificate."""
+        self._server = f"{host} {port}"
+        self._known = known
+        self._fingerprint = None if ca else self._recall()
+        self._context = ssl.create_default_context(cafile=ca)
+        self._signed = ca is not None
+        if not self._signed:
+            self._context.check_hostname = False
+            self._context.verify_mode = ssl.CERT_NONE  # the fingerprint is checked instead, in `dial`
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is settled which certificate is the right one."""
+        return self._signed or self._fingerprint is not None
+
+    def dial(self, host: str, port: int) -> socket.socket:
+        """As the function `dial`. TrustError before a byte of ours is sent, if the certificate is not the right one."""
+        sock = self._connect(host, port)
+        if not self._signed and fingerprint(sock) != self._fingerprint:
+            sock.close()
+            if self._fingerprint is None:
+                raise TrustError(f"the certificate of {self._server} is not known yet: connect once in a terminal")
+            raise TrustError(
+                f"the certificate of {self._server} has CHANGED: somebody may be posing as the server. Ask whoever "
+                f"runs it; if the change is right, delete that line from {self._known}"
+            )
+        sock.setblocking(False)
+        return sock
+
+    def meet(self, host: str, port: int) -> str:
+        """The fingerprint that the server shows now. OSError if there is no TLS."""
+        with self._connect(host, port) as sock:
+            return fingerprint(sock)
+
+    def trust(self, fingerprint: str) -> None:
+        """This certificate is the server's, from now on. OSError if that cannot be remembered."""
+        self._known.touch(mode=0o600)
+        with self._known.open("a", encoding="utf-8") as file:
+            file.write(f"{self._server} {fingerprint}\n")
+        self._fingerprint = fingerprint
+
+    def _recall(self) -> str | None:
+        try:
+            lines = self._known.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return None
+        return next((line[len(self._server) + 1 :] for line in lines if line.startswith(self._server + " ")), None)
+
+    def _connect(self, host: str, port: int) -> ssl.SSLSocket:
+        sock = socket.create_connection((host, port), DIAL_SECONDS)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self._context.wrap_socket(sock, server_hostname=host)
+        except BaseException:
+            sock.close()
+            raise
+
+
+def fingerprint(sock: ssl.SSLSocket) -> str:
+    """The SHA-256 of the other side's certificate, as its server prints it."""
+    return ":".join(f"{byte:02X}" for byte in hashlib.sha256(sock.getpeercert(binary_form=True) or b"").digest())
 
 
 class Dialling(NamedTuple):
@@ -310,7 +398,9 @@ class Link:
     def _read(self, sock: socket.socket) -> None:
         try:
             data = sock.recv(READ_SIZE)
-        except (BlockingIOError, InterruptedError):
+            while data and isinstance(sock, ssl.SSLSocket) and sock.pending():  # the selector knows nothing of these
+                data += sock.recv(READ_SIZE)
+        except NOT_NOW:
             return
         except OSError:
             self._lose(sock, "connection lost")
@@ -324,7 +414,7 @@ class Link:
         if self._unsent:
             try:
                 del self._unsent[: sock.send(self._unsent)]
-            except (BlockingIOError, InterruptedError):
+            except NOT_NOW:
                 pass
             except OSError:
                 self._unsent.clear()  # the end of the connection is about to be read, behind the server's last words
@@ -372,11 +462,14 @@ class Client:
 
     INBOX_MAX = 10_000
 
-    def __init__(self, host: str, port: int, *, timeout: float = 60.0) -> None:
-        """`timeout`: seconds after which a call gives up with TimeoutError, lost connections included."""
+    def __init__(self, host: str, port: int, *, timeout: float = 60.0, tls: Tls | None = None) -> None:
+        """`timeout`: seconds after which a call gives up with TimeoutError, lost connections included.
+
+        `tls`: how to encrypt, `Tls(host, port, ca=Path("ca.pem"))` or one whose certificate is known already.
+        """
         self.timeout = timeout
         self._session = ClientSession(int(time.time() * 1_000_000))
-        self._link = Link(host, port, self._session)
+        self._link = Link(host, port, self._session, dial=tls.dial if tls else dial)
         self._inbox: deque[protocol.Message] = deque(maxlen=self.INBOX_MAX)
         self._awaited: dict[int, Event | None] = {}
 
@@ -2503,6 +2596,8 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--user", metavar="NAME", help="log in as NAME at once")
     parser.add_argument("--password-file", metavar="FILE", type=Path, help="the password is the first line of FILE")
     parser.add_argument("--to", metavar="NAME", help="send what is typed to NAME; from a pipe every line is a message")
+    parser.add_argument("--tls", action="store_true", help="encrypt; the server must have been started with --tls too")
+    parser.add_argument("--ca", metavar="FILE", type=Path, help="with --tls: trust what this CA has signed, only that")
     parser.add_argument("--plain", action="store_true", help="one event a line and no prompt, as in a pipe")
     parser.add_argument("--json", action="store_true", help="as --plain, each line a JSON object")
     parser.add_argument("--log", metavar="FILE", type=Path, help="append all that is shown to FILE")
@@ -2533,14 +2628,34 @@ def main(argv: list[str]) -> int:
     except (OSError, UnicodeError) as error:
         print(f"client.py: the file cannot be used: {error}", file=sys.stderr)
         return 2
+    try:
+        dialler = secure_dial(options.host, options.port, options.ca) if options.tls else dial
+    except (OSError, UnicodeError) as error:
+        print(f"client.py: {dial_words(options.host, options.port, error)}", file=sys.stderr)
+        return 2
+    if not options.tls and options.host != "localhost" and not protocol.is_loopback(options.host):
+        print("Without --tls your password and messages can be read on this network.", file=sys.stderr)
     plain = options.plain or options.json or not (os.isatty(0) and os.isatty(1))
     plain = plain or is_dumb(os.environ, windows=sys.platform == "win32")
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     front = Plain(sys.stdout, as_json=options.json) if plain else Terminal(sys.stdout)
-    link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)))
+    link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=dialler)
     with log or contextlib.nullcontext():
         return chat_to_the_end(Chat(link, front, user=options.user, to=options.to, secret=secret, log=log))
+
+
+def secure_dial(host: str, port: int, ca: Path | None) -> Callable[[str, int], socket.socket]:
+    """How to dial with TLS. A certificate that was never seen is shown first, and the person asked. OSError."""
+    tls = Tls(host, port, ca=ca)
+    if not tls.is_known and os.isatty(0) and os.isatty(2):
+        seen = tls.meet(host, port)
+        print(f"{host} port {port} is new. Its certificate has the fingerprint\n    {seen}", file=sys.stderr)
+        print("Is that what the server printed when it was started? [yes/no] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise TrustError("not connected; ask whoever runs the server for the fingerprint that it prints")
+        tls.trust(seen)
+    return tls.dial
 
 
 def chat_to_the_end(chat: Chat) -> int:
