@@ -93,7 +93,7 @@ class ForeignError(StorageError):
 
 # What SQLite says (the texts of sqlite3_errstr, the same in all versions) and what a person can do about it.
 ADVICE = (
-    ("disk is full", "the disk is full: free some space, the server then goes on by itself"),
+    ("disk is full", "the disk is full: free some space, no restart is needed"),
     ("readonly", "it cannot be written: give this user the right to write the file and its folder"),
     ("locked", "another program keeps it busy: close that program (an sqlite3 shell, a copy?) and try again"),
     ("unable to open", "it cannot be opened: check that the file is there and may be read and written by this user"),
