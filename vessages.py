@@ -535,9 +535,11 @@ class HashWorker(Worker):
             if isinstance(job, protocol.CheckPassword):
                 return storage.check_password(job.password, job.stored, self._cost)
             raise TypeError(type(job))
+        except storage.StorageError as error:
+            log.error("%s", error)
         except Exception:
             log.exception("a password could not be hashed")
-            return StorageFailedError()
+        return StorageFailedError()
 
 
 class DiskWorker(Worker):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from wire import PASSWORD, ServerProcess
 
+import client
 import protocol
 import vessages
 
@@ -21,6 +22,14 @@ def test_every_option_of_the_server_is_explained_in_help_and_readme() -> None:
     for action in vessages.make_parser()._actions:
         assert action.help, action
         assert any(f"`{name}" in README or f", `{name}`" in README for name in [*action.option_strings, action.metavar])
+
+
+def test_every_option_and_command_of_the_client_is_in_the_readme() -> None:
+    helped = subprocess.run([sys.executable, "client.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    for option in set(re.findall(r"--[a-z-]+", helped.stdout)):
+        assert f"`{option}" in README or f", `{option}`" in README, option
+    for name in client.COMMANDS:
+        assert f"`/{name}" in README, name
 
 
 @pytest.mark.parametrize("code", [code.word for code in protocol.Code])
