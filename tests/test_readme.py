@@ -25,8 +25,9 @@ def test_every_option_of_the_server_is_explained_in_help_and_readme() -> None:
 
 
 def test_every_option_and_command_of_the_client_is_in_the_readme() -> None:
-    helped = subprocess.run([sys.executable, "client.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    for option in set(re.findall(r"--[a-z-]+", helped.stdout)):
+    words = [sys.executable, "client.py", "--help"]
+    helped = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+    for option in set(re.findall(r"--[a-z-]+", helped)):
         assert f"`{option}" in README or f", `{option}`" in README, option
     for name in client.COMMANDS:
         assert f"`/{name}" in README, name
