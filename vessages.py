@@ -65,7 +65,8 @@ LINGER = 2.0  # seconds for the last frame to arrive before a connection is drop
 STOP_WITHIN = 5.0  # seconds for what is queued to be written when the server stops
 DISK_BATCH = 1000  # jobs that share one commit
 SPARE_FILES = 64  # open files for other things than clients: the database, its journal, backups, listeners
-LEAST_SPARE_FILES = 16  # where the system allows very few
+LEAST_SPARE_FILES = 24  # where the system allows very few
+LINGERING = 1 / 3  # the part of the spare files that connections may take which have had their last word
 SELECT_MAX = 500  # connections that `select` takes where there is nothing better (Windows: 512 sockets in all)
 HASHING_NICENESS = 10  # the hashing thread yields to the chat where the system can tell threads apart
 
@@ -105,9 +106,10 @@ class Server:
         self, hub: Hub, store: storage.Store, listeners: Iterable[socket.socket], *,
         cost: storage.Cost = storage.DEFAULT_COST, selector: selectors.BaseSelector | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | None = None, spare_files: int = SPARE_FILES,
     ) -> None:  # fmt: skip
         self.hub = hub
+        self.lingering = int(spare_files * LINGERING)
         self.tls = tls
         self.clock = clock
         self.wall = wall
@@ -116,7 +118,7 @@ class Server:
         self.listeners = list(listeners)
         self.turns = 0
         self._paused: set[Wire] = set()  # not read from at present
-        self._closing: set[Wire] = set()  # waiting for their last frame to arrive
+        self._closing: dict[Wire, None] = {}  # waiting for their last frame to arrive, oldest first
         self._gone: list[Wire] = []  # to be closed by the sweep
         self._decrypted: list[Wire] = []  # more of theirs waits in the TLS library, of which the selector knows nothing
         self._listen_again = 0.0  # when the listeners have rested
@@ -205,6 +207,8 @@ class Server:
         if self._listen_again or self._stop_by:
             return  # this turn's event of another listener, or the bell, has changed things
         for _ in range(ACCEPT_BATCH):
+            if self.wires >= self.hub.connections_max + self.lingering:
+                return  # the sweep makes room
             try:
                 sock, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
@@ -370,9 +374,12 @@ class Server:
             wire: Wire | None = connection.wire
             if wire is not None:
                 wire.deadline = now + (STOP_WITHIN if self._stop_by else LINGER)
-                self._closing.add(wire)
+                self._closing[wire] = None
         for wire in list(self._closing):
             self._finish_closing(wire, now)
+        crowd = self.wires - self.hub.connections_max - self.lingering // 2
+        for wire in [*self._closing][: max(0, crowd)]:  # a storm of newcomers: their last words have had their chance
+            self._lose(wire, "closed")
         for wire in self._gone:
             self._forget(wire)
         self._gone.clear()
@@ -408,7 +415,7 @@ class Server:
         self.wires -= 1
         self._ask(wire, 0)
         self._paused.discard(wire)
-        self._closing.discard(wire)
+        self._closing.pop(wire, None)
         wire.socket.close()
         log.debug("%s port %d disconnected", wire.connection.address, wire.port)
 
@@ -810,13 +817,15 @@ def serve(options: argparse.Namespace) -> int:
     listeners = bind(options.host, options.port)
     store = storage.open_store(options.db)
     limit = open_files_limit(options.connections + SPARE_FILES)
-    limit -= min(SPARE_FILES, max(LEAST_SPARE_FILES, limit // 4))
+    spare = min(SPARE_FILES, max(LEAST_SPARE_FILES, limit // 4))
+    limit -= spare
     selector = selectors.DefaultSelector()
     if isinstance(selector, selectors.SelectSelector):
         limit = min(limit, SELECT_MAX)
     hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
               connections_max=max(1, min(limit, options.connections)))  # fmt: skip
-    server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, tls=tls)
+    server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, tls=tls,
+                    spare_files=spare)  # fmt: skip
     hub.restore(store.recover(time.time()))
     if options.backup_every:
         schedule_backups(options.db, options.backup_every, options.keep)

@@ -173,6 +173,20 @@ def test_after_a_resume_a_command_under_way_is_answered_before_later_ones(world:
     assert bob.hears() == ["@1 #5 OK PASSWD", "@2 #6 OK PING", "@3 #7 OK WHO bob"]
 
 
+def test_a_command_that_waits_for_the_hashing_thread_is_done_after_a_resume_too(world: World) -> None:
+    bob = world.person("bob", kept=True)
+    world.working = False
+    for number in range(protocol.CHECKS_AT_ONCE):
+        world.connect("10.0.0.9").say(f"LOGIN other{number} whatever")
+    bob.say(f"#5 PASSWD {PASSWORD}\nnew password")
+    bob.leave()
+    world.working = True
+    bob = world.resume(token_of(world, "bob"), 0)
+    heard = bob.hears() + bob.says("#6 PING")
+    assert heard[0] == "OK RESUME bob 5 0"
+    assert [line for line in heard if line.startswith("@")] == ["@1 #5 OK PASSWD", "@2 #6 OK PING"]
+
+
 # --- Fates (guarantee 6) ---
 
 
