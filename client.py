@@ -2279,7 +2279,8 @@ class Chat:
 
     def _take_line(self, line: str | None) -> None:
         if line is None:
-            self.leave(LEAVE_SECONDS if self.front.interactive else PIPE_LEAVE_SECONDS)
+            if self._leave_at is None:  # else QUIT was the last line
+                self.leave()
         elif self.to is not None and not self.front.interactive:
             if line:  # an empty message is none, and logs are full of empty lines
                 self.session.send(self.to, line)
@@ -2517,8 +2518,10 @@ class Chat:
         self._interrupts += 1
         self.front.mailbox.wake()
 
-    def leave(self, patience: float = LEAVE_SECONDS) -> bool:
+    def leave(self, patience: float | None = None) -> bool:
         """Log out and go, when all is answered, at most `patience` seconds later. Asked twice: at once."""
+        if patience is None:
+            patience = LEAVE_SECONDS if self.front.interactive else PIPE_LEAVE_SECONDS
         if self._leave_at is not None:
             self.status = int(self.failed)
         self._leave_at = self.link.now() + patience

@@ -911,7 +911,8 @@ class Result:
         if self.row.alone:
             return None
         ours, theirs = (self.readings[kind.name] for kind in KINDS)
-        return Spread.of([our.figure / their.figure for our, their in zip(ours, theirs, strict=True)])
+        pairs = zip(ours, theirs, strict=True)
+        return Spread.of([our.figure / (their.figure or math.nan) for our, their in pairs])  # 0: too short to be seen
 
     def verdict(self) -> str:
         if self.row.most is None:

@@ -86,8 +86,9 @@ def place(server: ServerProcess) -> tuple[str, str]:
 # --- Pipes ---
 
 
-def test_a_pipe_with_a_whole_conversation(server: ServerProcess) -> None:
-    typed = f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\nWHO\nSEND bob Grüße, 世界\n"
+@pytest.mark.parametrize("goodbye", ["", "QUIT\n"])
+def test_a_pipe_with_a_whole_conversation(server: ServerProcess, goodbye: str) -> None:
+    typed = f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\nWHO\nSEND bob Grüße, 世界\n{goodbye}"
     status, lines, errors = run(*place(server), typed=typed)
     assert (status, errors) == (0, "")
     assert lines[:5] == ["-- connected", "-- bob is registered", "-- you are bob", "-- online: bob", "-- online: bob"]
