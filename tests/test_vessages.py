@@ -632,6 +632,19 @@ def test_a_full_server_sends_the_oldest_stranger_away(tmp_path: Path) -> None:
         assert alice.hears() == []
 
 
+def test_a_storm_of_strangers_who_hang_on_takes_only_so_many_sockets(tmp_path: Path) -> None:
+    with running(tmp_path, connections_max=3, spare_files=9) as rig:
+        alice = rig.person("alice")
+        storm = [rig.connect() for _ in range(40)]
+        for _ in range(40):
+            rig.turn()
+            assert len(watched(rig)) <= 3 + 3
+        assert is_at_rest(rig)
+        assert alice.says("WHO") == ["OK WHO alice"]
+        assert [stranger.says("PING") for stranger in storm[-2:]] == [["OK PING"]] * 2
+        assert storm[0].ends()[-1] == END
+
+
 def test_a_server_full_of_people_sends_the_newcomer_away(tmp_path: Path) -> None:
     with running(tmp_path, connections_max=2) as rig:
         alice, bob = rig.people("alice", "bob")
@@ -781,6 +794,26 @@ def test_who_is_gone_when_the_password_has_been_checked_begins_no_session(
     assert "alice" not in " ".join(bob.presence)
     rig.stop()
     assert rig.statuses()["alice"] == "offline"
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_command_that_waits_goes_on_when_its_session_is_resumed(rig: Rig, held_back: HeldBack, before: int) -> None:
+    bob = rig.person("bob", kept=True)
+    for number in range(4):
+        rig.connect().says(f"REGISTER p{number} {PASSWORD}")
+    first = held_back.begin(rig, f"LOGIN p3 {PASSWORD}")
+    others = [rig.connect().say(f"LOGIN p{number} {PASSWORD}") for number in range(before)]
+    rig.turns(2)
+    bob.say(f"#5 PASSWD {PASSWORD}\nanother password")
+    rig.turns(2)
+    bob.reset()
+    back = rig.connect().say(f"RESUME {bob.token} 0", "#6 WHO")
+    rig.turns(2)
+    held_back.let_go()
+    heard = [payload for payload in back.hears() if "PING" not in payload]
+    assert [payload.partition(" ")[2][:9] for payload in heard] == ["RESUME bo", "#5 OK PAS", "#6 OK WHO"]
+    for peer, name in zip([first, *others], ["p3", "p0", "p1", "p2"], strict=False):
+        assert peer.next() == [f"OK LOGIN {name}"]
 
 
 def test_many_at_once_are_all_answered(rig: Rig) -> None:

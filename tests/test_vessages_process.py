@@ -305,19 +305,13 @@ def test_no_secret_is_ever_said(tmp_path: Path) -> None:
 
 
 @posix
-def test_with_few_descriptors_those_online_notice_nothing(tmp_path: Path) -> None:
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-    try:
-        server = ServerProcess(tmp_path, "--connections", "40")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    with server:
+def test_with_few_descriptors_those_online_notice_nothing_and_a_newcomer_gets_in(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, open_files=64) as server:
         alice, bob = server.person("alice"), server.person("bob")
-        crowd = [server.connect() for _ in range(100)]
+        crowd = [server.connect() for _ in range(200)]
         assert alice.says("SEND bob hi") == []
         assert [message.split(" ")[-1] for message in bob.hears()] == ["hi"]
-        assert crowd[-1].says("PING") == ["OK PING"]
-        assert "Traceback" not in server.said()
+        assert server.person("carol").says("SEND alice hello") == []
+        assert [message.split(" ")[-1] for message in alice.hears()] == ["hello"]
+        assert crowd[0].ends() == ["BYE full", END]
+        assert server.said().count("cannot accept") == 0

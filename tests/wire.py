@@ -279,7 +279,7 @@ class Rig:
 
     def __init__(
         self, folder: Path, selector: type[selectors.BaseSelector] = selectors.DefaultSelector, listeners: int = 1,
-        tls: bool = False, **settings: Any,
+        tls: bool = False, spare_files: int = vessages.SPARE_FILES, **settings: Any,
     ) -> None:  # fmt: skip
         self.clock = Clock()
         self.hub = protocol.Hub(**settings)
@@ -292,6 +292,7 @@ class Rig:
             self.hub, self.store, self.listeners, cost=COST,
             selector=self.selector, clock=self.clock, wall=self.clock.tell_wall,
             tls=vessages.tls_context(certificate() / "cert.pem", certificate() / "key.pem") if tls else None,
+            spare_files=spare_files,
         )  # fmt: skip
         self.hub.restore(self.store.recover(WALL))
         self.tls = tls
@@ -385,9 +386,13 @@ class Rig:
 class ServerProcess:
     """`python vessages.py` as a person starts it. Leaves nothing behind."""
 
-    def __init__(self, folder: Path, *options: str, host: str = "127.0.0.1", code: Path = PROGRAM) -> None:
+    def __init__(
+        self, folder: Path, *options: str, host: str = "127.0.0.1", code: Path = PROGRAM, open_files: int = 0
+    ) -> None:
         self.errors = folder / "stderr"
         command = [sys.executable, str(code), host, "0", "--db", str(folder / "vessages.db")]
+        if open_files:
+            command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(
                 [*command, "--hash-cost", "1,1,1", *options],
