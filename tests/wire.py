@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import re
 import select
 import selectors
@@ -55,6 +56,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "default": {}, "select": {"selector": selectors.SelectSelector}, "tls": {"tls": True},
 }  # fmt: skip
 
+QUESTIONS = itertools.count(1)  # one count for everybody: whoever resumes a session hears what another asked there
+
 IDLE = 0.005  # seconds that an idle turn lasts: only how often a rig looks around, nothing is concluded from it
 IDLE_TURNS = 6000  # a rig in which nothing happens for so long has failed
 PATIENCE = 30.0  # seconds after which a process has failed
@@ -94,7 +97,6 @@ class Peer:
         self._bytes = b""
         self._unsaid = b""
         self._frames: list[str] = []
-        self._pings = 0
 
     # Saying
 
@@ -129,8 +131,7 @@ class Peer:
 
     def hears(self) -> list[str]:
         """What has come, up to the answer to a PING that is said now. Presence goes to `roster` and `presence`."""
-        self._pings += 1
-        word = f"is that all? {self._pings}"
+        word = f"is that all? {next(QUESTIONS)}"
         try:
             self.say("PING " + word)
         except (BrokenPipeError, ConnectionResetError):
