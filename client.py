@@ -1354,9 +1354,9 @@ class LineEditor:
             self._look_for(search, search.query, search.found)
         else:
             self._end_search()
-            if key.name == "ctrl-g":
+            if key.name in ("ctrl-g", "ctrl-c"):
                 self.text, self.cursor = search.text, search.cursor
-            return key.name in ("ctrl-g", "escape")
+            return key.name in ("ctrl-g", "ctrl-c", "escape")
         return True
 
     def _look_for(self, search: _Search, query: str, before: int) -> None:
@@ -1762,6 +1762,18 @@ def clock_time(wall: float, pattern: str = "%H:%M:%S") -> str:
         return "??:??:??"  # a server's nonsense
 
 
+def local_times(words: str) -> str:
+    """A server's explanation with its times as a person reads them."""
+    return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6}Z", lambda found: _local_time(found[0]), words)
+
+
+def _local_time(stamp: str) -> str:
+    try:
+        return clock_time(protocol.parse_time(stamp), "%Y-%m-%d %H:%M")
+    except ValueError:
+        return stamp  # the 32nd of a month: a server's nonsense
+
+
 def names(online: tuple[str, ...], lost: tuple[str, ...] = ()) -> str:
     """A roster in words."""
     return " ".join([*online, *("~" + name for name in lost)]) or "nobody"
@@ -1816,9 +1828,9 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     protocol.Failed: lambda e: [f"!! not delivered to {e.recipient} ({e.code}: {e.words}): {e.text}"],
     protocol.Waiting: lambda e: [f"-- {e.recipient} has not got this yet: {e.text}"],
     protocol.Answer: lambda e: ["-- " + answer_words(e)],
-    protocol.Refused: lambda e: [f"!! {e.verb or 'refused'}: {e.words} ({e.code})"],
-    protocol.NotYet: lambda e: [f"-- not back yet: {e.words}; trying again in {e.seconds:.0f} s"],
-    protocol.LoginNeeded: lambda e: [f"!! log in again as {e.name}: {e.words} ({e.code})"],
+    protocol.Refused: lambda e: [f"!! {e.verb or 'refused'}: {local_times(e.words)} ({e.code})"],
+    protocol.NotYet: lambda e: [f"-- not back yet: {local_times(e.words)}; trying again in {e.seconds:.0f} s"],
+    protocol.LoginNeeded: lambda e: [f"!! log in again as {e.name}: {local_times(e.words)} ({e.code})"],
     protocol.LinkLost: lambda e: ["-- " + e.words],
     protocol.NotVessages: lambda e: ["!! " + e.words],
     protocol.Back: lambda e: ["-- " + back_words(e)],
@@ -2338,6 +2350,8 @@ class Chat:
             name, password = self._attempt
         if not name:
             return False
+        if not password and self._is_somebody():
+            return True
         ask = self.session.takeover if takeover else self.session.login
 
         def go(password: str) -> None:
@@ -2349,6 +2363,13 @@ class Chat:
         else:
             self.with_password(go, f"password of {one_line(name)}: ")
         return True
+
+    def _is_somebody(self) -> bool:
+        """Whether this person is logged in, who is told so before a password is asked for in vain."""
+        if self.front.interactive and self.session.logged_in:
+            self.note(f"you are {self.session.name} already; /logout first", failed=True)
+            return True
+        return False
 
     def register(self, arguments: str) -> bool:
         """REGISTER NAME [PASSWORD]. A person is then logged in; a script says so itself."""
@@ -2365,6 +2386,8 @@ class Chat:
 
         if not name:
             return False
+        if not password and self._is_somebody():
+            return True
         if password:
             go(password)
         elif self._secret is None and self.front.interactive:

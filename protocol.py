@@ -1183,6 +1183,7 @@ class Hub:
             old.connection.session = None
             self._close(old.connection, Bye.REPLACED)
             old.connection = None
+            self.notes.append(f"{old.name} left: taken over from {connection.address}")
         self._attach(connection, session, "logged in")
         if old is not None and old.kept:
             self.held_bytes -= old.held_bytes

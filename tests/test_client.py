@@ -500,6 +500,21 @@ def test_a_time_that_cannot_be_shown_is_no_reason_to_fall_over() -> None:
     assert client.clock_time(1e300) == "??:??:??"
 
 
+def test_a_servers_times_are_told_in_local_time() -> None:
+    told = client.local_times("bob is online since 2026-11-22T15:04:05.123Z from 10.0.0.1")
+    assert "T15:04:05" not in told
+    assert client.clock_time(1795359845.0, "%Y-%m-%d %H:%M") in told
+    assert client.local_times("since 2026-11-99T15:04:05.123Z") == "since 2026-11-99T15:04:05.123Z"
+
+
+def test_who_is_logged_in_is_not_asked_for_a_password_in_vain(room: Room) -> None:
+    chat, alice = room.person("alice")
+    for line in ("/login bob", "/register bob", "/takeover bob"):
+        alice.typed.append(line)
+        room.until(lambda: any("you are alice already" in seen for seen in alice.seen))
+        assert "you are alice already" in alice.seen.pop()
+
+
 def test_nothing_can_pose_as_another_line() -> None:
     (line,) = client.words_of(protocol.Message("eve", 7, 0.0, "hi\n15:04:05 ann: I quit \\n"))
     assert line.endswith(r" eve: hi\n15:04:05 ann: I quit \\n")

@@ -121,6 +121,7 @@ TABLE = {
     "one<enter>two<enter><ctrl-r>o<ctrl-r>": "one|",
     "one<enter>two<enter><ctrl-r>o<ctrl-r><ctrl-r>": "one|",
     "one<enter>two<enter>x<ctrl-r>on<ctrl-g>": "x|",
+    "one<enter>two<enter>x<ctrl-r>on<ctrl-c>": "x|",
     "one<enter>two<enter><ctrl-r>on<backspace>": "two|",
     "one<enter>two<enter>x<ctrl-r>on<backspace><backspace>": "x|",
     "ONE<enter>two<enter><ctrl-r>on<left>": "ON|E",
