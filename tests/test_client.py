@@ -508,7 +508,7 @@ def test_a_servers_times_are_told_in_local_time() -> None:
 
 
 def test_who_is_logged_in_is_not_asked_for_a_password_in_vain(room: Room) -> None:
-    chat, alice = room.person("alice")
+    _, alice = room.person("alice")
     for line in ("/login bob", "/register bob", "/takeover bob"):
         alice.typed.append(line)
         room.until(lambda: any("you are alice already" in seen for seen in alice.seen))

@@ -169,7 +169,6 @@ EVENTS = {
     "a<ctrl-z>": [EditorEvent("suspend")],
     "a<ctrl-l>": [EditorEvent("clear")],
     "one<enter><ctrl-r>on<enter>": [EditorEvent("line", "one"), EditorEvent("line", "one")],
-    "one<enter><ctrl-r>on<ctrl-c>": [EditorEvent("line", "one"), EditorEvent("interrupt")],
 }
 
 
