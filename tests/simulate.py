@@ -527,10 +527,13 @@ class Chat(Member):
             self.ask_in()
         self.session.tick(now)
         if self.show_at == FOREVER:
-            for event in self.session.take_events():
+            events = self.session.take_events()
+            for event in events:
                 self.show(event)
-                if self.ended:
-                    return
+            if self.world.doomed and any(isinstance(event, protocol.Message) for event in events):
+                self.world.doomed = False
+                self.note("crashes behind what it has shown")
+                self.end(told=self.world.chance.random() < 0.7)
             slow = not self.world.calm and self.world.chance.random() < 0.05
             self.show_at = now + self.world.chance.choice((0.001, 0.5, 4.0)) if slow else now
         if now >= self.show_at:
@@ -628,9 +631,6 @@ class Chat(Member):
 
     def on_Message(self, event: protocol.Message) -> None:  # noqa: N802
         self.world.ledger.shown(self, event.sender, event.id, event.text)
-        if self.world.doomed:
-            self.world.doomed = False
-            self.end(told=self.world.chance.random() < 0.7)
 
     def on_Delivered(self, event: protocol.Delivered) -> None:  # noqa: N802
         self.world.ledger.fate(self, event.tag, "OK")
@@ -1302,7 +1302,7 @@ class World:
 
     def suspend_server(self) -> None:
         if self.server is not None:
-            self.server.frozen_until = self.now + self.chance.choice((2.0, 10.0, 30.0, 100.0))
+            self.server.frozen_until = self.now + self.chance.choice((2.0, 30.0, 40.0, 100.0))
             self.note(f"the server is suspended until {self.server.frozen_until - 1000:.1f}")
             self.reached["suspensions"] += 1
 
