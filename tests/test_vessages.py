@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import errno
 import hashlib
+import os
 import selectors
 import shutil
 import socket
@@ -1096,3 +1097,48 @@ def test_a_listener_everywhere_is_joined_by_some_address() -> None:
         addresses = vessages.lan_addresses([Everywhere()])  # type: ignore[list-item]
     assert addresses
     assert "0.0.0.0" not in addresses
+
+
+def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    """`python vessages.py …` in this process, stopped as soon as it runs."""
+    run = vessages.Server.run
+
+    def stop_and_run(server: vessages.Server) -> None:
+        server.stop()
+        run(server)
+
+    monkeypatch.setattr(vessages.Server, "heed_signals", lambda server: None)
+    monkeypatch.setattr(vessages.Server, "run", stop_and_run)
+    return vessages.main(["127.0.0.1", "0", "--db", str(folder / "vessages.db"), *options])
+
+
+def test_it_starts_and_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(tmp_path, monkeypatch) == 0
+    assert capsys.readouterr().out.startswith("Vessages ")
+
+
+@pytest.mark.xfail(strict=True, reason="defect 26", raises=BrokenPipeError)
+def test_it_runs_though_nobody_reads_its_greeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        try:
+            assert run_main(tmp_path, monkeypatch) == 0
+        finally:
+            with contextlib.suppress(OSError):
+                nobody.close()
+
+
+@pytest.mark.xfail(strict=True, reason="defect 27")
+def test_ctrl_c_while_it_starts_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vessages, "bind", interrupt)
+    try:
+        assert run_main(tmp_path, monkeypatch) == 130
+    except KeyboardInterrupt:
+        pytest.fail("a traceback for somebody who has changed his mind")
