@@ -9,6 +9,7 @@ import simulate
 from hypothesis import given
 from hypothesis import strategies as st
 from simulate import FAULTS, choose
+from vocabulary import PASSWORD, World
 
 # States that are the point of the whole thing: a simulation that never gets there would prove nothing.
 INTERESTING = (
@@ -43,3 +44,32 @@ def test_a_seed_tells_the_same_story_again() -> None:
     stories = [list(simulate.simulate(7, 200, 3, FAULTS, tracing=True).trace) for _ in range(2)]
     assert stories[0] == stories[1]
     assert len(stories[0]) > 200
+
+
+# --- What chance meets too seldom: planted bugs that survived the simulation ---
+
+
+def test_what_was_ever_written_is_at_the_worst_unconfirmed_also_after_an_adoption() -> None:
+    world = World()
+    alice, bob = world.people("alice", "bob", kept=True)
+    for tag in (1, 2, 3):
+        alice.say(f"#{tag} SEND bob {'x' * 50_000}")
+    assert len(bob.hears()) == 3
+    bob.leave()
+    again = world.connect()
+    again.reading = False  # it gets the first two and not the third
+    again.say("KEEP", f"LOGIN bob {PASSWORD}")
+    again.leave()
+    world.wait(61.0)
+    fates = [text.split(" ")[1:4] for text in alice.hears() if " ERROR " in text]
+    assert fates == [[f"#{tag}", "ERROR", "unconfirmed"] for tag in (1, 2, 3)]
+
+
+def test_a_client_that_acks_only_when_asked_is_asked_each_time_its_queue_is_half_full() -> None:
+    world = World()
+    alice, bob = world.people("alice", "bob", kept=True)
+    bob.lively = False
+    for last in (600, 1200):
+        alice.say(*["SEND bob hi"] * 600)
+        assert bob.hears().count("PING") == 1
+        bob.say(f"ACK {last}")
