@@ -2613,6 +2613,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     """The command line, understood; what is wrong with it goes to standard error, with status 2."""
     parser = Parser(
         prog="client.py",
+        allow_abbrev=False,
         description="Chat on a Vessages server.",
         epilog="Example: python client.py 192.168.1.5 5000. Passwords are asked for; scripts put theirs into the "
         "environment as VESSAGES_PASSWORD or into a file.",
@@ -2628,7 +2629,13 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="as --plain, each line a JSON object")
     parser.add_argument("--log", metavar="FILE", type=Path, help="append all that is shown to FILE")
     parser.add_argument("--version", action="version", version=f"Vessages {VERSION}")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.ca and not options.tls:
+        parser.error("--ca is for --tls, which is not given, so nothing would be encrypted")
+    for name in (options.user, options.to):
+        if name is not None and protocol.clean_name(name) is None:
+            parser.error(f"{name!r} cannot be anybody's name")
+    return options
 
 
 def port_number(text: str) -> int:

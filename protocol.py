@@ -600,7 +600,7 @@ class Hub:
 
     def __init__(
         self, *, grace: float = GRACE, password_min: int = PASSWORD_MIN, connections_max: int = CONNECTIONS_MAX,
-        registration: bool = True,
+        registration: bool = True, registrations: int = REGISTRATIONS,
     ) -> None:  # fmt: skip
         self.grace = grace
         self.password_min = password_min
@@ -651,7 +651,7 @@ class Hub:
         self._guesses = Throttle(free=3, most=60.0)  # by (account, address): somebody guesses one password
         self._guessers = Throttle(free=20, most=30.0)  # by address: somebody guesses many people's
         # Strangers' limits, by address
-        self._registrations = Allowance(REGISTRATIONS, REGISTRATION_PAUSE)
+        self._registrations = Allowance(registrations, REGISTRATION_PAUSE)
         self._newcomers = Allowance(NEWCOMERS, NEWCOMER_PAUSE)
         self._open: dict[str, tuple[str, int]] = {}  # address -> the one copy of it, how many connections it has
 

@@ -46,7 +46,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import protocol
 import storage
@@ -68,6 +68,8 @@ SPARE_FILES = 64  # open files for other things than clients: the database, its 
 LEAST_SPARE_FILES = 24  # where the system allows very few
 LINGERING = 1 / 3  # the part of the spare files that connections may take which have had their last word
 SELECT_MAX = 500  # connections that `select` takes where there is nothing better (Windows: 512 sockets in all)
+LOG_LINES = 10_000  # waiting to be written: what a thousand people who come back at once make, and some
+LOG_PATIENCE = 1.0  # seconds for the last lines of the log
 HASHING_NICENESS = 10  # the hashing thread yields to the chat where the system can tell threads apart
 
 # What a socket raises when it has nothing or no room now. (TLS never needs to read in order to write: renegotiation is
@@ -596,6 +598,43 @@ class StartError(Exception):
     """The server cannot start; the text is one line for a person."""
 
 
+class LogWriter(logging.Handler):
+    """Writes the log to standard error, on a thread of its own.
+
+    Whoever reads there may stop: a pipe that is full, Ctrl-S, text marked in a Windows console. That must not stop the
+    chat, so what does not fit into the queue is dropped.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        self._lines: queue.Queue[str | None] = queue.Queue(LOG_LINES)
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(self.format(record))
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):  # nobody will ever read there again
+            while (line := self._lines.get()) is not None:
+                os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+
+    def finish(self) -> None:
+        """Wait a moment for what is still to be written."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(None)
+            self._thread.join(LOG_PATIENCE)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. Use it like this: python vessages.py 0.0.0.0 5000 (or --help)\n")
+
+
 BIND_ERRORS = {
     errno.EADDRINUSE: "port {port} is in use: another server runs there, stop it or choose another port",
     errno.EACCES: "no permission for port {port}: choose one above 1023",
@@ -755,11 +794,11 @@ def _cost(text: str) -> storage.Cost:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="vessages.py",
+    parser = Parser(
+        prog="vessages.py", allow_abbrev=False,
         description="The Vessages server: instant messages for a lab or a LAN.",
         epilog="Example: python vessages.py 0.0.0.0 5000. Others then run: python client.py HOST 5000.",
-    )
+    )  # fmt: skip
     add = parser.add_argument
     add("host", metavar="HOST", help="the address to listen at; 0.0.0.0 for all of this machine, :: for IPv6 as well")
     add("port", metavar="PORT", type=_number(0, 65535), help="the port, such as 5000; 0 lets the system choose")
@@ -772,6 +811,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="characters of the shortest password for new accounts (default: %(default)s)")  # fmt: skip
     add("--connections", metavar="N", type=_number(1, 100_000), default=protocol.CONNECTIONS_MAX,
         help="clients at once, as far as the system's open files allow (default: %(default)s)")  # fmt: skip
+    add("--registrations", metavar="N", type=_number(1, 100_000), default=protocol.REGISTRATIONS,
+        help="new accounts from one address at once, then one in 10 s (default: %(default)s)")  # fmt: skip
     add("--no-register", action="store_true", help="take no new accounts")
     add("--backup-every", metavar="TIME", type=_duration, help="back the accounts up so often, such as 6h")
     add("--keep", metavar="N", type=_number(1, 10_000), help="with --backup-every: delete all but the newest N backups")
@@ -781,6 +822,22 @@ def make_parser() -> argparse.ArgumentParser:
     add("--verbose", action="store_true", help="log every connection, not only who logs in and leaves")
     add("--version", action="version", version=f"Vessages {VERSION}")
     return parser
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, understood; what is wrong with it goes to standard error, with exit code 2."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if (options.cert or options.key) and not options.tls:
+        parser.error("--cert and --key are for --tls, which is not given, so nothing would be encrypted")
+    for file in (options.cert, options.key):
+        if file is not None and not file.exists():
+            parser.error(f"there is no file {file}; without --cert and --key a certificate is made")
+    options.cert = options.cert or options.db.with_name("vessages-cert.pem")
+    options.key = options.key or options.db.with_name("vessages-key.pem")
+    if options.keep and not options.backup_every:
+        parser.error("--keep counts the backups of --backup-every, which is not given")
+    return options
 
 
 def greeting(listeners: list[socket.socket], store: storage.Store, cert: Path | None) -> str:
@@ -809,28 +866,40 @@ def schedule_backups(path: Path, every: float, keep: int | None) -> None:
     threading.Thread(target=back_up, name="backup", daemon=True).start()
 
 
+def greet(text: str) -> None:
+    """Print this, if anybody wants to read it."""
+    try:
+        print(text, flush=True)
+    except OSError:  # a pipe that is closed already; without this it would be complained of again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def serve(options: argparse.Namespace) -> int:
     """Run a server with these options until it is stopped; returns the exit code."""
-    cert = options.cert or options.db.with_name("vessages-cert.pem")
-    key = options.key or options.db.with_name("vessages-key.pem")
-    tls = tls_context(cert, key) if options.tls else None
     listeners = bind(options.host, options.port)
-    store = storage.open_store(options.db)
-    limit = open_files_limit(options.connections + SPARE_FILES)
-    spare = min(SPARE_FILES, max(LEAST_SPARE_FILES, limit // 4))
-    limit -= spare
-    selector = selectors.DefaultSelector()
-    if isinstance(selector, selectors.SelectSelector):
-        limit = min(limit, SELECT_MAX)
-    hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
-              connections_max=max(1, min(limit, options.connections)))  # fmt: skip
-    server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, tls=tls,
-                    spare_files=spare)  # fmt: skip
-    hub.restore(store.recover(time.time()))
-    if options.backup_every:
-        schedule_backups(options.db, options.backup_every, options.keep)
-    server.heed_signals()
-    print(greeting(listeners, store, cert if tls else None), flush=True)
+    with contextlib.closing(storage.open_store(options.db)) as store:
+        limit = open_files_limit(options.connections + SPARE_FILES)
+        spare = min(SPARE_FILES, max(LEAST_SPARE_FILES, limit // 4))
+        limit -= spare
+        selector = selectors.DefaultSelector()
+        if isinstance(selector, selectors.SelectSelector):
+            limit = min(limit, SELECT_MAX)
+        hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
+                  registrations=options.registrations,
+                  connections_max=max(1, min(limit, options.connections)))  # fmt: skip
+        tls = tls_context(options.cert, options.key) if options.tls else None
+        server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, spare_files=spare,
+                        tls=tls)  # fmt: skip
+        hub.restore(store.recover(time.time()))
+        if options.backup_every:
+            schedule_backups(options.db, options.backup_every, options.keep)
+        server.heed_signals()
+        greet(greeting(listeners, store, options.cert if tls else None))
+        return run(server)
+
+
+def run(server: Server) -> int:
+    """Run it to its end; returns the exit code."""
     code = 0
     try:
         server.run()
@@ -841,20 +910,24 @@ def serve(options: argparse.Namespace) -> int:
             server.stop()
             server.run()
     server.close()
-    store.close()
     log.info("stopped")
     return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(arguments)
-    level = logging.DEBUG if options.verbose else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+    """The program; returns its exit code: 0 after a stop, 2 if it cannot start, 3 after an internal error."""
+    options = parse(arguments)
+    writer = LogWriter()
+    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, handlers=[writer])
     try:
         return serve(options)
     except (StartError, storage.StorageError) as error:
         print(f"vessages.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # while it was starting
+        return 128 + signal.SIGINT
+    finally:
+        writer.finish()
 
 
 if __name__ == "__main__":

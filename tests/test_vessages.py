@@ -1119,7 +1119,6 @@ def test_it_starts_and_stops(
     assert capsys.readouterr().out.startswith("Vessages ")
 
 
-@pytest.mark.xfail(strict=True, reason="defect 26", raises=BrokenPipeError)
 def test_it_runs_though_nobody_reads_its_greeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -1132,7 +1131,6 @@ def test_it_runs_though_nobody_reads_its_greeting(tmp_path: Path, monkeypatch: p
                 nobody.close()
 
 
-@pytest.mark.xfail(strict=True, reason="defect 27")
 def test_ctrl_c_while_it_starts_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

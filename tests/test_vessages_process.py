@@ -78,6 +78,7 @@ def test_a_name_stands_for_all_its_addresses(tmp_path: Path) -> None:
         assert server.person("alice").says("WHO") == ["OK WHO alice"]
 
 
+@posix
 def test_the_files_work_alone_in_an_empty_folder(tmp_path: Path) -> None:
     for name in ("vessages.py", "protocol.py", "storage.py"):
         shutil.copy(ROOT / name, tmp_path)
@@ -126,7 +127,8 @@ def test_version(tmp_path: Path) -> None:
     assert re.fullmatch(r"Vessages \d+\.\d+\n", done.stdout)
 
 
-WRONG = ["", "five", "70000", "-1", "0 more", "0 --what", "0 --grace soon", "0 --hash-cost 99"]
+WRONG = ["", "five", "70000", "-1", "0 more", "0 --what", "0 --grace soon", "0 --hash-cost 99", "0 --verbos"]
+WRONG += ["0 --keep 3", "0 --cert none.pem", "0 --tls --cert none.pem --key none.pem", "0 --backup-every 6"]
 
 
 @pytest.mark.parametrize("arguments", WRONG)
@@ -134,8 +136,8 @@ def test_a_wrong_command_line_is_explained(tmp_path: Path, arguments: str) -> No
     done = run(tmp_path, "127.0.0.1", *arguments.split())
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("vessages.py: error: ")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("vessages.py: ")
     assert list(tmp_path.iterdir()) == []
 
 
