@@ -51,6 +51,7 @@ MIB = 2**20
 
 CROWD_MAX = 400  # connections of attackers that stay; above it some have to go, so that there is always news
 MOMENT = 0.05  # seconds that the crowd has in a round
+TOKENS_KEPT = 8  # the newest ones: older ones are mostly dead, since ten names are many people's here
 NEWCOMER_EVERY = 20  # rounds
 GRACE = 2  # seconds a lost session is kept by the server under attack: many come, many go
 GONE_WITHIN = 60.0  # seconds until nothing is left of the crowd
@@ -107,7 +108,7 @@ class Author:
         return [command.encode() for command in commands if command]
 
     def login(self) -> str:
-        return f"{self.rng.choice(('LOGIN', 'LOGIN', 'TAKEOVER'))} {self.name()} {PASSWORD}"
+        return f"{self.rng.choice(('LOGIN', 'TAKEOVER', 'TAKEOVER'))} {self.name()} {PASSWORD}"
 
     def name(self) -> str:
         return self.rng.choice(ACCOUNTS)
@@ -286,7 +287,7 @@ class Crowd:
         if match is None:
             raise FuzzError(f"no frame of a server: {frame[:200]!r}")
         self.answers[match[1]] += 1
-        self.tokens = (self.tokens + TOKEN.findall(frame))[-50:]
+        self.tokens = (self.tokens + TOKEN.findall(frame))[-TOKENS_KEPT:]
 
     def _ask(self, attacker: Attacker, events: int) -> None:
         before = self.members[attacker]
