@@ -260,11 +260,12 @@ class FrameDecoder:
             if end > size:
                 self._missing = 4 + length
                 return
-            self._start = end
+            if end == size:  # else every quiet connection would keep its last read, and the password in it
+                self._bytes, self._start = b"", 0
+            else:
+                self._start = end
             yield data[start + 4 : end]
             start = end
-        if start == size:
-            self._bytes, self._start = b"", 0  # else every quiet connection would keep its last read
 
 
 # --- The server -----------------------------------------------------------------------------------------------------
@@ -638,7 +639,8 @@ class Hub:
         self._news_version = 0
         self._rosters_due: dict[Connection, None] = {}
         # Work under way
-        self._unread: dict[Connection, None] = {}  # frames of theirs wait in the decoder
+        self._unread: dict[Connection, None] = {}  # frames of theirs wait in the decoder, for the next turn
+        self._ripe: dict[Connection, None] = {}  # those of the turn before this one
         self._overfull: list[Session] = []  # to be ended, in `tick`
         self._claims: set[str] = set()  # names of which a login or logout is being written to disk
         self._dirty: dict[str, None] = {}  # names whose status on disk is no longer true
@@ -669,6 +671,8 @@ class Hub:
             now -= late
             self.notes.append(f"suspended for {late:.0f} s: nobody is held to it")
         self._expected = FOREVER
+        self._ripe |= self._unread
+        self._unread = {}
         self.now = max(now, self.now + 1e-6)
         self.wall = wall
         self._stamp = ""
@@ -689,14 +693,14 @@ class Hub:
             self._end_overfull(session)
         self._send_rosters()
         self._tell_presence()
-        unread, self._unread = self._unread, {}
-        for connection in unread:
+        ripe, self._ripe = self._ripe, {}
+        for connection in ripe:
             self._read(connection)
         self._record_statuses()
 
     def next_deadline(self) -> float | None:
         """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything."""
-        if self.ready or self.closing or self.jobs or self._unread or self._audience or self._rosters_due:
+        if self.ready or self.closing or self.jobs or self._unread or self._ripe or self._audience or self._rosters_due:
             when = self.now
         else:
             when = self._deadlines[0][0] if self._deadlines else FOREVER
@@ -842,7 +846,6 @@ class Hub:
         if connection.closed:
             return
         if connection.flow is not None:
-            connection.heard = self.now
             return
         decoder = connection.decoder
         before = decoder.buffered
@@ -1278,16 +1281,16 @@ class Hub:
         finally:
             self._claims.discard(session.key)
         self._say_held(session, all_of_it=True)  # every command has its answer, also before a logout
-        session.connection = None
+        here, session.connection = session.connection, None  # a RESUME may have moved it meanwhile
         self._end(session, "logged out")
-        if not connection.closed and connection.session is session:
-            connection.session = None
-            connection.commands = COMMANDS_BY_STATE[State.STRANGER]
-            connection.decoder.limit = STRANGER_FRAME_MAX
-            connection.opened = self.now
-            self._strangers[connection] = None
-            self._rosters_due.pop(connection, None)
-            self._answer(connection, None, tag, "OK LOGOUT")
+        if here is not None:
+            here.session = None
+            here.commands = COMMANDS_BY_STATE[State.STRANGER]
+            here.decoder.limit = STRANGER_FRAME_MAX
+            here.opened = self.now
+            self._strangers[here] = None
+            self._rosters_due.pop(here, None)
+            self._answer(here, None, tag, "OK LOGOUT")
         return None
 
     def figures(self) -> dict[str, int]:
@@ -1315,6 +1318,10 @@ class Hub:
 
     def shutdown(self) -> None:
         """The server stops: all are told, and what they will be after the restart goes to disk."""
+        while self._ripe or self._unread:  # what has been read is also done
+            ripe, self._ripe, self._unread = self._ripe | self._unread, {}, {}
+            for connection in ripe:
+                self._read(connection)
         self._stopping = True
         statuses = dict.fromkeys((*self._dirty, *self._claims), OFFLINE)
         statuses.update((key, LOST if session.kept else OFFLINE) for key, session in self.sessions.items())
@@ -1335,11 +1342,12 @@ class Hub:
             raise RefusedError(Code.NOT_ONLINE, f"{name} is not online" if len(name) <= NAME_MAX else "")
         stamp = self._stamp or self._make_stamp()
         body = f"MSG {sender.name} {tag} {stamp} {text}".encode()
-        self.messages += 1
         if recipient.connection is not None and not recipient.kept:
             if self._offer(recipient.connection, body):
+                self.messages += 1
                 return "OK SEND" if tag else None
         elif self._may_hold(recipient, len(body)):
+            self.messages += 1
             self._say(recipient, body, sender if tag else None, tag)
             return None
         raise RefusedError(Code.BUSY, f"too much is waiting for {recipient.name}, try again soon")
@@ -1433,9 +1441,10 @@ class Hub:
         self.notes.append(f"{session.name} left: {why}")
         if self._stopping:
             return
+        held, session.held = session.held, []
         unconfirmed = f"ERROR {Code.UNCONFIRMED.word} {session.name} left without confirming it".encode()
         not_delivered = f"ERROR {Code.NOT_DELIVERED.word} {session.name} has left".encode()
-        for number, (_, sender, tag) in enumerate(session.held, session.acked + 1):
+        for number, (_, sender, tag) in enumerate(held, session.acked + 1):
             self._settle(sender, tag, unconfirmed if number <= session.written else not_delivered)
 
     def _end_overfull(self, session: Session) -> None:
@@ -1534,6 +1543,8 @@ class Hub:
         """Is there still somebody? If so, look again when the next answer to that is due."""
         if connection.closed:
             return
+        if connection.flow is not None:  # it waits for us, and may not even be read from
+            connection.heard = self.now
         limits = [connection.heard + SILENT_AFTER]
         if connection.session is None:
             limits.append(connection.opened + STRANGER_AFTER)

@@ -147,7 +147,8 @@ class Server:
     def turn(self) -> None:
         """One turn: wait, accept, read, take results, tick, write, sweep."""
         events = self.selector.select(self._patience())
-        self.hub.wake(self.clock(), self.wall())
+        now, wall = self.clock(), self.wall()  # of the whole turn: whoever is suspended in it loses no time
+        self.hub.wake(now, wall)
         self.turns += 1
         readable, self._decrypted = self._decrypted, []
         for key, mask in events:
@@ -162,7 +163,7 @@ class Server:
         for wire in readable:
             self._read(wire)
         self._take_results()
-        self.hub.tick(self.clock(), self.wall())
+        self.hub.tick(now, wall)
         self._hand_out_jobs()
         self._write_ready()
         self._sweep()
@@ -624,7 +625,7 @@ class LogWriter(logging.Handler):
     def finish(self) -> None:
         """Wait a moment for what is still to be written."""
         with contextlib.suppress(queue.Full):
-            self._lines.put_nowait(None)
+            self._lines.put(None, timeout=LOG_PATIENCE)
             self._thread.join(LOG_PATIENCE)
 
 
@@ -781,7 +782,7 @@ def _number(least: float, most: float, kind: type[int] | type[float] = int) -> C
 def _duration(text: str) -> float:
     """`90s`, `30m`, `6h` or `2d` in seconds."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if not (text[:-1].isdecimal() and text[-1:] in units and int(text[:-1]) > 0):
+    if not (text[:-1].isdecimal() and len(text) < 6 and text[-1:] in units and int(text[:-1]) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30m, 6h or 1d")
     return float(int(text[:-1]) * units[text[-1]])
 
