@@ -213,7 +213,8 @@ class Peer:
 
     def reset(self) -> None:
         """RST: the connection breaks, what was on its way is lost."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        at_once = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
         self.close()
 
     def close(self) -> None:
