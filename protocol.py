@@ -624,7 +624,7 @@ class Hub:
         self._stamp = ""  # the wall time as text, made at most once a turn
         self._forgiven = 0.0  # seconds for which the server was suspended: they do not count
         self._expected = FOREVER
-        self._woken = NEVER, NEVER  # the arguments of the last `wake`
+        self._awake = False  # whether `wake` was called in this turn
         self._deadlines: list[tuple[float, int, Connection | Session]] = []  # a heap
         self._serial = itertools.count()
         # Presence
@@ -661,9 +661,7 @@ class Hub:
 
     def wake(self, now: float, wall: float) -> None:
         """A turn begins at `now` (monotonic) and `wall` (Unix time). No two turns are at the same time."""
-        if (now, wall) == self._woken:
-            return
-        self._woken = now, wall
+        self._awake = True
         now -= self._forgiven
         late = now - self._expected
         if late > LATE:
@@ -678,8 +676,13 @@ class Hub:
         self._stamp = ""
 
     def tick(self, now: float, wall: float) -> None:
-        """Once a turn, after reading and completions: what is due, then what was put off."""
-        self.wake(now, wall)
+        """Once a turn, after reading and completions: what is due, then what was put off.
+
+        A turn in which nothing was read needs no `wake` before.
+        """
+        if not self._awake:
+            self.wake(now, wall)
+        self._awake = False
         while self._deadlines and self._deadlines[0][0] <= self.now:
             when, _, subject = heapq.heappop(self._deadlines)
             if when == subject.due:  # else an earlier one has taken its place
@@ -991,11 +994,11 @@ class Hub:
             self._answer(flow.connection, session, flow.tag, answer)
         if session is not None:
             session.flow = None
-        for connection in (flow.connection, session.connection if session else None):
-            if connection is not None and connection.flow is flow:
-                # A command of the session that was resumed here may still be under way: its answer comes first.
-                connection.flow = connection.session.flow if connection.session else None
-                self._read_on(connection)
+        connection = flow.connection
+        connection.flow = connection.session.flow if connection.session else None
+        if connection.flow is not None:  # of the session that was resumed here: that answer comes first
+            connection.flow.connection = connection
+        self._read_on(connection)
         if flow.turn:
             self._checks_running -= 1
 
@@ -1191,6 +1194,7 @@ class Hub:
         if old is not None and old.kept:
             self.held_bytes -= old.held_bytes
             self._adopt(session, old)
+            old.held = []  # a deadline still knows the old session
 
     def _adopt(self, session: Session, old: Session) -> None:
         """The messages held for the old session, not its answers, are said to the new one."""

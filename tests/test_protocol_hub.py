@@ -252,6 +252,27 @@ def test_a_ghost_gives_way_after_five_seconds() -> None:
     assert other.says(f"LOGIN alice {PASSWORD}")[0].startswith("OK LOGIN alice")
 
 
+def test_a_coarse_clock_makes_nobody_a_ghost() -> None:
+    world = World()
+    alice = world.person("alice")
+    other = world.connect()
+    moment = world.now + 1.0  # a clock that stands still for 15 ms, as on Windows
+    world.hub.wake(moment, world.wall)
+    world.hub.feed(alice.connection, frame(b"PING"))
+    world.hub.tick(moment, world.wall)
+    world.hub.wake(moment, world.wall)
+    world.hub._probe(alice.connection)
+    world.hub.tick(moment, world.wall)
+    world.hub.wake(moment, world.wall)
+    world.hub.feed(alice.connection, frame(b"ACK 0"))
+    world.hub.tick(moment, world.wall)
+    alice.lively = False
+    world.now = moment
+    world.wait(protocol.PROBE_AFTER + 1)
+    assert not alice.gone
+    assert other.says("PING") == ["OK PING"]
+
+
 def test_takeover_ends_the_other_session() -> None:
     world = World()
     alice, bob = world.people("alice", "bob")

@@ -469,6 +469,22 @@ def test_logout_and_takeover_cross(world: World) -> None:
     assert other.says("WHO") == ["@1 OK WHO bob"]
 
 
+def test_a_logout_finds_the_session_on_its_new_connection(world: World) -> None:
+    bob = world.person("bob", kept=True)
+    world.working = False
+    bob.say("#5 LOGOUT")
+    (logout,), world.hub.jobs = world.hub.jobs, []
+    world.hub._claims.clear()  # as if a login that was refused by the disk had let the RESUME pass
+    world.working = True
+    bob.leave()
+    bob = world.resume(token_of(world, "bob"), 0)
+    assert bob.hears()[0] == "OK RESUME bob 5 0"
+    world.hub.jobs.append(logout)
+    assert bob.hears() == ["#5 OK LOGOUT"]
+    assert bob.says("PING") == ["OK PING"]
+    assert bob.says("WHO")[0].startswith("ERROR not-logged-in")
+
+
 def test_a_hundred_are_back_without_a_commit_each(world: World) -> None:
     disk = Disk()
     before = World(disk)
