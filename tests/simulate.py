@@ -59,7 +59,7 @@ TURNS_MAX = 20_000  # at one moment; more is a loop that feeds itself
 # In a tight world the limits are so small that they are reached all the time.
 TIGHT: dict[str, Any] = {"QUEUE_FRAMES": 24, "QUEUE_BYTES": 40_000, "HELD_FRAMES_MAX": 80, "BACKLOG_MAX": 2_000,
          "FRAMES_A_TURN": 3, "PRESENCE_SLICE": 1, "PRESENCE_PAUSE": 0.05, "SENDS_UNDER_WAY": 8,
-         "QUEUE_MAX": 50}  # fmt: skip
+         "QUEUE_MAX": 50, "CHECKS_AT_ONCE": 1}  # fmt: skip
 NAMES = ("alice", "Bob", "Мария", "eve.x", "たろう")
 STRANGE = (b"", b"\0\0", b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\5ab", frame(b"\xff") * 4, frame(b"PING x"),
            frame(b"LOGIN alice wrong"), frame(b"#1 RESUME x 0"))  # fmt: skip
@@ -999,7 +999,7 @@ class World:
         self.appointments: list[tuple[float, Callable[[], None]]] = []
         self.doomed = False  # whether the next client that shows a message crashes before it says so
         self.there: set[str] = set()  # whose kept sessions there were when the server ended
-        self.watched: dict[Session, float] = {}  # the kept sessions there are, and since when they are lost
+        self.watched: dict[Session, tuple[float, int]] = {}  # kept sessions: since when lost, how much was held
         self.here: list[tuple[Session, Connection | None]] = []
         self.changed_at = 0.0  # when `here` last changed
         self.server: Server | None = Server(self)
@@ -1360,17 +1360,20 @@ class World:
 
     def _check_lives(self, hub: Hub) -> None:
         """A kept session lives, and so it stands on disk, until it logs out or has been lost for the grace time."""
-        before = self.watched
-        now = {session: session.connection for session in hub.sessions.values() if session.kept}
-        self.watched = {s: FOREVER if wire else min(before.get(s, FOREVER), self.now) for s, wire in now.items()}
+        before, now = self.watched, {s: s.connection for s in hub.sessions.values() if s.kept}
+        self.watched = {}
+        for session, connection in now.items():
+            lost_since = FOREVER if connection else min(before.get(session, (FOREVER, 0))[0], self.now)
+            self.watched[session] = lost_since, len(session.held)
         for session in now:
             account = self.disk.accounts[session.key]
             if account.status == "offline" and account.token is not None:
                 raise Violation(f"{session.key} is here, and the disk says {account.status}")
         for session in before.keys() - now.keys():
             logged_out = session.key in hub.sessions or self.disk.accounts[session.key].token is None
-            overfull = len(session.held) >= protocol.HELD_FRAMES_MAX
-            if not logged_out and not overfull and self.now - before[session] < self.grace - 0.1:
+            lost_since, held = before[session]
+            overfull = held + protocol.FRAMES_A_TURN + protocol.QUEUE_FRAMES >= protocol.HELD_FRAMES_MAX
+            if not logged_out and not overfull and self.now - lost_since < self.grace - 0.1:
                 raise Violation(f"the session of {session.key} has ended too early")
 
     # What must be true when all is quiet
