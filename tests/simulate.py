@@ -579,7 +579,6 @@ class Chat(Member):
     def on_LoggedIn(self, event: protocol.LoggedIn) -> None:  # noqa: N802 (each is named like its event)
         self.stranded = False
         self.login_at = FOREVER
-        self.logins += 1
 
     def on_LoginNeeded(self, event: protocol.LoginNeeded) -> None:  # noqa: N802
         self.stranded = True
@@ -871,6 +870,7 @@ class Tap:
         words = rest.split(" ")
         if verb == "OK" and words[0] in ("LOGIN", "TAKEOVER"):
             self.frames.clear()
+            self.program.logins += 1
             self.token = next(word for word in words if word.startswith("token=")).partition("=")[2]
             self.next, self.roster_due, self.adopting = 1, True, True
         elif verb == "OK" and words[0] == "RESUME":
