@@ -636,13 +636,23 @@ def test_a_full_server_sends_the_oldest_stranger_away(tmp_path: Path) -> None:
         assert alice.hears() == []
 
 
-def test_a_storm_of_strangers_who_hang_on_takes_only_so_many_sockets(tmp_path: Path) -> None:
+def test_a_storm_of_strangers_who_hang_on_takes_only_so_many_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with running(tmp_path, connections_max=3, spare_files=9) as rig:
         alice = rig.person("alice")
         storm = [rig.connect() for _ in range(40)]
-        for _ in range(40):
-            rig.turn()
-            assert len(watched(rig)) <= 3 + 3
+        open_before: list[int] = []
+        connect = rig.hub.connect
+
+        def count_and_connect(address: str) -> protocol.Connection:
+            open_before.append(rig.server.wires)
+            return connect(address)
+
+        monkeypatch.setattr(rig.hub, "connect", count_and_connect)
+        rig.turns(40)
+        assert len(open_before) == 40
+        assert max(open_before) < 3 + 3
         assert is_at_rest(rig)
         assert alice.says("WHO") == ["OK WHO alice"]
         assert [stranger.says("PING") for stranger in storm[-2:]] == [["OK PING"]] * 2
