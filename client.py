@@ -185,7 +185,10 @@ class Tls:
         self._server = f"{host} {port}"
         self._known = known
         self._fingerprint = None if ca else self._recall()
-        self._context = ssl.create_default_context(cafile=ca)
+        try:
+            self._context = ssl.create_default_context(cafile=ca)
+        except OSError as error:
+            raise TrustError(f"{ca} cannot be used as the certificate of a CA: {error.strerror or error}") from None
         self._signed = ca is not None
         if not self._signed:
             self._context.check_hostname = False
@@ -2125,7 +2128,8 @@ class Terminal(Plain):
         elif isinstance(event, protocol.Failed):
             self._speak(time.time(), f"→ {event.recipient}", event.text, f"  not delivered: {event.words}")
         elif isinstance(event, Note):
-            self._arrived.append(Paragraph((Span(event.words, RED if event.failed else PLAIN),)))
+            style = RED if event.failed else PLAIN
+            self._arrived += [Paragraph((Span(line, style),), 2) for line in event.words.split("\n")]
         else:
             lines = WORDS[type(event)](event) if self._is_news(event) else []
             for line in lines:
@@ -2182,7 +2186,7 @@ class Terminal(Plain):
             wait, online = self._link.redial_in, self._link.session.online
             if wait is not None:
                 spans.append(Span(f"… {math.ceil(wait)} s " if wait else "… ", RED))
-            elif online:
+            elif online and self._link.session.logged_in:
                 spans.append(Span(f"{online} online ", DIM))
         if to is not None:
             spans.append(Span(to, name_style(to)))
@@ -2474,8 +2478,11 @@ class Chat:
 
     def help(self, name: str) -> bool:
         """All commands, or one."""
-        name = name.strip()
-        commands = [COMMANDS[name.lstrip("/").lower()]] if name.lstrip("/").lower() in COMMANDS else COMMANDS.values()
+        name = name.strip().lstrip("/").lower()
+        if name and name not in COMMANDS:
+            self.note(f"there is no /{name}; /help lists the commands", failed=True)
+            return True
+        commands = [COMMANDS[name]] if name else COMMANDS.values()
         self.note("\n".join(f"{command.usage:<28} {command.help}" for command in commands))
         return True
 

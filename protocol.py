@@ -1018,7 +1018,7 @@ class Hub:
         address = flow.connection.address
         waiting = len(self._checks.get(address, ()))
         if self._checks_waiting >= CHECKS_MAX or waiting >= CHECKS_AN_ADDRESS:
-            words = f"{1 + waiting // 4} seconds to wait: many passwords are being checked"
+            words = f"{1 + waiting // 4} s to wait: many passwords are being checked"
             self._finish(flow, RefusedError(Code.BUSY, words).answer)
             return
         self._checks.setdefault(address, deque()).append(flow)
@@ -1074,13 +1074,13 @@ class Hub:
     def _limit_registrations(self, address: str) -> None:
         wait = 0.0 if is_loopback(address) else self._registrations.take(address, self.now)
         if wait:
-            words = f"{math.ceil(wait)} seconds to wait: many new accounts came from your address"
+            words = f"{math.ceil(wait)} s to wait: many new accounts came from your address"
             raise RefusedError(Code.TOO_MANY, words)
 
     def _check_throttle(self, key: str, address: str) -> None:
         seconds = max(self._guesses.wait((key, address), self.now), self._guessers.wait(address, self.now))
         if seconds > 0:
-            raise RefusedError(Code.THROTTLED, f"{math.ceil(seconds)} seconds to wait after so many wrong passwords")
+            raise RefusedError(Code.THROTTLED, f"{math.ceil(seconds)} s to wait after so many wrong passwords")
 
     def _check_password(self, key: str, password: str, address: str) -> Generator[Job | None, typing.Any, typing.Any]:
         """The account and a better hash for it, after its password was found right; refused otherwise.
@@ -1802,7 +1802,7 @@ Event = (
 class Command:
     """One command on its way, from being asked for until its answer. No NamedTuple: its repr must show no password."""
 
-    __slots__ = ("asked", "by_itself", "name", "settled", "tag", "text", "verb")
+    __slots__ = ("asked", "by_itself", "name", "settled", "tag", "text", "transmitted", "verb")
 
     def __init__(self, tag: int, verb: str, name: str, text: str, asked: float) -> None:
         self.tag = tag
@@ -1812,6 +1812,7 @@ class Command:
         self.asked = asked
         self.by_itself = False  # the session's own attempt to come back: the person did not ask and is not answered
         self.settled = False
+        self.transmitted = False  # whether a server may have had it, even if it waits to be sent again
 
     @property
     def size(self) -> int:
@@ -1865,8 +1866,8 @@ class ClientSession:
     again with its old tag, in order, and the other end shows nothing twice. Times are monotonic seconds.
     """
 
-    __slots__ = ("_acked", "_back_from", "_barrier", "_bye", "_decoder", "_events", "_fresh", "_ghosts", "_heard",
-                 "_last_tag", "_missed", "_now", "_outbox", "_password", "_ping_due", "_pinged", "_queue",
+    __slots__ = ("_acked", "_back_from", "_barrier", "_bye", "_decoder", "_events", "_fresh", "_ghosts", "_greeted",
+                 "_heard", "_last_tag", "_missed", "_now", "_outbox", "_password", "_ping_due", "_pinged", "_queue",
                  "_queue_bytes", "_read", "_retry_at", "_roster", "_sends", "_sent", "_shown", "_shown_ids", "_stage",
                  "_stranded", "_taken", "_token", "_why", "grace", "hang_up", "name")  # fmt: skip
 
@@ -1899,6 +1900,7 @@ class ClientSession:
         self._roster: dict[str, bool] | None = None  # name -> lost; None until the first ONLINE of a login
         # The link.
         self._now = self._heard = 0.0
+        self._greeted = False  # whether there ever was a frame from a server
         self._pinged = False
         self._retry_at = 0.0
         self._bye = self._why = ""
@@ -1941,8 +1943,7 @@ class ClientSession:
 
     def abandon(self) -> None:
         """Give up what is unanswered: each command gets its event, `unknown` if it was ever sent, else `not-sent`."""
-        self._settle_all(self._sent.values(), UNKNOWN)
-        self._settle_all(self._queue, NOT_SENT)
+        self._settle_all([*self._sent.values(), *self._queue])
         self._sent.clear()
         self._queue.clear()
         self._fresh.clear()
@@ -2069,6 +2070,8 @@ class ClientSession:
             for command in reversed(self._sent.values()):
                 self._put_back(command)
             self._sent.clear()
+        if self._stage is _Stage.GREETING and not self._greeted:
+            why += " before it said a word; if the server was started with --tls, this needs --tls too"
         self._stage, self.hang_up, self._outbox = _Stage.DOWN, False, []
         self._events.append(LinkLost(self._why or why, self._bye, self.wants_link))
 
@@ -2174,6 +2177,7 @@ class ClientSession:
         self._sends += command.verb == "SEND"
         self._sent[command.tag] = command
         self._outbox.append(command.frame())
+        command.transmitted = True
 
     def _put_back(self, command: Command) -> None:
         self._queue.appendleft(command)
@@ -2187,6 +2191,7 @@ class ClientSession:
             raise _NotVessagesError
         number, tag, verb, rest = match.groups(default="")
         if self._stage is _Stage.GREETING:
+            self._greeted = True
             self._stage = _Stage.OUT
             self._events.append(Linked())
         if number and not self._is_new(int(number)):
@@ -2261,7 +2266,7 @@ class ClientSession:
             self._put_back(command)
 
     def _ok_logout(self, command: Command, words: str) -> None:
-        self._settle_all(self._sent.values(), UNKNOWN)
+        self._settle_all(self._sent.values())
         self._sent.clear()
         self._sends = 0
         self._forget()
@@ -2276,10 +2281,9 @@ class ClientSession:
 
     def _desert(self, before: int) -> None:
         """Somebody else logs in here: what was asked for in the name of the one before has no session any more."""
-        self._settle_all(self._sent.values(), UNKNOWN)
+        self._settle_all([*self._sent.values(), *(c for c in self._queue if c.tag < before)])
         self._sent.clear()
         self._sends = 0
-        self._settle_all([c for c in self._queue if c.tag < before], NOT_SENT)
         self._queue = deque(c for c in self._queue if c.tag > before)
         self._queue_bytes = sum(c.size for c in self._queue)
 
@@ -2332,10 +2336,10 @@ class ClientSession:
         else:
             self._events.append(Refused(command.tag, command.verb, code, words, wait))
 
-    def _settle_all(self, commands: Iterable[Command], code: str) -> None:
+    def _settle_all(self, commands: Iterable[Command]) -> None:
         for command in commands:
             if not command.by_itself:
-                self._refuse(command, code)
+                self._refuse(command, UNKNOWN if command.transmitted else NOT_SENT)
 
     def _message(self, rest: str) -> None:
         sender, number, time, text = rest.split(" ", 3)

@@ -15,7 +15,7 @@ What is checked
     at the end    when the crowd has gone the descriptors are as few as before, the pair sees only itself, the memory
                   has not grown since the first half, and the server stops within 6 s
 
-Everything stays on loopback addresses; the server is ended by its own process.
+Everything stays on loopback addresses; the server is ended by its process id. It needs the same packages as the tests.
 
 Reading order
     1. What is said: `Author`.   2. Who says it: `Attacker`, `Crowd`.   3. `Target`, what is watched.
