@@ -299,7 +299,8 @@ RECORD_PAUSE = 1.0  # seconds between two commits of who is online: whoever drop
 RECORD_AGAIN = 5.0  # seconds after the disk has refused to record who is online
 RECORD_USE = 12 * 3600.0  # seconds after which the tokens of all who are there count as used again
 CHECKS_AT_ONCE = 2  # at the hashing thread: one in work, one ready
-CHECKS_MAX, CHECKS_AN_ADDRESS = 1000, 250  # waiting: a class behind one address, at 6 a second
+CHECKS_A_SECOND = 6  # what one core hashes at the default cost
+CHECKS_MAX, CHECKS_AN_ADDRESS = 1000, 250  # waiting: a class behind one address is through in 40 s
 REMEMBERED_MAX = 10_000  # entries of a map that strangers can fill; the oldest is forgotten first
 REGISTRATIONS, REGISTRATION_PAUSE = 60, 10.0  # new accounts from one address at once, then one every so many seconds
 CONNECTIONS_AN_ADDRESS = 1000  # open at once: a whole school behind one address, but never the whole server
@@ -308,12 +309,17 @@ NEWCOMERS, NEWCOMER_PAUSE = 1000, 0.1  # new ones at once (that school, after a 
 ONLINE, OFFLINE, LOST = "online", "offline", "lost"  # the status of an account on disk
 
 
+def error(code: Code, explanation: str = "") -> str:
+    """The ERROR of this code; `explanation` says it better than the code's own sentence."""
+    return f"ERROR {code.word} {explanation or code.explanation}"
+
+
 class RefusedError(Exception):
     """A command that is refused: with which code, and why in words."""
 
     def __init__(self, code: Code, explanation: str = "") -> None:
         super().__init__(code.word)
-        self.answer = f"ERROR {code.word} {explanation or code.explanation}"
+        self.answer = error(code, explanation)
 
 
 class StorageFailedError(Exception):
@@ -645,7 +651,7 @@ class Hub:
         self._claims: set[str] = set()  # names of which a login or logout is being written to disk
         self._dirty: dict[str, None] = {}  # names whose status on disk is no longer true
         self._record_at = NEVER  # not before this
-        self._use_at = RECORD_USE  # when all tokens in use are next recorded as such
+        self._use_at = NEVER  # when all tokens in use are next recorded as such
         self._recording: RecordStatuses | None = None
         self._checks: dict[str, deque[Flow]] = {}  # by address, next one first: waiting for the hashing thread
         self._checks_waiting = 0
@@ -703,7 +709,8 @@ class Hub:
 
     def next_deadline(self) -> float | None:
         """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything."""
-        if self.ready or self.closing or self.jobs or self._unread or self._ripe or self._audience or self._rosters_due:
+        put_off = self._unread or self._ripe or self._audience or self._rosters_due or self._overfull
+        if put_off or self.ready or self.closing or self.jobs:
             when = self.now
         else:
             when = self._deadlines[0][0] if self._deadlines else FOREVER
@@ -772,7 +779,6 @@ class Hub:
             return
         session.connection = None
         if session.kept and not self._stopping:
-            session.peak = session.written
             session.lost_at = self.now
             self._arm(session, self.now + self.grace)
             self._show(session, "~" + session.name)
@@ -783,7 +789,7 @@ class Hub:
 
     def _queue(self, connection: Connection, payload: bytes) -> None:
         """Put a payload into the outbox, as a frame."""
-        self._queue_frame(connection, HEADER.pack(len(payload)) + payload)
+        self._queue_frame(connection, frame(payload))
 
     def _queue_frame(self, connection: Connection, whole: bytes) -> None:
         """Put a frame into the outbox; one that many get is made once."""
@@ -828,11 +834,8 @@ class Hub:
                 connection.half_since = self.now  # nor was it read from meanwhile
         connection.progress = self.now
         connection.unsent = unsent
-        if not unsent:
-            if connection.session is not None:
-                self._say_held(connection.session)
-            if connection.stale:
-                self._rosters_due[connection] = None
+        if not unsent and connection.session is not None:
+            self._say_held(connection.session)
         if connection.halted:
             self._read_on(connection)
 
@@ -857,11 +860,11 @@ class Hub:
                 for payload in itertools.islice(decoder.payloads(), FRAMES_A_TURN):
                     if not self._obey(connection, payload):
                         break
-        except BadFrameError as error:
-            self._queue(connection, RefusedError(Code.BAD_FRAME, str(error)).answer.encode())
+        except BadFrameError as fault:
+            self._queue(connection, error(Code.BAD_FRAME, str(fault)).encode())
             self._close(connection, why="bad frame")
-        except Exception as error:
-            self._fail(connection, error)
+        except Exception as fault:
+            self._fail(connection, fault)
         left = decoder.buffered
         if left < before:
             connection.heard = self.now
@@ -879,9 +882,9 @@ class Hub:
             if not connection.halted:
                 self._unread[connection] = None
 
-    def _fail(self, connection: Connection, error: Exception) -> None:
+    def _fail(self, connection: Connection, fault: Exception) -> None:
         """A fault of ours while this connection was served: it costs this one, and nobody else."""
-        self.faults.append(error)
+        self.faults.append(fault)
         self._close(connection, why="internal error")
 
     def receive(self, connection: Connection, payload: bytes) -> bool:
@@ -940,7 +943,7 @@ class Hub:
         verb = ascii_upper(verb)
         if verb in connection.commands:
             return connection.commands[verb]
-        if any(verb in commands for commands in COMMANDS_BY_STATE.values()):
+        if verb in VERBS:
             raise RefusedError(Code.NOT_LOGGED_IN if connection.session is None else Code.LOGGED_IN)
         raise RefusedError(Code.BAD_COMMAND, "there is no such command; there are " + " ".join(VERBS))
 
@@ -950,7 +953,7 @@ class Hub:
 
     def _refuse_encoding(self, connection: Connection) -> None:
         connection.encoding_faults += 1
-        self._answer(connection, connection.session, 0, RefusedError(Code.BAD_ENCODING).answer)
+        self._answer(connection, connection.session, 0, error(Code.BAD_ENCODING))
         if connection.encoding_faults >= ENCODING_FAULTS_MAX:
             self._close(connection, why="not UTF-8")
 
@@ -974,10 +977,10 @@ class Hub:
         except RefusedError as refusal:
             answer = refusal.answer
         except StorageFailedError:
-            answer = RefusedError(Code.STORAGE).answer
-        except Exception as error:
+            answer = error(Code.STORAGE)
+        except Exception as fault:
             answer = None
-            self._fail(flow.connection, error)
+            self._fail(flow.connection, fault)
         else:
             if job is None:
                 self._await_turn(flow)
@@ -1018,8 +1021,8 @@ class Hub:
         address = flow.connection.address
         waiting = len(self._checks.get(address, ()))
         if self._checks_waiting >= CHECKS_MAX or waiting >= CHECKS_AN_ADDRESS:
-            words = f"{1 + waiting // 4} s to wait: many passwords are being checked"
-            self._finish(flow, RefusedError(Code.BUSY, words).answer)
+            seconds = 1 + self._checks_waiting // CHECKS_A_SECOND
+            self._finish(flow, error(Code.BUSY, f"{seconds} s to wait: many passwords are being checked"))
             return
         self._checks.setdefault(address, deque()).append(flow)
         self._checks_waiting += 1
@@ -1446,8 +1449,8 @@ class Hub:
         if self._stopping:
             return
         held, session.held = session.held, []
-        unconfirmed = f"ERROR {Code.UNCONFIRMED.word} {session.name} left without confirming it".encode()
-        not_delivered = f"ERROR {Code.NOT_DELIVERED.word} {session.name} has left".encode()
+        unconfirmed = error(Code.UNCONFIRMED, f"{session.name} left without confirming it").encode()
+        not_delivered = error(Code.NOT_DELIVERED, f"{session.name} has left").encode()
         for number, (_, sender, tag) in enumerate(held, session.acked + 1):
             self._settle(sender, tag, unconfirmed if number <= session.written else not_delivered)
 

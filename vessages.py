@@ -16,9 +16,9 @@ Rules of this file
     One bad connection never hurts another: whatever goes wrong while one is served ends that one.
 
 Reading order
-    1. `Server`: the turn, then each of its steps.
+    1. `Wire`, a socket; `Server`: the turn, then each of its steps.
     2. `HashWorker` and `DiskWorker`: the slow work.
-    3. The command line: options, where to listen, what is printed.
+    3. The command line: options, where to listen, what is printed, `LogWriter`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLW
 log = logging.getLogger("vessages")
 
 
-NOTHING = memoryview(b"")
+NOTHING = memoryview(b"")  # one for all wires that have nothing left to write
 
 
 class Wire:
@@ -391,7 +391,7 @@ class Server:
                 self._paused.discard(wire)
                 self._ask(wire, wire.events | selectors.EVENT_READ)
                 self._decrypted += [wire] if isinstance(wire.socket, ssl.SSLSocket) else []
-            elif not wire.leftover or wire.connection.backlog > protocol.BACKLOG_MAX:
+            else:
                 self._ask(wire, wire.events & ~selectors.EVENT_READ)
         if self._listen_again and now >= self._listen_again and not self._stop_by:
             self._listen(True)
@@ -401,9 +401,9 @@ class Server:
 
         Without that, what it is still sending would make the system throw our last frame away.
         """
-        if now >= wire.deadline or wire.handshaking:
+        if now >= wire.deadline or (wire.handshaking and self._stop_by):
             self._lose(wire, "closed")
-        elif not wire.leftover and not wire.connection.outbox and not wire.shut:
+        elif not (wire.leftover or wire.connection.outbox or wire.shut or wire.handshaking):
             wire.shut = True
             wire.deadline = min(wire.deadline, now + LINGER)
             try:
@@ -726,7 +726,7 @@ def _make_certificate(cert: Path, key: Path) -> None:
 def fingerprint(cert: Path) -> str:
     """The SHA-256 of a certificate, as clients show it: `AB:CD:…`."""
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    first = cert.read_text(encoding="ascii").partition(begin)[2].partition(end)[0]
+    first = cert.read_text(encoding="latin-1").partition(begin)[2].partition(end)[0]
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(begin + first + end)).digest()
     return ":".join(f"{byte:02X}" for byte in digest)
 
@@ -832,8 +832,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if (options.cert or options.key) and not options.tls:
         parser.error("--cert and --key are for --tls, which is not given, so nothing would be encrypted")
     for file in (options.cert, options.key):
-        if file is not None and not file.exists():
-            parser.error(f"there is no file {file}; without --cert and --key a certificate is made")
+        if file is not None and not os.access(file, os.R_OK):
+            parser.error(f"there is no file {file} to be read; without --cert and --key a certificate is made")
     options.cert = options.cert or options.db.with_name("vessages-cert.pem")
     options.key = options.key or options.db.with_name("vessages-key.pem")
     if options.keep and not options.backup_every:
@@ -861,7 +861,7 @@ def schedule_backups(path: Path, every: float, keep: int | None) -> None:
             try:
                 report = storage.backup(path, keep=keep)
                 log.info("backup: %s, %d accounts, %d bytes", report.path, report.accounts, report.size)
-            except storage.StorageError as error:
+            except (storage.StorageError, OSError) as error:
                 log.error("backup failed: %s", error)
 
     threading.Thread(target=back_up, name="backup", daemon=True).start()
