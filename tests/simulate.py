@@ -322,7 +322,8 @@ class Person:
         self.key = fold(name)
         self.mixed = mixed  # also uses scripts, which are plain or never ACK; else only clients that ACK
         self.programs: list[Program] = []
-        self.takeovers = 0  # how often TAKEOVER was asked for
+        self.takeovers = 0  # how often TAKEOVER was sent
+        self.replaced = 0  # how often BYE replaced was heard
 
 
 class Program:
@@ -468,7 +469,8 @@ class Member(Program):
             self.login_at = world.now + (wait or world.chance.uniform(2.0, 8.0))
 
     def was_replaced(self) -> None:
-        if not self.person.takeovers:
+        self.person.replaced += 1
+        if self.person.replaced > self.person.takeovers:
             self.fail("was replaced, and nobody said TAKEOVER")
         self.end()
 
@@ -541,7 +543,9 @@ class Chat(Member):
             self.session.shown()
             self.show_at = FOREVER
         if self.link is not None and not self.ended:
-            self.unsent += self.session.take_outbox()
+            data = self.session.take_outbox()
+            self.person.takeovers += data.count(b" TAKEOVER ")
+            self.unsent += data
             if self.session.hang_up:
                 self.link.write(self.link.server, self.unsent)
                 self.lose()
@@ -553,7 +557,6 @@ class Chat(Member):
         if self.person.key not in self.world.disk.accounts:
             self.session.register(self.person.name, self.password())
         elif self.takeover:
-            self.person.takeovers += 1
             self.session.takeover(self.person.name, self.password())
         else:
             self.session.login(self.person.name, self.password())
