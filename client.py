@@ -1833,7 +1833,7 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     protocol.Answer: lambda e: ["-- " + answer_words(e)],
     protocol.Refused: lambda e: [f"!! {e.verb or 'refused'}: {local_times(e.words)} ({e.code})"],
     protocol.NotYet: lambda e: [f"-- not back yet: {local_times(e.words)}; trying again in {e.seconds:.0f} s"],
-    protocol.LoginNeeded: lambda e: [f"!! log in again as {e.name}: {local_times(e.words)} ({e.code})"],
+    protocol.LoginNeeded: lambda e: [f"!! log in again, /login {e.name}: {local_times(e.words)} ({e.code})"],
     protocol.LinkLost: lambda e: ["-- " + e.words],
     protocol.NotVessages: lambda e: ["!! " + e.words],
     protocol.Back: lambda e: ["-- " + back_words(e)],

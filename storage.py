@@ -889,9 +889,9 @@ def _prune(newest: Path, stem: str, keep: int) -> list[Path]:
     return removed
 
 
-def _check_exists(path: Path) -> None:
+def _check_exists(path: Path, advice: str = "give the file of the accounts with --db") -> None:
     if not path.exists():
-        raise StorageError(f"{path} does not exist: give the file of the accounts with --db")
+        raise StorageError(f"{path} does not exist: {advice}")
 
 
 class VerifyReport(NamedTuple):
@@ -964,7 +964,7 @@ def restore(
 
 
 def _open_candidate(candidate: Path) -> sqlite3.Connection:
-    _check_exists(candidate)
+    _check_exists(candidate, "give one of the files in the folder of the backups")
     _check_header(candidate)
     journal = _beside(candidate, "-journal")
     if journal.exists():

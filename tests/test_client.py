@@ -272,7 +272,7 @@ def test_a_pipe_that_cannot_come_back_ends(room: Room) -> None:
     (room.folder / "vessages.db").unlink()  # the account is gone
     room.start()
     room.until(lambda: chat.status == 1)
-    assert any(line.startswith("!! log in again as bob: ") for line in pipe.seen)
+    assert any(line.startswith("!! log in again, /login bob: ") for line in pipe.seen)
 
 
 def test_a_message_without_a_fate_is_given_up_in_the_end(room: Room) -> None:

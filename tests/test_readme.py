@@ -57,6 +57,10 @@ def test_the_numbers_in_the_readme_are_those_of_the_code() -> None:
         f"{protocol.SLOW_AFTER:.0f} s, then `BYE slow`",
         f"{protocol.STRANGER_AFTER / 60:.0f} minutes, {protocol.STRANGER_FRAME_MAX // protocol.KIB} KiB a frame",
         f"{protocol.GRACE:.0f} s (`--grace`)",
+        f"| {protocol.CONNECTIONS_AN_ADDRESS:,}, of which {protocol.NEWCOMERS:,} at once and then "
+        f"{1 / protocol.NEWCOMER_PAUSE:.0f} a second",
+        f"{protocol.HELD_IN_ALL_MAX // protocol.MIB} MiB, then `busy`",
+        f"allows {vessages.SELECT_MAX} clients at once",
         f"{protocol.REGISTRATIONS} at once from one address, then one in {protocol.REGISTRATION_PAUSE:.0f} s",
     ):
         assert text in README, text
