@@ -343,6 +343,36 @@ def test_a_reader_that_takes_a_little_stays(rig: Rig) -> None:
     assert len(bob.hears()) == 40
 
 
+def test_a_slow_reader_may_take_his_time_over_what_he_was_saying(rig: Rig) -> None:
+    alice = rig.person("alice")
+    bob = slow_reader(rig, "bob")
+    half = encode("PING at last")
+    bob.say_bytes(half[:9])
+    rig.turns(2)
+    alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
+    for _ in range(4):  # in which he takes a little, and is not read from
+        rig.wait(20)
+        queued = rig.hub.figures()["queued bytes"]
+        bob.reading = True
+        while queued and rig.hub.figures()["queued bytes"] == queued:
+            bob.take_in()
+            rig.turn()
+        bob.reading = False
+    bob.reading = True
+    bob.say_bytes(half[9:])
+    assert bob.hears()[40:] == ["OK PING at last"]
+
+
+def test_a_logout_comes_after_all_answers_to_a_kept_session(rig: Rig) -> None:
+    for number in range(20):
+        rig.person(f"person{number}{'x' * 20}")
+    alice = rig.connect()
+    alice.says(f"REGISTER alice {PASSWORD}", "KEEP", f"LOGIN alice {PASSWORD}")
+    heard = alice.say(*["WHO"] * 250, "LOGOUT").hears()
+    assert len([answer for answer in heard if "OK WHO" in answer]) == 250
+    assert heard[-1] == "OK LOGOUT"
+
+
 def test_a_slow_reader_gets_a_roster_instead_of_changes(rig: Rig) -> None:
     alice = rig.person("alice")
     bob = slow_reader(rig, "bob")
