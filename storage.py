@@ -1560,4 +1560,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if hasattr(os, "nice"):
+        os.nice(19)  # all of this can wait; the people who chat on a server beside it cannot
     sys.exit(main())

@@ -70,7 +70,7 @@ LINGERING = 1 / 3  # the part of the spare files that connections may take which
 SELECT_MAX = 500  # connections that `select` takes where there is nothing better (Windows: 512 sockets in all)
 LOG_LINES = 10_000  # waiting to be written: what a thousand people who come back at once make, and some
 LOG_PATIENCE = 1.0  # seconds for the last lines of the log
-HASHING_NICENESS = 10  # the hashing thread yields to the chat where the system can tell threads apart
+HASHING_NICENESS, BACKUP_NICENESS = 10, 19  # these threads yield to the chat, a backup to everybody
 
 # What a socket raises when it has nothing or no room now. (TLS never needs to read in order to write: renegotiation is
 # off, and TLS 1.3's own messages are written with the next data.)
@@ -522,6 +522,13 @@ class Worker(threading.Thread):
         raise NotImplementedError
 
 
+def yield_to_the_chat(niceness: int) -> None:
+    """Lower the priority of this thread, where the system can tell threads apart."""
+    if sys.platform == "linux":  # elsewhere a priority is the whole process's
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
 class HashWorker(Worker):
     """Hashes passwords, one at a time: each takes 16 MiB and a sixth of a second, and lets the loop run meanwhile."""
 
@@ -530,9 +537,7 @@ class HashWorker(Worker):
         super().__init__("hashing", 1, deliver)
 
     def run(self) -> None:
-        if sys.platform == "linux":  # elsewhere a priority is the whole process's
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HASHING_NICENESS)
+        yield_to_the_chat(HASHING_NICENESS)
         super().run()
 
     def perform(self, jobs: list[Job]) -> list[object]:
@@ -856,6 +861,7 @@ def schedule_backups(path: Path, every: float, keep: int | None) -> None:
     """Back the accounts up every so many seconds, in a thread of its own."""
 
     def back_up() -> None:
+        yield_to_the_chat(BACKUP_NICENESS)
         pause = threading.Event()
         while not pause.wait(every):
             try:
