@@ -1470,7 +1470,6 @@ class LineEditor:
 
 # Styles are the numbers of the terminal's "select graphic rendition".
 PLAIN: Final = ""
-BOLD: Final = "1"
 DIM: Final = "2"
 RED: Final = "31"
 # Readable on dark and on light ground, and none of them the red of errors.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wire import END, KINDS, PASSWORD, STAMP, Rig, encode, running
+from wire import END, KINDS, PASSWORD, STAMP, Peer, Rig, encode, running
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 TOKEN = r"\S{40,}"
@@ -42,26 +42,24 @@ def test_a_length_of_nothing_is_refused(rig: Rig) -> None:
     assert codes(peer.ends()) == ["ERROR bad-frame", END]
 
 
-@pytest.mark.parametrize(("size", "fine"), [(4096, True), (4097, False), (65536, False), (2**32 - 1, False)])
-def test_a_stranger_may_say_4096_bytes_and_is_refused_on_the_header(rig: Rig, size: int, fine: bool) -> None:
-    peer = rig.connect()
+def check_frame_of(size: int, fine: bool, peer: Peer) -> None:
+    """A frame of this size is answered, or refused on its header alone."""
     peer.say_bytes(size.to_bytes(4, "big"))
     if fine:
         peer.say_bytes(b"PING " + b"x" * (size - 5))
         assert peer.next() == ["OK PING " + "x" * (size - 5)]
     else:
         assert codes(peer.ends()) == ["ERROR bad-frame", END]
+
+
+@pytest.mark.parametrize(("size", "fine"), [(4096, True), (4097, False), (65536, False), (2**32 - 1, False)])
+def test_a_stranger_may_say_4096_bytes_and_is_refused_on_the_header(rig: Rig, size: int, fine: bool) -> None:
+    check_frame_of(size, fine, rig.connect())
 
 
 @pytest.mark.parametrize(("size", "fine"), [(65536, True), (65537, False)])
 def test_who_is_logged_in_may_say_65536_bytes(rig: Rig, size: int, fine: bool) -> None:
-    peer = rig.person("alice")
-    peer.say_bytes(size.to_bytes(4, "big"))
-    if fine:
-        peer.say_bytes(b"PING " + b"x" * (size - 5))
-        assert peer.next() == ["OK PING " + "x" * (size - 5)]
-    else:
-        assert codes(peer.ends()) == ["ERROR bad-frame", END]
+    check_frame_of(size, fine, rig.person("alice"))
 
 
 def test_answers_before_a_bad_frame_come_first_and_nothing_after_it_is_read(rig: Rig) -> None:
