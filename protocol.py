@@ -195,11 +195,17 @@ def parse_time(text: str) -> float:
 # --- Frames ---------------------------------------------------------------------------------------------------------
 
 HEADER = Struct(">I")
+HASH = ord("#")  # begins a tag
 
 
 def frame(payload: bytes) -> bytes:
     """A payload as it goes over the wire: its length in 4 bytes, then itself."""
     return HEADER.pack(len(payload)) + payload
+
+
+def words_of(whole: bytes) -> str:
+    """What stands behind the number in a frame that has one."""
+    return whole[HEADER.size :].partition(b" ")[2].decode()
 
 
 class BadFrameError(Exception):
@@ -213,59 +219,55 @@ class FrameDecoder:
     is shut for good. `limit` may change between two frames and holds for the headers read from then on.
     """
 
-    __slots__ = ("_bytes", "_missing", "_start", "limit")
+    __slots__ = ("_bytes", "_missing", "buffered", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._bytes: bytes | bytearray = b""
-        self._start = 0  # what comes before has been given out
+        self.buffered = 0  # how many bytes wait here, of frames that are incomplete or not yet asked for
+        self._bytes: bytes | bytearray = b""  # they are the last of these; what comes before has been given out
         self._missing = 4  # how many bytes are needed before it is worth another look
-
-    @property
-    def buffered(self) -> int:
-        """How many bytes wait here, of frames that are incomplete or not yet asked for."""
-        return len(self._bytes) - self._start
 
     @property
     def pending(self) -> bool:
         """Whether there may be a complete frame (or a forbidden header) among them."""
-        return len(self._bytes) - self._start >= self._missing
+        return self.buffered >= self._missing
 
     def feed(self, data: bytes) -> None:
         """Add what was read from the wire."""
-        if self._start:
-            self._bytes, self._start = self._bytes[self._start :], 0
-        if not self._bytes:
+        if not self.buffered:
             self._bytes = data
         else:
+            if len(self._bytes) > self.buffered:
+                self._bytes = self._bytes[-self.buffered :]
             if isinstance(self._bytes, bytes):
                 self._bytes = bytearray(self._bytes)
             self._bytes += data  # a bytearray grows in place: a frame that trickles in is not copied again and again
+        self.buffered += len(data)
 
     def payloads(self) -> Iterator[bytes]:
         """The complete payloads, one by one. It may be left at any time: the rest is kept for the next call.
 
         BadFrameError on a length that is not allowed.
         """
-        if not self.pending:
+        if self.buffered < self._missing:
             return
         data = self._bytes = bytes(self._bytes)
-        start, size, unpack = self._start, len(data), HEADER.unpack_from
+        size, unpack = len(data), HEADER.unpack_from
+        end = size - self.buffered
         self._missing = 4
-        while size - start >= 4:
-            (length,) = unpack(data, start)
+        while size - end >= 4:
+            (length,) = unpack(data, end)
             if not 0 < length <= self.limit:
                 raise BadFrameError(f"a length of {length} is not between 1 and {self.limit}")
-            end = start + 4 + length
+            start = end + 4
+            end = start + length
             if end > size:
                 self._missing = 4 + length
                 return
+            self.buffered = size - end
             if end == size:  # else every quiet connection would keep its last read, and the password in it
-                self._bytes, self._start = b"", 0
-            else:
-                self._start = end
-            yield data[start + 4 : end]
-            start = end
+                self._bytes = b""
+            yield data[start:end]
 
 
 # --- The server -----------------------------------------------------------------------------------------------------
@@ -423,7 +425,7 @@ class Flow:
 
     __slots__ = ("connection", "session", "steps", "tag", "turn")
 
-    def __init__(self, connection: Connection, tag: int, steps: Steps) -> None:
+    def __init__(self, connection: Connection, tag: str, steps: Steps) -> None:
         self.connection = connection
         self.session = connection.session
         self.tag = tag
@@ -479,8 +481,13 @@ class Connection:
 
     @property
     def wants_reading(self) -> bool:
-        """Whether the reactor should read from it: not while it does not read itself, nor while frames wait."""
-        if self.closed or self.behind:
+        """Whether the reactor should read from it: not while it does not read itself, nor while frames wait.
+
+        What a closed one still says is read too, and thrown away.
+        """
+        if self.closed:
+            return True
+        if self.behind:
             return False
         if self.flow is not None:  # frames wait their turn, but an end of the connection should be noticed
             return self.decoder.buffered < CLIENT_FRAME_MAX
@@ -492,7 +499,7 @@ class Session:
 
     __slots__ = (
         "acked", "address", "asked", "began", "connection", "due", "flow", "held", "held_bytes", "kept", "key",
-        "last_tag", "lost_at", "name", "numbered", "peak", "sent",
+        "last", "last_tag", "lost_at", "name", "numbered", "over", "peak", "sent",
     )  # fmt: skip
 
     def __init__(self, name: str, key: str, kept: bool, address: str, wall: float) -> None:
@@ -504,28 +511,22 @@ class Session:
         self.began = wall
         self.last_tag = 0
         self.flow: Flow | None = None  # a command of it that waits for the workers, on whichever connection it came
+        self.over = False  # it has ended, or another session has taken its place
         # ---
-        # What is held, oldest first; its numbers are acked + 1, acked + 2, … `sent` is the last one that was given to
-        # the present connection, `peak` the last one that was ever given to any.
+        # What is held, oldest first; its numbers are acked + 1 to `last`. `sent` is the last one that was given to the
+        # present connection, `peak` the last one that was ever given to any.
         self.held: list[Held] = []
         self.held_bytes = 0
-        self.acked = 0
-        self.sent = 0
-        self.peak = 0
+        self.acked = self.sent = self.last = self.peak = 0
         self.numbered = True  # False after a restart, until the client tells where its numbers stand
         self.asked = False  # whether an ACK was asked for
         self.lost_at = 0.0
         self.due = FOREVER
 
     @property
-    def last(self) -> int:
-        """The number of the newest frame."""
-        return self.acked + len(self.held)
-
-    @property
     def unsaid(self) -> bool:
         """Whether frames are held that the present connection was not given."""
-        return bool(self.held) and self.sent < self.acked + len(self.held)
+        return self.sent < self.last
 
     @property
     def written(self) -> int:
@@ -533,8 +534,8 @@ class Session:
         return max(self.sent, self.peak)
 
 
-# A frame of a kept session: all of it but its number, and whom its fate is told under which tag.
-Held = tuple[bytes, Session | None, int]
+# A frame of a kept session as it goes over the wire, and whom its fate is told under which tag.
+Held = tuple[bytes, Session | None, str]
 
 NEVER, FOREVER = float("-inf"), float("inf")
 
@@ -606,6 +607,59 @@ class Hub:
     Whoever uses it empties these lists. All times are seconds; `now` only grows, `wall` is Unix time.
     """
 
+    # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
+    __slots__ = (
+        "_audience",
+        "_awake",
+        "_changes",
+        "_checks",
+        "_checks_running",
+        "_checks_waiting",
+        "_claims",
+        "_deadlines",
+        "_dirty",
+        "_expected",
+        "_forgiven",
+        "_guessers",
+        "_guesses",
+        "_newcomers",
+        "_news",
+        "_news_version",
+        "_open",
+        "_overfull",
+        "_presence_at",
+        "_record_at",
+        "_recording",
+        "_registrations",
+        "_ripe",
+        "_roster",
+        "_roster_frame",
+        "_roster_text",
+        "_rosters_due",
+        "_serial",
+        "_stamp",
+        "_stopping",
+        "_strangers",
+        "_unread",
+        "_use_at",
+        "_version",
+        "closing",
+        "connections",
+        "connections_max",
+        "faults",
+        "frames",
+        "grace",
+        "held_bytes",
+        "jobs",
+        "notes",
+        "now",
+        "password_min",
+        "ready",
+        "registration",
+        "sessions",
+        "wall",
+    )  # fmt: skip
+
     def __init__(
         self, *, grace: float = GRACE, password_min: int = PASSWORD_MIN, connections_max: int = CONNECTIONS_MAX,
         registration: bool = True, registrations: int = REGISTRATIONS,
@@ -619,7 +673,7 @@ class Hub:
         self.closing: list[Connection] = []
         self.notes: list[str] = []
         self.faults: list[Exception] = []
-        self.messages = 0  # SENDs that were queued, for the statistics
+        self.frames = 0  # that were written, for the statistics
         self.held_bytes = 0  # for all kept sessions together
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
         self.connections: dict[Connection, None] = {}  # but for those that are being closed
@@ -757,7 +811,7 @@ class Hub:
         if connection.closed:
             return
         if bye is not None:
-            self._queue(connection, f"BYE {bye.value}".encode())
+            self._queue(connection, f"BYE {bye.value}")
         self.closing.append(connection)
         self._forget(connection, why or (bye.value if bye else ""))
 
@@ -788,9 +842,9 @@ class Hub:
         else:
             self._end(session, why)
 
-    def _queue(self, connection: Connection, payload: bytes) -> None:
-        """Put a payload into the outbox, as a frame."""
-        self._queue_frame(connection, frame(payload))
+    def _queue(self, connection: Connection, words: str) -> None:
+        """Put these words into the outbox, as a frame."""
+        self._queue_frame(connection, frame(words.encode()))
 
     def _queue_frame(self, connection: Connection, whole: bytes) -> None:
         """Put a frame into the outbox; one that many get is made once."""
@@ -800,16 +854,18 @@ class Hub:
         outbox.append(whole)
         connection.outbox_bytes += len(whole)
 
-    def _offer(self, connection: Connection, payload: bytes) -> bool:
+    def _offer(self, connection: Connection, whole: bytes) -> bool:
         """Put a message into the outbox of a plain session, if there is room for one more."""
         outbox = connection.outbox
-        size = connection.outbox_bytes + len(payload) + 4
-        waiting = len(outbox) + (connection.taken if connection.unsent else 0)
-        if waiting >= QUEUE_FRAMES or size + connection.unsent > QUEUE_BYTES:
+        frames, size = len(outbox), connection.outbox_bytes + len(whole)
+        if connection.unsent:
+            if frames + connection.taken >= QUEUE_FRAMES or size + connection.unsent > QUEUE_BYTES:
+                return False
+        elif frames >= QUEUE_FRAMES or size > QUEUE_BYTES:
             return False
         if not outbox:
             self.ready.append(connection)
-        outbox.append(HEADER.pack(len(payload)) + payload)
+        outbox.append(whole)
         connection.outbox_bytes = size
         return True
 
@@ -819,6 +875,7 @@ class Hub:
         data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
         connection.taken = len(outbox)
         connection.outbox_bytes = 0
+        self.frames += connection.taken
         outbox.clear()
         session = connection.session
         if session is not None and session.unsaid:
@@ -842,17 +899,17 @@ class Hub:
 
     # --- Reading ---
 
-    def feed(self, connection: Connection, data: bytes) -> None:
-        """Bytes that were read from this connection."""
-        if not connection.closed:
-            connection.decoder.feed(data)
-            self._read(connection)
+    def feed(self, connection: Connection, data: bytes) -> bool:
+        """Bytes that were read from this connection; whether it may be read from again in the next turn."""
+        if connection.closed:
+            return True
+        connection.decoder.feed(data)
+        self._read(connection)
+        return not connection.decoder.buffered or connection.wants_reading
 
     def _read(self, connection: Connection) -> None:
         """Deal with the frames that are complete: its share of a turn, and no more than it listens to the answers."""
-        if connection.closed:
-            return
-        if connection.flow is not None:
+        if connection.closed or connection.flow is not None:
             return
         decoder = connection.decoder
         before = decoder.buffered
@@ -862,19 +919,21 @@ class Hub:
                     if not self._obey(connection, payload):
                         break
         except BadFrameError as fault:
-            self._queue(connection, error(Code.BAD_FRAME, str(fault)).encode())
+            self._queue(connection, error(Code.BAD_FRAME, str(fault)))
             self._close(connection, why="bad frame")
         except Exception as fault:
             self._fail(connection, fault)
         left = decoder.buffered
         if left < before:
             connection.heard = self.now
-        if not left or decoder.pending or connection.flow is not None:
+        if not left:
+            connection.half_since = None
+            return
+        if decoder.pending or connection.flow is not None:
             connection.half_since = None
         elif connection.half_since is None or left < before:
             connection.half_since = self.now
-        if left:
-            self._read_on(connection)
+        self._read_on(connection)
 
     def _read_on(self, connection: Connection) -> None:
         """If frames wait in the decoder and nothing speaks against it, they are read in the next turn."""
@@ -900,14 +959,14 @@ class Hub:
 
     def _obey(self, connection: Connection, payload: bytes) -> bool:
         """Do what a frame says; whether the next one may be read now."""
-        tag, verb = 0, ""
+        tag = verb = ""
         try:
             text = payload.decode()
-            if text[0] == "#":
-                word, _, text = text.partition(" ")
-                tag = self._read_tag(connection.session, word)
-                if not tag:
+            if payload[0] == HASH:
+                word, _, text = text[1:].partition(" ")
+                if not self._is_new(connection.session, word):
                     return True
+                tag = word
             verb, _, rest = text.partition(" ")
             handler = connection.commands.get(verb) or self._find_handler(connection, verb)
             answer = handler(self, connection, tag, rest)
@@ -928,16 +987,16 @@ class Hub:
         self._advance(flow, None)
         return connection.flow is None
 
-    def _read_tag(self, session: Session | None, word: str) -> int:
-        """The tag that `word` (`#<tag>`) is; 0 if the command was had before."""
-        tag = parse_number(word[1:])
-        if not tag:
+    def _is_new(self, session: Session | None, tag: str) -> bool:
+        """Whether a command with this tag is to be obeyed: not if it was had before. Refused if it is no tag."""
+        number = parse_number(tag)
+        if not number:
             raise RefusedError(Code.BAD_COMMAND, f"a tag is # and a number from 1 to {TAG_MAX}")
         if session is not None:
-            if tag <= session.last_tag:
-                return 0
-            session.last_tag = tag
-        return tag
+            if number <= session.last_tag:
+                return False
+            session.last_tag = number
+        return True
 
     def _find_handler(self, connection: Connection, verb: str) -> Handler:
         """The handler of a verb in any case; refused if this state has none."""
@@ -954,17 +1013,17 @@ class Hub:
 
     def _refuse_encoding(self, connection: Connection) -> None:
         connection.encoding_faults += 1
-        self._answer(connection, connection.session, 0, error(Code.BAD_ENCODING))
+        self._answer(connection, connection.session, "", error(Code.BAD_ENCODING))
         if connection.encoding_faults >= ENCODING_FAULTS_MAX:
             self._close(connection, why="not UTF-8")
 
-    def _answer(self, connection: Connection, session: Session | None, tag: int, answer: str) -> None:
+    def _answer(self, connection: Connection, session: Session | None, tag: str, answer: str) -> None:
         """Say this to the session, or, where there is none, to the connection."""
-        body = (f"#{tag} {answer}" if tag else answer).encode()
+        words = f"#{tag} {answer}" if tag else answer
         if session is not None:
-            self._say(session, body)
+            self._say(session, words)
         elif not connection.closed:
-            self._queue(connection, body)
+            self._queue(connection, words)
 
     # --- Flows ---
 
@@ -994,7 +1053,7 @@ class Hub:
     def _finish(self, flow: Flow, answer: str | None) -> None:
         """A flow is over: its place at the hashing thread is free, and its connection is read again."""
         session = flow.session
-        if answer is not None and (session is None or self.sessions.get(session.key) is session):
+        if answer is not None and (session is None or not session.over):
             self._answer(flow.connection, session, flow.tag, answer)
         if session is not None:
             session.flow = None
@@ -1048,12 +1107,12 @@ class Hub:
     def _is_wanted(self, flow: Flow) -> bool:
         """Whether anybody waits for its answer: the session that asked, or else the connection."""
         if flow.session is not None:
-            return self.sessions.get(flow.session.key) is flow.session
+            return not flow.session.over
         return not flow.connection.closed
 
     # --- Accounts ---
 
-    def _register(self, connection: Connection, tag: int, rest: str) -> Steps:
+    def _register(self, connection: Connection, tag: str, rest: str) -> Steps:
         """REGISTER <username> <password>"""
         name, _, password = rest.partition(" ")
         username, password = clean_name(name), clean_password(password)
@@ -1106,7 +1165,7 @@ class Hub:
         self.notes.append(f"wrong name or password from {address}")
         raise RefusedError(Code.BAD_LOGIN)
 
-    def _passwd(self, connection: Connection, tag: int, rest: str) -> Steps:
+    def _passwd(self, connection: Connection, tag: str, rest: str) -> Steps:
         """PASSWD <password>\\n<new password>"""
         old, newline, new = rest.partition("\n")
         session = connection.session
@@ -1124,21 +1183,21 @@ class Hub:
 
     # --- Logging in and out ---
 
-    def _keep(self, connection: Connection, tag: int, rest: str) -> str:
+    def _keep(self, connection: Connection, tag: str, rest: str) -> str:
         """KEEP: the next login on this connection begins a kept session."""
         self._expect_alone(rest)
         connection.keep = True
         return f"OK KEEP {self.grace:.0f}"
 
-    def _login(self, connection: Connection, tag: int, rest: str) -> Steps:
+    def _login(self, connection: Connection, tag: str, rest: str) -> Steps:
         """LOGIN <username> <password>"""
         return self._log_in(connection, tag, rest, takeover=False)
 
-    def _takeover(self, connection: Connection, tag: int, rest: str) -> Steps:
+    def _takeover(self, connection: Connection, tag: str, rest: str) -> Steps:
         """TAKEOVER <username> <password>"""
         return self._log_in(connection, tag, rest, takeover=True)
 
-    def _log_in(self, connection: Connection, tag: int, rest: str, takeover: bool) -> Steps:
+    def _log_in(self, connection: Connection, tag: str, rest: str, takeover: bool) -> Steps:
         name, _, password = rest.partition(" ")
         key = self._key(name)
         account, better = yield from self._check_password(key, clean_password(password), connection.address)
@@ -1181,7 +1240,7 @@ class Hub:
         """Somebody knows the password of who is online here. Is this only the ghost of a connection?"""
         if connection.probed < connection.heard:
             connection.probed = self.now
-            self._queue(connection, b"PING")
+            self._queue(connection, "PING")
             self._arm(connection, self.now + PROBE_AFTER)
 
     def _begin(self, connection: Connection, account: Account, kept: bool) -> None:
@@ -1189,6 +1248,8 @@ class Hub:
         old = self.sessions.get(account.key)
         session = Session(account.username, account.key, kept, connection.address, self.wall)
         self.sessions[account.key] = session
+        if old is not None:
+            old.over = True
         if old is not None and old.connection is not None:
             old.connection.session = None
             self._close(old.connection, Bye.REPLACED)
@@ -1202,12 +1263,13 @@ class Hub:
 
     def _adopt(self, session: Session, old: Session) -> None:
         """The messages held for the old session, not its answers, are said to the new one."""
-        for number, (body, sender, tag) in enumerate(old.held, old.acked + 1):
-            if not body.startswith(b"MSG "):
+        for number, (whole, sender, tag) in enumerate(old.held, old.acked + 1):
+            words = words_of(whole)
+            if not words.startswith("MSG "):
                 continue
-            self._say(session, body, sender, tag)
+            self._say(session, words, sender, tag)
             if not session.kept:
-                self._settle(sender, tag, b"OK SEND")
+                self._settle(sender, tag, "OK SEND")
             elif number <= old.written:
                 session.peak = session.last
 
@@ -1224,7 +1286,7 @@ class Hub:
         self._show(session, session.name)
         self.notes.append(f"{session.name} {how} from {connection.address}")
 
-    def _resume(self, connection: Connection, tag: int, rest: str) -> Steps:
+    def _resume(self, connection: Connection, tag: str, rest: str) -> Steps:
         """RESUME <token> <seq>"""
         token, _, number = rest.partition(" ")
         seq = parse_number(number)
@@ -1243,8 +1305,7 @@ class Hub:
             if session is None:
                 return None
         if not session.numbered:
-            session.numbered = True
-            session.acked = session.sent = session.peak = seq
+            self._number(session, seq)
         if not session.kept or seq > session.written:
             raise RefusedError(Code.UNKNOWN_SESSION)
         self._acknowledge(session, max(seq, session.acked))
@@ -1274,14 +1335,24 @@ class Hub:
         self.sessions[account.key] = session
         return session
 
-    def _logout(self, connection: Connection, tag: int, rest: str) -> Steps:
+    def _number(self, session: Session, seq: int) -> None:
+        """After a restart the numbers go on from what the client has shown."""
+        held, session.held = session.held, []
+        self.held_bytes -= session.held_bytes
+        session.held_bytes = 0
+        session.numbered = True
+        session.acked = session.sent = session.last = session.peak = seq
+        for whole, sender, tag in held:
+            self._say(session, words_of(whole), sender, tag)
+
+    def _logout(self, connection: Connection, tag: str, rest: str) -> Steps:
         """LOGOUT"""
         self._expect_alone(rest)
         session = connection.session
         if session is None:
             return None
         yield from self._claimed(session.key)
-        if self.sessions.get(session.key) is not session:
+        if session.over:
             return None
         self._claims.add(session.key)
         try:
@@ -1311,7 +1382,7 @@ class Hub:
             "queued bytes": sum(connection.backlog for connection in self.connections),
             "held bytes": self.held_bytes,
             "passwords waiting": self._checks_waiting + self._checks_running,
-            "messages": self.messages,
+            "frames written": self.frames,
         }
 
     def restore(self, accounts: Iterable[Account]) -> None:
@@ -1341,7 +1412,7 @@ class Hub:
 
     # --- Talking ---
 
-    def _send(self, connection: Connection, tag: int, rest: str) -> str | None:
+    def _send(self, connection: Connection, tag: str, rest: str) -> str | None:
         """SEND <username> <text>"""
         name, _, text = rest.partition(" ")
         sender = connection.session
@@ -1350,16 +1421,13 @@ class Hub:
         recipient = self.sessions.get(name) or self.sessions.get(self._key(name))
         if recipient is None:
             raise RefusedError(Code.NOT_ONLINE, f"{name} is not online" if len(name) <= NAME_MAX else "")
-        stamp = self._stamp or self._make_stamp()
-        body = f"MSG {sender.name} {tag} {stamp} {text}".encode()
-        if recipient.connection is not None and not recipient.kept:
-            if self._offer(recipient.connection, body):
-                self.messages += 1
-                return "OK SEND" if tag else None
-        elif self._may_hold(recipient, len(body)):
-            self.messages += 1
-            self._say(recipient, body, sender if tag else None, tag)
-            return None
+        words = f"MSG {sender.name} {tag or '0'} {self._stamp or self._make_stamp()} {text}"
+        if recipient.kept:
+            if self._may_hold(recipient, len(rest)):
+                self._say(recipient, words, sender if tag else None, tag)
+                return None
+        elif recipient.connection is not None and self._offer(recipient.connection, frame(words.encode())):
+            return "OK SEND" if tag else None
         raise RefusedError(Code.BUSY, f"too much is waiting for {recipient.name}, try again soon")
 
     def _make_stamp(self) -> str:
@@ -1371,7 +1439,7 @@ class Hub:
         fits = len(session.held) < QUEUE_FRAMES and session.held_bytes + size <= QUEUE_BYTES
         return fits and self.held_bytes + size <= HELD_IN_ALL_MAX
 
-    def _say(self, session: Session, body: bytes, sender: Session | None = None, tag: int = 0) -> None:
+    def _say(self, session: Session, words: str, sender: Session | None = None, tag: str = "") -> None:
         """The next frame for this person; `sender` is told its fate under `tag`.
 
         If the session is kept, the frame is numbered and held until it is ACKed, and said now if it is its turn.
@@ -1379,25 +1447,33 @@ class Hub:
         connection = session.connection
         if not session.kept:
             if connection is not None:
-                self._queue(connection, body)
+                self._queue(connection, words)
             return
-        count = len(session.held)
-        caught_up = session.sent == session.acked + count
-        session.held.append((body, sender, tag))
-        session.held_bytes += len(body)
-        self.held_bytes += len(body)
-        if connection is not None and caught_up and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
-            session.sent += 1
-            self._queue(connection, b"@%d %b" % (session.sent, body))
-        if count >= QUEUE_FRAMES // 2 or session.held_bytes >= QUEUE_BYTES // 2:
-            self._ask_for_ack(session, count)
+        caught_up = session.sent == session.last
+        session.last = number = session.last + 1
+        payload = f"@{number} {words}".encode()
+        whole = HEADER.pack(len(payload)) + payload
+        size = len(whole)
+        session.held.append((whole, sender, tag))
+        session.held_bytes += size
+        self.held_bytes += size
+        if caught_up and connection is not None and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
+            session.sent = number
+            outbox = connection.outbox  # as `_queue_frame` does: a call less for every message
+            if not outbox:
+                self.ready.append(connection)
+            outbox.append(whole)
+            connection.outbox_bytes += size
+        if number - session.acked > QUEUE_FRAMES // 2 or session.held_bytes > QUEUE_BYTES // 2:
+            self._ask_for_ack(session)
 
-    def _ask_for_ack(self, session: Session, count: int) -> None:
+    def _ask_for_ack(self, session: Session) -> None:
         """The queue is half full: either the client is slow to ACK, or it never will."""
         if session.connection is not None and not session.asked:
             session.asked = True
-            self._queue(session.connection, b"PING")
-        if count >= HELD_FRAMES_MAX or (count > 1 and session.held_bytes > HELD_BYTES_MAX):
+            self._queue(session.connection, "PING")
+        count = len(session.held)
+        if count > HELD_FRAMES_MAX or (count > 2 and session.held_bytes > HELD_BYTES_MAX):
             self._overfull.append(session)
 
     def _say_held(self, session: Session, all_of_it: bool = False) -> None:
@@ -1405,15 +1481,15 @@ class Hub:
         connection = session.connection
         if connection is None:
             return
-        for body, _, _ in session.held[session.sent - session.acked :]:
+        for whole, _, _ in session.held[session.sent - session.acked :]:
             if connection.backlog >= BACKLOG_MAX and not all_of_it:
                 return
             session.sent += 1
-            self._queue(connection, b"@%d %b" % (session.sent, body))
+            self._queue_frame(connection, whole)
         if connection.stale:
             self._rosters_due[connection] = None
 
-    def _ack(self, connection: Connection, tag: int, rest: str) -> None:
+    def _ack(self, connection: Connection, tag: str, rest: str) -> None:
         """ACK <seq>: it has no answer, whatever is wrong with it."""
         session = connection.session
         seq = parse_number(rest)
@@ -1425,7 +1501,7 @@ class Hub:
         count = seq - session.acked
         shown = session.held[:count]
         del session.held[:count]
-        size = sum(len(body) for body, _, _ in shown)
+        size = sum([len(whole) for whole, _, _ in shown])
         session.held_bytes -= size
         self.held_bytes -= size
         session.acked = seq
@@ -1433,17 +1509,18 @@ class Hub:
         session.asked = False
         for _, sender, tag in shown:
             if sender is not None:
-                self._settle(sender, tag, b"OK SEND")
+                self._settle(sender, tag, "OK SEND")
 
-    def _settle(self, sender: Session | None, tag: int, fate: bytes) -> None:
+    def _settle(self, sender: Session | None, tag: str, fate: str) -> None:
         """The one fate of a tagged SEND, told to the session that sent it, if that is still there."""
-        if sender is not None and self.sessions.get(sender.key) is sender:
-            self._say(sender, b"#%d %b" % (tag, fate))
+        if sender is not None and not sender.over:
+            self._say(sender, f"#{tag} {fate}")
 
     def _end(self, session: Session, why: str) -> None:
         """A session is over, and so is what was held for it."""
-        if self.sessions.get(session.key) is not session:
+        if session.over:
             return
+        session.over = True
         del self.sessions[session.key]
         self.held_bytes -= session.held_bytes
         self._show(session, None)
@@ -1452,8 +1529,8 @@ class Hub:
         if self._stopping:
             return
         held, session.held = session.held, []
-        unconfirmed = error(Code.UNCONFIRMED, f"{session.name} left without confirming it").encode()
-        not_delivered = error(Code.NOT_DELIVERED, f"{session.name} has left").encode()
+        unconfirmed = error(Code.UNCONFIRMED, f"{session.name} left without confirming it")
+        not_delivered = error(Code.NOT_DELIVERED, f"{session.name} has left")
         for number, (_, sender, tag) in enumerate(held, session.acked + 1):
             self._settle(sender, tag, unconfirmed if number <= session.written else not_delivered)
 
@@ -1465,13 +1542,13 @@ class Hub:
             self._close(connection, Bye.SLOW)
         self._end(session, "never ACKs")
 
-    def _ping(self, connection: Connection, tag: int, rest: str) -> str:
+    def _ping(self, connection: Connection, tag: str, rest: str) -> str:
         """PING [<text>]"""
         return f"OK PING {rest}" if rest else "OK PING"
 
     # --- Presence ---
 
-    def _who(self, connection: Connection, tag: int, rest: str) -> str:
+    def _who(self, connection: Connection, tag: str, rest: str) -> str:
         """WHO"""
         self._expect_alone(rest)
         return "OK WHO " + self._make_roster()
@@ -1575,12 +1652,12 @@ class Hub:
             if limits[-1] <= self.now:
                 limits.pop()
                 connection.pinged = self.now
-                self._queue(connection, b"PING")
+                self._queue(connection, "PING")
         self._arm(connection, min(limits))
 
     def _watch_session(self, session: Session) -> None:
         """The grace of a lost session is over, or that of an earlier loss was meant."""
-        if session.connection is not None or self.sessions.get(session.key) is not session:
+        if session.connection is not None or session.over:
             return
         if self.now >= session.lost_at + self.grace:
             self._end(session, "did not come back")
@@ -1618,7 +1695,7 @@ class State(enum.Enum):
 
 
 # A handler answers at once (str), later or never (None), or when its steps are done.
-Handler = Callable[[Hub, Connection, int, str], str | Steps | None]
+Handler = Callable[[Hub, Connection, str, str], str | Steps | None]
 
 # Which command is allowed in which state, and who deals with it. What is not here is refused by `Hub._find_handler`.
 COMMANDS: dict[tuple[State, str], Handler] = {

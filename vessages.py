@@ -263,7 +263,6 @@ class Server:
     # --- Reading ---
 
     def _read(self, wire: Wire) -> None:
-        connection = wire.connection
         if wire.handshaking:
             self._shake_hands(wire)
             return
@@ -277,11 +276,10 @@ class Server:
         if not data:
             self._lose(wire, "closed by the client")
             return
-        self.hub.feed(connection, data)
-        if not connection.wants_reading and not connection.closed:
+        if not self.hub.feed(wire.connection, data):
             self._paused.add(wire)
             self._ask(wire, wire.events & ~selectors.EVENT_READ)
-        elif isinstance(wire.socket, ssl.SSLSocket) and wire.socket.pending():
+        elif self.tls is not None and isinstance(wire.socket, ssl.SSLSocket) and wire.socket.pending():
             self._decrypted.append(wire)
 
     def _lose(self, wire: Wire, why: str) -> None:
@@ -387,7 +385,7 @@ class Server:
             self._forget(wire)
         self._gone.clear()
         for wire in list(self._paused):
-            if wire.connection.wants_reading or wire.connection.closed:
+            if wire.connection.wants_reading:
                 self._paused.discard(wire)
                 self._ask(wire, wire.events | selectors.EVENT_READ)
                 self._decrypted += [wire] if isinstance(wire.socket, ssl.SSLSocket) else []

@@ -152,7 +152,7 @@ class WatchedHub(Hub):
 SEND = protocol.COMMANDS[State.LOGGED_IN, "SEND"]
 
 
-def watched_send(hub: Hub, connection: Connection, tag: int, rest: str) -> str | protocol.Steps | None:
+def watched_send(hub: Hub, connection: Connection, tag: str, rest: str) -> str | protocol.Steps | None:
     """In the hub's table instead of SEND."""
     if isinstance(hub, WatchedHub):
         hub.ledger.judged(rest)
@@ -1339,18 +1339,18 @@ class World:
                 raise Violation(f"the session of {key} and its connection do not know each other")
             if len(session.held) > protocol.HELD_FRAMES_MAX + protocol.FRAMES_A_TURN + protocol.QUEUE_FRAMES:
                 raise Violation(f"{len(session.held)} frames are held for {key}")
-            bodies = [body for body, _, _ in session.held]
-            if session.held_bytes != sum(map(len, bodies)):
-                raise Violation(f"the bytes held for {key} are miscounted")
-            if sum(body.startswith(b"MSG ") for body in bodies) > protocol.QUEUE_FRAMES:
+            frames = [whole for whole, _, _ in session.held]
+            if session.held_bytes != sum(map(len, frames)) or session.last != session.acked + len(frames):
+                raise Violation(f"what is held for {key} is miscounted")
+            if sum(protocol.words_of(whole).startswith("MSG ") for whole in frames) > protocol.QUEUE_FRAMES:
                 raise Violation(f"too many messages are held for {key}")
         for connection in hub.connections:
             owner = connection.session
             if owner is not None and hub.sessions.get(owner.key) is not owner:
                 raise Violation(f"{owner.name} is logged in twice, or not at all")
-            frames, size = len(connection.outbox), connection.backlog
-            if frames > 2 * protocol.QUEUE_FRAMES + 100 or size > 2 * protocol.MIB:
-                raise Violation(f"{frames} frames, {size} bytes wait for {connection.address}")
+            queued, size = len(connection.outbox), connection.backlog
+            if queued > 2 * protocol.QUEUE_FRAMES + 100 or size > 2 * protocol.MIB:
+                raise Violation(f"{queued} frames, {size} bytes wait for {connection.address}")
         if len(hub.connections) > self.connections_max + 50 or len(hub._deadlines) > 1000:
             raise Violation("connections or deadlines pile up")
         for fault in hub.faults:
@@ -1425,7 +1425,7 @@ class World:
         self._check_left_behind(self.server.hub, {"_registrations"})
 
     def _check_left_behind(self, hub: Hub, allowed: set[str]) -> None:
-        for name, value in vars(hub).items():
+        for name, value in ((name, getattr(hub, name)) for name in Hub.__slots__):
             if isinstance(value, (list, dict, set, deque)) and value and name not in allowed:
                 raise Violation(f"left behind in hub.{name}: {str(value)[:100]}")
 

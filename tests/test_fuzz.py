@@ -26,9 +26,9 @@ FAULTY = """
     def fault(*_):
         raise ValueError("planted")
 
-    def lose(hub, session, body, *rest, say=protocol.Hub._say):
-        if not body.startswith(b"MSG alice 3 "):
-            say(hub, session, body, *rest)
+    def lose(hub, session, words, *rest, say=protocol.Hub._say):
+        if not words.startswith("MSG alice 3 "):
+            say(hub, session, words, *rest)
 
     def leak(server, sock, address, leaked=[], welcome=vessages.Server._welcome):
         leaked.append(sock.dup())

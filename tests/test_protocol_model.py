@@ -239,7 +239,7 @@ TYPED = (
     "token1 0", "token1 9", "token2 0", "token2 9", "token9 0", "token1", "0", "1", "99", "-1", "٣",
 )  # fmt: skip
 WORDS = st.one_of(st.sampled_from(TYPED), st.text(max_size=50).map(transmitted))
-TAGS = ("", "#5", "#1", f"#{TAG_MAX}", "#0", "#-1", f"#{TAG_MAX + 1}", "#x", "#")
+TAGS = ("", "#5", "#1", "#0123", f"#{TAG_MAX}", "#0", "#-1", f"#{TAG_MAX + 1}", "#x", "#")
 LAST_TAG = 2  # of whoever is logged in
 
 
@@ -310,7 +310,7 @@ def test_every_command_has_its_answer_and_a_refused_one_changes_nothing(
     number = protocol.parse_number(tag[1:])
     for answer in answers:
         unasked = "#0 " if verb == "SEND" and "ERROR" in answer else ""
-        mark = f"#{number} " if number else "" if tag else unasked
+        mark = f"{tag} " if number else "" if tag else unasked
         assert answer.startswith((mark + "OK " + verb.upper(), mark + "ERROR "))
         if "ERROR" in answer:
             assert everything(scene.world) == before

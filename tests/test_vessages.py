@@ -673,13 +673,13 @@ def test_a_storm_of_strangers_who_hang_on_takes_only_so_many_sockets(
         alice = rig.person("alice")
         storm = [rig.connect() for _ in range(40)]
         open_before: list[int] = []
-        connect = rig.hub.connect
+        connect = protocol.Hub.connect
 
-        def count_and_connect(address: str) -> protocol.Connection:
+        def count_and_connect(hub: protocol.Hub, address: str) -> protocol.Connection:
             open_before.append(rig.server.wires)
-            return connect(address)
+            return connect(hub, address)
 
-        monkeypatch.setattr(rig.hub, "connect", count_and_connect)
+        monkeypatch.setattr(protocol.Hub, "connect", count_and_connect)
         rig.turns(40)
         assert len(open_before) == 40
         assert max(open_before) < 3 + 3

@@ -212,7 +212,7 @@ class World:
             replies, self.replies = self.replies, []
             for person in replies:
                 hub.feed(person.connection, frame(b"ACK 0"))
-            hub.tick(self.now, self.wall)
+            self.tick()
             jobs, hub.jobs = (hub.jobs, []) if self.working else ([], hub.jobs)
             for job in jobs:
                 hub.complete(job, self.disk.perform(job))
@@ -227,6 +227,9 @@ class World:
                 self.now = max(self.now, due)
             if not (jobs or ready or closing or self.replies) and (due is None or due > self.now or not self.working):
                 return
+
+    def tick(self) -> None:
+        self.hub.tick(self.now, self.wall)
 
     def _write(self, connection: Connection) -> None:
         person = self.everybody.get(connection)
