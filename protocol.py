@@ -27,7 +27,7 @@ import re
 import typing
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from struct import Struct
@@ -216,7 +216,7 @@ class FrameDecoder:
     """Cuts a stream of bytes into payloads, however the bytes come in.
 
     A length of 0 or above `limit` is refused on the header, before any of the body is kept; after that the decoder
-    is shut for good. `limit` may change between two frames and holds for the headers read from then on.
+    is shut for good. `limit` may change at any time and holds for the headers that are read from then on.
     """
 
     __slots__ = ("_bytes", "_missing", "buffered", "limit")
@@ -244,30 +244,44 @@ class FrameDecoder:
             self._bytes += data  # a bytearray grows in place: a frame that trickles in is not copied again and again
         self.buffered += len(data)
 
-    def payloads(self) -> Iterator[bytes]:
-        """The complete payloads, one by one. It may be left at any time: the rest is kept for the next call.
+    def payloads(self, most: int = 1 << 30) -> list[bytes]:
+        """The next complete payloads, at most so many. Give back those that cannot be dealt with now.
 
-        BadFrameError on a length that is not allowed.
+        They end before a length that is not allowed; if that comes first, BadFrameError.
         """
+        payloads: list[bytes] = []
         if self.buffered < self._missing:
-            return
+            return payloads
         data = self._bytes = bytes(self._bytes)
-        size, unpack = len(data), HEADER.unpack_from
+        size, limit, unpack = len(data), self.limit, HEADER.unpack_from
         end = size - self.buffered
         self._missing = 4
-        while size - end >= 4:
-            (length,) = unpack(data, end)
-            if not 0 < length <= self.limit:
-                raise BadFrameError(f"a length of {length} is not between 1 and {self.limit}")
+        for _ in range(most):
             start = end + 4
-            end = start + length
-            if end > size:
+            if start > size:
+                break
+            (length,) = unpack(data, end)
+            if not 0 < length <= limit:
+                if payloads:
+                    break
+                raise BadFrameError(f"a length of {length} is not between 1 and {limit}")
+            if start + length > size:
                 self._missing = 4 + length
-                return
-            self.buffered = size - end
-            if end == size:  # else every quiet connection would keep its last read, and the password in it
-                self._bytes = b""
-            yield data[start:end]
+                break
+            end = start + length
+            payloads.append(data[start:end])
+        self.buffered = size - end
+        if end == size:  # else every quiet connection would keep its last read, and the password in it
+            self._bytes = b""
+        return payloads
+
+    def give_back(self, payloads: Iterable[bytes]) -> None:
+        """These are the next payloads again, and their lengths are judged again."""
+        data = b"".join(map(frame, payloads))
+        if data:
+            self._bytes = data + self._bytes[len(self._bytes) - self.buffered :]
+            self.buffered = len(self._bytes)
+            self._missing = 4
 
 
 # --- The server -----------------------------------------------------------------------------------------------------
@@ -854,8 +868,10 @@ class Hub:
         outbox.append(whole)
         connection.outbox_bytes += len(whole)
 
-    def _offer(self, connection: Connection, whole: bytes) -> bool:
+    def _offer(self, connection: Connection, words: str) -> bool:
         """Put a message into the outbox of a plain session, if there is room for one more."""
+        payload = words.encode()
+        whole = HEADER.pack(len(payload)) + payload
         outbox = connection.outbox
         frames, size = len(outbox), connection.outbox_bytes + len(whole)
         if connection.unsent:
@@ -915,8 +931,10 @@ class Hub:
         before = decoder.buffered
         try:
             if not connection.behind:
-                for payload in itertools.islice(decoder.payloads(), FRAMES_A_TURN):
+                payloads = iter(decoder.payloads(FRAMES_A_TURN))
+                for payload in payloads:
                     if not self._obey(connection, payload):
+                        decoder.give_back(payloads)  # they wait their turn
                         break
         except BadFrameError as fault:
             self._queue(connection, error(Code.BAD_FRAME, str(fault)))
@@ -1426,7 +1444,7 @@ class Hub:
             if self._may_hold(recipient, len(rest)):
                 self._say(recipient, words, sender if tag else None, tag)
                 return None
-        elif recipient.connection is not None and self._offer(recipient.connection, frame(words.encode())):
+        elif recipient.connection is not None and self._offer(recipient.connection, words):
             return "OK SEND" if tag else None
         raise RefusedError(Code.BUSY, f"too much is waiting for {recipient.name}, try again soon")
 
@@ -2126,10 +2144,11 @@ class ClientSession:
             return
         self._decoder.feed(data)
         try:
-            for payload in self._decoder.payloads():
-                self._receive(payload)
-                if self.hang_up:
-                    return
+            while payloads := self._decoder.payloads():
+                for payload in payloads:
+                    self._receive(payload)
+                    if self.hang_up:
+                        return
         except (BadFrameError, _NotVessagesError, ValueError) as error:  # ValueError: text, numbers and times
             words = "what answers there is not a Vessages server"
             if self._stage is not _Stage.GREETING:

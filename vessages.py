@@ -45,6 +45,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from selectors import EVENT_READ, EVENT_WRITE
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -133,7 +134,7 @@ class Server:
         self.disk = DiskWorker(store, wall, self._deliver)
         self._bell.setblocking(False)
         self._rope.setblocking(False)
-        self.selector.register(self._bell, selectors.EVENT_READ, self._hear_bell)
+        self.selector.register(self._bell, EVENT_READ, self._hear_bell)
         self._listen(True)
         hub.wake(clock(), wall())
 
@@ -152,14 +153,14 @@ class Server:
         self.turns += 1
         readable, self._decrypted = self._decrypted, []
         for key, mask in events:
-            if not isinstance(key.data, Wire):
-                key.data(key.fileobj)  # a listener or the bell
-            elif mask & selectors.EVENT_WRITE:
-                self._write_leftover(key.data)
-                if mask & selectors.EVENT_READ:
-                    readable.append(key.data)
-            else:
-                readable.append(key.data)
+            wire = key.data
+            if not isinstance(wire, Wire):
+                wire(key.fileobj)  # the method that deals with a listener or the bell
+                continue
+            if mask & EVENT_WRITE:
+                self._write_leftover(wire)
+            if mask & EVENT_READ:
+                readable.append(wire)
         for wire in readable:
             self._read(wire)
         self._take_results()
@@ -201,7 +202,7 @@ class Server:
     def _listen(self, on: bool) -> None:
         for listener in self.listeners:
             if on:
-                self.selector.register(listener, selectors.EVENT_READ, self._accept)
+                self.selector.register(listener, EVENT_READ, self._accept)
             else:
                 self.selector.unregister(listener)
         self._listen_again = 0.0 if on else self.clock() + ACCEPT_REST
@@ -238,17 +239,17 @@ class Server:
         log.debug("%s port %d connected", host, wire.port)
         if wire.handshaking:
             connection.half_since = self.hub.now  # a handshake has as long as a frame that was begun
-        self._ask(wire, selectors.EVENT_READ)
+        self._ask(wire, EVENT_READ)
 
     def _shake_hands(self, wire: Wire) -> None:
         """The next step of a TLS handshake, which the client may take its time for."""
-        events = selectors.EVENT_READ
+        events = EVENT_READ
         try:
             wire.socket.do_handshake()  # type: ignore[attr-defined]
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLWantWriteError:
-            events = selectors.EVENT_WRITE
+            events = EVENT_WRITE
         except OSError as error:
             self._lose(wire, f"no TLS: {error.strerror or error}")
             return
@@ -278,7 +279,7 @@ class Server:
             return
         if not self.hub.feed(wire.connection, data):
             self._paused.add(wire)
-            self._ask(wire, wire.events & ~selectors.EVENT_READ)
+            self._ask(wire, wire.events & ~EVENT_READ)
         elif self.tls is not None and isinstance(wire.socket, ssl.SSLSocket) and wire.socket.pending():
             self._decrypted.append(wire)
 
@@ -343,7 +344,7 @@ class Server:
         if sent < len(data):
             wire.leftover = memoryview(data)[sent:]
             self.hub.sent(wire.connection, len(wire.leftover))
-            self._ask(wire, wire.events | selectors.EVENT_WRITE)
+            self._ask(wire, wire.events | EVENT_WRITE)
             self._paused.add(wire)
 
     def _write_leftover(self, wire: Wire) -> None:
@@ -362,7 +363,7 @@ class Server:
         wire.leftover = wire.leftover[sent:]
         self.hub.sent(wire.connection, len(wire.leftover))
         if not wire.leftover:
-            self._ask(wire, wire.events & ~selectors.EVENT_WRITE)
+            self._ask(wire, wire.events & ~EVENT_WRITE)
             if wire.connection.outbox:
                 self.hub.ready.append(wire.connection)
 
@@ -387,10 +388,10 @@ class Server:
         for wire in list(self._paused):
             if wire.connection.wants_reading:
                 self._paused.discard(wire)
-                self._ask(wire, wire.events | selectors.EVENT_READ)
+                self._ask(wire, wire.events | EVENT_READ)
                 self._decrypted += [wire] if isinstance(wire.socket, ssl.SSLSocket) else []
             else:
-                self._ask(wire, wire.events & ~selectors.EVENT_READ)
+                self._ask(wire, wire.events & ~EVENT_READ)
         if self._listen_again and now >= self._listen_again and not self._stop_by:
             self._listen(True)
 

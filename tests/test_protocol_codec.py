@@ -25,7 +25,8 @@ def decode(chunks: list[bytes], limit: int = protocol.CLIENT_FRAME_MAX) -> list[
     payloads: list[bytes] = []
     for chunk in chunks:
         decoder.feed(chunk)
-        payloads += decoder.payloads()
+        while more := decoder.payloads():
+            payloads += more
     return payloads
 
 
@@ -51,47 +52,59 @@ def test_any_chunking_gives_the_same_payloads(payloads: list[bytes], cuts: list[
     assert decode([stream[i : i + 1] for i in range(len(stream))]) == payloads
 
 
-@given(st.lists(st.binary(min_size=1, max_size=30), min_size=1), st.integers(0, 100))
-def test_left_in_the_middle_nothing_is_lost(payloads: list[bytes], stop: int) -> None:
+@given(st.lists(st.binary(min_size=1, max_size=30)), st.lists(st.integers(0, 10**6)), st.data())
+def test_what_is_given_back_comes_again(payloads: list[bytes], cuts: list[int], data: st.DataObject) -> None:
     decoder = FrameDecoder(100)
-    decoder.feed(b"".join(map(frame, payloads)))
-    taken = []
-    for payload in decoder.payloads():
-        taken.append(payload)
-        if len(taken) == stop:
-            break
-    rest = list(decoder.payloads()) if 0 < stop <= len(payloads) else []
-    assert taken + rest == payloads
+    stream = b"".join(map(frame, payloads))
+    taken: list[bytes] = []
+    for chunk in chunked(stream, cuts):
+        decoder.feed(chunk)
+        more = decoder.payloads(data.draw(st.integers(1, 5)))
+        kept = data.draw(st.integers(0, len(more)))
+        taken += more[:kept]
+        decoder.give_back(iter(more[kept:]))
+        assert decoder.buffered >= sum(len(frame(payload)) for payload in more[kept:])
+    assert taken + decoder.payloads() == payloads
+    assert decoder.buffered == 0
 
 
 @pytest.mark.parametrize("length", [0, 11, 2**31, 2**32 - 1])
 def test_a_forbidden_length_is_refused_on_the_header(length: int) -> None:
     decoder = FrameDecoder(10)
     decoder.feed(frame(b"ok") + length.to_bytes(4, "big"))
-    payloads = decoder.payloads()
-    assert next(payloads) == b"ok"
+    assert decoder.payloads() == [b"ok"]
+    assert decoder.pending
     with pytest.raises(BadFrameError):
-        next(payloads)
+        decoder.payloads()
     decoder.feed(frame(b"later"))
     with pytest.raises(BadFrameError):  # shut for good
-        next(decoder.payloads())
+        decoder.payloads()
 
 
 def test_the_largest_frame_passes_and_a_new_limit_holds_for_the_next_header() -> None:
     decoder = FrameDecoder(10)
     decoder.feed(frame(b"x" * 10) + frame(b"y" * 11))
-    payloads = decoder.payloads()
-    assert next(payloads) == b"x" * 10
+    assert decoder.payloads() == [b"x" * 10]
     decoder.limit = 11
-    assert next(payloads) == b"y" * 11
+    assert decoder.payloads() == [b"y" * 11]
     assert decoder.buffered == 0
+
+
+def test_a_limit_that_falls_holds_for_what_is_given_back() -> None:
+    decoder = FrameDecoder(10)
+    decoder.feed(frame(b"x") + frame(b"y" * 10))
+    payloads = decoder.payloads()
+    decoder.give_back(payloads[1:])
+    decoder.limit = 9
+    with pytest.raises(BadFrameError):
+        decoder.payloads()
 
 
 def test_a_trickled_frame_is_kept_once() -> None:
     decoder = FrameDecoder(100)
     for byte in frame(b"z" * 100)[:-1]:
         decoder.feed(bytes([byte]))
-        assert list(decoder.payloads()) == []
+        assert decoder.payloads() == []
     assert decoder.buffered == 103
 
 
