@@ -1441,7 +1441,9 @@ class Hub:
             raise RefusedError(Code.NOT_ONLINE, f"{name} is not online" if len(name) <= NAME_MAX else "")
         words = f"MSG {sender.name} {tag or '0'} {self._stamp or self._make_stamp()} {text}"
         if recipient.kept:
-            if self._may_hold(recipient, len(rest)):
+            size = len(rest.encode())
+            has_room = len(recipient.held) < QUEUE_FRAMES and recipient.held_bytes + size <= QUEUE_BYTES
+            if has_room and self.held_bytes + size <= HELD_IN_ALL_MAX:
                 self._say(recipient, words, sender if tag else None, tag)
                 return None
         elif recipient.connection is not None and self._offer(recipient.connection, words):
@@ -1451,11 +1453,6 @@ class Hub:
     def _make_stamp(self) -> str:
         self._stamp = format_time(self.wall)
         return self._stamp
-
-    def _may_hold(self, session: Session, size: int) -> bool:
-        """Whether one more message may wait for a kept session."""
-        fits = len(session.held) < QUEUE_FRAMES and session.held_bytes + size <= QUEUE_BYTES
-        return fits and self.held_bytes + size <= HELD_IN_ALL_MAX
 
     def _say(self, session: Session, words: str, sender: Session | None = None, tag: str = "") -> None:
         """The next frame for this person; `sender` is told its fate under `tag`.

@@ -70,6 +70,7 @@ LEAST_SPARE_FILES = 24  # where the system allows very few
 LINGERING = 1 / 3  # the part of the spare files that connections may take which have had their last word
 SELECT_MAX = 500  # connections that `select` takes where there is nothing better (Windows: 512 sockets in all)
 LOG_LINES = 10_000  # waiting to be written: what a thousand people who come back at once make, and some
+LOG_PAUSE = 0.05  # seconds that a line may wait for others: to change threads for each would double a login's cost
 LOG_PATIENCE = 1.0  # seconds for the last lines of the log
 HASHING_NICENESS, BACKUP_NICENESS = 10, 19  # these threads yield to the chat, a backup to everybody
 
@@ -565,8 +566,9 @@ class DiskWorker(Worker):
         super().__init__("disk", DISK_BATCH, deliver)
 
     def perform(self, jobs: list[Job]) -> list[object]:
+        reading = all(isinstance(job, DISK_READS) for job in jobs)
         try:
-            with self._store.transaction():
+            with contextlib.nullcontext() if reading else self._store.transaction():
                 return [DISK_WORK[type(job)](self._store, job, self._wall()) for job in jobs]
         except storage.StorageError as error:
             log.error("%s", error)
@@ -584,6 +586,7 @@ def _record_login(store: storage.Store, job: protocol.RecordLogin, now: float) -
     return token
 
 
+DISK_READS = (protocol.FindAccount, protocol.FindToken)  # they need no lock and no commit
 DISK_WORK: dict[type[Job], Callable[[storage.Store, Any, float], object]] = {
     protocol.FindAccount: lambda store, job, now: store.find(job.key),
     protocol.FindToken: lambda store, job, now: store.find_token(job.token, now),
@@ -614,6 +617,7 @@ class LogWriter(logging.Handler):
         super().__init__()
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         self._lines: queue.Queue[str | None] = queue.Queue(LOG_LINES)
+        self._finishing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
@@ -622,12 +626,20 @@ class LogWriter(logging.Handler):
             self._lines.put_nowait(self.format(record))
 
     def _write(self) -> None:
+        lines: list[str | None] = []
         with contextlib.suppress(OSError):  # nobody will ever read there again
-            while (line := self._lines.get()) is not None:
-                os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+            while None not in lines:
+                lines = [self._lines.get()]
+                self._finishing.wait(LOG_PAUSE)  # what comes meanwhile is written with it
+                while not self._lines.empty():
+                    lines.append(self._lines.get())
+                data = "".join(f"{line}\n" for line in lines if line is not None).encode(errors="backslashreplace")
+                while data:
+                    data = data[os.write(2, data) :]
 
     def finish(self) -> None:
         """Wait a moment for what is still to be written."""
+        self._finishing.set()
         with contextlib.suppress(queue.Full):
             self._lines.put(None, timeout=LOG_PATIENCE)
             self._thread.join(LOG_PATIENCE)
