@@ -490,8 +490,7 @@ class Connection:
     @property
     def behind(self) -> bool:
         """Whether so much waits for it that nothing more is read from it until it has listened."""
-        session = self.session
-        return self.outbox_bytes + self.unsent > BACKLOG_MAX or (session is not None and session.unsaid)
+        return self.outbox_bytes + self.unsent > BACKLOG_MAX or (self.session is not None and self.session.unsaid)
 
     @property
     def wants_reading(self) -> bool:
@@ -509,38 +508,46 @@ class Connection:
 
 
 class Session:
-    """A person who is logged in. Only a kept one uses what is below the line."""
+    """A person who is logged in."""
 
-    __slots__ = (
-        "acked", "address", "asked", "began", "connection", "due", "flow", "held", "held_bytes", "kept", "key",
-        "last", "last_tag", "lost_at", "name", "numbered", "over", "peak", "sent",
-    )  # fmt: skip
+    __slots__ = ("began", "connection", "due", "flow", "held", "key", "last_tag", "lost_at", "name", "over")
 
-    def __init__(self, name: str, key: str, kept: bool, address: str, wall: float) -> None:
+    def __init__(self, name: str, key: str, held: Held | None, wall: float) -> None:
         self.name = name
         self.key = name if name == key else key  # one string is enough for both
-        self.kept = kept
         self.connection: Connection | None = None
-        self.address = address
+        self.held = held  # None: a plain session
         self.began = wall
         self.last_tag = 0
         self.flow: Flow | None = None  # a command of it that waits for the workers, on whichever connection it came
         self.over = False  # it has ended, or another session has taken its place
-        # ---
-        # What is held, oldest first; its numbers are acked + 1 to `last`. `sent` is the last one that was given to the
-        # present connection, `peak` the last one that was ever given to any.
-        self.held: list[Held] = []
-        self.held_bytes = 0
-        self.acked = self.sent = self.last = self.peak = 0
-        self.numbered = True  # False after a restart, until the client tells where its numbers stand
-        self.asked = False  # whether an ACK was asked for
         self.lost_at = 0.0
         self.due = FOREVER
 
     @property
+    def kept(self) -> bool:
+        """Whether it outlives its connection."""
+        return self.held is not None
+
+    @property
     def unsaid(self) -> bool:
         """Whether frames are held that the present connection was not given."""
-        return self.sent < self.last
+        return self.held is not None and self.held.sent < self.held.last
+
+
+class Held:
+    """What is held for a kept session until it is ACKed: numbered frames, and how far they have come."""
+
+    __slots__ = ("acked", "asked", "bytes", "frames", "last", "numbered", "peak", "sent")
+
+    def __init__(self, numbered: bool = True) -> None:
+        # The oldest comes first; their numbers are acked + 1 to `last`. `sent` is the last one that was given to the
+        # present connection, `peak` the last one that was ever given to any.
+        self.frames: list[HeldFrame] = []
+        self.bytes = 0
+        self.acked = self.sent = self.last = self.peak = 0
+        self.numbered = numbered  # False after a restart, until the client tells where its numbers stand
+        self.asked = False  # whether an ACK was asked for
 
     @property
     def written(self) -> int:
@@ -549,7 +556,7 @@ class Session:
 
 
 # A frame of a kept session as it goes over the wire, and whom its fate is told under which tag.
-Held = tuple[bytes, Session | None, str]
+HeldFrame = tuple[bytes, Session | None, str]
 
 NEVER, FOREVER = float("-inf"), float("inf")
 
@@ -1225,7 +1232,7 @@ class Hub:
         session = self.sessions.get(key)
         if session is not None and session.connection is not None and not takeover:
             self._probe(session.connection)
-            since = f"since {format_time(session.began)} from {session.address}"
+            since = f"since {format_time(session.began)} from {session.connection.address}"
             raise RefusedError(Code.ALREADY_ONLINE, f"{session.name} is online {since}; TAKEOVER ends that session")
         kept = connection.keep
         self._claims.add(key)
@@ -1264,8 +1271,8 @@ class Hub:
     def _begin(self, connection: Connection, account: Account, kept: bool) -> None:
         """A session begins here. Messages that were held for a lost or replaced one come first."""
         old = self.sessions.get(account.key)
-        session = Session(account.username, account.key, kept, connection.address, self.wall)
-        self.sessions[account.key] = session
+        session = Session(account.username, account.key, Held() if kept else None, self.wall)
+        self.sessions[session.key] = session
         if old is not None:
             old.over = True
         if old is not None and old.connection is not None:
@@ -1274,27 +1281,26 @@ class Hub:
             old.connection = None
             self.notes.append(f"{old.name} left: taken over from {connection.address}")
         self._attach(connection, session, "logged in")
-        if old is not None and old.kept:
-            self.held_bytes -= old.held_bytes
-            self._adopt(session, old)
-            old.held = []  # a deadline still knows the old session
+        if old is not None and old.held is not None:
+            self._adopt(session, old.held)
 
-    def _adopt(self, session: Session, old: Session) -> None:
-        """The messages held for the old session, not its answers, are said to the new one."""
-        for number, (whole, sender, tag) in enumerate(old.held, old.acked + 1):
+    def _adopt(self, session: Session, old: Held) -> None:
+        """The messages held for the session before, not its answers, are said to this one."""
+        frames, old.frames = old.frames, []  # a deadline still knows the old session
+        self.held_bytes -= old.bytes
+        for number, (whole, sender, tag) in enumerate(frames, old.acked + 1):
             words = words_of(whole)
             if not words.startswith("MSG "):
                 continue
             self._say(session, words, sender, tag)
-            if not session.kept:
+            if session.held is None:
                 self._settle(sender, tag, "OK SEND")
             elif number <= old.written:
-                session.peak = session.last
+                session.held.peak = session.held.last
 
     def _attach(self, connection: Connection, session: Session, how: str) -> None:
         """This connection is this session's from now on; the roster follows at the end of the turn."""
         session.connection = connection
-        session.address = connection.address
         connection.session = session
         connection.commands = COMMANDS_BY_STATE[State.LOGGED_IN]
         connection.decoder.limit = CLIENT_FRAME_MAX
@@ -1322,17 +1328,18 @@ class Hub:
             session = yield from self._restart(connection, account)
             if session is None:
                 return None
-        if not session.numbered:
-            self._number(session, seq)
-        if not session.kept or seq > session.written:
+        held = session.held
+        if held is not None and not held.numbered:
+            self._number(session, held, seq)
+        if held is None or seq > held.written:
             raise RefusedError(Code.UNKNOWN_SESSION)
-        self._acknowledge(session, max(seq, session.acked))
+        self._acknowledge(held, max(seq, held.acked))
         old, session.connection = session.connection, None
         if old is not None:
             old.session = None
             self._close(old, Bye.RESUMED)
-        self._answer(connection, None, tag, f"OK RESUME {session.name} {session.last_tag} {session.acked}")
-        session.peak, session.sent = session.written, session.acked
+        self._answer(connection, None, tag, f"OK RESUME {session.name} {session.last_tag} {held.acked}")
+        held.peak, held.sent = held.written, held.acked
         self._attach(connection, session, "resumed")
         self._dirty[session.key] = None
         self._say_held(session)
@@ -1348,19 +1355,22 @@ class Hub:
         if connection.closed:
             self._dirty[account.key] = None
             return None
-        session = Session(account.username, account.key, True, connection.address, self.wall)
-        session.numbered = False
-        self.sessions[account.key] = session
+        return self._bring_back(account)
+
+    def _bring_back(self, account: Account) -> Session:
+        """A kept session as it was before a restart, or before its grace was over: all but what was held for it."""
+        session = Session(account.username, account.key, Held(numbered=False), self.wall)
+        self.sessions[session.key] = session
         return session
 
-    def _number(self, session: Session, seq: int) -> None:
+    def _number(self, session: Session, held: Held, seq: int) -> None:
         """After a restart the numbers go on from what the client has shown."""
-        held, session.held = session.held, []
-        self.held_bytes -= session.held_bytes
-        session.held_bytes = 0
-        session.numbered = True
-        session.acked = session.sent = session.last = session.peak = seq
-        for whole, sender, tag in held:
+        frames, held.frames = held.frames, []
+        self.held_bytes -= held.bytes
+        held.bytes = 0
+        held.numbered = True
+        held.acked = held.sent = held.last = held.peak = seq
+        for whole, sender, tag in frames:
             self._say(session, words_of(whole), sender, tag)
 
     def _logout(self, connection: Connection, tag: str, rest: str) -> Steps:
@@ -1406,10 +1416,8 @@ class Hub:
     def restore(self, accounts: Iterable[Account]) -> None:
         """At a start: those who were there before are lost, not gone, for the grace time."""
         for account in accounts:
-            session = Session(account.username, account.key, True, "", self.wall)
-            session.numbered = False
+            session = self._bring_back(account)
             session.lost_at = self.now
-            self.sessions[account.key] = session
             self._show(session, "~" + session.name)
             self._arm(session, self.now + self.grace)
 
@@ -1440,9 +1448,10 @@ class Hub:
         if recipient is None:
             raise RefusedError(Code.NOT_ONLINE, f"{name} is not online" if len(name) <= NAME_MAX else "")
         words = f"MSG {sender.name} {tag or '0'} {self._stamp or self._make_stamp()} {text}"
-        if recipient.kept:
+        held = recipient.held
+        if held is not None:
             size = len(rest.encode())
-            has_room = len(recipient.held) < QUEUE_FRAMES and recipient.held_bytes + size <= QUEUE_BYTES
+            has_room = len(held.frames) < QUEUE_FRAMES and held.bytes + size <= QUEUE_BYTES
             if has_room and self.held_bytes + size <= HELD_IN_ALL_MAX:
                 self._say(recipient, words, sender if tag else None, tag)
                 return None
@@ -1459,69 +1468,70 @@ class Hub:
 
         If the session is kept, the frame is numbered and held until it is ACKed, and said now if it is its turn.
         """
-        connection = session.connection
-        if not session.kept:
+        connection, held = session.connection, session.held
+        if held is None:
             if connection is not None:
                 self._queue(connection, words)
             return
-        caught_up = session.sent == session.last
-        session.last = number = session.last + 1
+        caught_up = held.sent == held.last
+        held.last = number = held.last + 1
         payload = f"@{number} {words}".encode()
         whole = HEADER.pack(len(payload)) + payload
         size = len(whole)
-        session.held.append((whole, sender, tag))
-        session.held_bytes += size
+        held.frames.append((whole, sender, tag))
+        held.bytes += size
         self.held_bytes += size
         if caught_up and connection is not None and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
-            session.sent = number
+            held.sent = number
             outbox = connection.outbox  # as `_queue_frame` does: a call less for every message
             if not outbox:
                 self.ready.append(connection)
             outbox.append(whole)
             connection.outbox_bytes += size
-        if number - session.acked > QUEUE_FRAMES // 2 or session.held_bytes > QUEUE_BYTES // 2:
-            self._ask_for_ack(session)
+        if number - held.acked > QUEUE_FRAMES // 2 or held.bytes > QUEUE_BYTES // 2:
+            self._ask_for_ack(session, held)
 
-    def _ask_for_ack(self, session: Session) -> None:
+    def _ask_for_ack(self, session: Session, held: Held) -> None:
         """The queue is half full: either the client is slow to ACK, or it never will."""
-        if session.connection is not None and not session.asked:
-            session.asked = True
+        if session.connection is not None and not held.asked:
+            held.asked = True
             self._queue(session.connection, "PING")
-        count = len(session.held)
-        if count > HELD_FRAMES_MAX or (count > 2 and session.held_bytes > HELD_BYTES_MAX):
+        count = len(held.frames)
+        if count > HELD_FRAMES_MAX or (count > 2 and held.bytes > HELD_BYTES_MAX):
             self._overfull.append(session)
 
     def _say_held(self, session: Session, all_of_it: bool = False) -> None:
         """Go on with the held frames that this connection has not had, as long as it takes them."""
-        connection = session.connection
+        connection, held = session.connection, session.held
         if connection is None:
             return
-        for whole, _, _ in session.held[session.sent - session.acked :]:
-            if connection.backlog >= BACKLOG_MAX and not all_of_it:
-                return
-            session.sent += 1
-            self._queue_frame(connection, whole)
+        if held is not None:
+            for whole, _, _ in held.frames[held.sent - held.acked :]:
+                if connection.backlog >= BACKLOG_MAX and not all_of_it:
+                    return
+                held.sent += 1
+                self._queue_frame(connection, whole)
         if connection.stale:
             self._rosters_due[connection] = None
 
     def _ack(self, connection: Connection, tag: str, rest: str) -> None:
         """ACK <seq>: it has no answer, whatever is wrong with it."""
-        session = connection.session
+        held = connection.session.held if connection.session is not None else None
         seq = parse_number(rest)
-        if session is not None and seq is not None and session.acked < seq <= session.written:
-            self._acknowledge(session, seq)
+        if held is not None and seq is not None and held.acked < seq <= held.written:
+            self._acknowledge(held, seq)
 
-    def _acknowledge(self, session: Session, seq: int) -> None:
+    def _acknowledge(self, held: Held, seq: int) -> None:
         """The client has shown everything up to this number: whoever sent it is told."""
-        count = seq - session.acked
-        shown = session.held[:count]
-        del session.held[:count]
+        count = seq - held.acked
+        shown = held.frames[:count]
+        del held.frames[:count]
         size = sum([len(whole) for whole, _, _ in shown])
-        session.held_bytes -= size
+        held.bytes -= size
         self.held_bytes -= size
-        session.acked = seq
-        session.sent = max(session.sent, seq)
-        session.asked = False
+        held.acked = seq
+        held.sent = max(held.sent, seq)
+        held.asked = False
         for _, sender, tag in shown:
             if sender is not None:
                 self._settle(sender, tag, "OK SEND")
@@ -1537,17 +1547,22 @@ class Hub:
             return
         session.over = True
         del self.sessions[session.key]
-        self.held_bytes -= session.held_bytes
+        held = session.held
+        if held is not None:
+            self.held_bytes -= held.bytes
         self._show(session, None)
         self._dirty[session.key] = None
         self.notes.append(f"{session.name} left: {why}")
-        if self._stopping:
-            return
-        held, session.held = session.held, []
-        unconfirmed = error(Code.UNCONFIRMED, f"{session.name} left without confirming it")
-        not_delivered = error(Code.NOT_DELIVERED, f"{session.name} has left")
-        for number, (_, sender, tag) in enumerate(held, session.acked + 1):
-            self._settle(sender, tag, unconfirmed if number <= session.written else not_delivered)
+        if held is not None and not self._stopping:
+            self._settle_all(session.name, held)
+
+    def _settle_all(self, name: str, held: Held) -> None:
+        """Nobody will ACK these any more: their senders are told what is known of each."""
+        unconfirmed = error(Code.UNCONFIRMED, f"{name} left without confirming it")
+        not_delivered = error(Code.NOT_DELIVERED, f"{name} has left")
+        frames, held.frames = held.frames, []
+        for number, (_, sender, tag) in enumerate(frames, held.acked + 1):
+            self._settle(sender, tag, unconfirmed if number <= held.written else not_delivered)
 
     def _end_overfull(self, session: Session) -> None:
         """A kept client that never ACKs; its token lives."""

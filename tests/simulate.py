@@ -1337,10 +1337,13 @@ class World:
             connection = session.connection
             if session.key != key or (connection is not None and connection.session is not session):
                 raise Violation(f"the session of {key} and its connection do not know each other")
-            if len(session.held) > protocol.HELD_FRAMES_MAX + protocol.FRAMES_A_TURN + protocol.QUEUE_FRAMES:
-                raise Violation(f"{len(session.held)} frames are held for {key}")
-            frames = [whole for whole, _, _ in session.held]
-            if session.held_bytes != sum(map(len, frames)) or session.last != session.acked + len(frames):
+            held = session.held
+            if held is None:
+                continue
+            if len(held.frames) > protocol.HELD_FRAMES_MAX + protocol.FRAMES_A_TURN + protocol.QUEUE_FRAMES:
+                raise Violation(f"{len(held.frames)} frames are held for {key}")
+            frames = [whole for whole, _, _ in held.frames]
+            if held.bytes != sum(map(len, frames)) or held.last != held.acked + len(frames):
                 raise Violation(f"what is held for {key} is miscounted")
             if sum(protocol.words_of(whole).startswith("MSG ") for whole in frames) > protocol.QUEUE_FRAMES:
                 raise Violation(f"too many messages are held for {key}")
@@ -1367,7 +1370,7 @@ class World:
         self.watched = {}
         for session, connection in now.items():
             lost_since = FOREVER if connection else min(before.get(session, (FOREVER, 0))[0], self.now)
-            self.watched[session] = lost_since, len(session.held)
+            self.watched[session] = lost_since, len(session.held.frames) if session.held else 0
         for session in now:
             account = self.disk.accounts[session.key]
             if account.status == "offline" and account.token is not None:
@@ -1416,7 +1419,7 @@ class World:
             if serial == program.serial and not message.fate:
                 program.fail(f"without a fate: {message.text[:60]}")
         session = self.server.hub.sessions[program.person.key] if self.server else None
-        if session is None or session.held:
+        if session is None or session.held is None or session.held.frames:
             program.fail("something is still held for it")
 
     def check_empty(self) -> None:

@@ -210,11 +210,13 @@ def check(hub: Hub) -> None:
     for key, session in hub.sessions.items():
         assert session.key == key
         assert session.connection is None or session.connection.session is session
-        assert session.held_bytes == sum(len(whole) for whole, _, _ in session.held)
-        assert session.acked <= session.sent <= session.last == session.acked + len(session.held)
-        # What is held was let in one by one, or is the fate of what this one has sent himself.
-        assert len(session.held) <= TIGHT["HELD_FRAMES_MAX"] + CONNECTIONS * TIGHT["QUEUE_FRAMES"]
-    assert hub.held_bytes == sum(session.held_bytes for session in hub.sessions.values())
+        held = session.held
+        if held is not None:
+            assert held.bytes == sum(len(whole) for whole, _, _ in held.frames)
+            assert held.acked <= held.sent <= held.last == held.acked + len(held.frames)
+            # What is held was let in one by one, or is the fate of what this one has sent himself.
+            assert len(held.frames) <= TIGHT["HELD_FRAMES_MAX"] + CONNECTIONS * TIGHT["QUEUE_FRAMES"]
+    assert hub.held_bytes == sum(session.held.bytes for session in hub.sessions.values() if session.held)
     there = set(hub.connections)
     assert set(hub._strangers) == {connection for connection in there if connection.session is None}
     assert set(hub._rosters_due) <= there

@@ -246,7 +246,7 @@ LAST_TAG = 2  # of whoever is logged in
 def everything(world: World) -> dict[str, Any]:
     """What a refused command must not change: who is here, on which connection, what is held, and the accounts."""
     sessions = {
-        key: (id(session), id(session.connection), session.kept, session.began, session.acked)
+        key: (id(session), id(session.connection), session.began, session.held and session.held.acked)
         for key, session in world.hub.sessions.items()
     }
     accounts = {
