@@ -452,7 +452,7 @@ class Connection:
 
     __slots__ = (
         "address", "closed", "commands", "decoder", "due", "encoding_faults", "flow", "half_since", "halted", "heard",
-        "keep", "opened", "outbox", "outbox_bytes", "pinged", "probed", "progress", "session", "stale", "taken",
+        "keep", "outbox", "outbox_bytes", "pinged", "probed", "progress", "session", "stale", "taken",
         "unsent", "version", "wire",
     )  # fmt: skip
 
@@ -468,7 +468,7 @@ class Connection:
         self.halted = False  # frames of it wait in the decoder until it has listened
         self.encoding_faults = 0
         # Going out: `outbox` is the hub's, `unsent` is what the reactor has taken and the system has not.
-        self.outbox: list[bytes] = []
+        self.outbox: list[bytes] | None = None  # None: nothing, as nearly always with nearly everybody
         self.outbox_bytes = 0
         self.taken = 0  # frames in the last piece that the reactor took
         self.unsent = 0  # bytes
@@ -476,7 +476,8 @@ class Connection:
         self.version = 0
         self.stale = False
         # Times, as the hub counts them.
-        self.opened = self.heard = self.progress = now
+        self.heard = now
+        self.progress = NEVER  # when it last took some of what is unsent
         self.pinged = NEVER
         self.probed = NEVER
         self.half_since: float | None = None
@@ -630,55 +631,12 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_audience",
-        "_awake",
-        "_changes",
-        "_checks",
-        "_checks_running",
-        "_checks_waiting",
-        "_claims",
-        "_deadlines",
-        "_dirty",
-        "_expected",
-        "_forgiven",
-        "_guessers",
-        "_guesses",
-        "_newcomers",
-        "_news",
-        "_news_version",
-        "_open",
-        "_overfull",
-        "_presence_at",
-        "_record_at",
-        "_recording",
-        "_registrations",
-        "_ripe",
-        "_roster",
-        "_roster_frame",
-        "_roster_text",
-        "_rosters_due",
-        "_serial",
-        "_stamp",
-        "_stopping",
-        "_strangers",
-        "_unread",
-        "_use_at",
-        "_version",
-        "closing",
-        "connections",
-        "connections_max",
-        "faults",
-        "frames",
-        "grace",
-        "held_bytes",
-        "jobs",
-        "notes",
-        "now",
-        "password_min",
-        "ready",
-        "registration",
-        "sessions",
-        "wall",
+        "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims", "_deadlines",
+        "_dirty", "_expected", "_forgiven", "_guessers", "_guesses", "_horizon", "_later", "_newcomers", "_news",
+        "_news_version", "_open", "_overfull", "_presence_at", "_record_at", "_recording", "_registrations", "_ripe",
+        "_roster", "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_stamp", "_stopping", "_strangers",
+        "_unread", "_use_at", "_version", "closing", "connections", "connections_max", "faults", "frames", "grace",
+        "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions", "wall",
     )  # fmt: skip
 
     def __init__(
@@ -698,7 +656,7 @@ class Hub:
         self.held_bytes = 0  # for all kept sessions together
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
         self.connections: dict[Connection, None] = {}  # but for those that are being closed
-        self._strangers: dict[Connection, None] = {}  # not logged in, oldest first
+        self._strangers: dict[Connection, float] = {}  # not logged in -> since when; oldest first
         self._stopping = False
         # Time
         self.now = 0.0
@@ -707,8 +665,10 @@ class Hub:
         self._forgiven = 0.0  # seconds for which the server was suspended: they do not count
         self._expected = FOREVER
         self._awake = False  # whether `wake` was called in this turn
-        self._deadlines: list[tuple[float, int, Connection | Session]] = []  # a heap
+        self._deadlines: list[tuple[float, int, Connection | Session]] = []  # a heap of those before `_horizon`
         self._serial = itertools.count()
+        self._horizon = 0  # a whole second
+        self._later: dict[int, list[Connection | Session]] = {}  # by second, from `_horizon` on: a tenth of the memory
         # Presence
         self._roster: dict[str, str] = {}  # key -> name as shown: `bob` or `~bob`
         self._roster_text = ""
@@ -765,7 +725,7 @@ class Hub:
         if not self._awake:
             self.wake(now, wall)
         self._awake = False
-        while self._deadlines and self._deadlines[0][0] <= self.now:
+        while self._next_due() <= self.now:
             when, _, subject = heapq.heappop(self._deadlines)
             if when == subject.due:  # else an earlier one has taken its place
                 subject.due = FOREVER
@@ -789,7 +749,7 @@ class Hub:
         if put_off or self.ready or self.closing or self.jobs:
             when = self.now
         else:
-            when = self._deadlines[0][0] if self._deadlines else FOREVER
+            when = self._next_due()
             if self._changes:
                 when = min(when, self._presence_at)
             if self._dirty and self._record_at > self.now:
@@ -811,7 +771,7 @@ class Hub:
             self.connections[connection] = None
             _, count = self._open.get(address, (address, 0))  # somebody of the same address may just have had to go
             self._open[address] = address, count + 1
-            self._strangers[connection] = None
+            self._strangers[connection] = self.now
             self._arm(connection, self.now + PING_AFTER)
         return connection
 
@@ -824,7 +784,7 @@ class Hub:
     def disconnect(self, connection: Connection, why: str = "connection lost") -> None:
         """The wire is gone. May be said twice."""
         self._forget(connection, why)
-        connection.outbox.clear()
+        connection.outbox = None
         connection.decoder = FrameDecoder(0)  # what it left is not kept until its deadlines have passed
 
     def _close(self, connection: Connection, bye: Bye | None = None, why: str = "") -> None:
@@ -869,10 +829,10 @@ class Hub:
 
     def _queue_frame(self, connection: Connection, whole: bytes) -> None:
         """Put a frame into the outbox; one that many get is made once."""
-        outbox = connection.outbox
-        if not outbox:
+        if not connection.outbox:
+            connection.outbox = []
             self.ready.append(connection)
-        outbox.append(whole)
+        connection.outbox.append(whole)
         connection.outbox_bytes += len(whole)
 
     def _offer(self, connection: Connection, words: str) -> bool:
@@ -880,26 +840,26 @@ class Hub:
         payload = words.encode()
         whole = HEADER.pack(len(payload)) + payload
         outbox = connection.outbox
+        if not outbox:
+            outbox = connection.outbox = []
+            self.ready.append(connection)
         frames, size = len(outbox), connection.outbox_bytes + len(whole)
         if connection.unsent:
             if frames + connection.taken >= QUEUE_FRAMES or size + connection.unsent > QUEUE_BYTES:
                 return False
         elif frames >= QUEUE_FRAMES or size > QUEUE_BYTES:
             return False
-        if not outbox:
-            self.ready.append(connection)
         outbox.append(whole)
         connection.outbox_bytes = size
         return True
 
     def take(self, connection: Connection) -> bytes:
         """All that is queued for this connection, in one piece, for the reactor to write."""
-        outbox = connection.outbox
+        outbox, connection.outbox = connection.outbox or [], None
         data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
         connection.taken = len(outbox)
         connection.outbox_bytes = 0
         self.frames += connection.taken
-        outbox.clear()
         session = connection.session
         if session is not None and session.unsaid:
             self._say_held(session)
@@ -1394,8 +1354,7 @@ class Hub:
             here.session = None
             here.commands = COMMANDS_BY_STATE[State.STRANGER]
             here.decoder.limit = STRANGER_FRAME_MAX
-            here.opened = self.now
-            self._strangers[here] = None
+            self._strangers[here] = self.now
             self._rosters_due.pop(here, None)
             self._answer(here, None, tag, "OK LOGOUT")
         return None
@@ -1483,10 +1442,10 @@ class Hub:
         self.held_bytes += size
         if caught_up and connection is not None and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
             held.sent = number
-            outbox = connection.outbox  # as `_queue_frame` does: a call less for every message
-            if not outbox:
+            if not connection.outbox:  # as `_queue_frame` does: a call less for every message
+                connection.outbox = []
                 self.ready.append(connection)
-            outbox.append(whole)
+            connection.outbox.append(whole)
             connection.outbox_bytes += size
         if number - held.acked > QUEUE_FRAMES // 2 or held.bytes > QUEUE_BYTES // 2:
             self._ask_for_ack(session, held)
@@ -1654,7 +1613,20 @@ class Hub:
         """Look at this connection or session again at `when`, if not earlier."""
         if when < subject.due:
             subject.due = when
-            heapq.heappush(self._deadlines, (when, next(self._serial), subject))
+            if when < self._horizon:
+                heapq.heappush(self._deadlines, (when, next(self._serial), subject))
+            else:
+                self._later.setdefault(int(when), []).append(subject)
+
+    def _next_due(self) -> float:
+        """When the next of all deadlines is. When all before the horizon have passed, it moves on."""
+        while self._later and not self._deadlines:
+            second = min(self._later)
+            self._horizon = second + 1
+            for subject in self._later.pop(second):
+                if second <= subject.due < self._horizon:  # else an earlier one has taken its place
+                    heapq.heappush(self._deadlines, (subject.due, next(self._serial), subject))
+        return self._deadlines[0][0] if self._deadlines else FOREVER
 
     def _watch_connection(self, connection: Connection) -> None:
         """Is there still somebody? If so, look again when the next answer to that is due."""
@@ -1663,8 +1635,8 @@ class Hub:
         if connection.flow is not None:  # it waits for us, and may not even be read from
             connection.heard = self.now
         limits = [connection.heard + SILENT_AFTER]
-        if connection.session is None:
-            limits.append(connection.opened + STRANGER_AFTER)
+        if connection in self._strangers:
+            limits.append(self._strangers[connection] + STRANGER_AFTER)
         if connection.half_since is not None:
             limits.append(connection.half_since + HALF_FRAME_AFTER)
         if connection.probed >= connection.heard:

@@ -87,17 +87,15 @@ NOTHING = memoryview(b"")  # one for all wires that have nothing left to write
 class Wire:
     """A client's socket, and what the system has not yet taken of what was written to it."""
 
-    __slots__ = ("connection", "deadline", "events", "handshaking", "leftover", "port", "shut", "socket")
+    __slots__ = ("connection", "events", "handshaking", "leftover", "shut", "socket")
 
-    def __init__(self, sock: socket.socket, port: int, connection: Connection) -> None:
+    def __init__(self, sock: socket.socket, connection: Connection) -> None:
         self.socket = sock
         self.handshaking = isinstance(sock, ssl.SSLSocket)  # until then there is nothing to read and no way to write
-        self.port = port
         self.connection = connection
         self.leftover = NOTHING
         self.events = 0  # what the selector is asked about
         self.shut = False  # whether we have said that nothing more will come
-        self.deadline = 0.0  # when a closing connection is dropped, whether or not the last frame has arrived
 
 
 class Server:
@@ -122,7 +120,8 @@ class Server:
         self.listeners = list(listeners)
         self.turns = 0
         self._paused: set[Wire] = set()  # not read from at present
-        self._closing: dict[Wire, None] = {}  # waiting for their last frame to arrive, oldest first
+        # Waiting for their last frame to arrive, oldest first -> when they are dropped, whether or not it has.
+        self._closing: dict[Wire, float] = {}
         self._gone: list[Wire] = []  # to be closed by the sweep
         self._decrypted: list[Wire] = []  # more of theirs waits in the TLS library, of which the selector knows nothing
         self._listen_again = 0.0  # when the listeners have rested
@@ -175,7 +174,7 @@ class Server:
         if self._decrypted:
             return 0.0
         now = self.clock()
-        times = [wire.deadline for wire in self._closing]
+        times = list(self._closing.values())
         deadline = self.hub.next_deadline()
         if deadline is not None:
             times.append(deadline)
@@ -235,9 +234,9 @@ class Server:
             sock.close()
             return
         connection = self.hub.connect(host)
-        wire = connection.wire = Wire(sock, address[1], connection)
+        wire = connection.wire = Wire(sock, connection)
         self.wires += 1
-        log.debug("%s port %d connected", host, wire.port)
+        log.debug("%s port %d connected: socket %d", host, address[1], sock.fileno())
         if wire.handshaking:
             connection.half_since = self.hub.now  # a handshake has as long as a frame that was begun
         self._ask(wire, EVENT_READ)
@@ -376,8 +375,7 @@ class Server:
         for connection in closing:
             wire: Wire | None = connection.wire
             if wire is not None:
-                wire.deadline = now + (STOP_WITHIN if self._stop_by else LINGER)
-                self._closing[wire] = None
+                self._closing[wire] = now + (STOP_WITHIN if self._stop_by else LINGER)
         for wire in list(self._closing):
             self._finish_closing(wire, now)
         crowd = self.wires - self.hub.connections_max - self.lingering // 2
@@ -401,11 +399,11 @@ class Server:
 
         Without that, what it is still sending would make the system throw our last frame away.
         """
-        if now >= wire.deadline or (wire.handshaking and self._stop_by):
+        if now >= self._closing[wire] or (wire.handshaking and self._stop_by):
             self._lose(wire, "closed")
         elif not (wire.leftover or wire.connection.outbox or wire.shut or wire.handshaking):
             wire.shut = True
-            wire.deadline = min(wire.deadline, now + LINGER)
+            self._closing[wire] = min(self._closing[wire], now + LINGER)
             try:
                 wire.socket.shutdown(socket.SHUT_WR)
             except OSError:
@@ -419,8 +417,8 @@ class Server:
         self._ask(wire, 0)
         self._paused.discard(wire)
         self._closing.pop(wire, None)
+        log.debug("%s disconnected: socket %d", wire.connection.address, wire.socket.fileno())
         wire.socket.close()
-        log.debug("%s port %d disconnected", wire.connection.address, wire.port)
 
     # --- Stopping ---
 
@@ -631,7 +629,7 @@ class LogWriter(logging.Handler):
             while None not in lines:
                 lines = [self._lines.get()]
                 self._finishing.wait(LOG_PAUSE)  # what comes meanwhile is written with it
-                while not self._lines.empty():
+                while len(lines) < LOG_LINES and not self._lines.empty():
                     lines.append(self._lines.get())
                 data = "".join(f"{line}\n" for line in lines if line is not None).encode(errors="backslashreplace")
                 while data:

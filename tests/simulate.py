@@ -1351,10 +1351,11 @@ class World:
             owner = connection.session
             if owner is not None and hub.sessions.get(owner.key) is not owner:
                 raise Violation(f"{owner.name} is logged in twice, or not at all")
-            queued, size = len(connection.outbox), connection.backlog
+            queued, size = len(connection.outbox or ()), connection.backlog
             if queued > 2 * protocol.QUEUE_FRAMES + 100 or size > 2 * protocol.MIB:
                 raise Violation(f"{queued} frames, {size} bytes wait for {connection.address}")
-        if len(hub.connections) > self.connections_max + 50 or len(hub._deadlines) > 1000:
+        deadlines = len(hub._deadlines) + sum(map(len, hub._later.values()))
+        if len(hub.connections) > self.connections_max + 50 or deadlines > 1000:
             raise Violation("connections or deadlines pile up")
         for fault in hub.faults:
             raise fault
@@ -1399,7 +1400,8 @@ class World:
         for connection in hub.connections:
             if connection.flow is not None or connection.outbox or connection.unsent or connection.decoder.buffered:
                 raise Violation(f"something waits at {connection.address}")
-        self._check_left_behind(hub, {"sessions", "connections", "_open", "_roster", "_registrations", "_deadlines"})
+        allowed = {"sessions", "connections", "_open", "_roster", "_registrations", "_deadlines", "_later"}
+        self._check_left_behind(hub, allowed)
         self.check_disk()
 
     def check_disk(self) -> None:

@@ -197,7 +197,7 @@ class Siege(World):
 
 UNASKED = ("PRESENCE", "ONLINE", "MSG")
 WORK_UNDER_WAY = {
-    "ready", "jobs", "closing", "faults", "held_bytes", "sessions", "connections", "_strangers", "_deadlines",
+    "ready", "jobs", "closing", "faults", "held_bytes", "sessions", "connections", "_strangers", "_deadlines", "_later",
     "_roster", "_changes", "_audience", "_rosters_due", "_unread", "_overfull", "_claims", "_dirty", "_recording",
     "_checks", "_checks_waiting", "_checks_running", "_open",
 }  # fmt: skip
@@ -233,7 +233,7 @@ def check(hub: Hub) -> None:
 def check_connection(connection: Connection, kept: bool) -> None:
     session = connection.session
     assert connection.decoder.buffered <= TIGHT["CLIENT_FRAME_MAX"] + 4 + READ_MAX + ANSWERS
-    assert connection.outbox_bytes == sum(len(each) for each in connection.outbox)
+    assert connection.outbox_bytes == sum(len(each) for each in connection.outbox or ())
     # Others may fill the queue; of oneself no more is read after the answer that goes beyond the backlog.
     room = max(TIGHT["QUEUE_BYTES"], TIGHT["BACKLOG_MAX"] + TIGHT["CLIENT_FRAME_MAX"]) + CONTROL
     if kept:  # before the OK of its logout it is told all that was held

@@ -426,7 +426,7 @@ def test_one_turn_takes_only_a_share_of_what_one_connection_says() -> None:
     world = World()
     alice = world.person("alice")
     world.hub.feed(alice.connection, frame(b"PING") * 1000)
-    assert len(alice.connection.outbox) == protocol.FRAMES_A_TURN
+    assert len(alice.connection.outbox or ()) == protocol.FRAMES_A_TURN
     assert not alice.connection.wants_reading
     assert alice.hears() == ["OK PING"] * 1000
     assert alice.connection.wants_reading
