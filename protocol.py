@@ -631,11 +631,11 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims", "_deadlines",
-        "_dirty", "_expected", "_forgiven", "_guessers", "_guesses", "_horizon", "_later", "_newcomers", "_news",
-        "_news_version", "_open", "_overfull", "_presence_at", "_record_at", "_recording", "_registrations", "_ripe",
-        "_roster", "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_stamp", "_stopping", "_strangers",
-        "_unread", "_use_at", "_version", "closing", "connections", "connections_max", "faults", "frames", "grace",
+        "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims", "_connected",
+        "_deadlines", "_dirty", "_expected", "_forgiven", "_guessers", "_guesses", "_horizon", "_later", "_newcomers",
+        "_news", "_news_version", "_open", "_overfull", "_presence_at", "_record_at", "_recording", "_registrations",
+        "_ripe", "_roster", "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_stamp", "_stopping",
+        "_strangers", "_unread", "_use_at", "_version", "closing", "connections_max", "faults", "frames", "grace",
         "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions", "wall",
     )  # fmt: skip
 
@@ -655,7 +655,7 @@ class Hub:
         self.frames = 0  # that were written, for the statistics
         self.held_bytes = 0  # for all kept sessions together
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
-        self.connections: dict[Connection, None] = {}  # but for those that are being closed
+        self._connected = 0  # how many connections there are
         self._strangers: dict[Connection, float] = {}  # not logged in -> since when; oldest first
         self._stopping = False
         # Time
@@ -763,17 +763,22 @@ class Hub:
         """A new wire from this address. When the server is full, somebody who is not logged in has to go."""
         address, count = self._open.get(address, (address, 0))
         connection = Connection(address, self.now)
+        self._connected += 1
+        self._open[address] = address, count + 1
+        self._strangers[connection] = self.now
         if not self._admits(address, count):
             self._close(connection, Bye.FULL)
-        elif len(self.connections) >= self.connections_max:
-            self._close(next(iter(self._strangers), connection), Bye.FULL)
+        elif self._connected > self.connections_max:
+            self._close(next(iter(self._strangers)), Bye.FULL)
         if not connection.closed:
-            self.connections[connection] = None
-            _, count = self._open.get(address, (address, 0))  # somebody of the same address may just have had to go
-            self._open[address] = address, count + 1
-            self._strangers[connection] = self.now
             self._arm(connection, self.now + PING_AFTER)
         return connection
+
+    @property
+    def connections(self) -> list[Connection]:
+        """All connections but those that are being closed: somebody is logged in there, or nobody."""
+        theirs = [session.connection for session in self.sessions.values() if session.connection is not None]
+        return [*self._strangers, *theirs]
 
     def _admits(self, address: str, count: int) -> bool:
         """Whether this address has neither too many connections nor too many new ones."""
@@ -798,9 +803,9 @@ class Hub:
 
     def _forget(self, connection: Connection, why: str) -> None:
         """This connection does not count any more, although its last words may still be on their way."""
-        connection.closed = True
-        if connection in self.connections:
-            del self.connections[connection]
+        if not connection.closed:
+            connection.closed = True
+            self._connected -= 1
             address, count = self._open.pop(connection.address)
             if count > 1:
                 self._open[address] = address, count - 1
@@ -1363,7 +1368,7 @@ class Hub:
         """What the person who runs the server may ask for."""
         online = sum(session.connection is not None for session in self.sessions.values())
         return {
-            "connections": len(self.connections),
+            "connections": self._connected,
             "online": online,
             "lost": len(self.sessions) - online,
             "queued bytes": sum(connection.backlog for connection in self.connections),
@@ -1392,7 +1397,7 @@ class Hub:
         statuses = dict.fromkeys((*self._dirty, *self._claims), OFFLINE)
         statuses.update((key, LOST if session.kept else OFFLINE) for key, session in self.sessions.items())
         self.jobs.append(RecordStatuses(statuses))
-        for connection in list(self.connections):
+        for connection in self.connections:
             self._close(connection, Bye.SHUTDOWN)
 
     # --- Talking ---

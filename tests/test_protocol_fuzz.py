@@ -218,6 +218,7 @@ def check(hub: Hub) -> None:
             assert len(held.frames) <= TIGHT["HELD_FRAMES_MAX"] + CONNECTIONS * TIGHT["QUEUE_FRAMES"]
     assert hub.held_bytes == sum(session.held.bytes for session in hub.sessions.values() if session.held)
     there = set(hub.connections)
+    assert len(there) == hub._connected and not any(connection.closed for connection in there)
     assert set(hub._strangers) == {connection for connection in there if connection.session is None}
     assert set(hub._rosters_due) <= there
     counts = {address: count for address, (_, count) in hub._open.items()}
