@@ -71,7 +71,9 @@ WARM_UP = 0.3  # seconds of load before the meter starts
 LOGINS_AT_ONCE = 32  # less than any server's queue of password checks
 RETURNS_AT_ONCE = 500  # after a restart, by token
 TALK_AFTER = 12.0  # seconds: a connection that says nothing for 20 would be asked whether it is still there
-QUIET = 0.6  # seconds without a byte: what was to be told has been told. Twice the longest presence interval
+# Seconds without a byte, after which what was to be told has been told: twice the presence interval of the asyncio
+# server, and twice that of Vessages, which grows with the people online.
+QUIET, QUIET_A_PERSON = 0.2, 60e-6
 STUCK = 20.0  # seconds without a byte that was expected: something is wrong
 
 HEADER = Struct(">I")
@@ -399,8 +401,8 @@ class Crowd:
     def settle(self) -> None:
         """Read until nobody is told anything any more: after this every byte belongs to the load, for 20 seconds."""
         self.talk()
-        while self._selector.select(QUIET):
-            self.read(QUIET)
+        while self._selector.select(QUIET + QUIET_A_PERSON * len(self.sockets)):
+            self.read(STUCK)
 
 
 # --- Load as fast as it goes -----------------------------------------------------------------------------------------
@@ -562,7 +564,7 @@ def burst(server: Server, loads: Sequence[Load], seconds: float, legs: int = 1) 
         for load in loads:
             load.stop()
         missing = sum(load.sent for load in loads) - before - delivered
-        missing -= pump_all(selector, STUCK, missing) + pump_all(selector, QUIET / 4)
+        missing -= pump_all(selector, STUCK, missing) + pump_all(selector, QUIET)
     if missing or not delivered:
         raise BenchError(f"{delivered} messages were delivered, {missing} are missing")
     times = [passed / legs for load in loads if isinstance(load, Flow) for passed in load.times]
@@ -659,7 +661,7 @@ class Scale:
     broadcasts: int = 10
 
 
-QUICK = Scale(seconds=0.5, repeats=1, grown=400, crowd=500, many=1_000, logins=256, broadcasts=3)
+QUICK = Scale(seconds=0.4, repeats=1, grown=400, crowd=500, many=1_000, logins=256, broadcasts=3)
 
 
 def percentile(times: Sequence[float], share: float) -> float:
