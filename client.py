@@ -2105,7 +2105,7 @@ class Terminal(Plain):
     def _complete(self, before: str) -> tuple[int, Sequence[str]]:
         roster = self._link.session.roster if self._link is not None else {}
         names = sorted(roster, key=lambda name: (roster[name], protocol.fold(name)))  # online first
-        return complete_word(before, [f"/{word}" for word in COMMANDS], names)
+        return complete_word(before, [f"/{word}" for word in COMMANDS], expected_words(before, names))
 
     def _suspend(self) -> None:
         self._out.write(self._screen.hide() + TERMINAL_END)
@@ -2601,6 +2601,22 @@ COMMANDS = {
     "quit": Verb("/quit", "log out and leave", lambda c, a: c.leave()),
 }
 BELLS = {"off": "nothing", "msg": "messages", "all": "messages, comings and goings"}
+
+
+def expected_words(before: str, names: list[str]) -> list[str]:
+    """What Tab may put at the cursor: names, but for the words of a command whose usage says otherwise."""
+    verb, *words = before.split(" ")
+    if not words or not verb.startswith("/") or verb[1:] not in COMMANDS:
+        return names
+    _, *places = COMMANDS[verb[1:]].usage.split()
+    if len(words) <= len(places):
+        place = places[len(words) - 1]
+    else:
+        place = places[-1] if places and "TEXT" in places[-1] else ""  # a text may have many words
+    offers = {"NAME": names, "TEXT": names, "[TEXT]": names, "[COMMAND]": list(COMMANDS)}
+    return offers.get(place, place.split("|") if "|" in place else [])
+
+
 # The same as they stand on the wire, in capitals, for scripts and old hands.
 BARE = {name.upper(): name for name in ("register", "login", "takeover", "logout", "who", "passwd", "ping", "quit")}
 BARE["SEND"] = "msg"

@@ -300,6 +300,27 @@ def test_without_candidates_tab_does_nothing() -> None:
     assert shown(editor) == "a|"
 
 
+@pytest.mark.parametrize(
+    ("before", "offered"),
+    [
+        ("", ["ann", "bob"]),
+        ("hi b", ["ann", "bob"]),
+        ("/msg ", ["ann", "bob"]),
+        ("/msg bob ask a", ["ann", "bob"]),
+        ("/to ann ", []),
+        ("/who ", []),
+        ("/passwd ", []),
+        ("/bell ", ["off", "msg", "all"]),
+        ("/bell off ", []),
+        ("/help ", list(client.COMMANDS)),
+        ("/nonsense ", ["ann", "bob"]),
+        ("/ping are you there, ", ["ann", "bob"]),
+    ],
+)
+def test_tab_offers_what_the_command_expects(before: str, offered: list[str]) -> None:
+    assert client.expected_words(before, ["ann", "bob"]) == offered
+
+
 # -- properties ------------------------------------------------------------------------------------------------------
 
 # None of these joins with another, so that a list of them is an obvious model of a line.
