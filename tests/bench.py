@@ -751,18 +751,25 @@ def log_ins(kind: Kind, count: int, at_once: int, status: str) -> Reading:
 
 
 def presence(kind: Kind, watchers: int, broadcasts: int) -> Reading:
-    """Somebody comes and goes, and all others are told."""
-    size = len(frame(f"PRESENCE +{name_of(0)}".encode())) * watchers
+    """Somebody comes and goes, and all others are told. What the same visits cost while nobody is there is left out."""
     with running(kind, watchers + 1) as server, Crowd(server) as crowd:
+        alone = visits(kind, server, crowd, watchers, broadcasts)
         crowd.log_in(map(kind.token, range(watchers)))
         crowd.settle()
-        meter = Meter(server)
-        for _ in range(broadcasts):
-            with Crowd(server) as guest:
-                guest.log_in([kind.plain(watchers)])
-                crowd.expect(size)
+        told = visits(kind, server, crowd, watchers, broadcasts)
+        return told._replace(figure=told.figure - alone.figure)
+
+
+def visits(kind: Kind, server: Server, crowd: Crowd, guest: int, times: int) -> Reading:
+    """Somebody logs in and leaves; all in the crowd have heard of both. The cost is divided by `guest` people."""
+    size = len(frame(f"PRESENCE +{name_of(0)}".encode())) * len(crowd.sockets)
+    meter = Meter(server)
+    for _ in range(times):
+        with Crowd(server) as visitor:
+            visitor.log_in([kind.plain(guest)])
             crowd.expect(size)
-        return meter.reading(2 * broadcasts * watchers)
+        crowd.expect(size)
+    return meter.reading(2 * times * guest)
 
 
 def make_pairs(sockets: Sequence[socket.socket]) -> list[Pair]:
@@ -771,13 +778,13 @@ def make_pairs(sockets: Sequence[socket.socket]) -> list[Pair]:
 
 def presence_latency(kind: Kind, watchers: int, seconds: float) -> Reading:
     """How long messages take while people come and go among `watchers`. Nobody reads the news: the kernel holds it."""
-    visits = range(watchers, watchers + int(seconds / 0.4) + 2)
-    with running(kind, visits.stop) as server, Crowd(server) as crowd:
+    guests = range(watchers, watchers + int(seconds / 0.4) + 2)
+    with running(kind, guests.stop) as server, Crowd(server) as crowd:
         talkers = crowd.log_in(map(kind.plain, range(10)))
         crowd.log_in(map(kind.token, range(10, watchers)))
         crowd.settle()
         meter = Meter(server)
-        with closing(Visitors(server, map(kind.plain, visits), 0.4)) as visitors:
+        with closing(Visitors(server, map(kind.plain, guests), 0.4)) as visitors:
             times = latency(pace(make_pairs(talkers), 1000, seconds, visitors.step))
         return meter.reading(1)._replace(figure=times["p99 ms"], generator_share=1, notes=times)
 
@@ -808,13 +815,13 @@ def paced(kind: Kind, rate: float, seconds: float) -> Reading:
 
 def while_checking(kind: Kind, rate: float, every: float, seconds: float) -> Reading:
     """How many times the p99 of messages at a given rate grows while passwords are checked at their real cost."""
-    visits = range(10, 10 + int(seconds / every) + 2)
-    with running(kind, visits.stop, hash_cost=REAL_HASH) as server, Crowd(server) as crowd:
+    guests = range(10, 10 + int(seconds / every) + 2)
+    with running(kind, guests.stop, hash_cost=REAL_HASH) as server, Crowd(server) as crowd:
         pairs = make_pairs(crowd.log_in(map(kind.plain, range(10))))
         crowd.settle()
         before = pace(pairs, rate, seconds)
         meter = Meter(server)
-        with closing(Visitors(server, map(kind.plain, visits), every)) as visitors:
+        with closing(Visitors(server, map(kind.plain, guests), every)) as visitors:
             meanwhile = pace(pairs, rate, seconds, visitors.step)
         p99 = [latency(times)["p99 ms"] for times in (before, meanwhile)]
         notes = {"p99 ms undisturbed": p99[0], "p99 ms meanwhile": p99[1]}
