@@ -844,16 +844,16 @@ class Hub:
         """Put a message into the outbox of a plain session, if there is room for one more."""
         payload = words.encode()
         whole = HEADER.pack(len(payload)) + payload
-        outbox = connection.outbox
-        if not outbox:
-            outbox = connection.outbox = []
-            self.ready.append(connection)
+        outbox = connection.outbox or []
         frames, size = len(outbox), connection.outbox_bytes + len(whole)
         if connection.unsent:
             if frames + connection.taken >= QUEUE_FRAMES or size + connection.unsent > QUEUE_BYTES:
                 return False
         elif frames >= QUEUE_FRAMES or size > QUEUE_BYTES:
             return False
+        if not outbox:
+            connection.outbox = outbox
+            self.ready.append(connection)
         outbox.append(whole)
         connection.outbox_bytes = size
         return True
