@@ -161,7 +161,10 @@ def dial_words(host: str, port: int, error: Exception) -> str:
     if isinstance(error, TrustError):
         return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate of {host} is not one of those that --ca names: {error.verify_message}"
+        return (
+            f"--ca does not vouch for the certificate of {host}: {error.verify_message}. "
+            "Without --ca you are shown its fingerprint"
+        )
     if isinstance(error, ssl.SSLError):
         return f"{host} port {port} does not speak TLS: leave out --tls if the server was started without it"
     if isinstance(error, TimeoutError):

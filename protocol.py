@@ -215,8 +215,8 @@ class BadFrameError(Exception):
 class FrameDecoder:
     """Cuts a stream of bytes into payloads, however the bytes come in.
 
-    A length of 0 or above `limit` is refused on the header, before any of the body is kept; after that the decoder
-    is shut for good. `limit` may change at any time and holds for the headers that are read from then on.
+    A length of 0 or above `limit` is refused on the header, before any of the body is kept, and there is no way past
+    it. `limit` may change between two calls of `payloads` and holds for the headers that are read from then on.
     """
 
     __slots__ = ("_bytes", "_missing", "buffered", "limit")
@@ -276,12 +276,10 @@ class FrameDecoder:
         return payloads
 
     def give_back(self, payloads: Iterable[bytes]) -> None:
-        """These are the next payloads again, and their lengths are judged again."""
-        data = b"".join(map(frame, payloads))
-        if data:
-            self._bytes = data + self._bytes[len(self._bytes) - self.buffered :]
-            self.buffered = len(self._bytes)
-            self._missing = 4
+        """These are the next payloads again. The lengths of all that waits are judged again, by the limit of then."""
+        self._bytes = b"".join(map(frame, payloads)) + self._bytes[len(self._bytes) - self.buffered :]
+        self.buffered = len(self._bytes)
+        self._missing = 4
 
 
 # --- The server -----------------------------------------------------------------------------------------------------
@@ -655,7 +653,7 @@ class Hub:
         self.frames = 0  # that were written, for the statistics
         self.held_bytes = 0  # for all kept sessions together
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
-        self._connected = 0  # how many connections there are
+        self._connected = 0  # as many as `connections` has: counted, since that list takes time to make
         self._strangers: dict[Connection, float] = {}  # not logged in -> since when; oldest first
         self._stopping = False
         # Time
@@ -668,7 +666,8 @@ class Hub:
         self._deadlines: list[tuple[float, int, Connection | Session]] = []  # a heap of those before `_horizon`
         self._serial = itertools.count()
         self._horizon = 0  # a whole second
-        self._later: dict[int, list[Connection | Session]] = {}  # by second, from `_horizon` on: a tenth of the memory
+        # The deadlines from then on, by second: a list takes a tenth of the memory of a heap's entries.
+        self._later: dict[int, list[Connection | Session]] = {}
         # Presence
         self._roster: dict[str, str] = {}  # key -> name as shown: `bob` or `~bob`
         self._roster_text = ""
@@ -776,7 +775,7 @@ class Hub:
 
     @property
     def connections(self) -> list[Connection]:
-        """All connections but those that are being closed: somebody is logged in there, or nobody."""
+        """All connections but those that are being closed: the strangers' and the sessions'."""
         theirs = [session.connection for session in self.sessions.values() if session.connection is not None]
         return [*self._strangers, *theirs]
 
@@ -843,7 +842,7 @@ class Hub:
     def _offer(self, connection: Connection, words: str) -> bool:
         """Put a message into the outbox of a plain session, if there is room for one more."""
         payload = words.encode()
-        whole = HEADER.pack(len(payload)) + payload
+        whole = HEADER.pack(len(payload)) + payload  # as `frame` does: a call less for every message
         outbox = connection.outbox or []
         frames, size = len(outbox), connection.outbox_bytes + len(whole)
         if connection.unsent:
@@ -888,7 +887,10 @@ class Hub:
     # --- Reading ---
 
     def feed(self, connection: Connection, data: bytes) -> bool:
-        """Bytes that were read from this connection; whether it may be read from again in the next turn."""
+        """Bytes that were read from this connection; whether it may be read from again in the next turn.
+
+        If what they have caused is too much for the system to take at once, `wants_reading` tells after writing.
+        """
         if connection.closed:
             return True
         connection.decoder.feed(data)
@@ -1323,7 +1325,7 @@ class Hub:
         return self._bring_back(account)
 
     def _bring_back(self, account: Account) -> Session:
-        """A kept session as it was before a restart, or before its grace was over: all but what was held for it."""
+        """A kept session without a past, for a token that has outlived its own."""
         session = Session(account.username, account.key, Held(numbered=False), self.wall)
         self.sessions[session.key] = session
         return session
@@ -1410,11 +1412,11 @@ class Hub:
             raise RefusedError(Code.BAD_COMMAND, "SEND <username> <text>")
         recipient = self.sessions.get(name) or self.sessions.get(self._key(name))
         if recipient is None:
-            raise RefusedError(Code.NOT_ONLINE, f"{name} is not online" if len(name) <= NAME_MAX else "")
+            raise RefusedError(Code.NOT_ONLINE, f"{name} is not online" if 0 < len(name) <= NAME_MAX else "")
         words = f"MSG {sender.name} {tag or '0'} {self._stamp or self._make_stamp()} {text}"
         held = recipient.held
         if held is not None:
-            size = len(rest.encode())
+            size = len(rest.encode())  # and a little more, for the sender's name and the time
             has_room = len(held.frames) < QUEUE_FRAMES and held.bytes + size <= QUEUE_BYTES
             if has_room and self.held_bytes + size <= HELD_IN_ALL_MAX:
                 self._say(recipient, words, sender if tag else None, tag)
@@ -1440,14 +1442,14 @@ class Hub:
         caught_up = held.sent == held.last
         held.last = number = held.last + 1
         payload = f"@{number} {words}".encode()
-        whole = HEADER.pack(len(payload)) + payload
+        whole = HEADER.pack(len(payload)) + payload  # as `frame` and `_queue_frame` do: two calls less
         size = len(whole)
         held.frames.append((whole, sender, tag))
         held.bytes += size
         self.held_bytes += size
         if caught_up and connection is not None and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
             held.sent = number
-            if not connection.outbox:  # as `_queue_frame` does: a call less for every message
+            if not connection.outbox:
                 connection.outbox = []
                 self.ready.append(connection)
             connection.outbox.append(whole)
@@ -1456,7 +1458,7 @@ class Hub:
             self._ask_for_ack(session, held)
 
     def _ask_for_ack(self, session: Session, held: Held) -> None:
-        """The queue is half full: either the client is slow to ACK, or it never will."""
+        """The queue is half full, or more: ask the client for an ACK, and end a session that never gives one."""
         if session.connection is not None and not held.asked:
             held.asked = True
             self._queue(session.connection, "PING")
@@ -1497,7 +1499,7 @@ class Hub:
         held.sent = max(held.sent, seq)
         held.asked = False
         for _, sender, tag in shown:
-            if sender is not None:
+            if sender is not None:  # else it is an answer, or the message had no tag
                 self._settle(sender, tag, "OK SEND")
 
     def _settle(self, sender: Session | None, tag: str, fate: str) -> None:

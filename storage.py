@@ -609,8 +609,14 @@ class Store:
         finally:
             self._in_transaction = False
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The block only reads: it keeps no writer waiting, and costs no commit."""
+        self._check_in_place()
+        yield
+
     def _check_in_place(self) -> None:
-        """Refuse to write into a file that somebody has deleted or replaced: the accounts would go with it."""
+        """Refuse a file that somebody has deleted or replaced: what is written would be lost, what is read is old."""
         with _explained(self.path):
             in_place = os.path.samestat(self.path.stat(), self._file)
         if not in_place:

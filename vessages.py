@@ -69,7 +69,7 @@ SPARE_FILES = 64  # open files for other things than clients: the database, its 
 LEAST_SPARE_FILES = 24  # where the system allows very few
 LINGERING = 1 / 3  # the part of the spare files that connections may take which have had their last word
 SELECT_MAX = 500  # connections that `select` takes where there is nothing better (Windows: 512 sockets in all)
-LOG_LINES = 10_000  # waiting to be written: what a thousand people who come back at once make, and some
+LOG_LINES = 10_000  # waiting, and again as many being written: what a thousand who come back at once make, and some
 LOG_PAUSE = 0.05  # seconds that a line may wait for others: to change threads for each would double a login's cost
 LOG_PATIENCE = 1.0  # seconds for the last lines of the log
 HASHING_NICENESS, BACKUP_NICENESS = 10, 19  # these threads yield to the chat, a backup to everybody
@@ -119,7 +119,7 @@ class Server:
         self.wires = 0  # how many sockets of clients are open
         self.listeners = list(listeners)
         self.turns = 0
-        self._paused: set[Wire] = set()  # not read from at present
+        self._paused: set[Wire] = set()  # the sweep decides whether they are read from
         # Waiting for their last frame to arrive, oldest first -> when they are dropped, whether or not it has.
         self._closing: dict[Wire, float] = {}
         self._gone: list[Wire] = []  # to be closed by the sweep
@@ -280,7 +280,7 @@ class Server:
         if not self.hub.feed(wire.connection, data):
             self._paused.add(wire)
             self._ask(wire, wire.events & ~EVENT_READ)
-        elif self.tls is not None and isinstance(wire.socket, ssl.SSLSocket) and wire.socket.pending():
+        elif self.tls is not None and wire.socket.pending():  # type: ignore[attr-defined]
             self._decrypted.append(wire)
 
     def _lose(self, wire: Wire, why: str) -> None:
@@ -556,7 +556,7 @@ class HashWorker(Worker):
 
 
 class DiskWorker(Worker):
-    """Reads and writes accounts. All jobs that have come in while the last commit went on share the next one."""
+    """Reads and writes accounts. Jobs that have come in while the last commit went on share the next one."""
 
     def __init__(self, store: storage.Store, wall: Callable[[], float], deliver: Deliver) -> None:
         self._store = store
@@ -566,7 +566,7 @@ class DiskWorker(Worker):
     def perform(self, jobs: list[Job]) -> list[object]:
         reading = all(isinstance(job, DISK_READS) for job in jobs)
         try:
-            with contextlib.nullcontext() if reading else self._store.transaction():
+            with self._store.reading() if reading else self._store.transaction():
                 return [DISK_WORK[type(job)](self._store, job, self._wall()) for job in jobs]
         except storage.StorageError as error:
             log.error("%s", error)
@@ -584,7 +584,7 @@ def _record_login(store: storage.Store, job: protocol.RecordLogin, now: float) -
     return token
 
 
-DISK_READS = (protocol.FindAccount, protocol.FindToken)  # they need no lock and no commit
+DISK_READS = (protocol.FindAccount, protocol.FindToken)  # they need no commit
 DISK_WORK: dict[type[Job], Callable[[storage.Store, Any, float], object]] = {
     protocol.FindAccount: lambda store, job, now: store.find(job.key),
     protocol.FindToken: lambda store, job, now: store.find_token(job.token, now),
@@ -633,7 +633,10 @@ class LogWriter(logging.Handler):
                     lines.append(self._lines.get())
                 data = "".join(f"{line}\n" for line in lines if line is not None).encode(errors="backslashreplace")
                 while data:
-                    data = data[os.write(2, data) :]
+                    try:
+                        data = data[os.write(2, data) :]
+                    except BlockingIOError:  # a terminal that another program has left so
+                        time.sleep(LOG_PAUSE)
 
     def finish(self) -> None:
         """Wait a moment for what is still to be written."""

@@ -100,6 +100,16 @@ def test_a_limit_that_falls_holds_for_what_is_given_back() -> None:
         decoder.payloads()
 
 
+def test_a_limit_that_falls_holds_for_a_frame_that_has_begun() -> None:
+    decoder = FrameDecoder(10)
+    decoder.feed(frame(b"x") + frame(b"y" * 10)[:5])
+    assert decoder.payloads() == [b"x"]
+    decoder.give_back([])
+    decoder.limit = 9
+    with pytest.raises(BadFrameError):
+        decoder.payloads()
+
+
 def test_a_trickled_frame_is_kept_once() -> None:
     decoder = FrameDecoder(100)
     for byte in frame(b"z" * 100)[:-1]:

@@ -37,6 +37,16 @@ def test_a_stranger_may_say_less_at_once_than_who_is_logged_in() -> None:
     assert alice.says("PING " + "x" * 4_092)[0].startswith("ERROR bad-frame")
 
 
+def test_a_frame_that_was_begun_before_the_logout_is_judged_after_it() -> None:
+    world = World()
+    alice = world.person("alice")
+    world.hub.feed(alice.connection, frame(b"LOGOUT") + b"\x00\x00\xea\x60" + b"x" * 100)
+    answer, refusal = alice.hears()
+    assert answer == "OK LOGOUT"
+    assert refusal.startswith("ERROR bad-frame ")
+    assert alice.gone
+
+
 def test_bad_utf8_is_forgiven_twice() -> None:
     world = World()
     stranger = world.connect()
