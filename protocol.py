@@ -846,15 +846,15 @@ class Hub:
         outbox = connection.outbox or []
         frames, size = len(outbox), connection.outbox_bytes + len(whole)
         if connection.unsent:
-            if frames + connection.taken >= QUEUE_FRAMES or size + connection.unsent > QUEUE_BYTES:
-                return False
-        elif frames >= QUEUE_FRAMES or size > QUEUE_BYTES:
+            frames += connection.taken
+            size += connection.unsent
+        if frames >= QUEUE_FRAMES or size > QUEUE_BYTES:
             return False
         if not outbox:
             connection.outbox = outbox
             self.ready.append(connection)
         outbox.append(whole)
-        connection.outbox_bytes = size
+        connection.outbox_bytes += len(whole)
         return True
 
     def take(self, connection: Connection) -> bytes:
@@ -1253,9 +1253,7 @@ class Hub:
 
     def _adopt(self, session: Session, old: Held) -> None:
         """The messages held for the session before, not its answers, are said to this one."""
-        frames, old.frames = old.frames, []  # a deadline still knows the old session
-        self.held_bytes -= old.bytes
-        for number, (whole, sender, tag) in enumerate(frames, old.acked + 1):
+        for number, (whole, sender, tag) in enumerate(self._let_go(old), old.acked + 1):
             words = words_of(whole)
             if not words.startswith("MSG "):
                 continue
@@ -1332,9 +1330,7 @@ class Hub:
 
     def _number(self, session: Session, held: Held, seq: int) -> None:
         """After a restart the numbers go on from what the client has shown."""
-        frames, held.frames = held.frames, []
-        self.held_bytes -= held.bytes
-        held.bytes = 0
+        frames = self._let_go(held)
         held.numbered = True
         held.acked = held.sent = held.last = held.peak = seq
         for whole, sender, tag in frames:
@@ -1513,20 +1509,26 @@ class Hub:
             return
         session.over = True
         del self.sessions[session.key]
-        held = session.held
-        if held is not None:
-            self.held_bytes -= held.bytes
         self._show(session, None)
         self._dirty[session.key] = None
         self.notes.append(f"{session.name} left: {why}")
-        if held is not None and not self._stopping:
-            self._settle_all(session.name, held)
+        if session.held is not None:
+            self._settle_all(session.name, session.held)
+
+    def _let_go(self, held: Held) -> list[HeldFrame]:
+        """What was held, which now is not: a deadline may still know its session."""
+        frames, held.frames = held.frames, []
+        self.held_bytes -= held.bytes
+        held.bytes = 0
+        return frames
 
     def _settle_all(self, name: str, held: Held) -> None:
         """Nobody will ACK these any more: their senders are told what is known of each."""
+        frames = self._let_go(held)
+        if self._stopping:  # they will send again, after the restart
+            return
         unconfirmed = error(Code.UNCONFIRMED, f"{name} left without confirming it")
         not_delivered = error(Code.NOT_DELIVERED, f"{name} has left")
-        frames, held.frames = held.frames, []
         for number, (_, sender, tag) in enumerate(frames, held.acked + 1):
             self._settle(sender, tag, unconfirmed if number <= held.written else not_delivered)
 
