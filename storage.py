@@ -658,11 +658,9 @@ class Store:
 
     def find_token(self, token: str, now: float) -> Account | None:
         """The account whose living token this is, or None. Costs one SHA-256 and one look into an index."""
-        digest = _token_hash(token)
-        for key, stored, used in self._run("SELECT key, token, token_used FROM users WHERE token = ?", (digest,)):
-            if hmac.compare_digest(stored, digest) and now - used <= TOKEN_LIFE:
-                return self.find(key)
-        return None
+        sql = SELECT_ACCOUNT + " WHERE token = ? AND ? - token_used <= ?"
+        rows = self._run(sql, (_token_hash(token), now, TOKEN_LIFE))
+        return Account(*rows[0]) if rows else None
 
     def set_password(self, key: str, password_hash: str) -> None:
         """Replace the password's hash; status, token and failures stay."""
