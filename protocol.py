@@ -509,7 +509,7 @@ class Connection:
 class Session:
     """A person who is logged in."""
 
-    __slots__ = ("began", "connection", "due", "flow", "held", "key", "last_tag", "lost_at", "name", "over")
+    __slots__ = ("began", "connection", "flow", "held", "key", "last_tag", "name", "over")
 
     def __init__(self, name: str, key: str, held: Held | None, wall: float) -> None:
         self.name = name
@@ -520,8 +520,6 @@ class Session:
         self.last_tag = 0
         self.flow: Flow | None = None  # a command of it that waits for the workers, on whichever connection it came
         self.over = False  # it has ended, or another session has taken its place
-        self.lost_at = 0.0
-        self.due = FOREVER
 
     @property
     def kept(self) -> bool:
@@ -629,12 +627,13 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims", "_connected",
-        "_deadlines", "_dirty", "_expected", "_forgiven", "_guessers", "_guesses", "_horizon", "_later", "_newcomers",
-        "_news", "_news_version", "_open", "_overfull", "_presence_at", "_record_at", "_recording", "_registrations",
-        "_ripe", "_roster", "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_stamp", "_stopping",
-        "_strangers", "_unread", "_use_at", "_version", "closing", "connections_max", "faults", "frames", "grace",
-        "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions", "wall",
+        "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims",
+        "_connected", "_deadlines", "_dirty", "_expected", "_forgiven", "_give_up_at", "_guessers", "_guesses",
+        "_horizon", "_later", "_lost", "_newcomers", "_news", "_news_version", "_open", "_overfull",
+        "_presence_at", "_record_at", "_recording", "_registrations", "_ripe", "_roster", "_roster_frame",
+        "_roster_text", "_rosters_due", "_serial", "_stamp", "_stopping", "_strangers", "_unread", "_use_at",
+        "_version", "closing", "connections_max", "faults", "frames", "grace", "held_bytes", "jobs", "notes",
+        "now", "password_min", "ready", "registration", "sessions", "wall",
     )  # fmt: skip
 
     def __init__(
@@ -663,11 +662,13 @@ class Hub:
         self._forgiven = 0.0  # seconds for which the server was suspended: they do not count
         self._expected = FOREVER
         self._awake = False  # whether `wake` was called in this turn
-        self._deadlines: list[tuple[float, int, Connection | Session]] = []  # a heap of those before `_horizon`
+        self._deadlines: list[tuple[float, int, Connection]] = []  # a heap of those before `_horizon`
         self._serial = itertools.count()
         self._horizon = 0  # a whole second
         # The deadlines from then on, by second: a list takes a tenth of the memory of a heap's entries.
-        self._later: dict[int, list[Connection | Session]] = {}
+        self._later: dict[int, list[Connection]] = {}
+        self._lost: dict[Session, float] = {}  # without a connection -> since when; oldest first
+        self._give_up_at = FOREVER  # the first of them, or somebody before who is back
         # Presence
         self._roster: dict[str, str] = {}  # key -> name as shown: `bob` or `~bob`
         self._roster_text = ""
@@ -725,13 +726,12 @@ class Hub:
             self.wake(now, wall)
         self._awake = False
         while self._next_due() <= self.now:
-            when, _, subject = heapq.heappop(self._deadlines)
-            if when == subject.due:  # else an earlier one has taken its place
-                subject.due = FOREVER
-                if isinstance(subject, Connection):
-                    self._watch_connection(subject)
-                else:
-                    self._watch_session(subject)
+            when, _, connection = heapq.heappop(self._deadlines)
+            if when == connection.due:  # else an earlier one has taken its place
+                connection.due = FOREVER
+                self._watch(connection)
+        if self._give_up_at <= self.now:
+            self._give_up()
         overfull, self._overfull = self._overfull, []
         for session in overfull:
             self._end_overfull(session)
@@ -748,7 +748,7 @@ class Hub:
         if put_off or self.ready or self.closing or self.jobs:
             when = self.now
         else:
-            when = self._next_due()
+            when = min(self._next_due(), self._give_up_at)
             if self._changes:
                 when = min(when, self._presence_at)
             if self._dirty and self._record_at > self.now:
@@ -819,13 +819,17 @@ class Hub:
             return
         session.connection = None
         if session.kept and not self._stopping:
-            session.lost_at = self.now
-            self._arm(session, self.now + self.grace)
-            self._show(session, "~" + session.name)
+            self._lose(session)
             self._dirty[session.key] = None
             self.notes.append(f"{session.name} lost: {why}")
         else:
             self._end(session, why)
+
+    def _lose(self, session: Session) -> None:
+        """This session has no connection any more; somebody may come back to it within the grace time."""
+        self._lost[session] = self.now
+        self._give_up_at = min(self._give_up_at, self.now + self.grace)
+        self._show(session, "~" + session.name)
 
     def _queue(self, connection: Connection, words: str) -> None:
         """Put these words into the outbox, as a frame."""
@@ -1242,6 +1246,7 @@ class Hub:
         self.sessions[session.key] = session
         if old is not None:
             old.over = True
+            self._lost.pop(old, None)
         if old is not None and old.connection is not None:
             old.connection.session = None
             self._close(old.connection, Bye.REPLACED)
@@ -1271,6 +1276,7 @@ class Hub:
         connection.decoder.limit = CLIENT_FRAME_MAX
         connection.keep = False
         self._strangers.pop(connection, None)
+        self._lost.pop(session, None)
         self._rosters_due[connection] = None
         self._show(session, session.name)
         self.notes.append(f"{session.name} {how} from {connection.address}")
@@ -1379,9 +1385,7 @@ class Hub:
         """At a start: those who were there before are lost, not gone, for the grace time."""
         for account in accounts:
             session = self._bring_back(account)
-            session.lost_at = self.now
-            self._show(session, "~" + session.name)
-            self._arm(session, self.now + self.grace)
+            self._lose(session)
 
     def shutdown(self) -> None:
         """The server stops: all are told, and what they will be after the restart goes to disk."""
@@ -1509,6 +1513,7 @@ class Hub:
             return
         session.over = True
         del self.sessions[session.key]
+        self._lost.pop(session, None)
         self._show(session, None)
         self._dirty[session.key] = None
         self.notes.append(f"{session.name} left: {why}")
@@ -1618,26 +1623,26 @@ class Hub:
 
     # --- What is due ---
 
-    def _arm(self, subject: Connection | Session, when: float) -> None:
-        """Look at this connection or session again at `when`, if not earlier."""
-        if when < subject.due:
-            subject.due = when
+    def _arm(self, connection: Connection, when: float) -> None:
+        """Look at this connection again at `when`, if not earlier."""
+        if when < connection.due:
+            connection.due = when
             if when < self._horizon:
-                heapq.heappush(self._deadlines, (when, next(self._serial), subject))
+                heapq.heappush(self._deadlines, (when, next(self._serial), connection))
             else:
-                self._later.setdefault(int(when), []).append(subject)
+                self._later.setdefault(int(when), []).append(connection)
 
     def _next_due(self) -> float:
         """When the next of all deadlines is. When all before the horizon have passed, it moves on."""
         while self._later and not self._deadlines:
             second = min(self._later)
             self._horizon = second + 1
-            for subject in self._later.pop(second):
-                if second <= subject.due < self._horizon:  # else an earlier one has taken its place
-                    heapq.heappush(self._deadlines, (subject.due, next(self._serial), subject))
+            for connection in self._later.pop(second):
+                if second <= connection.due < self._horizon:  # else an earlier one has taken its place
+                    heapq.heappush(self._deadlines, (connection.due, next(self._serial), connection))
         return self._deadlines[0][0] if self._deadlines else FOREVER
 
-    def _watch_connection(self, connection: Connection) -> None:
+    def _watch(self, connection: Connection) -> None:
         """Is there still somebody? If so, look again when the next answer to that is due."""
         if connection.closed:
             return
@@ -1666,14 +1671,12 @@ class Hub:
                 self._queue(connection, "PING")
         self._arm(connection, min(limits))
 
-    def _watch_session(self, session: Session) -> None:
-        """The grace of a lost session is over, or that of an earlier loss was meant."""
-        if session.connection is not None or session.over:
-            return
-        if self.now >= session.lost_at + self.grace:
+    def _give_up(self) -> None:
+        """Whoever has been lost for the grace time does not come back any more."""
+        due = itertools.takewhile(lambda lost: lost[1] + self.grace <= self.now, self._lost.items())
+        for session, _ in list(due):
             self._end(session, "did not come back")
-        else:
-            self._arm(session, session.lost_at + self.grace)
+        self._give_up_at = next(iter(self._lost.values())) + self.grace if self._lost else FOREVER
 
     # --- The status on disk ---
 

@@ -198,8 +198,8 @@ class Siege(World):
 UNASKED = ("PRESENCE", "ONLINE", "MSG")
 WORK_UNDER_WAY = {
     "ready", "jobs", "closing", "faults", "held_bytes", "sessions", "connections", "_strangers", "_deadlines", "_later",
-    "_roster", "_changes", "_audience", "_rosters_due", "_unread", "_overfull", "_claims", "_dirty", "_recording",
-    "_checks", "_checks_waiting", "_checks_running", "_open",
+    "_lost", "_roster", "_changes", "_audience", "_rosters_due", "_unread", "_overfull", "_claims", "_dirty",
+    "_recording", "_checks", "_checks_waiting", "_checks_running", "_open",
 }  # fmt: skip
 
 
@@ -221,6 +221,8 @@ def check(hub: Hub) -> None:
     assert len(there) == hub._connected and not any(connection.closed for connection in there)
     assert set(hub._strangers) == {connection for connection in there if connection.session is None}
     assert set(hub._rosters_due) <= there
+    assert list(hub._lost) == sorted(hub._lost, key=hub._lost.__getitem__)  # oldest first
+    assert set(hub._lost) == {session for session in hub.sessions.values() if session.connection is None}
     counts = {address: count for address, (_, count) in hub._open.items()}
     assert counts == Counter(connection.address for connection in there)
     assert set(hub._roster) == set(hub.sessions)
