@@ -450,13 +450,13 @@ class Connection:
 
     __slots__ = (
         "address", "closed", "commands", "decoder", "due", "encoding_faults", "flow", "half_since", "halted", "heard",
-        "keep", "outbox", "outbox_bytes", "pinged", "probed", "progress", "session", "stale", "taken",
-        "unsent", "version", "wire",
+        "keep", "outbox", "outbox_bytes", "pinged", "probed", "progress", "session", "socket", "stale", "taken",
+        "unsent", "version",
     )  # fmt: skip
 
     def __init__(self, address: str, now: float) -> None:
         self.address = address
-        self.wire: typing.Any = None  # the reactor's, which alone knows what it is
+        self.socket: typing.Any = None  # the reactor's, which alone knows what it is
         self.commands = COMMANDS_BY_STATE[State.STRANGER]
         self.session: Session | None = None
         self.decoder = FrameDecoder(STRANGER_FRAME_MAX)

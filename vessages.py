@@ -7,16 +7,20 @@ Rules of this file
     One thread owns the hub and every socket. Two workers do what would make it wait: one hashes passwords, one uses
     the disk. They get jobs and give back results, in order, and share nothing else.
 
-    One turn of the loop is always: wait, accept, read, take results, tick, write, sweep. Nothing is closed before the
-    sweep, so no event of a turn can meet a socket that has changed hands.
+    One turn of the loop is always: wait, accept, read, take results, tick, write, sweep, hand out jobs. Nothing is
+    closed before the sweep, so no event of a turn can meet a socket that has changed hands. Jobs come last: a worker
+    that wakes while the loop still runs only waits for it, and that costs as much as the job.
 
     Writing is tried first; the system is asked about writability only while something is left over. Each connection
     gets all that the turn has for it in one `send`.
 
+    A connection is the hub's object, with our socket in it. What is unusual about one (it is paused, or being closed)
+    stands in a table of the server: ten thousand usual ones take no room there.
+
     One bad connection never hurts another: whatever goes wrong while one is served ends that one.
 
 Reading order
-    1. `Wire`, a socket; `Server`: the turn, then each of its steps.
+    1. `Server`: the turn, then each of its steps.
     2. `HashWorker` and `DiskWorker`: the slow work.
     3. The command line: options, where to listen, what is printed, `LogWriter`.
 """
@@ -32,6 +36,7 @@ import argparse
 import contextlib
 import errno
 import hashlib
+import itertools
 import logging
 import os
 import queue
@@ -62,6 +67,7 @@ READ_SIZE = 64 * 1024  # bytes a turn a connection; larger reads cost more than 
 ACCEPT_BATCH = 64  # newcomers a turn and listener: a storm of them is let in between messages, not before them
 ACCEPT_REST = 1.0  # seconds without accepting when descriptors have run out: trying again at once would only spin
 BACKLOG = 1024  # connections that the system queues for us: a class whose server was restarted
+HANDSHAKE_WITHIN = 30.0  # seconds for TLS to be agreed on, as for a frame that was begun
 LINGER = 2.0  # seconds for the last frame to arrive before a connection is dropped
 STOP_WITHIN = 5.0  # seconds for what is queued to be written when the server stops
 DISK_BATCH = 1000  # jobs that share one commit
@@ -83,23 +89,6 @@ WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLW
 log = logging.getLogger("vessages")
 
 
-NOTHING = memoryview(b"")  # one for all wires that have nothing left to write
-
-
-class Wire:
-    """A client's socket, and what the system has not yet taken of what was written to it."""
-
-    __slots__ = ("connection", "events", "handshaking", "leftover", "shut", "socket")
-
-    def __init__(self, sock: socket.socket, connection: Connection) -> None:
-        self.socket = sock
-        self.handshaking = isinstance(sock, ssl.SSLSocket)  # until then there is nothing to read and no way to write
-        self.connection = connection
-        self.leftover = NOTHING
-        self.events = 0  # what the selector is asked about
-        self.shut = False  # whether we have said that nothing more will come
-
-
 class Server:
     """The reactor. `run` until `stop`; a test may also `turn` it by hand.
 
@@ -118,14 +107,19 @@ class Server:
         self.clock = clock
         self.wall = wall
         self.selector = selector or selectors.DefaultSelector()
-        self.wires = 0  # how many sockets of clients are open
         self.listeners = list(listeners)
+        self.sockets = 0  # of clients, that are open
         self.turns = 0
-        self._paused: set[Wire] = set()  # the sweep decides whether they are read from
+        # To be read in the next turn whatever the selector says: newcomers, who speak first, and those of whom more
+        # waits in the TLS library, of which the selector knows nothing.
+        self._readable: list[Connection] = []
+        self._handshaking: dict[Connection, float] = {}  # TLS -> when that is given up; oldest first
+        self._leftover: dict[Connection, memoryview] = {}  # what the system has not yet taken of what was written
+        self._paused: set[Connection] = set()  # not read from, until the sweep sees that they want it
         # Waiting for their last frame to arrive, oldest first -> when they are dropped, whether or not it has.
-        self._closing: dict[Wire, float] = {}
-        self._gone: list[Wire] = []  # to be closed by the sweep
-        self._decrypted: list[Wire] = []  # more of theirs waits in the TLS library, of which the selector knows nothing
+        self._closing: dict[Connection, float] = {}
+        self._shut: set[Connection] = set()  # those of them whom we have told that nothing more will come
+        self._gone: list[Connection] = []  # to be closed by the sweep
         self._listen_again = 0.0  # when the listeners have rested
         self._stop_by = 0.0  # when the server ends whether or not all is written; 0 while it runs
         self._stop_wanted = False
@@ -148,38 +142,39 @@ class Server:
             self.turn()
 
     def turn(self) -> None:
-        """One turn: wait, accept, read, take results, tick, write, sweep."""
+        """One turn: wait, accept, read, take results, tick, write, sweep, hand out jobs."""
         events = self.selector.select(self._patience())
         now, wall = self.clock(), self.wall()  # of the whole turn: whoever is suspended in it loses no time
         self.hub.wake(now, wall)
         self.turns += 1
-        readable, self._decrypted = self._decrypted, []
         for key, mask in events:
-            wire = key.data
-            if not isinstance(wire, Wire):
-                wire(key.fileobj)  # the method that deals with a listener or the bell
+            connection = key.data
+            if not isinstance(connection, Connection):
+                connection(key.fileobj)  # the method that deals with a listener or the bell
                 continue
             if mask & EVENT_WRITE:
-                self._write_leftover(wire)
+                self._write_leftover(connection)
             if mask & EVENT_READ:
-                readable.append(wire)
-        for wire in readable:
-            self._read(wire)
+                self._readable.append(connection)
+        readable, self._readable = self._readable, []
+        for connection in readable:
+            self._read(connection)
         self._take_results()
         self.hub.tick(now, wall)
-        self._hand_out_jobs()
         self._write_ready()
         self._sweep()
+        self._hand_out_jobs()
 
     def _patience(self) -> float | None:
         """Seconds until something is due without anybody's doing; None for ever."""
-        if self._decrypted:
+        if self._readable:
             return 0.0
         now = self.clock()
         times = list(self._closing.values())
         deadline = self.hub.next_deadline()
         if deadline is not None:
             times.append(deadline)
+        times += itertools.islice(self._handshaking.values(), 1)
         if self._listen_again:
             times.append(self._listen_again)
         if self._stop_by:
@@ -213,7 +208,7 @@ class Server:
         if self._listen_again or self._stop_by:
             return  # this turn's event of another listener, or the bell, has changed things
         for _ in range(ACCEPT_BATCH):
-            if self.wires >= self.hub.connections_max + self.lingering:
+            if self.sockets >= self.hub.connections_max + self.lingering:
                 return  # the sweep makes room
             try:
                 sock, address = listener.accept()
@@ -236,71 +231,82 @@ class Server:
             sock.close()
             return
         connection = self.hub.connect(host)
-        wire = connection.wire = Wire(sock, connection)
-        self.wires += 1
+        connection.socket = sock
+        self.sockets += 1
         log.debug("%s port %d connected: socket %d", host, address[1], sock.fileno())
-        if wire.handshaking:
-            connection.half_since = self.hub.now  # a handshake has as long as a frame that was begun
-        self._ask(wire, EVENT_READ)
+        if self.tls is not None:
+            self._handshaking[connection] = self.clock() + HANDSHAKE_WITHIN
+        self.selector.register(sock, EVENT_READ, connection)
+        self._readable.append(connection)
 
-    def _shake_hands(self, wire: Wire) -> None:
+    def _shake_hands(self, connection: Connection) -> None:
         """The next step of a TLS handshake, which the client may take its time for."""
         events = EVENT_READ
         try:
-            wire.socket.do_handshake()  # type: ignore[attr-defined]
+            connection.socket.do_handshake()
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLWantWriteError:
             events = EVENT_WRITE
         except OSError as error:
-            self._lose(wire, f"no TLS: {error.strerror or error}")
+            self._lose(connection, f"no TLS: {error.strerror or error}")
             return
         else:
-            wire.handshaking = False
-            wire.connection.half_since = None
-            self._decrypted.append(wire)
-            if wire.connection.outbox:
-                self.hub.ready.append(wire.connection)
-        self._ask(wire, events)
+            del self._handshaking[connection]
+            self._readable.append(connection)
+            if connection.outbox:
+                self.hub.ready.append(connection)
+        self._ask(connection, events)
 
     # --- Reading ---
 
-    def _read(self, wire: Wire) -> None:
-        if wire.handshaking:
-            self._shake_hands(wire)
+    def _read(self, connection: Connection) -> None:
+        sock = connection.socket
+        if sock is None:
+            return
+        if connection in self._handshaking:
+            self._shake_hands(connection)
             return
         try:
-            data = wire.socket.recv(READ_SIZE)
+            data = sock.recv(READ_SIZE)
         except WOULD_BLOCK:
             return
         except OSError as error:
-            self._lose(wire, error.strerror or "connection lost")
+            self._lose(connection, error.strerror or "connection lost")
             return
         if not data:
-            self._lose(wire, "closed by the client")
+            self._lose(connection, "closed by the client")
             return
-        if not self.hub.feed(wire.connection, data):
-            self._paused.add(wire)
-            self._ask(wire, wire.events & ~EVENT_READ)
-        elif self.tls is not None and wire.socket.pending():  # type: ignore[attr-defined]
-            self._decrypted.append(wire)
+        if not self.hub.feed(connection, data):
+            self._pause(connection)
+        elif self.tls is not None and sock.pending():
+            self._readable.append(connection)
 
-    def _lose(self, wire: Wire, why: str) -> None:
+    def _lose(self, connection: Connection, why: str) -> None:
         """This socket is of no use any more: the hub is told now, the sweep closes it."""
-        self.hub.disconnect(wire.connection, why)
-        self._gone.append(wire)
+        self.hub.disconnect(connection, why)
+        self._gone.append(connection)
 
-    def _ask(self, wire: Wire, events: int) -> None:
-        """Ask the selector about these events of a wire, and no others."""
-        if events == wire.events:
-            return
+    def _pause(self, connection: Connection) -> None:
+        self._paused.add(connection)
+        self._ask_anew(connection)
+
+    def _ask_anew(self, connection: Connection) -> None:
+        """Ask the selector about reading unless it is paused, and about writing while something is left over."""
+        reading = 0 if connection in self._paused else EVENT_READ
+        writing = EVENT_WRITE if connection in self._leftover else 0
+        self._ask(connection, reading | writing)
+
+    def _ask(self, connection: Connection, events: int) -> None:
+        """Ask the selector about these events of a connection, and no others."""
+        key = self.selector.get_map().get(connection.socket)
         if not events:
-            self.selector.unregister(wire.socket)
-        elif wire.events:
-            self.selector.modify(wire.socket, events, wire)
-        else:
-            self.selector.register(wire.socket, events, wire)
-        wire.events = events
+            if key is not None:
+                self.selector.unregister(connection.socket)
+        elif key is None:
+            self.selector.register(connection.socket, events, connection)
+        elif events != key.events:
+            self.selector.modify(connection.socket, events, connection)
 
     # --- Workers ---
 
@@ -319,8 +325,8 @@ class Server:
         jobs, self.hub.jobs = self.hub.jobs, []
         for job in jobs:
             (self.hasher if isinstance(job, HashJob) else self.disk).put(job)
-        for note in self.hub.notes:
-            log.info("%s", note)
+        if self.hub.notes:
+            log.info("%s", "\n".join(self.hub.notes))  # a record a turn: it costs as much as a message
         self.hub.notes.clear()
         for fault in self.hub.faults:
             log.error("an internal error ended one connection", exc_info=fault)
@@ -331,43 +337,44 @@ class Server:
     def _write_ready(self) -> None:
         ready, self.hub.ready = self.hub.ready, []
         for connection in ready:
-            wire: Wire | None = connection.wire
-            if wire is not None and connection.outbox and not (wire.leftover or wire.shut or wire.handshaking):
-                self._write(wire, self.hub.take(connection))
+            if connection.outbox and connection not in self._leftover and connection not in self._handshaking:
+                self._write(connection, self.hub.take(connection))
 
-    def _write(self, wire: Wire, data: bytes) -> None:
+    def _write(self, connection: Connection, data: bytes) -> None:
         try:
-            sent = wire.socket.send(data)
+            sent = connection.socket.send(data)
         except WOULD_BLOCK:
             sent = 0
         except OSError as error:
-            self._lose(wire, error.strerror or "connection lost")
+            self._lose(connection, error.strerror or "connection lost")
             return
         if sent < len(data):
-            wire.leftover = memoryview(data)[sent:]
-            self.hub.sent(wire.connection, len(wire.leftover))
-            self._ask(wire, wire.events | EVENT_WRITE)
-            self._paused.add(wire)
+            left = self._leftover[connection] = memoryview(data)[sent:]
+            self.hub.sent(connection, len(left))
+            self._pause(connection)  # if it has little to take, the sweep lets it go on
 
-    def _write_leftover(self, wire: Wire) -> None:
+    def _write_leftover(self, connection: Connection) -> None:
         """The system says that there is room again."""
-        if wire.handshaking:
-            self._shake_hands(wire)
+        if connection in self._handshaking:
+            self._shake_hands(connection)
+            return
+        if connection not in self._leftover:
             return
         try:
-            sent = wire.socket.send(wire.leftover)
+            sent = connection.socket.send(self._leftover[connection])
         except WOULD_BLOCK:
             return
         except OSError as error:
-            wire.leftover = NOTHING
-            self._lose(wire, error.strerror or "connection lost")
+            del self._leftover[connection]
+            self._lose(connection, error.strerror or "connection lost")
             return
-        wire.leftover = wire.leftover[sent:]
-        self.hub.sent(wire.connection, len(wire.leftover))
-        if not wire.leftover:
-            self._ask(wire, wire.events & ~EVENT_WRITE)
-            if wire.connection.outbox:
-                self.hub.ready.append(wire.connection)
+        left = self._leftover[connection] = self._leftover[connection][sent:]
+        self.hub.sent(connection, len(left))
+        if not left:
+            del self._leftover[connection]
+            self._ask_anew(connection)
+            if connection.outbox:
+                self.hub.ready.append(connection)
 
     # --- Sweeping ---
 
@@ -375,52 +382,55 @@ class Server:
         now = self.clock()
         closing, self.hub.closing = self.hub.closing, []
         for connection in closing:
-            wire: Wire | None = connection.wire
-            if wire is not None:
-                self._closing[wire] = now + (STOP_WITHIN if self._stop_by else LINGER)
-        for wire in list(self._closing):
-            self._finish_closing(wire, now)
-        crowd = self.wires - self.hub.connections_max - self.lingering // 2
-        for wire in [*self._closing][: max(0, crowd)]:  # a storm of newcomers: their last words have had their chance
-            self._lose(wire, "closed")
-        for wire in self._gone:
-            self._forget(wire)
+            if connection.socket is not None:
+                self._closing[connection] = now + (STOP_WITHIN if self._stop_by else LINGER)
+        for connection in list(self._closing):
+            self._finish_closing(connection, now)
+        for connection in [*itertools.takewhile(lambda each: self._handshaking[each] <= now, self._handshaking)]:
+            self._lose(connection, "no TLS: the handshake took too long")
+        crowd = self.sockets - self.hub.connections_max - self.lingering // 2
+        for connection in [*self._closing][: max(0, crowd)]:  # a storm of newcomers: their last words had a chance
+            self._lose(connection, "closed")
+        for connection in self._gone:
+            self._forget(connection)
         self._gone.clear()
-        for wire in list(self._paused):
-            if wire.connection.wants_reading:
-                self._paused.discard(wire)
-                self._ask(wire, wire.events | EVENT_READ)
-                self._decrypted += [wire] if isinstance(wire.socket, ssl.SSLSocket) else []
-            else:
-                self._ask(wire, wire.events & ~EVENT_READ)
+        for connection in [each for each in self._paused if each.wants_reading]:
+            self._paused.discard(connection)
+            self._ask_anew(connection)
+            if self.tls is not None:
+                self._readable.append(connection)
         if self._listen_again and now >= self._listen_again and not self._stop_by:
             self._listen(True)
 
-    def _finish_closing(self, wire: Wire, now: float) -> None:
+    def _finish_closing(self, connection: Connection, now: float) -> None:
         """Say that nothing more will come when all is written; then wait a little for the other side to say the same.
 
         Without that, what it is still sending would make the system throw our last frame away.
         """
-        if now >= self._closing[wire] or (wire.handshaking and self._stop_by):
-            self._lose(wire, "closed")
-        elif not (wire.leftover or wire.connection.outbox or wire.shut or wire.handshaking):
-            wire.shut = True
-            self._closing[wire] = min(self._closing[wire], now + LINGER)
+        handshaking = connection in self._handshaking
+        if now >= self._closing[connection] or (handshaking and self._stop_by):
+            self._lose(connection, "closed")
+        elif not (connection.outbox or connection in self._leftover or handshaking or connection in self._shut):
+            self._shut.add(connection)
+            self._closing[connection] = min(self._closing[connection], now + LINGER)
             try:
-                wire.socket.shutdown(socket.SHUT_WR)
+                connection.socket.shutdown(socket.SHUT_WR)
             except OSError:
-                self._lose(wire, "closed")
+                self._lose(connection, "closed")
 
-    def _forget(self, wire: Wire) -> None:
-        if wire.connection.wire is None:
+    def _forget(self, connection: Connection) -> None:
+        sock, connection.socket = connection.socket, None
+        if sock is None:
             return
-        wire.connection.wire = None
-        self.wires -= 1
-        self._ask(wire, 0)
-        self._paused.discard(wire)
-        self._closing.pop(wire, None)
-        log.debug("%s disconnected: socket %d", wire.connection.address, wire.socket.fileno())
-        wire.socket.close()
+        self.sockets -= 1
+        for table in (self._closing, self._handshaking, self._leftover):
+            table.pop(connection, None)
+        self._paused.discard(connection)
+        self._shut.discard(connection)
+        log.debug("%s disconnected: socket %d", connection.address, sock.fileno())
+        with contextlib.suppress(KeyError):  # one that was paused is not registered
+            self.selector.unregister(sock)
+        sock.close()
 
     # --- Stopping ---
 
@@ -459,21 +469,21 @@ class Server:
         self._listen_again = 0.0
         for listener in self.listeners:
             listener.close()
-        log.info("stopping: %d connections are told", self.wires)
+        log.info("stopping: %d connections are told", self.sockets)
         self.hub.shutdown()
 
     @property
     def finished(self) -> bool:
         """Whether the server has been stopped and nothing is left to write."""
-        return self._stop_by > 0 and (not self.wires or self.clock() >= self._stop_by)
+        return self._stop_by > 0 and (not self.sockets or self.clock() >= self._stop_by)
 
     def close(self) -> None:
         """Let the workers finish what they were given, and close everything."""
         self._hand_out_jobs()
         self.disk.finish()
         self.hasher.finish()
-        for wire in [*self._closing, *(connection.wire for connection in self.hub.connections)]:
-            self._forget(wire)
+        for connection in [*self._closing, *self.hub.connections]:
+            self._forget(connection)
         for sock in (*self.listeners, self._bell, self._rope):
             sock.close()
         self.selector.close()
@@ -615,15 +625,16 @@ class LogWriter(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        self._lines: queue.Queue[str | None] = queue.Queue(LOG_LINES)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._finishing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(queue.Full):
-            self._lines.put_nowait(self.format(record))
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        for line in self.format(record).split("\n"):
+            if self._lines.qsize() < LOG_LINES:
+                self._lines.put(f"{stamp} {line}")
 
     def _write(self) -> None:
         lines: list[str | None] = []
@@ -643,9 +654,8 @@ class LogWriter(logging.Handler):
     def finish(self) -> None:
         """Wait a moment for what is still to be written."""
         self._finishing.set()
-        with contextlib.suppress(queue.Full):
-            self._lines.put(None, timeout=LOG_PATIENCE)
-            self._thread.join(LOG_PATIENCE)
+        self._lines.put(None)
+        self._thread.join(LOG_PATIENCE)
 
 
 class Parser(argparse.ArgumentParser):

@@ -737,16 +737,18 @@ def memory(kind: Kind, count: int, by_token: bool) -> Reading:
         return meter.reading(count)._replace(figure=grown / 1024)
 
 
-def log_ins(kind: Kind, count: int, at_once: int, status: str) -> Reading:
-    """Connect, log in by token, get the roster, leave: `at_once` people, then the next ones.
+def log_ins(kind: Kind, count: int, at_once: int, late: bool = False) -> Reading:
+    """Connect, log in by token, get the roster, leave: `at_once` people, then the next ones, `count` logins in all.
 
-    Whoever was `lost` comes back within the grace time. That an `offline` one is back is on disk before he is told so.
+    The same few come again and again, within the grace time. If they are `late`, everybody comes but once, was offline
+    before, and it is on disk that he is back before he is told so.
     """
-    with running(kind, count, status) as server:
+    people = count if late else LOGINS_AT_ONCE
+    with running(kind, people, "offline" if late else "lost") as server:
         meter = Meter(server)
         for first in range(0, count, at_once):
             with Crowd(server) as crowd:
-                crowd.log_in(map(kind.token, range(first, min(first + at_once, count))))
+                crowd.log_in([kind.token(number % people) for number in range(first, first + at_once)])
         return meter.reading(count)
 
 
@@ -867,11 +869,11 @@ def make_rows(scale: Scale) -> list[Row]:
         Row("memory-kept", f"memory of an idle connection, {many:,} logged in, kept (asyncio: plain)", "KiB",
             partial(memory, count=many, by_token=True)),
         Row("login", "connect, come back by token, leave, one at a time (asyncio: log in, password unhashed)", "µs",
-            partial(log_ins, count=scale.logins, at_once=1, status="lost"), 0.8),
+            partial(log_ins, count=scale.logins, at_once=1), 0.8),
         Row("login-many", f"the same, {LOGINS_AT_ONCE} at a time", "µs",
-            partial(log_ins, count=scale.logins, at_once=LOGINS_AT_ONCE, status="lost"), 0.8),
+            partial(log_ins, count=scale.logins, at_once=LOGINS_AT_ONCE), 0.8),
         Row("login-late", "one at a time, but after the grace time: each a commit to the disk", "µs",
-            partial(log_ins, count=scale.logins, at_once=1, status="offline"), 0.8),
+            partial(log_ins, count=scale.logins, at_once=1, late=True), 0.8),
         Row("presence-few", f"presence: one person told to {crowd:,}, each", "µs",
             partial(presence, watchers=crowd, broadcasts=scale.broadcasts), 0.75),
         Row("presence", f"presence: one person told to {many:,}, each", "µs",

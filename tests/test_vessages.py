@@ -31,7 +31,7 @@ from wire import END, KINDS, NOT_NOW, PASSWORD, SELECTORS, STAMP, WALL, Peer, Ri
 import protocol
 import storage
 import vessages
-from protocol import State
+from protocol import Connection, State
 
 
 @pytest.fixture(params=SELECTORS)
@@ -42,7 +42,7 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
 
 def watched(rig: Rig) -> list[int]:
     """What the selector is asked about for each client."""
-    return [key.events for key in rig.selector.get_map().values() if isinstance(key.data, vessages.Wire)]
+    return [key.events for key in rig.selector.get_map().values() if isinstance(key.data, Connection)]
 
 
 def is_at_rest(rig: Rig) -> bool:
@@ -77,9 +77,9 @@ def test_a_turn_writes_once_to_each(rig: Rig, monkeypatch: pytest.MonkeyPatch) -
     written: list[bytes] = []
     write = vessages.Server._write
 
-    def count(server: vessages.Server, wire: vessages.Wire, data: bytes) -> None:
+    def count(server: vessages.Server, connection: Connection, data: bytes) -> None:
         written.append(data)
-        write(server, wire, data)
+        write(server, connection, data)
 
     monkeypatch.setattr(vessages.Server, "_write", count)
     alice.say(*["SEND bob hi", "PING"] * 50)
@@ -89,8 +89,8 @@ def test_a_turn_writes_once_to_each(rig: Rig, monkeypatch: pytest.MonkeyPatch) -
 
 def test_small_frames_are_not_held_back_by_the_system(rig: Rig) -> None:
     rig.person("alice")
-    (wire,) = (key.data for key in rig.selector.get_map().values() if isinstance(key.data, vessages.Wire))
-    assert wire.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    (connection,) = (key.data for key in rig.selector.get_map().values() if isinstance(key.data, Connection))
+    assert connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_flood_does_not_keep_others_waiting(rig: Rig) -> None:
@@ -236,9 +236,9 @@ def test_the_last_frame_arrives_even_if_the_client_goes_on_talking(rig: Rig, aft
 def test_a_client_that_does_not_close_is_dropped_after_a_moment(rig: Rig) -> None:
     peer = rig.connect()
     peer.say_bytes(bytes(4)).ends()
-    assert rig.server.wires == 1
+    assert rig.server.sockets == 1
     rig.wait(2.1)
-    assert rig.server.wires == 0
+    assert rig.server.sockets == 0
     assert watched(rig) == []
 
 
@@ -676,7 +676,7 @@ def test_a_storm_of_strangers_who_hang_on_takes_only_so_many_sockets(
         connect = protocol.Hub.connect
 
         def count_and_connect(hub: protocol.Hub, address: str) -> protocol.Connection:
-            open_before.append(rig.server.wires)
+            open_before.append(rig.server.sockets)
             return connect(hub, address)
 
         monkeypatch.setattr(protocol.Hub, "connect", count_and_connect)
@@ -704,7 +704,7 @@ def test_a_stale_event_does_not_reach_whoever_has_the_descriptor_now(rig: Rig) -
     old.hears()
     (key,) = [
         key for key in rig.selector.get_map().values()
-        if isinstance(key.data, vessages.Wire) and key.data.connection.session is None
+        if isinstance(key.data, Connection) and key.data.session is None
     ]  # fmt: skip
     old.close()
     alice.hears()
