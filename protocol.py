@@ -449,9 +449,8 @@ class Connection:
     """A wire: what came in and is not yet read, what is to go out, and when it last showed life."""
 
     __slots__ = (
-        "address", "closed", "commands", "decoder", "due", "encoding_faults", "flow", "half_since", "halted", "heard",
-        "keep", "outbox", "outbox_bytes", "pinged", "probed", "progress", "session", "socket", "stale", "taken",
-        "unsent", "version",
+        "address", "closed", "commands", "decoder", "due", "encoding_faults", "flow", "heard", "outbox", "outbox_bytes",
+        "pinged", "probed", "session", "socket", "unsent", "version",
     )  # fmt: skip
 
     def __init__(self, address: str, now: float) -> None:
@@ -459,27 +458,25 @@ class Connection:
         self.socket: typing.Any = None  # the reactor's, which alone knows what it is
         self.commands = COMMANDS_BY_STATE[State.STRANGER]
         self.session: Session | None = None
-        self.decoder = FrameDecoder(STRANGER_FRAME_MAX)
+        self.decoder: FrameDecoder | None = None  # None: nothing of it waits to be read, as with nearly everybody
         self.flow: Flow | None = None
-        self.keep = False
         self.closed = False
-        self.halted = False  # frames of it wait in the decoder until it has listened
         self.encoding_faults = 0
         # Going out: `outbox` is the hub's, `unsent` is what the reactor has taken and the system has not.
         self.outbox: list[bytes] | None = None  # None: nothing, as nearly always with nearly everybody
         self.outbox_bytes = 0
-        self.taken = 0  # frames in the last piece that the reactor took
         self.unsent = 0  # bytes
-        # Presence: the roster's version that this reader has; stale if it must get a whole one when it has caught up.
-        self.version = 0
-        self.stale = False
+        self.version = 0  # of the roster that this reader has, or STALE
         # Times, as the hub counts them.
         self.heard = now
-        self.progress = NEVER  # when it last took some of what is unsent
         self.pinged = NEVER
         self.probed = NEVER
-        self.half_since: float | None = None
         self.due = FOREVER
+
+    @property
+    def pending(self) -> bool:
+        """Whether frames of it wait, one of which may be complete."""
+        return self.decoder is not None and self.decoder.pending
 
     @property
     def backlog(self) -> int:
@@ -501,9 +498,16 @@ class Connection:
             return True
         if self.behind:
             return False
-        if self.flow is not None:  # frames wait their turn, but an end of the connection should be noticed
+        if self.decoder is not None and self.flow is not None:  # an end of the connection should be noticed
             return self.decoder.buffered < CLIENT_FRAME_MAX
-        return not self.decoder.pending
+        return not self.pending
+
+
+class Clog(NamedTuple):
+    """What the system has not yet taken for a connection."""
+
+    frames: int  # in the piece of which this is the rest
+    since: float  # when it last took some
 
 
 class Session:
@@ -556,6 +560,7 @@ class Held:
 HeldFrame = tuple[bytes, Session | None, str]
 
 NEVER, FOREVER = float("-inf"), float("inf")
+STALE = -1  # instead of a version: this reader was behind, and gets a whole roster when it has caught up
 
 
 class Throttle:
@@ -627,13 +632,14 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims",
-        "_connected", "_deadlines", "_dirty", "_expected", "_forgiven", "_give_up_at", "_guessers", "_guesses",
-        "_horizon", "_later", "_lost", "_newcomers", "_news", "_news_version", "_open", "_overfull",
-        "_presence_at", "_record_at", "_recording", "_registrations", "_ripe", "_roster", "_roster_frame",
-        "_roster_text", "_rosters_due", "_serial", "_stamp", "_stopping", "_strangers", "_unread", "_use_at",
-        "_version", "closing", "connections_max", "faults", "frames", "grace", "held_bytes", "jobs", "notes",
-        "now", "password_min", "ready", "registration", "sessions", "wall",
+        "_audience", "_awake", "_begun", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims",
+        "_clogged", "_connected", "_deadlines", "_dirty", "_expected", "_forgiven", "_give_up_at", "_guessers",
+        "_guesses", "_horizon", "_keeping", "_later", "_lost", "_newcomers", "_news", "_news_version", "_open",
+        "_overfull", "_presence_at", "_record_at", "_recording", "_registrations", "_ripe", "_roster",
+        "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_spare", "_stamp", "_stopping",
+        "_strangers", "_taken", "_unread", "_use_at", "_version", "closing", "connections_max", "faults",
+        "frames", "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration",
+        "sessions", "wall",
     )  # fmt: skip
 
     def __init__(
@@ -653,7 +659,13 @@ class Hub:
         self.held_bytes = 0  # for all kept sessions together
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
         self._connected = 0  # as many as `connections` has: counted, since that list takes time to make
+        # Of connections that are not as most are
         self._strangers: dict[Connection, float] = {}  # not logged in -> since when; oldest first
+        self._keeping: set[Connection] = set()  # KEEP was said: the next login begins a kept session
+        self._begun: dict[Connection, float] = {}  # a frame of it is incomplete -> since when
+        self._clogged: dict[Connection, Clog] = {}  # it has unsent bytes
+        self._taken = 0  # frames in the piece that `take` gave last
+        self._spare: FrameDecoder | None = None  # for the next connection that needs one
         self._stopping = False
         # Time
         self.now = 0.0
@@ -789,7 +801,8 @@ class Hub:
         """The wire is gone. May be said twice."""
         self._forget(connection, why)
         connection.outbox = None
-        connection.decoder = FrameDecoder(0)  # what it left is not kept until its deadlines have passed
+        connection.decoder = None  # what it left is not kept until its deadlines have passed
+        self._clogged.pop(connection, None)
 
     def _close(self, connection: Connection, bye: Bye | None = None, why: str = "") -> None:
         """Mark a connection for closing; it hears BYE, and nothing that it still says is read."""
@@ -813,6 +826,8 @@ class Hub:
     def _detach(self, connection: Connection, why: str) -> None:
         """Whoever was logged in here is lost if kept, gone if plain. By identity: the name may be elsewhere by now."""
         self._strangers.pop(connection, None)
+        self._keeping.discard(connection)
+        self._begun.pop(connection, None)
         self._rosters_due.pop(connection, None)
         session, connection.session = connection.session, None
         if session is None or session.connection is not connection:
@@ -850,7 +865,7 @@ class Hub:
         outbox = connection.outbox or []
         frames, size = len(outbox), connection.outbox_bytes + len(whole)
         if connection.unsent:
-            frames += connection.taken
+            frames += self._clogged[connection].frames
             size += connection.unsent
         if frames >= QUEUE_FRAMES or size > QUEUE_BYTES:
             return False
@@ -865,27 +880,33 @@ class Hub:
         """All that is queued for this connection, in one piece, for the reactor to write."""
         outbox, connection.outbox = connection.outbox or [], None
         data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
-        connection.taken = len(outbox)
         connection.outbox_bytes = 0
-        self.frames += connection.taken
+        self._taken = len(outbox)
+        self.frames += self._taken
         session = connection.session
         if session is not None and session.unsaid:
             self._say_held(session)
-        if connection.halted:
+        if connection.decoder is not None:
             self._read_on(connection)
         return data
 
     def sent(self, connection: Connection, unsent: int) -> None:
-        """The system took some of what `take` gave and left `unsent` bytes; not called if it took all at once."""
+        """The system took some of what `take` has just given, or of the rest of it, and left `unsent` bytes.
+
+        Not called if it took all at once.
+        """
         if connection.unsent:
             connection.heard = self.now  # it made room: somebody reads at the other end
-            if connection.half_since is not None:
-                connection.half_since = self.now  # nor was it read from meanwhile
-        connection.progress = self.now
+            if connection in self._begun:
+                self._begun[connection] = self.now  # nor was it read from meanwhile
+        frames = self._clogged[connection].frames if connection in self._clogged else self._taken
+        self._clogged[connection] = Clog(frames, self.now)
         connection.unsent = unsent
-        if not unsent and connection.session is not None:
-            self._say_held(connection.session)
-        if connection.halted:
+        if not unsent:
+            del self._clogged[connection]
+            if connection.session is not None:
+                self._say_held(connection.session)
+        if connection.decoder is not None:
             self._read_on(connection)
 
     # --- Reading ---
@@ -897,15 +918,18 @@ class Hub:
         """
         if connection.closed:
             return True
+        if connection.decoder is None:
+            connection.decoder, self._spare = self._spare or FrameDecoder(0), None
         connection.decoder.feed(data)
         self._read(connection)
-        return not connection.decoder.buffered or connection.wants_reading
+        return connection.decoder is None or connection.wants_reading
 
     def _read(self, connection: Connection) -> None:
         """Deal with the frames that are complete: its share of a turn, and no more than it listens to the answers."""
-        if connection.closed or connection.flow is not None:
-            return
         decoder = connection.decoder
+        if decoder is None or connection.closed or connection.flow is not None:
+            return
+        decoder.limit = STRANGER_FRAME_MAX if connection.session is None else CLIENT_FRAME_MAX
         before = decoder.buffered
         try:
             if not connection.behind:
@@ -923,20 +947,22 @@ class Hub:
         if left < before:
             connection.heard = self.now
         if not left:
-            connection.half_since = None
+            connection.decoder, self._spare = None, decoder
+            self._begun.pop(connection, None)
             return
-        if decoder.pending or connection.flow is not None:
-            connection.half_since = None
-        elif connection.half_since is None or left < before:
-            connection.half_since = self.now
+        if decoder.pending or connection.flow is not None or connection.closed:
+            self._begun.pop(connection, None)
+        elif left < before or connection not in self._begun:
+            self._begun[connection] = self.now
         self._read_on(connection)
 
     def _read_on(self, connection: Connection) -> None:
-        """If frames wait in the decoder and nothing speaks against it, they are read in the next turn."""
-        if connection.decoder.pending and connection.flow is None and not connection.closed:
-            connection.halted = connection.behind
-            if not connection.halted:
-                self._unread[connection] = None
+        """If frames wait in the decoder and nothing speaks against it, they are read in the next turn.
+
+        If it is behind, this is asked again when it has listened.
+        """
+        if connection.pending and connection.flow is None and not connection.closed and not connection.behind:
+            self._unread[connection] = None
 
     def _fail(self, connection: Connection, fault: Exception) -> None:
         """A fault of ours while this connection was served: it costs this one, and nobody else."""
@@ -948,6 +974,7 @@ class Hub:
         if connection.closed:
             return False
         if connection.flow is not None:
+            connection.decoder = connection.decoder or FrameDecoder(0)
             connection.decoder.feed(frame(payload))
             return False
         connection.heard = self.now
@@ -1182,7 +1209,7 @@ class Hub:
     def _keep(self, connection: Connection, tag: str, rest: str) -> str:
         """KEEP: the next login on this connection begins a kept session."""
         self._expect_alone(rest)
-        connection.keep = True
+        self._keeping.add(connection)
         return f"OK KEEP {self.grace:.0f}"
 
     def _login(self, connection: Connection, tag: str, rest: str) -> Steps:
@@ -1205,7 +1232,7 @@ class Hub:
             self._probe(session.connection)
             since = f"since {format_time(session.began)} from {session.connection.address}"
             raise RefusedError(Code.ALREADY_ONLINE, f"{session.name} is online {since}; TAKEOVER ends that session")
-        kept = connection.keep
+        kept = connection in self._keeping
         self._claims.add(key)
         try:
             token = yield RecordLogin(key, kept, account.password, better)
@@ -1273,9 +1300,8 @@ class Hub:
         session.connection = connection
         connection.session = session
         connection.commands = COMMANDS_BY_STATE[State.LOGGED_IN]
-        connection.decoder.limit = CLIENT_FRAME_MAX
-        connection.keep = False
         self._strangers.pop(connection, None)
+        self._keeping.discard(connection)
         self._lost.pop(session, None)
         self._rosters_due[connection] = None
         self._show(session, session.name)
@@ -1362,7 +1388,6 @@ class Hub:
         if here is not None:
             here.session = None
             here.commands = COMMANDS_BY_STATE[State.STRANGER]
-            here.decoder.limit = STRANGER_FRAME_MAX
             self._strangers[here] = self.now
             self._rosters_due.pop(here, None)
             self._answer(here, None, tag, "OK LOGOUT")
@@ -1477,7 +1502,7 @@ class Hub:
                     return
                 held.sent += 1
                 self._queue_frame(connection, whole)
-        if connection.stale:
+        if connection.version == STALE:
             self._rosters_due[connection] = None
 
     def _ack(self, connection: Connection, tag: str, rest: str) -> None:
@@ -1582,11 +1607,10 @@ class Hub:
             if session is None:
                 continue
             if session.unsaid or connection.unsent:  # it has not caught up
-                connection.stale = True
+                connection.version = STALE
                 continue
             if not self._roster_frame:
                 self._roster_frame = frame(b"ONLINE " + self._make_roster().encode())
-            connection.stale = False
             connection.version = self._version
             self._queue_frame(connection, self._roster_frame)
 
@@ -1606,7 +1630,7 @@ class Hub:
             if connection is None or connection.version >= self._news_version:
                 continue
             if session.unsaid or connection.unsent:
-                connection.stale = True
+                connection.version = STALE
             else:
                 connection.version = self._news_version
                 self._queue_frame(connection, self._news)
@@ -1651,15 +1675,15 @@ class Hub:
         limits = [connection.heard + SILENT_AFTER]
         if connection in self._strangers:
             limits.append(self._strangers[connection] + STRANGER_AFTER)
-        if connection.half_since is not None:
-            limits.append(connection.half_since + HALF_FRAME_AFTER)
+        if connection in self._begun:
+            limits.append(self._begun[connection] + HALF_FRAME_AFTER)
         if connection.probed >= connection.heard:
             limits.append(connection.probed + PROBE_AFTER)
         if min(limits) <= self.now:
             self._close(connection, Bye.SILENT)
             return
         if connection.unsent:
-            limits.append(connection.progress + SLOW_AFTER)
+            limits.append(self._clogged[connection].since + SLOW_AFTER)
             if limits[-1] <= self.now:
                 self._close(connection, Bye.SLOW)
                 return

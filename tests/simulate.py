@@ -1398,7 +1398,7 @@ class World:
             if isinstance(program, Chat):
                 self._check_quiet_chat(program)
         for connection in hub.connections:
-            if connection.flow is not None or connection.outbox or connection.unsent or connection.decoder.buffered:
+            if connection.flow is not None or connection.outbox or connection.unsent or connection.decoder:
                 raise Violation(f"something waits at {connection.address}")
         allowed = {"sessions", "connections", "_open", "_roster", "_registrations", "_deadlines", "_later"}
         self._check_left_behind(hub, allowed)

@@ -181,7 +181,7 @@ class Siege(World):
         self.moment()
         for person in self.besiegers:
             assert not self.inboxes[person], "it has said something that is never read"
-            assert person.connection.flow is None and not person.connection.decoder.pending
+            assert person.connection.flow is None and not person.connection.pending
         for person in self.besiegers:
             person.leave()
         self.wait(400.0)  # five minutes is the longest deadline
@@ -197,9 +197,9 @@ class Siege(World):
 
 UNASKED = ("PRESENCE", "ONLINE", "MSG")
 WORK_UNDER_WAY = {
-    "ready", "jobs", "closing", "faults", "held_bytes", "sessions", "connections", "_strangers", "_deadlines", "_later",
-    "_lost", "_roster", "_changes", "_audience", "_rosters_due", "_unread", "_overfull", "_claims", "_dirty",
-    "_recording", "_checks", "_checks_waiting", "_checks_running", "_open",
+    "ready", "jobs", "closing", "faults", "held_bytes", "sessions", "connections", "_strangers", "_keeping", "_begun",
+    "_clogged", "_deadlines", "_later", "_lost", "_roster", "_changes", "_audience", "_rosters_due", "_unread",
+    "_overfull", "_claims", "_dirty", "_recording", "_checks", "_checks_waiting", "_checks_running", "_open",
 }  # fmt: skip
 
 
@@ -221,6 +221,7 @@ def check(hub: Hub) -> None:
     assert len(there) == hub._connected and not any(connection.closed for connection in there)
     assert set(hub._strangers) == {connection for connection in there if connection.session is None}
     assert set(hub._rosters_due) <= there
+    assert hub._keeping <= set(hub._strangers) and set(hub._begun) <= there
     assert list(hub._lost) == sorted(hub._lost, key=hub._lost.__getitem__)  # oldest first
     assert set(hub._lost) == {session for session in hub.sessions.values() if session.connection is None}
     counts = {address: count for address, (_, count) in hub._open.items()}
@@ -235,7 +236,8 @@ def check(hub: Hub) -> None:
 
 def check_connection(connection: Connection, kept: bool) -> None:
     session = connection.session
-    assert connection.decoder.buffered <= TIGHT["CLIENT_FRAME_MAX"] + 4 + READ_MAX + ANSWERS
+    waiting = connection.decoder.buffered if connection.decoder else 0
+    assert waiting <= TIGHT["CLIENT_FRAME_MAX"] + 4 + READ_MAX + ANSWERS
     assert connection.outbox_bytes == sum(len(each) for each in connection.outbox or ())
     # Others may fill the queue; of oneself no more is read after the answer that goes beyond the backlog.
     room = max(TIGHT["QUEUE_BYTES"], TIGHT["BACKLOG_MAX"] + TIGHT["CLIENT_FRAME_MAX"]) + CONTROL
