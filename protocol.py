@@ -677,8 +677,9 @@ class Hub:
         self._deadlines: list[tuple[float, int, Connection]] = []  # a heap of those before `_horizon`
         self._serial = itertools.count()
         self._horizon = 0  # a whole second
-        # The deadlines from then on, by second: a list takes a tenth of the memory of a heap's entries.
-        self._later: dict[int, list[Connection]] = {}
+        # Those from then on, by second, with whom they are of: a number and a list for all who share a second take
+        # a twentieth of the memory of as many heap entries.
+        self._later: dict[int, tuple[int, list[Connection]]] = {}
         self._lost: dict[Session, float] = {}  # without a connection -> since when; oldest first
         self._give_up_at = FOREVER  # the first of them, or somebody before who is back
         # Presence
@@ -1648,22 +1649,23 @@ class Hub:
     # --- What is due ---
 
     def _arm(self, connection: Connection, when: float) -> None:
-        """Look at this connection again at `when`, if not earlier."""
-        if when < connection.due:
+        """Look at this connection again at `when`, if not earlier; or at the whole second before, and then again."""
+        if when >= connection.due:
+            return
+        if when < self._horizon:
             connection.due = when
-            if when < self._horizon:
-                heapq.heappush(self._deadlines, (when, next(self._serial), connection))
-            else:
-                self._later.setdefault(int(when), []).append(connection)
+            heapq.heappush(self._deadlines, (when, next(self._serial), connection))
+        else:
+            connection.due, connections = self._later.setdefault(int(when), (int(when), []))
+            connections.append(connection)
 
     def _next_due(self) -> float:
         """When the next of all deadlines is. When all before the horizon have passed, it moves on."""
         while self._later and not self._deadlines:
-            second = min(self._later)
+            second, connections = self._later.pop(min(self._later))
             self._horizon = second + 1
-            for connection in self._later.pop(second):
-                if second <= connection.due < self._horizon:  # else an earlier one has taken its place
-                    heapq.heappush(self._deadlines, (connection.due, next(self._serial), connection))
+            due = [connection for connection in connections if connection.due == second]  # else one came before it
+            self._deadlines = [(second, next(self._serial), connection) for connection in due]
         return self._deadlines[0][0] if self._deadlines else FOREVER
 
     def _watch(self, connection: Connection) -> None:

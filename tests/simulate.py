@@ -1354,7 +1354,7 @@ class World:
             queued, size = len(connection.outbox or ()), connection.backlog
             if queued > 2 * protocol.QUEUE_FRAMES + 100 or size > 2 * protocol.MIB:
                 raise Violation(f"{queued} frames, {size} bytes wait for {connection.address}")
-        deadlines = len(hub._deadlines) + sum(map(len, hub._later.values()))
+        deadlines = len(hub._deadlines) + sum(len(connections) for _, connections in hub._later.values())
         if len(hub.connections) > self.connections_max + 50 or deadlines > 1000:
             raise Violation("connections or deadlines pile up")
         for fault in hub.faults:
