@@ -310,6 +310,7 @@ ENCODING_FAULTS_MAX = 3  # one may be an accident, three are another protocol
 CONNECTIONS_MAX = 15_000  # a default; the reactor lowers it to what the system's open files allow
 PRESENCE_PAUSE = 30e-6  # seconds for each person online between two PRESENCE frames: about 1/4 of the CPU they cost
 PRESENCE_SLICE = 100  # people told of a change in one turn: about 1 ms, so that messages do not wait for it
+WATCHED_A_TURN = 200  # people looked at in one turn, whether they are still there: about 1 ms if all are sent a PING
 RECORD_PAUSE = 1.0  # seconds between two commits of who is online: whoever drops in between shares the next one
 RECORD_AGAIN = 5.0  # seconds after the disk has refused to record who is online
 RECORD_USE = 12 * 3600.0  # seconds after which the tokens of all who are there count as used again
@@ -498,16 +499,18 @@ class Connection:
             return True
         if self.behind:
             return False
-        if self.decoder is not None and self.flow is not None:  # an end of the connection should be noticed
+        if self.decoder is None:
+            return True
+        if self.flow is not None:  # frames wait their turn, but an end of the connection should be noticed
             return self.decoder.buffered < CLIENT_FRAME_MAX
-        return not self.pending
+        return not self.decoder.pending
 
 
 class Clog(NamedTuple):
-    """What the system has not yet taken for a connection."""
+    """A connection for which the system has not taken all that was written."""
 
-    frames: int  # in the piece of which this is the rest
-    since: float  # when it last took some
+    frames: int  # in the piece that is being written
+    since: float  # when the system last took some of it
 
 
 class Session:
@@ -560,7 +563,8 @@ class Held:
 HeldFrame = tuple[bytes, Session | None, str]
 
 NEVER, FOREVER = float("-inf"), float("inf")
-STALE = -1  # instead of a version: this reader was behind, and gets a whole roster when it has caught up
+# Instead of a version: this reader was behind, and gets a whole roster as soon as it has caught up, before other news.
+STALE = -1
 
 
 class Throttle:
@@ -632,14 +636,14 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_audience", "_awake", "_begun", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims",
+        "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims",
         "_clogged", "_connected", "_deadlines", "_dirty", "_expected", "_forgiven", "_give_up_at", "_guessers",
-        "_guesses", "_horizon", "_keeping", "_later", "_lost", "_newcomers", "_news", "_news_version", "_open",
-        "_overfull", "_presence_at", "_record_at", "_recording", "_registrations", "_ripe", "_roster",
-        "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_spare", "_stamp", "_stopping",
-        "_strangers", "_taken", "_unread", "_use_at", "_version", "closing", "connections_max", "faults",
-        "frames", "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration",
-        "sessions", "wall",
+        "_guesses", "_half_frames", "_horizon", "_keeping", "_later", "_lost", "_newcomers", "_news",
+        "_news_version", "_open", "_overfull", "_presence_at", "_record_at", "_recording", "_registrations",
+        "_ripe", "_roster", "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_spare", "_stamp",
+        "_stopping", "_strangers", "_taken", "_unread", "_use_at", "_version", "closing", "connections_max",
+        "faults", "frames", "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready",
+        "registration", "sessions", "wall",
     )  # fmt: skip
 
     def __init__(
@@ -662,10 +666,10 @@ class Hub:
         # Of connections that are not as most are
         self._strangers: dict[Connection, float] = {}  # not logged in -> since when; oldest first
         self._keeping: set[Connection] = set()  # KEEP was said: the next login begins a kept session
-        self._begun: dict[Connection, float] = {}  # a frame of it is incomplete -> since when
+        self._half_frames: dict[Connection, float] = {}  # a frame of it is incomplete -> since when
         self._clogged: dict[Connection, Clog] = {}  # it has unsent bytes
-        self._taken = 0  # frames in the piece that `take` gave last
-        self._spare: FrameDecoder | None = None  # for the next connection that needs one
+        self._taken = 0  # frames in the piece that `take` gave last, for `sent`
+        self._spare: FrameDecoder | None = None  # for the next read: to make one each time would cost more than it does
         self._stopping = False
         # Time
         self.now = 0.0
@@ -677,11 +681,11 @@ class Hub:
         self._deadlines: list[tuple[float, int, Connection]] = []  # a heap of those before `_horizon`
         self._serial = itertools.count()
         self._horizon = 0  # a whole second
-        # Those from then on, by second, with whom they are of: a number and a list for all who share a second take
-        # a twentieth of the memory of as many heap entries.
+        # Those from then on: second -> that number, and the connections to be looked at then. They share it as their
+        # `due`: a number and a list for many take a twentieth of the memory of as many heap entries.
         self._later: dict[int, tuple[int, list[Connection]]] = {}
         self._lost: dict[Session, float] = {}  # without a connection -> since when; oldest first
-        self._give_up_at = FOREVER  # the first of them, or somebody before who is back
+        self._give_up_at = FOREVER  # when the oldest of them is due; too early if that one is back
         # Presence
         self._roster: dict[str, str] = {}  # key -> name as shown: `bob` or `~bob`
         self._roster_text = ""
@@ -738,7 +742,9 @@ class Hub:
         if not self._awake:
             self.wake(now, wall)
         self._awake = False
-        while self._next_due() <= self.now:
+        for _ in range(WATCHED_A_TURN):
+            if self._next_due() > self.now:
+                break
             when, _, connection = heapq.heappop(self._deadlines)
             if when == connection.due:  # else an earlier one has taken its place
                 connection.due = FOREVER
@@ -828,7 +834,7 @@ class Hub:
         """Whoever was logged in here is lost if kept, gone if plain. By identity: the name may be elsewhere by now."""
         self._strangers.pop(connection, None)
         self._keeping.discard(connection)
-        self._begun.pop(connection, None)
+        self._half_frames.pop(connection, None)
         self._rosters_due.pop(connection, None)
         session, connection.session = connection.session, None
         if session is None or session.connection is not connection:
@@ -898,8 +904,8 @@ class Hub:
         """
         if connection.unsent:
             connection.heard = self.now  # it made room: somebody reads at the other end
-            if connection in self._begun:
-                self._begun[connection] = self.now  # nor was it read from meanwhile
+            if connection in self._half_frames:
+                self._half_frames[connection] = self.now  # nor was it read from meanwhile
         frames = self._clogged[connection].frames if connection in self._clogged else self._taken
         self._clogged[connection] = Clog(frames, self.now)
         connection.unsent = unsent
@@ -949,12 +955,12 @@ class Hub:
             connection.heard = self.now
         if not left:
             connection.decoder, self._spare = None, decoder
-            self._begun.pop(connection, None)
+            self._half_frames.pop(connection, None)
             return
         if decoder.pending or connection.flow is not None or connection.closed:
-            self._begun.pop(connection, None)
-        elif left < before or connection not in self._begun:
-            self._begun[connection] = self.now
+            self._half_frames.pop(connection, None)
+        elif left < before or connection not in self._half_frames:
+            self._half_frames[connection] = self.now
         self._read_on(connection)
 
     def _read_on(self, connection: Connection) -> None:
@@ -962,7 +968,9 @@ class Hub:
 
         If it is behind, this is asked again when it has listened.
         """
-        if connection.pending and connection.flow is None and not connection.closed and not connection.behind:
+        if connection.flow is not None or connection.closed or connection.behind:
+            return
+        if connection.pending and connection not in self._ripe:  # which are read in this turn
             self._unread[connection] = None
 
     def _fail(self, connection: Connection, fault: Exception) -> None:
@@ -1542,7 +1550,8 @@ class Hub:
         self._lost.pop(session, None)
         self._show(session, None)
         self._dirty[session.key] = None
-        self.notes.append(f"{session.name} left: {why}")
+        comes_back = session.kept and self._stopping
+        self.notes.append(f"{session.name} {'lost' if comes_back else 'left'}: {why}")
         if session.held is not None:
             self._settle_all(session.name, session.held)
 
@@ -1649,7 +1658,10 @@ class Hub:
     # --- What is due ---
 
     def _arm(self, connection: Connection, when: float) -> None:
-        """Look at this connection again at `when`, if not earlier; or at the whole second before, and then again."""
+        """Look at this connection again at `when`, if not earlier.
+
+        If that is beyond the horizon, then at the whole second before it, and `_watch` will ask for the rest.
+        """
         if when >= connection.due:
             return
         if when < self._horizon:
@@ -1677,8 +1689,8 @@ class Hub:
         limits = [connection.heard + SILENT_AFTER]
         if connection in self._strangers:
             limits.append(self._strangers[connection] + STRANGER_AFTER)
-        if connection in self._begun:
-            limits.append(self._begun[connection] + HALF_FRAME_AFTER)
+        if connection in self._half_frames:
+            limits.append(self._half_frames[connection] + HALF_FRAME_AFTER)
         if connection.probed >= connection.heard:
             limits.append(connection.probed + PROBE_AFTER)
         if min(limits) <= self.now:
@@ -1692,9 +1704,9 @@ class Hub:
         if connection.pinged <= connection.heard:
             limits.append(connection.heard + PING_AFTER)
             if limits[-1] <= self.now:
-                limits.pop()
                 connection.pinged = self.now
                 self._queue(connection, "PING")
+                limits[-1] = self.now + PING_AFTER  # the answer may come at once
         self._arm(connection, min(limits))
 
     def _give_up(self) -> None:

@@ -75,7 +75,7 @@ SPARE_FILES = 64  # open files for other things than clients: the database, its 
 LEAST_SPARE_FILES = 24  # where the system allows very few
 LINGERING = 1 / 3  # the part of the spare files that connections may take which have had their last word
 SELECT_MAX = 500  # connections that `select` takes where there is nothing better (Windows: 512 sockets in all)
-LOG_LINES = 10_000  # waiting, and again as many being written: what a thousand who come back at once make, and some
+LOG_LINES = 50_000  # waiting, and again as many being written: a stop has a line for everybody. About 7 MB
 LOG_PAUSE = 0.05  # seconds that a line may wait for others: to change threads for each would double a login's cost
 LOG_PATIENCE = 1.0  # seconds for the last lines of the log
 # These threads yield to the chat, a backup to everybody. At 10 a message still waited up to 1.4 ms (p99) for the slice
@@ -110,10 +110,10 @@ class Server:
         self.listeners = list(listeners)
         self.sockets = 0  # of clients, that are open
         self.turns = 0
-        # To be read in the next turn whatever the selector says: newcomers, who speak first, and those of whom more
-        # waits in the TLS library, of which the selector knows nothing.
+        # To be read, in this turn or, if that has been read, in the next: whom the selector says to be readable,
+        # newcomers, who speak first, and those of whom more waits in the TLS library.
         self._readable: list[Connection] = []
-        self._handshaking: dict[Connection, float] = {}  # TLS -> when that is given up; oldest first
+        self._handshaking: dict[Connection, float] = {}  # TLS -> when, by the hub's clock, it is given up; oldest first
         self._leftover: dict[Connection, memoryview] = {}  # what the system has not yet taken of what was written
         self._paused: set[Connection] = set()  # not read from, until the sweep sees that they want it
         # Waiting for their last frame to arrive, oldest first -> when they are dropped, whether or not it has.
@@ -174,7 +174,7 @@ class Server:
         deadline = self.hub.next_deadline()
         if deadline is not None:
             times.append(deadline)
-        times += itertools.islice(self._handshaking.values(), 1)
+        times += [now + by - self.hub.now for by in itertools.islice(self._handshaking.values(), 1)]
         if self._listen_again:
             times.append(self._listen_again)
         if self._stop_by:
@@ -235,7 +235,7 @@ class Server:
         self.sockets += 1
         log.debug("%s port %d connected: socket %d", host, address[1], sock.fileno())
         if self.tls is not None:
-            self._handshaking[connection] = self.clock() + HANDSHAKE_WITHIN
+            self._handshaking[connection] = self.hub.now + HANDSHAKE_WITHIN
         self.selector.register(sock, EVENT_READ, connection)
         self._readable.append(connection)
 
@@ -278,7 +278,8 @@ class Server:
             self._lose(connection, "closed by the client")
             return
         if not self.hub.feed(connection, data):
-            self._pause(connection)
+            self._paused.add(connection)
+            self._ask_anew(connection)
         elif self.tls is not None and sock.pending():
             self._readable.append(connection)
 
@@ -286,10 +287,6 @@ class Server:
         """This socket is of no use any more: the hub is told now, the sweep closes it."""
         self.hub.disconnect(connection, why)
         self._gone.append(connection)
-
-    def _pause(self, connection: Connection) -> None:
-        self._paused.add(connection)
-        self._ask_anew(connection)
 
     def _ask_anew(self, connection: Connection) -> None:
         """Ask the selector about reading unless it is paused, and about writing while something is left over."""
@@ -351,7 +348,9 @@ class Server:
         if sent < len(data):
             left = self._leftover[connection] = memoryview(data)[sent:]
             self.hub.sent(connection, len(left))
-            self._pause(connection)  # if it has little to take, the sweep lets it go on
+            if not connection.wants_reading:
+                self._paused.add(connection)
+            self._ask_anew(connection)
 
     def _write_leftover(self, connection: Connection) -> None:
         """The system says that there is room again."""
@@ -386,7 +385,7 @@ class Server:
                 self._closing[connection] = now + (STOP_WITHIN if self._stop_by else LINGER)
         for connection in list(self._closing):
             self._finish_closing(connection, now)
-        for connection in [*itertools.takewhile(lambda each: self._handshaking[each] <= now, self._handshaking)]:
+        for connection in itertools.takewhile(lambda each: self._handshaking[each] <= self.hub.now, self._handshaking):
             self._lose(connection, "no TLS: the handshake took too long")
         crowd = self.sockets - self.hub.connections_max - self.lingering // 2
         for connection in [*self._closing][: max(0, crowd)]:  # a storm of newcomers: their last words had a chance
@@ -469,7 +468,7 @@ class Server:
         self._listen_again = 0.0
         for listener in self.listeners:
             listener.close()
-        log.info("stopping: %d connections are told", self.sockets)
+        log.info("stopping: connections to be told: %d", self.sockets)
         self.hub.shutdown()
 
     @property
@@ -625,6 +624,7 @@ class LogWriter(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self.setFormatter(logging.Formatter("%(message)s"))
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._finishing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)

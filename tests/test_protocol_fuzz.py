@@ -197,9 +197,10 @@ class Siege(World):
 
 UNASKED = ("PRESENCE", "ONLINE", "MSG")
 WORK_UNDER_WAY = {
-    "ready", "jobs", "closing", "faults", "held_bytes", "sessions", "connections", "_strangers", "_keeping", "_begun",
-    "_clogged", "_deadlines", "_later", "_lost", "_roster", "_changes", "_audience", "_rosters_due", "_unread",
-    "_overfull", "_claims", "_dirty", "_recording", "_checks", "_checks_waiting", "_checks_running", "_open",
+    "ready", "jobs", "closing", "faults", "held_bytes", "sessions", "connections", "_strangers", "_keeping",
+    "_half_frames", "_clogged", "_deadlines", "_later", "_lost", "_roster", "_changes", "_audience", "_rosters_due",
+    "_unread", "_overfull", "_claims", "_dirty", "_recording", "_checks", "_checks_waiting", "_checks_running",
+    "_open",
 }  # fmt: skip
 
 
@@ -221,7 +222,9 @@ def check(hub: Hub) -> None:
     assert len(there) == hub._connected and not any(connection.closed for connection in there)
     assert set(hub._strangers) == {connection for connection in there if connection.session is None}
     assert set(hub._rosters_due) <= there
-    assert hub._keeping <= set(hub._strangers) and set(hub._begun) <= there
+    assert {connection for connection in there if connection.unsent} <= set(hub._clogged)
+    assert all(connection.unsent for connection in hub._clogged)
+    assert hub._keeping <= set(hub._strangers) and set(hub._half_frames) <= there
     assert list(hub._lost) == sorted(hub._lost, key=hub._lost.__getitem__)  # oldest first
     assert set(hub._lost) == {session for session in hub.sessions.values() if session.connection is None}
     counts = {address: count for address, (_, count) in hub._open.items()}

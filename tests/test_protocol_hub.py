@@ -512,6 +512,32 @@ def test_a_quiet_link_is_asked_and_then_given_up() -> None:
     assert bob.hears() == ["PRESENCE -alice"]
 
 
+def test_whoever_answers_is_asked_again_after_the_same_time() -> None:
+    world = World()
+    alice = world.person("alice")
+    alice.lively = False
+    for _ in range(5):
+        world.wait(19)
+        assert alice.hears() == []
+        world.wait(1)
+        assert alice.hears() == ["PING"]
+        assert alice.says("ACK 0") == []
+
+
+def test_a_crowd_that_is_due_at_once_is_looked_at_over_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "WATCHED_A_TURN", 3)
+    world = World()
+    crowd = [world.connect() for _ in range(10)]
+    for stranger in crowd:
+        stranger.lively = False
+    world.wait(19)
+    world.now += 1
+    world.hub.tick(world.now, world.wall)
+    assert len(world.hub.ready) <= 3
+    world.wait(0)
+    assert [stranger.hears() for stranger in crowd] == [["PING"]] * 10
+
+
 def test_an_answer_to_ping_is_enough() -> None:
     world = World()
     alice = world.person("alice")

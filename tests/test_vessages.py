@@ -538,6 +538,18 @@ def test_a_handshake_that_does_not_end_is_given_up(tmp_path: Path) -> None:
         assert alice.says("WHO") == ["OK WHO alice"]
 
 
+def test_a_handshake_outlives_a_suspended_server(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True) as rig:
+        rig.tls = False
+        slow = rig.connect().say_bytes(b"\x16\x03\x01\x02\x00\x01")
+        rig.turns(2)
+        rig.clock.now += 3600  # the lid was closed; the 20 s until something was due count, no more
+        rig.wait(9)
+        assert not slow.ended
+        rig.wait(2)
+        assert slow.ends() == [END]
+
+
 @pytest.mark.parametrize("hello", [encode("LOGIN alice " + PASSWORD), b"GET / HTTP/1.0\r\n\r\n", bytes(100)])
 def test_who_does_not_speak_tls_is_sent_away(tmp_path: Path, hello: bytes) -> None:
     with running(tmp_path, tls=True) as rig:
@@ -1183,6 +1195,10 @@ def test_ctrl_c_while_it_starts_is_no_fault(tmp_path: Path, monkeypatch: pytest.
         assert run_main(tmp_path, monkeypatch) == 130
     except KeyboardInterrupt:
         pytest.fail("a traceback for somebody who has changed his mind")
+
+
+def test_a_stop_has_room_in_the_log_for_everybody() -> None:
+    assert vessages.LOG_LINES >= 2 * protocol.CONNECTIONS_MAX
 
 
 def test_a_log_that_nobody_reads_does_not_stop_anybody(monkeypatch: pytest.MonkeyPatch) -> None:

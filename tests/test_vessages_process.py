@@ -106,6 +106,21 @@ def test_options_reach_the_server(tmp_path: Path) -> None:
         assert second.says("PING") == ["OK PING"]
 
 
+def test_the_log_has_a_time_before_each_line(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        alice, bob = server.person("alice", kept=True), server.person("bob")
+        assert alice.sees("alice", "bob")
+        server.signal()
+        assert alice.ends()[-2:] == bob.ends()[-2:] == ["BYE shutdown", END]
+        assert server.ends() == 0
+        lines = server.said().splitlines()
+    assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in lines] == [
+        "alice registered from 127.0.0.1", "alice logged in from 127.0.0.1",
+        "bob registered from 127.0.0.1", "bob logged in from 127.0.0.1",
+        "stopping: connections to be told: 2", "alice lost: shutdown", "bob left: shutdown", "stopped",
+    ]  # fmt: skip
+
+
 def test_registration_can_be_closed(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, "--no-register") as server:
         assert server.connect().says(f"REGISTER alice {PASSWORD}")[0].startswith("ERROR closed ")
