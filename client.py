@@ -162,7 +162,7 @@ def dial_words(host: str, port: int, error: Exception) -> str:
         return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"--ca does not vouch for the certificate of {host}: {error.verify_message}. "
+            f"--ca does not vouch for the certificate of {host}: {error.verify_message.rstrip('.')}. "
             "Without --ca you are shown its fingerprint"
         )
     if isinstance(error, ssl.SSLError):
@@ -2287,7 +2287,8 @@ class Chat:
     def _show_events(self) -> None:
         try:
             for event in self.link.take_events():
-                self._react(event)
+                if self.status is None:  # else it is over, and what follows from that is no news
+                    self._react(event)
             self.front.flush(self.to)
         except BrokenPipeError:  # nobody reads what is shown: `… | head` has seen enough
             self.front.show = lambda event: None  # type: ignore[method-assign]
@@ -2492,8 +2493,9 @@ class Chat:
 
     def _react(self, event: Shown) -> None:
         """Show an event, and do what follows from it."""
-        if isinstance(event, Unreachable) or (isinstance(event, protocol.NotVessages) and not self._met):
-            self.last_words, self.status = one_line(event.words), 2
+        fault = "" if self._met else self._first_contact_fault(event)
+        if fault:
+            self.last_words, self.status = one_line(fault), 2
             return
         self.failed |= isinstance(event, (protocol.Refused, protocol.Failed)) or getattr(event, "failed", False) is True
         self._write_log(event)
@@ -2520,6 +2522,14 @@ class Chat:
             self._attempt = ("", "")
         elif isinstance(event, protocol.LoginNeeded) or getattr(event, "bye", "") == protocol.Bye.REPLACED.value:
             self._is_out()
+
+    def _first_contact_fault(self, event: Shown) -> str:
+        """Why there is no server, if this ends a first contact. A person waits for one that hangs up without a word."""
+        if isinstance(event, (Unreachable, protocol.NotVessages)):
+            return event.words
+        if isinstance(event, protocol.LinkLost) and not event.bye and not self.front.interactive:
+            return event.words
+        return ""
 
     def _is_out(self) -> None:
         """Nobody is logged in any more. A person can do something about it; a pipe is at its end."""
@@ -2556,6 +2566,8 @@ class Chat:
             patience = LEAVE_SECONDS if self.front.interactive else PIPE_LEAVE_SECONDS
         if self._leave_at is not None:
             self.status = int(self.failed)
+        elif patience and self.front.interactive and self.session.unanswered:
+            self.note(f"leaving when all is answered, {patience:.0f} s at the most; once more leaves at once")
         self._leave_at = self.link.now() + patience
         return True
 

@@ -300,6 +300,17 @@ def test_ctrl_c_logs_out_and_twice_leaves_at_once(room: Room) -> None:
     room.until(lambda: chat.status == 0)
 
 
+def test_leaving_with_something_unanswered_says_so_and_twice_leaves_at_once(room: Room) -> None:
+    alice_chat, _ = room.person("alice")
+    alice_chat.link.close()  # gone without a word: her session is kept for a while
+    alice_chat.status = 0
+    chat, bob = room.person("bob")
+    room.types(bob, "/msg alice hi", "/quit", see="-- leaving when all is answered, 5 s at the most; once more")
+    assert chat.status is None
+    bob.typed.append("/quit")
+    room.until(lambda: chat.status == 0)
+
+
 # --- Lines that are wrong, and help ---
 
 
@@ -403,6 +414,19 @@ def test_something_that_is_not_vessages_is_told_from_a_server(room: Room, greeti
             room.until(lambda: chat.status == 2)
             assert PASSWORD.encode() not in other.recv(10_000)
     assert len(chat.last_words.splitlines()) == 1
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_a_server_that_hangs_up_without_a_word_is_no_server_for_a_pipe(room: Room, interactive: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        room.dial = lambda host, port: client.dial(*server.getsockname())  # type: ignore[method-assign]
+        chat, desk = room.desk(user="bob", secret=PASSWORD, interactive=interactive)
+        room.until(lambda: chat.link.is_up)
+        server.accept()[0].close()
+        room.until(lambda: chat.status == 2 or "-- trying again in 1 s" in desk.seen)
+    if not interactive:
+        assert chat.status == 2 and not desk.seen
+        assert "with --tls, this needs --tls too" in chat.last_words
 
 
 # --- The link ---
