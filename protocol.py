@@ -27,7 +27,7 @@ import re
 import typing
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from struct import Struct
@@ -870,7 +870,8 @@ class Hub:
         payload = words.encode()
         whole = HEADER.pack(len(payload)) + payload  # as `frame` does: a call less for every message
         outbox = connection.outbox or []
-        frames, size = len(outbox), connection.outbox_bytes + len(whole)
+        queued = connection.outbox_bytes + len(whole)
+        frames, size = len(outbox), queued
         if connection.unsent:
             frames += self._clogged[connection].frames
             size += connection.unsent
@@ -880,7 +881,7 @@ class Hub:
             connection.outbox = outbox
             self.ready.append(connection)
         outbox.append(whole)
-        connection.outbox_bytes += len(whole)
+        connection.outbox_bytes = queued
         return True
 
     def take(self, connection: Connection) -> bytes:
@@ -941,10 +942,8 @@ class Hub:
         try:
             if not connection.behind:
                 payloads = iter(decoder.payloads(FRAMES_A_TURN))
-                for payload in payloads:
-                    if not self._obey(connection, payload):
-                        decoder.give_back(payloads)  # they wait their turn
-                        break
+                if not self._obey(connection, payloads):
+                    decoder.give_back(payloads)  # they wait their turn
         except BadFrameError as fault:
             self._queue(connection, error(Code.BAD_FRAME, str(fault)))
             self._close(connection, why="bad frame")
@@ -987,37 +986,42 @@ class Hub:
             connection.decoder.feed(frame(payload))
             return False
         connection.heard = self.now
-        return self._obey(connection, payload)
+        return self._obey(connection, iter((payload,)))
 
-    def _obey(self, connection: Connection, payload: bytes) -> bool:
-        """Do what a frame says; whether the next one may be read now."""
-        tag = verb = ""
-        try:
-            text = payload.decode()
-            if payload[0] == HASH:
-                word, _, text = text[1:].partition(" ")
-                if not self._is_new(connection.session, word):
-                    return True
-                tag = word
-            verb, _, rest = text.partition(" ")
-            handler = connection.commands.get(verb) or self._find_handler(connection, verb)
-            answer = handler(self, connection, tag, rest)
-        except RefusedError as refusal:
-            # An untagged SEND has no answer but its failure, so that one needs a mark of its own.
-            answer = refusal.answer if tag or ascii_upper(verb) != "SEND" else "#0 " + refusal.answer
-        except UnicodeDecodeError:
-            self._refuse_encoding(connection)
-            return not connection.closed
-        if answer is None:
-            return True
-        if isinstance(answer, str):
-            self._answer(connection, connection.session, tag, answer)
-            return not connection.behind
-        connection.flow = flow = Flow(connection, tag, answer)
-        if connection.session is not None:
-            connection.session.flow = flow
-        self._advance(flow, None)
-        return connection.flow is None
+    def _obey(self, connection: Connection, payloads: Iterator[bytes]) -> bool:
+        """Do what these frames say, one after the other, as long as the next one may be read; whether it may now."""
+        for payload in payloads:
+            tag = verb = ""
+            try:
+                text = payload.decode()
+                if payload[0] == HASH:
+                    word, _, text = text[1:].partition(" ")
+                    if not self._is_new(connection.session, word):
+                        continue
+                    tag = word
+                verb, _, rest = text.partition(" ")
+                handler = connection.commands.get(verb) or self._find_handler(connection, verb)
+                answer = handler(self, connection, tag, rest)
+            except RefusedError as refusal:
+                # An untagged SEND has no answer but its failure, so that one needs a mark of its own.
+                answer = refusal.answer if tag or ascii_upper(verb) != "SEND" else "#0 " + refusal.answer
+            except UnicodeDecodeError:
+                self._refuse_encoding(connection)
+                if connection.closed:
+                    return False
+                continue
+            if answer is None:
+                continue
+            if isinstance(answer, str):
+                self._answer(connection, connection.session, tag, answer)
+            else:
+                connection.flow = flow = Flow(connection, tag, answer)
+                if connection.session is not None:
+                    connection.session.flow = flow
+                self._advance(flow, None)
+            if connection.behind or connection.flow is not None or connection.closed:
+                return False
+        return True
 
     def _is_new(self, session: Session | None, tag: str) -> bool:
         """Whether a command with this tag is to be obeyed: not if it was had before. Refused if it is no tag."""
