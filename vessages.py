@@ -323,7 +323,7 @@ class Server:
         for job in jobs:
             (self.hasher if isinstance(job, HashJob) else self.disk).put(job)
         if self.hub.notes:
-            log.info("%s", "\n".join(self.hub.notes))  # a record a turn: it costs as much as a message
+            log.info("%s", "\n".join(self.hub.notes))  # one record: each takes as long as seven messages
         self.hub.notes.clear()
         for fault in self.hub.faults:
             log.error("an internal error ended one connection", exc_info=fault)
