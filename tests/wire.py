@@ -108,12 +108,15 @@ class Peer:
         self._unsaid += data
         if len(self._unsaid) > len(data):
             return self  # in the middle of something else, which goes first
+        listened = False
         while self._unsaid:
             try:
                 self._unsaid = self._unsaid[self.socket.send(self._unsaid) :]
             except NOT_NOW:
                 self.take_in()  # whoever does not listen is not listened to
-                self._step()
+                if listened:
+                    self._step()
+                listened = not listened  # that may have ended a TLS handshake: before waiting, it is said again
         return self
 
     def says(self, *payloads: str | bytes) -> list[str]:
