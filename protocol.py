@@ -809,7 +809,6 @@ class Hub:
         self._forget(connection, why)
         connection.outbox = None
         connection.decoder = None  # what it left is not kept until its deadlines have passed
-        self._clogged.pop(connection, None)
 
     def _close(self, connection: Connection, bye: Bye | None = None, why: str = "") -> None:
         """Mark a connection for closing; it hears BYE, and nothing that it still says is read."""
@@ -835,6 +834,7 @@ class Hub:
         self._strangers.pop(connection, None)
         self._keeping.discard(connection)
         self._half_frames.pop(connection, None)
+        self._clogged.pop(connection, None)
         self._rosters_due.pop(connection, None)
         session, connection.session = connection.session, None
         if session is None or session.connection is not connection:
@@ -901,8 +901,10 @@ class Hub:
     def sent(self, connection: Connection, unsent: int) -> None:
         """The system took some of what `take` has just given, or of the rest of it, and left `unsent` bytes.
 
-        Not called if it took all at once.
+        Not called if it took all at once. Of a closed connection nobody wants to know.
         """
+        if connection.closed:
+            return
         if connection.unsent:
             connection.heard = self.now  # it made room: somebody reads at the other end
             if connection in self._half_frames:

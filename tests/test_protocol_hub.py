@@ -538,6 +538,19 @@ def test_a_crowd_that_is_due_at_once_is_looked_at_over_turns(monkeypatch: pytest
     assert [stranger.hears() for stranger in crowd] == [["PING"]] * 10
 
 
+def test_what_the_system_takes_for_a_closed_connection_leaves_nothing_behind() -> None:
+    world = World()
+    alice = world.person("alice")
+    hub, connection = world.hub, alice.connection
+    hub.feed(connection, frame(b"PING"))
+    hub.take(connection)
+    hub.sent(connection, 5)
+    assert connection in hub._clogged
+    hub.disconnect(connection)
+    hub.sent(connection, 4)
+    assert not hub._clogged
+
+
 def test_an_answer_to_ping_is_enough() -> None:
     world = World()
     alice = world.person("alice")
