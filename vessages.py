@@ -418,17 +418,17 @@ class Server:
                 self._lose(connection, "closed")
 
     def _forget(self, connection: Connection) -> None:
-        sock, connection.socket = connection.socket, None
+        sock = connection.socket
         if sock is None:
             return
+        self._ask(connection, 0)
+        connection.socket = None
         self.sockets -= 1
         for table in (self._closing, self._handshaking, self._leftover):
             table.pop(connection, None)
         self._paused.discard(connection)
         self._shut.discard(connection)
         log.debug("%s disconnected: socket %d", connection.address, sock.fileno())
-        with contextlib.suppress(KeyError):  # one that was paused is not registered
-            self.selector.unregister(sock)
         sock.close()
 
     # --- Stopping ---
