@@ -905,17 +905,16 @@ class Hub:
         """
         if connection.closed:
             return
-        if connection.unsent:
+        clog = self._clogged.pop(connection, None)
+        if clog is not None:
             connection.heard = self.now  # it made room: somebody reads at the other end
             if connection in self._half_frames:
                 self._half_frames[connection] = self.now  # nor was it read from meanwhile
-        frames = self._clogged[connection].frames if connection in self._clogged else self._taken
-        self._clogged[connection] = Clog(frames, self.now)
         connection.unsent = unsent
-        if not unsent:
-            del self._clogged[connection]
-            if connection.session is not None:
-                self._say_held(connection.session)
+        if unsent:
+            self._clogged[connection] = Clog(clog.frames if clog else self._taken, self.now)
+        elif connection.session is not None:
+            self._say_held(connection.session)
         if connection.decoder is not None:
             self._read_on(connection)
 
@@ -1562,7 +1561,7 @@ class Hub:
             self._settle_all(session.name, session.held)
 
     def _let_go(self, held: Held) -> list[HeldFrame]:
-        """What was held, which now is not: a deadline may still know its session."""
+        """What was held, which is held and counted no more."""
         frames, held.frames = held.frames, []
         self.held_bytes -= held.bytes
         held.bytes = 0
