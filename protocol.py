@@ -542,9 +542,9 @@ class Session:
 class Held:
     """What is held for a kept session until it is ACKed: numbered frames, and how far they have come."""
 
-    __slots__ = ("acked", "asked", "bytes", "frames", "last", "numbered", "peak", "sent")
+    __slots__ = ("acked", "asked", "bytes", "frames", "last", "numbered", "peak", "sent", "token")
 
-    def __init__(self, numbered: bool = True) -> None:
+    def __init__(self, token: str, numbered: bool = True) -> None:
         # The oldest comes first; their numbers are acked + 1 to `last`. `sent` is the last one that was given to the
         # present connection, `peak` the last one that was ever given to any.
         self.frames: list[HeldFrame] = []
@@ -552,6 +552,7 @@ class Held:
         self.acked = self.sent = self.last = self.peak = 0
         self.numbered = numbered  # False after a restart, until the client tells where its numbers stand
         self.asked = False  # whether an ACK was asked for
+        self.token = token  # the way back to it; empty after a restart, until the client tells it
 
     @property
     def written(self) -> int:
@@ -641,8 +642,8 @@ class Hub:
         "_guesses", "_half_frames", "_horizon", "_keeping", "_later", "_lost", "_newcomers", "_news",
         "_news_version", "_open", "_overfull", "_presence_at", "_record_at", "_recording", "_registrations",
         "_ripe", "_roster", "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_spare", "_stamp",
-        "_stopping", "_strangers", "_taken", "_unread", "_use_at", "_version", "closing", "connections_max",
-        "faults", "frames", "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready",
+        "_stopping", "_strangers", "_taken", "_tokens", "_unread", "_use_at", "_version", "closing",
+        "connections_max", "faults", "frames", "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready",
         "registration", "sessions", "wall",
     )  # fmt: skip
 
@@ -662,6 +663,7 @@ class Hub:
         self.frames = 0  # that were written, for the statistics
         self.held_bytes = 0  # for all kept sessions together
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
+        self._tokens: dict[str, Session] = {}  # the kept ones by token, so that a way back needs no disk
         self._connected = 0  # as many as `connections` has: counted, since that list takes time to make
         # Of connections that are not as most are
         self._strangers: dict[Connection, float] = {}  # not logged in -> since when; oldest first
@@ -1020,7 +1022,8 @@ class Hub:
                 if connection.session is not None:
                     connection.session.flow = flow
                 self._advance(flow, None)
-            if connection.behind or connection.flow is not None or connection.closed:
+                return False  # even if it is done: what follows has its turn behind the roster of a RESUME
+            if connection.behind or connection.closed:
                 return False
         return True
 
@@ -1260,7 +1263,7 @@ class Hub:
         answer += f" last={format_time(account.last_login)}" if account.last_login else ""
         answer += f" failed={account.failures}" if account.failures else ""
         self._answer(connection, None, tag, answer)
-        self._begin(connection, account, kept)
+        self._begin(connection, account, token)
         return None
 
     def _claimed(self, key: str) -> Steps:
@@ -1280,14 +1283,15 @@ class Hub:
             self._queue(connection, "PING")
             self._arm(connection, self.now + PROBE_AFTER)
 
-    def _begin(self, connection: Connection, account: Account, kept: bool) -> None:
-        """A session begins here. Messages that were held for a lost or replaced one come first."""
+    def _begin(self, connection: Connection, account: Account, token: str | None) -> None:
+        """A session begins here, kept if it has a token. Messages held for a lost or replaced one come first."""
         old = self.sessions.get(account.key)
-        session = Session(account.username, account.key, Held() if kept else None, self.wall)
+        session = Session(account.username, account.key, Held(token) if token else None, self.wall)
         self.sessions[session.key] = session
+        if token:
+            self._tokens[token] = session
         if old is not None:
-            old.over = True
-            self._lost.pop(old, None)
+            self._retire(old)
         if old is not None and old.connection is not None:
             old.connection.session = None
             self._close(old.connection, Bye.REPLACED)
@@ -1327,18 +1331,13 @@ class Hub:
         seq = parse_number(number)
         if seq is None:
             raise RefusedError(Code.BAD_COMMAND, "RESUME <token> <number of the last frame shown>")
-        account: Account | None = yield FindToken(token)
-        while account is not None and account.key in self._claims:
-            account = yield FindToken(token)
+        session = self._tokens.get(token)
+        if session is None or session.key in self._claims:
+            session = yield from self._find_session(connection, token)
         if connection.closed:
             return None
-        if account is None:
-            raise RefusedError(Code.UNKNOWN_SESSION)
-        session = self.sessions.get(account.key)
         if session is None:
-            session = yield from self._restart(connection, account)
-            if session is None:
-                return None
+            raise RefusedError(Code.UNKNOWN_SESSION)
         held = session.held
         if held is not None and not held.numbered:
             self._number(session, held, seq)
@@ -1356,6 +1355,19 @@ class Hub:
         self._say_held(session)
         return None
 
+    def _find_session(self, connection: Connection, token: str) -> Generator[Job, typing.Any, Session | None]:
+        """Whom the disk knows by this token: the session, a new one if it is gone, or None."""
+        account: Account | None = yield FindToken(token)
+        while account is not None and account.key in self._claims:
+            account = yield FindToken(token)
+        if account is None or connection.closed:
+            return None
+        session = self.sessions.get(account.key) or (yield from self._restart(connection, account))
+        if session is not None and session.held is not None:
+            session.held.token = token
+            self._tokens[token] = session
+        return session
+
     def _restart(self, connection: Connection, account: Account) -> Generator[Job, typing.Any, Session | None]:
         """A new kept session under an old token; that its user is online is on disk first."""
         self._claims.add(account.key)
@@ -1370,7 +1382,7 @@ class Hub:
 
     def _bring_back(self, account: Account) -> Session:
         """A kept session without a past, for a token that has outlived its own."""
-        session = Session(account.username, account.key, Held(numbered=False), self.wall)
+        session = Session(account.username, account.key, Held("", numbered=False), self.wall)
         self.sessions[session.key] = session
         return session
 
@@ -1550,15 +1562,21 @@ class Hub:
         """A session is over, and so is what was held for it."""
         if session.over:
             return
-        session.over = True
+        self._retire(session)
         del self.sessions[session.key]
-        self._lost.pop(session, None)
         self._show(session, None)
         self._dirty[session.key] = None
         comes_back = session.kept and self._stopping
         self.notes.append(f"{session.name} {'lost' if comes_back else 'left'}: {why}")
         if session.held is not None:
             self._settle_all(session.name, session.held)
+
+    def _retire(self, session: Session) -> None:
+        """It has ended, or another one has taken its place: nobody comes back to it."""
+        session.over = True
+        self._lost.pop(session, None)
+        if session.held is not None:
+            self._tokens.pop(session.held.token, None)
 
     def _let_go(self, held: Held) -> list[HeldFrame]:
         """What was held, which is held and counted no more."""

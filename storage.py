@@ -225,7 +225,8 @@ def _scheme_for(cost: Cost) -> tuple[str, tuple[int, ...]]:
 def hash_password(password: str, cost: Cost = DEFAULT_COST) -> str:
     """A new self-describing hash of `password` with a fresh salt. Slow on purpose, without holding the GIL.
 
-    `password` is NFKC already. Raises StorageError if there is not enough memory for `cost`.
+    `password` is NFKC already; zero bytes at the end of a short one do not count, as with every HMAC. Raises
+    StorageError if there is not enough memory for `cost`.
     """
     scheme, numbers = _scheme_for(cost)
     salt = secrets.token_bytes(SALT_BYTES)
@@ -1199,7 +1200,8 @@ def set_password(path: str | Path, name: str, password: str, cost: Cost = DEFAUL
     """Give the account of `name` another password and kill its token. Returns its name as registered.
 
     Unlike PASSWD by the user, who may stay logged in elsewhere: the operator does this for somebody who has lost the
-    password, or whose password is known to others.
+    password, or whose password is known to others. A session that a running server has goes on until it ends; TAKEOVER
+    with the new password ends it.
     """
     path = _absolute(path)
     with closing(_open_current(path)) as db, _explained(path):

@@ -1400,7 +1400,7 @@ class World:
         for connection in hub.connections:
             if connection.flow is not None or connection.outbox or connection.unsent or connection.decoder:
                 raise Violation(f"something waits at {connection.address}")
-        allowed = {"sessions", "connections", "_open", "_roster", "_registrations", "_deadlines", "_later"}
+        allowed = {"sessions", "connections", "_open", "_roster", "_registrations", "_deadlines", "_later", "_tokens"}
         self._check_left_behind(hub, allowed)
         self.check_disk()
 

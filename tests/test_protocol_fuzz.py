@@ -200,7 +200,7 @@ WORK_UNDER_WAY = {
     "ready", "jobs", "closing", "faults", "held_bytes", "sessions", "connections", "_strangers", "_keeping",
     "_half_frames", "_clogged", "_deadlines", "_later", "_lost", "_roster", "_changes", "_audience", "_rosters_due",
     "_unread", "_overfull", "_claims", "_dirty", "_recording", "_checks", "_checks_waiting", "_checks_running",
-    "_open",
+    "_open", "_tokens",
 }  # fmt: skip
 
 
@@ -217,6 +217,8 @@ def check(hub: Hub) -> None:
             assert held.acked <= held.sent <= held.last == held.acked + len(held.frames)
             # What is held was let in one by one, or is the fate of what this one has sent himself.
             assert len(held.frames) <= TIGHT["HELD_FRAMES_MAX"] + CONNECTIONS * TIGHT["QUEUE_FRAMES"]
+    kept = [(session.held.token, session) for session in hub.sessions.values() if session.held is not None]
+    assert hub._tokens == {token: session for token, session in kept if token}
     assert hub.held_bytes == sum(session.held.bytes for session in hub.sessions.values() if session.held)
     there = set(hub.connections)
     assert len(there) == hub._connected and not any(connection.closed for connection in there)

@@ -322,6 +322,59 @@ def test_a_login_ends_the_old_token(world: World) -> None:
     assert world.resume(token, 0).hears()[0].startswith("ERROR unknown-session")
 
 
+def _work_up_to(world: World, kind: type[protocol.Job]) -> None:
+    """The workers stop before the first job of this kind."""
+    while not isinstance(world.hub.jobs[0], kind):
+        job = world.hub.jobs.pop(0)
+        world.hub.complete(job, world.disk.perform(job))
+
+
+def test_within_the_grace_the_way_back_asks_no_disk(world: World) -> None:
+    world.person("bob", kept=True).leave()
+    world.disk.failing, world.working = True, False
+    assert world.resume("token1", 0).hears() == ["OK RESUME bob 0 0", "ONLINE bob"]
+    assert not [job for job in world.hub.jobs if isinstance(job, protocol.FindToken)]
+
+
+def test_after_a_restart_the_disk_is_asked_once(world: World) -> None:
+    world.person("bob", kept=True)
+    after = world.restart()
+    after.resume("token1", 7).leave()
+    after.working = False
+    assert after.resume("token1", 7).hears() == ["OK RESUME bob 0 7", "ONLINE bob"]
+
+
+def test_a_resume_waits_for_a_login_that_is_being_written(world: World) -> None:
+    bob = world.person("bob", kept=True)
+    world.working = False
+    heir = world.connect().say("KEEP", f"TAKEOVER bob {PASSWORD}")
+    _work_up_to(world, protocol.RecordLogin)
+    late = world.resume("token1", 0)
+    assert late.hears() == []
+    world.working = True
+    assert late.hears()[0].startswith("ERROR unknown-session")
+    assert heir.says("WHO") == ["@1 OK WHO bob"]
+    assert bob.hears()[-1] == "BYE replaced"
+
+
+def test_a_login_that_nobody_heard_of_ends_no_session(world: World) -> None:
+    world.person("bob", kept=True).leave()
+    world.working = False
+    heir = world.connect().say("KEEP", f"LOGIN bob {PASSWORD}")
+    _work_up_to(world, protocol.RecordLogin)
+    heir.leave()
+    world.working = True
+    assert world.resume("token1", 0).hears() == ["OK RESUME bob 0 0", "ONLINE bob"]
+
+
+def test_what_follows_a_resume_is_judged_by_its_limits_and_answered_behind_the_roster(world: World) -> None:
+    world.person("bob", kept=True).leave()
+    bob = world.connect()
+    long = b"SEND bob " + b"x" * protocol.STRANGER_FRAME_MAX
+    world.hub.feed(bob.connection, protocol.frame(b"RESUME token1 0") + protocol.frame(long))
+    assert [line[:20] for line in bob.hears()] == ["OK RESUME bob 0 0", "ONLINE bob", "@1 MSG bob 0 2026-11"]
+
+
 def test_a_restart_is_a_lost_connection(world: World) -> None:
     world.person("bob", kept=True)
     world.person("eve")
@@ -446,9 +499,7 @@ def test_the_grace_ends_while_a_login_is_being_written(world: World) -> None:
     world.wait(59)
     world.working = False
     heir.say(f"LOGIN bob {PASSWORD}")
-    while not isinstance(world.hub.jobs[0], protocol.RecordLogin):
-        job = world.hub.jobs.pop(0)
-        world.hub.complete(job, world.disk.perform(job))
+    _work_up_to(world, protocol.RecordLogin)
     world.now += 4  # less than what would look like a suspended server
     world.turn()
     world.working = True
