@@ -93,6 +93,7 @@ class Server:
     """The reactor. `run` until `stop`; a test may also `turn` it by hand.
 
     `clock` and `wall` give monotonic and Unix seconds; they and the selector are arguments so that tests can choose.
+    `tell_log` takes what the hub notes, and the Unix time of it: who comes and goes, in lines.
     """
 
     def __init__(
@@ -100,12 +101,14 @@ class Server:
         cost: storage.Cost = storage.DEFAULT_COST, selector: selectors.BaseSelector | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
         tls: ssl.SSLContext | None = None, spare_files: int = SPARE_FILES,
+        tell_log: Callable[[float, Sequence[str]], None] = lambda wall, lines: None,
     ) -> None:  # fmt: skip
         self.hub = hub
         self.lingering = int(spare_files * LINGERING)
         self.tls = tls
         self.clock = clock
         self.wall = wall
+        self.tell_log = tell_log
         self.selector = selector or selectors.DefaultSelector()
         self.listeners = list(listeners)
         self.sockets = 0  # of clients, that are open
@@ -323,8 +326,8 @@ class Server:
         for job in jobs:
             (self.hasher if isinstance(job, HashJob) else self.disk).put(job)
         if self.hub.notes:
-            log.info("%s", "\n".join(self.hub.notes))  # one record: each takes as long as seven messages
-        self.hub.notes.clear()
+            self.tell_log(self.hub.wall, self.hub.notes)
+            self.hub.notes = []
         for fault in self.hub.faults:
             log.error("an internal error ended one connection", exc_info=fault)
         self.hub.faults.clear()
@@ -615,36 +618,48 @@ class StartError(Exception):
     """The server cannot start; the text is one line for a person."""
 
 
+def local_time(wall: float) -> str:
+    """Unix seconds as the log shows them."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
+
+
 class LogWriter(logging.Handler):
     """Writes the log to standard error, on a thread of its own.
 
     Whoever reads there may stop: a pipe that is full, Ctrl-S, text marked in a Windows console. That must not stop the
     chat, so what does not fit into the queue is dropped.
+
+    Who comes and goes is told to `write` directly: a record of the logging library takes as long as seven messages, and
+    two of them were a tenth of a login.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.setFormatter(logging.Formatter("%(message)s"))
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[tuple[float, str] | None] = queue.SimpleQueue()
         self._finishing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-        for line in self.format(record).split("\n"):
+        self.write(record.created, self.format(record).split("\n"))
+
+    def write(self, wall: float, lines: Iterable[str]) -> None:
+        """Write these lines with the time `wall`, in Unix seconds; as many as there is room for."""
+        for line in lines:
             if self._lines.qsize() < LOG_LINES:
-                self._lines.put(f"{stamp} {line}")
+                self._lines.put((wall, line))
 
     def _write(self) -> None:
-        lines: list[str | None] = []
+        lines: list[tuple[float, str] | None] = []
         with contextlib.suppress(OSError):  # nobody will ever read there again
             while None not in lines:
                 lines = [self._lines.get()]
                 self._finishing.wait(LOG_PAUSE)  # what comes meanwhile is written with it
                 while len(lines) < LOG_LINES and not self._lines.empty():
                     lines.append(self._lines.get())
-                data = "".join(f"{line}\n" for line in lines if line is not None).encode(errors="backslashreplace")
+                text = "".join(f"{local_time(line[0])} {line[1]}\n" for line in lines if line is not None)
+                data = text.encode(errors="backslashreplace")
                 while data:
                     try:
                         data = data[os.write(2, data) :]
@@ -905,7 +920,7 @@ def greet(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def serve(options: argparse.Namespace) -> int:
+def serve(options: argparse.Namespace, writer: LogWriter) -> int:
     """Run a server with these options until it is stopped; returns the exit code."""
     listeners = bind(options.host, options.port)
     with contextlib.closing(storage.open_store(options.db)) as store:
@@ -920,7 +935,7 @@ def serve(options: argparse.Namespace) -> int:
                   connections_max=max(1, min(limit, options.connections)))  # fmt: skip
         tls = tls_context(options.cert, options.key) if options.tls else None
         server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, spare_files=spare,
-                        tls=tls)  # fmt: skip
+                        tls=tls, tell_log=writer.write)  # fmt: skip
         hub.restore(store.recover(time.time()))
         if options.backup_every:
             schedule_backups(options.db, options.backup_every, options.keep)
@@ -951,7 +966,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     writer = LogWriter()
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, handlers=[writer])
     try:
-        return serve(options)
+        return serve(options, writer)
     except (StartError, storage.StorageError) as error:
         print(f"vessages.py: {error}", file=sys.stderr)
         return 2
