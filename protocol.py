@@ -753,14 +753,16 @@ class Hub:
                 self._watch(connection)
         if self._give_up_at <= self.now:
             self._give_up()
-        overfull, self._overfull = self._overfull, []
-        for session in overfull:
-            self._end_overfull(session)
-        self._send_rosters()
-        self._tell_presence()
-        ripe, self._ripe = self._ripe, {}
-        for connection in ripe:
-            self._read(connection)
+        if self._overfull:
+            self._end_overfull()
+        if self._rosters_due:
+            self._send_rosters()
+        if self._changes or self._audience:
+            self._tell_presence()
+        if self._ripe:
+            ripe, self._ripe = self._ripe, {}
+            for connection in ripe:
+                self._read(connection)
         self._record_statuses()
 
     def next_deadline(self) -> float | None:
@@ -1595,13 +1597,15 @@ class Hub:
         for number, (_, sender, tag) in enumerate(frames, held.acked + 1):
             self._settle(sender, tag, unconfirmed if number <= held.written else not_delivered)
 
-    def _end_overfull(self, session: Session) -> None:
-        """A kept client that never ACKs; its token lives."""
-        connection, session.connection = session.connection, None
-        if connection is not None:
-            connection.session = None
-            self._close(connection, Bye.SLOW)
-        self._end(session, "never ACKs")
+    def _end_overfull(self) -> None:
+        """Kept clients that never ACK; their tokens live."""
+        overfull, self._overfull = self._overfull, []
+        for session in overfull:
+            connection, session.connection = session.connection, None
+            if connection is not None:
+                connection.session = None
+                self._close(connection, Bye.SLOW)
+            self._end(session, "never ACKs")
 
     def _ping(self, connection: Connection, tag: str, rest: str) -> str:
         """PING [<text>]"""

@@ -172,12 +172,13 @@ class Server:
         """Seconds until something is due without anybody's doing; None for ever."""
         if self._readable:
             return 0.0
-        now = self.clock()
-        times = list(self._closing.values())
         deadline = self.hub.next_deadline()
-        if deadline is not None:
-            times.append(deadline)
-        times += [now + by - self.hub.now for by in itertools.islice(self._handshaking.values(), 1)]
+        times = [] if deadline is None else [deadline]
+        now = self.clock()
+        if self._closing:
+            times += self._closing.values()
+        if self._handshaking:
+            times.append(now + next(iter(self._handshaking.values())) - self.hub.now)
         if self._listen_again:
             times.append(self._listen_again)
         if self._stop_by:
@@ -388,19 +389,23 @@ class Server:
                 self._closing[connection] = now + (STOP_WITHIN if self._stop_by else LINGER)
         for connection in list(self._closing):
             self._finish_closing(connection, now)
-        for connection in itertools.takewhile(lambda each: self._handshaking[each] <= self.hub.now, self._handshaking):
-            self._lose(connection, "no TLS: the handshake took too long")
-        crowd = self.sockets - self.hub.connections_max - self.lingering // 2
-        for connection in [*self._closing][: max(0, crowd)]:  # a storm of newcomers: their last words had a chance
-            self._lose(connection, "closed")
+        if self._handshaking:
+            late = itertools.takewhile(lambda each: self._handshaking[each] <= self.hub.now, self._handshaking)
+            for connection in late:
+                self._lose(connection, "no TLS: the handshake took too long")
+        if self._closing:
+            crowd = self.sockets - self.hub.connections_max - self.lingering // 2
+            for connection in [*self._closing][: max(0, crowd)]:  # a storm of newcomers: their last words had a chance
+                self._lose(connection, "closed")
         for connection in self._gone:
             self._forget(connection)
         self._gone.clear()
-        for connection in [each for each in self._paused if each.wants_reading]:
-            self._paused.discard(connection)
-            self._ask_anew(connection)
-            if self.tls is not None:
-                self._readable.append(connection)
+        if self._paused:
+            for connection in [each for each in self._paused if each.wants_reading]:
+                self._paused.discard(connection)
+                self._ask_anew(connection)
+                if self.tls is not None:
+                    self._readable.append(connection)
         if self._listen_again and now >= self._listen_again and not self._stop_by:
             self._listen(True)
 
