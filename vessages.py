@@ -113,6 +113,7 @@ class Server:
         self.listeners = list(listeners)
         self.sockets = 0  # of clients, that are open
         self.turns = 0
+        self._accepted_in = 0  # which turn
         # To be read, in this turn or, if that has been read, in the next: whom the selector says to be readable,
         # newcomers, who speak first, and those of whom more waits in the TLS library.
         self._readable: list[Connection] = []
@@ -211,7 +212,10 @@ class Server:
     def _accept(self, listener: socket.socket) -> None:
         if self._listen_again or self._stop_by:
             return  # this turn's event of another listener, or the bell, has changed things
-        for _ in range(ACCEPT_BATCH):
+        # To ask whether there is another one costs as much as to let one in: only if one came in the last turn, too.
+        most = ACCEPT_BATCH if self._accepted_in == self.turns - 1 else 1
+        self._accepted_in = self.turns
+        for _ in range(most):
             if self.sockets >= self.hub.connections_max + self.lingering:
                 return  # the sweep makes room
             try:
