@@ -657,11 +657,11 @@ class Scale:
     grown: int = 1_000  # connections
     crowd: int = 1_000
     many: int = 10_000
-    logins: int = 512
+    logins: int = 2_048
     broadcasts: int = 10
 
 
-QUICK = Scale(seconds=0.4, repeats=1, grown=400, crowd=500, many=1_000, logins=256, broadcasts=3)
+QUICK = Scale(seconds=0.4, repeats=1, grown=400, crowd=500, many=1_000, logins=512, broadcasts=3)
 
 
 def percentile(times: Sequence[float], share: float) -> float:
@@ -745,11 +745,17 @@ def log_ins(kind: Kind, count: int, at_once: int, late: bool = False) -> Reading
     """
     people = count if late else LOGINS_AT_ONCE
     with running(kind, people, "offline" if late else "lost") as server:
+        if not late:  # since its start the server has seen everybody once
+            come_and_go(kind, server, range(people), at_once)
         meter = Meter(server)
-        for first in range(0, count, at_once):
-            with Crowd(server) as crowd:
-                crowd.log_in([kind.token(number % people) for number in range(first, first + at_once)])
+        come_and_go(kind, server, [number % people for number in range(count)], at_once)
         return meter.reading(count)
+
+
+def come_and_go(kind: Kind, server: Server, guests: Sequence[int], at_once: int) -> None:
+    for first in range(0, len(guests), at_once):
+        with Crowd(server) as crowd:
+            crowd.log_in(map(kind.token, guests[first : first + at_once]))
 
 
 def presence(kind: Kind, watchers: int, broadcasts: int) -> Reading:
