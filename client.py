@@ -1779,9 +1779,9 @@ def _local_time(stamp: str) -> str:
         return stamp  # the 32nd of a month: a server's nonsense
 
 
-def names(online: tuple[str, ...], lost: tuple[str, ...] = ()) -> str:
-    """A roster in words."""
-    return " ".join([*online, *("~" + name for name in lost)]) or "nobody"
+def names(words: Iterable[str]) -> str:
+    """Names in their order, those with a `~` last: their connection is lost."""
+    return " ".join(sorted(words, key=lambda word: (word.startswith("~"), protocol.fold(word)))) or "nobody"
 
 
 def presence_words(changes: protocol.Presence) -> list[str]:
@@ -1796,7 +1796,7 @@ def login_words(event: protocol.LoggedIn) -> str:
     if event.last is not None:
         words += f"; last login {clock_time(event.last, '%Y-%m-%d %H:%M')}"
     if event.failed:
-        words += f", {event.failed} failed attempt{'s' * (event.failed > 1)} since"
+        words += f", {event.failed} failed attempt{'s' * (event.failed > 1)} {'since' if event.last else 'before'}"
     return words
 
 
@@ -1804,7 +1804,7 @@ def answer_words(event: protocol.Answer) -> str:
     """The OK to a command."""
     words = {
         "REGISTER": f"{event.words} is registered",
-        "WHO": f"online: {event.words}",
+        "WHO": "online: " + names(event.words.split()),
         "PASSWD": "the password is changed",
         "LOGOUT": "logged out",
     }
@@ -1826,7 +1826,7 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     Unreachable: lambda e: [f"!! {e.words}"],
     protocol.Linked: lambda e: ["-- connected"],
     protocol.LoggedIn: lambda e: ["-- " + login_words(e)],
-    protocol.Roster: lambda e: ["-- online: " + names(e.online, e.lost)],
+    protocol.Roster: lambda e: ["-- online: " + names([*e.online, *("~" + name for name in e.lost)])],
     protocol.Presence: lambda e: ["-- " + words for words in presence_words(e)],
     protocol.Message: lambda e: [f"{clock_time(e.time)} {e.sender}: {e.text}"],
     protocol.Delivered: lambda e: [f"{clock_time(time.time())} -> {e.recipient}: {e.text}"],

@@ -2165,8 +2165,8 @@ class ClientSession:
 
     @property
     def online(self) -> int:
-        """How many are here, oneself and those whose connection is lost included; 0 while nobody is logged in."""
-        return len(self._roster or ())
+        """How many are online, oneself included, without those whose connection is lost; 0 if nobody is logged in."""
+        return list((self._roster or {}).values()).count(False)
 
     @property
     def roster(self) -> dict[str, bool]:

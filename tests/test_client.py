@@ -468,7 +468,7 @@ SAMPLES: list[client.Shown] = [
     protocol.Delivered(1, "eve", "hi"),
     protocol.Failed(1, "eve", "hi", "not-online", "nobody of that name is online"),
     protocol.Waiting(1, "eve", "hi"),
-    protocol.Answer(1, "WHO", "bob ~eve"),
+    protocol.Answer(1, "WHO", "~eve bob ~Carl ann"),
     protocol.Refused(1, "LOGIN", "bad-login", "wrong name or password"),
     protocol.NotYet("busy", "too much is waiting", 3.0),
     protocol.LoginNeeded("bob", "bad-login", "wrong name or password"),
@@ -495,6 +495,8 @@ def test_words_and_json_are_what_the_readme_says() -> None:
         "-- eve lost the connection",
         "-- dan is back",
     ]
+    assert words[protocol.Answer] == ["-- online: ann bob ~Carl ~eve"]
+    assert client.words_of(protocol.LoggedIn(1, "bob", None, 2)) == ["-- you are bob, 2 failed attempts before"]
     assert words[protocol.Back] == ["-- back as bob after 12 s: 2 messages, ann is online, eve has left"]
     assert words[protocol.Failed] == ["!! not delivered to eve (not-online: nobody of that name is online): hi"]
     assert json.loads(client.json_of(protocol.Message("eve", 7, 1795359845.0, "hi\n"))) == {

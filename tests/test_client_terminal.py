@@ -162,6 +162,14 @@ def test_a_password_is_never_shown(server: ServerProcess, seats: list[Seat]) -> 
     assert bob.leaves() == 0
 
 
+def test_the_prompt_counts_who_is_online_and_not_who_is_lost(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    alice = server.person("alice", kept=True)
+    bob.prompts("2 online >")
+    alice.reset()
+    bob.prompts("1 online >").types("/who\r").sees("-- online: bob ~alice")
+
+
 def test_names_are_completed_and_aimed_at(server: ServerProcess, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     server.person("alice")
