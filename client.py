@@ -2097,7 +2097,7 @@ class Terminal(Plain):
         elif event.kind == "clear":
             self.clear()
         elif event.kind == "full":
-            self._arrived.append(Paragraph((Span("!! that is too long for one message", RED),)))
+            self._arrived.append(Paragraph((Span("!! that is too long for one message: send it in parts", RED),)))
 
     def ask(self, prompt: str, then: Callable[[str], None]) -> bool:
         self._questions.append((prompt, then))

@@ -170,6 +170,12 @@ def test_the_prompt_counts_who_is_online_and_not_who_is_lost(server: ServerProce
     bob.prompts("1 online >").types("/who\r").sees("-- online: bob ~alice")
 
 
+def test_a_paste_that_is_too_long_leaves_the_line_as_it_was(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    bob.types("to be ").types("\x1b[200~" + "x" * 61_000 + "\x1b[201~")
+    bob.sees("!! that is too long for one message: send it in parts").prompts("1 online > to be")
+
+
 def test_names_are_completed_and_aimed_at(server: ServerProcess, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     server.person("alice")
