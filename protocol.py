@@ -288,9 +288,9 @@ class FrameDecoder:
 # session (KEEP before LOGIN) outlives it: what is said to it is numbered, held until it is ACKed, and said again over
 # the next connection. While it has no connection it is *lost*: others see `~name`.
 #
-# Commands come in two kinds. Quick ones are answered where they are read. Those that need a password checked or the
-# disk are *flows*: generators that yield a job and are resumed with its result, so that each reads from top to bottom
-# like the conversation it is. While a connection's flow is under way, its later frames wait their turn.
+# Commands come in two kinds. Quick ones are answered where they are read. Those that may need a password checked or
+# the disk are *flows*: generators that yield a job and are resumed with its result, so that each reads from top to
+# bottom like the conversation it is. While a connection's flow is under way, its later frames wait their turn.
 
 GRACE = 60.0  # seconds a lost session is kept: a walk between two access points, a server's restart
 FRAMES_A_TURN = 64  # frames of one connection before it is the others' turn: about 0.1 ms
@@ -419,7 +419,7 @@ class RecordLogout(DiskJob):  # -> None
 
 
 @dataclass(eq=False, repr=False)
-class RecordStatuses(DiskJob):  # -> None
+class RecordStatuses(DiskJob):  # -> list[str]: those of them who have no token
     statuses: dict[str, str]
 
 
@@ -552,7 +552,7 @@ class Held:
         self.acked = self.sent = self.last = self.peak = 0
         self.numbered = numbered  # False after a restart, until the client tells where its numbers stand
         self.asked = False  # whether an ACK was asked for
-        self.token = token  # the way back to it; empty after a restart, until the client tells it
+        self.token = token  # the way back to it; empty if only the disk can tell
 
     @property
     def written(self) -> int:
@@ -663,7 +663,8 @@ class Hub:
         self.frames = 0  # that were written, for the statistics
         self.held_bytes = 0  # for all kept sessions together
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
-        self._tokens: dict[str, Session] = {}  # the kept ones by token, so that a way back needs no disk
+        # Kept ones by token, so that the way back needs no disk; after a restart, once the client has told it.
+        self._tokens: dict[str, Session] = {}
         self._connected = 0  # as many as `connections` has: counted, since that list takes time to make
         # Of connections that are not as most are
         self._strangers: dict[Connection, float] = {}  # not logged in -> since when; oldest first
@@ -763,6 +764,7 @@ class Hub:
             ripe, self._ripe = self._ripe, {}
             for connection in ripe:
                 self._read(connection)
+            self._send_rosters()  # before anything else is said to those who came back just now
         self._record_statuses()
 
     def next_deadline(self) -> float | None:
@@ -1116,6 +1118,9 @@ class Hub:
             if isinstance(result, StorageFailedError):
                 self._dirty.update(dict.fromkeys(self._recording.statuses))
                 self._record_at = self.now + RECORD_AGAIN
+            else:  # whoever has lost the token to `storage.py passwd` does not come back a second time
+                for session in filter(None, map(self.sessions.get, typing.cast("list[str]", result))):
+                    self._forget_token(session)
             self._recording = None
 
     def _await_turn(self, flow: Flow) -> None:
@@ -1362,10 +1367,13 @@ class Hub:
         account: Account | None = yield FindToken(token)
         while account is not None and account.key in self._claims:
             account = yield FindToken(token)
-        if account is None or connection.closed:
+        if account is None:
+            return self._tokens.get(token)  # the login that would have ended it may have come to nothing
+        if connection.closed:
             return None
         session = self.sessions.get(account.key) or (yield from self._restart(connection, account))
         if session is not None and session.held is not None:
+            self._forget_token(session)
             session.held.token = token
             self._tokens[token] = session
         return session
@@ -1577,8 +1585,13 @@ class Hub:
         """It has ended, or another one has taken its place: nobody comes back to it."""
         session.over = True
         self._lost.pop(session, None)
+        self._forget_token(session)
+
+    def _forget_token(self, session: Session) -> None:
+        """From now on only the disk knows whose its token is."""
         if session.held is not None:
             self._tokens.pop(session.held.token, None)
+            session.held.token = ""
 
     def _let_go(self, held: Held) -> list[HeldFrame]:
         """What was held, which is held and counted no more."""

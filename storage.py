@@ -648,10 +648,13 @@ class Store:
         """A wrong password: one more failure since the last login."""
         self._run("UPDATE users SET failures = failures + 1, last_failure = ? WHERE key = ?", (now, key))
 
-    def record_statuses(self, statuses: Mapping[str, str], now: float) -> None:
-        """Set the status of many accounts, {key: status}; who has a token has used it now."""
+    def record_statuses(self, statuses: Mapping[str, str], now: float) -> list[str]:
+        """Set the status of many accounts, {key: status}; who has a token has used it now. Returns who has none."""
+        without = []
         for key, status in statuses.items():
             self._run("UPDATE users SET status = ?, token_used = ? WHERE key = ?", (status, now, key))
+            without += [each for (each,) in self._run("SELECT key FROM users WHERE key = ? AND token IS NULL", (key,))]
+        return without
 
     def record_logout(self, key: str, now: float) -> None:
         """Offline, and the token is dead."""
@@ -1200,8 +1203,8 @@ def set_password(path: str | Path, name: str, password: str, cost: Cost = DEFAUL
     """Give the account of `name` another password and kill its token. Returns its name as registered.
 
     Unlike PASSWD by the user, who may stay logged in elsewhere: the operator does this for somebody who has lost the
-    password, or whose password is known to others. A session that a running server has goes on until it ends; TAKEOVER
-    with the new password ends it.
+    password, or whose password is known to others. Who is logged in on a running server stays so until the connection
+    breaks for the second time at the latest; TAKEOVER with the new password ends that session at once.
     """
     path = _absolute(path)
     with closing(_open_current(path)) as db, _explained(path):

@@ -93,7 +93,7 @@ class Server:
     """The reactor. `run` until `stop`; a test may also `turn` it by hand.
 
     `clock` and `wall` give monotonic and Unix seconds; they and the selector are arguments so that tests can choose.
-    `tell_log` takes what the hub notes, and the Unix time of it: who comes and goes, in lines.
+    `tell_log` takes the Unix time and what the hub has noted since the last time: who comes and goes, in lines.
     """
 
     def __init__(
@@ -113,10 +113,9 @@ class Server:
         self.listeners = list(listeners)
         self.sockets = 0  # of clients, that are open
         self.turns = 0
-        self._accepted_in = 0  # which turn
         # To be read, in this turn or, if that has been read, in the next: whom the selector says to be readable,
         # newcomers, who speak first, and those of whom more waits in the TLS library.
-        self._readable: list[Connection] = []
+        self._readable: dict[Connection, None] = {}
         self._handshaking: dict[Connection, float] = {}  # TLS -> when, by the hub's clock, it is given up; oldest first
         self._leftover: dict[Connection, memoryview] = {}  # what the system has not yet taken of what was written
         self._paused: set[Connection] = set()  # not read from, until the sweep sees that they want it
@@ -124,6 +123,7 @@ class Server:
         self._closing: dict[Connection, float] = {}
         self._shut: set[Connection] = set()  # those of them whom we have told that nothing more will come
         self._gone: list[Connection] = []  # to be closed by the sweep
+        self._came: dict[socket.socket, int] = {}  # listener -> the last turn in which somebody came in there
         self._listen_again = 0.0  # when the listeners have rested
         self._stop_by = 0.0  # when the server ends whether or not all is written; 0 while it runs
         self._stop_wanted = False
@@ -159,8 +159,8 @@ class Server:
             if mask & EVENT_WRITE:
                 self._write_leftover(connection)
             if mask & EVENT_READ:
-                self._readable.append(connection)
-        readable, self._readable = self._readable, []
+                self._readable[connection] = None
+        readable, self._readable = self._readable, {}
         for connection in readable:
             self._read(connection)
         self._take_results()
@@ -176,8 +176,7 @@ class Server:
         deadline = self.hub.next_deadline()
         times = [] if deadline is None else [deadline]
         now = self.clock()
-        if self._closing:
-            times += self._closing.values()
+        times += self._closing.values()
         if self._handshaking:
             times.append(now + next(iter(self._handshaking.values())) - self.hub.now)
         if self._listen_again:
@@ -213,9 +212,8 @@ class Server:
         if self._listen_again or self._stop_by:
             return  # this turn's event of another listener, or the bell, has changed things
         # To ask whether there is another one costs as much as to let one in: only if one came in the last turn, too.
-        most = ACCEPT_BATCH if self._accepted_in == self.turns - 1 else 1
-        self._accepted_in = self.turns
-        for _ in range(most):
+        batch = ACCEPT_BATCH if self._came.get(listener) == self.turns - 1 else 1
+        for _ in range(batch):
             if self.sockets >= self.hub.connections_max + self.lingering:
                 return  # the sweep makes room
             try:
@@ -226,6 +224,7 @@ class Server:
                 log.warning("cannot accept: %s; no newcomers for %.0f s", error.strerror, ACCEPT_REST)
                 self._listen(False)
                 return
+            self._came[listener] = self.turns
             self._welcome(sock, address)
 
     def _welcome(self, sock: socket.socket, address: Sequence[Any]) -> None:
@@ -245,7 +244,7 @@ class Server:
         if self.tls is not None:
             self._handshaking[connection] = self.hub.now + HANDSHAKE_WITHIN
         self.selector.register(sock, EVENT_READ, connection)
-        self._readable.append(connection)
+        self._readable[connection] = None
 
     def _shake_hands(self, connection: Connection) -> None:
         """The next step of a TLS handshake, which the client may take its time for."""
@@ -261,7 +260,7 @@ class Server:
             return
         else:
             del self._handshaking[connection]
-            self._readable.append(connection)
+            self._readable[connection] = None
             if connection.outbox:
                 self.hub.ready.append(connection)
         self._ask(connection, events)
@@ -270,7 +269,7 @@ class Server:
 
     def _read(self, connection: Connection) -> None:
         sock = connection.socket
-        if sock is None:
+        if sock is None or connection in self._paused:  # what TLS has of it already waits as well
             return
         if connection in self._handshaking:
             self._shake_hands(connection)
@@ -289,7 +288,7 @@ class Server:
             self._paused.add(connection)
             self._ask_anew(connection)
         elif self.tls is not None and sock.pending():
-            self._readable.append(connection)
+            self._readable[connection] = None
 
     def _lose(self, connection: Connection, why: str) -> None:
         """This socket is of no use any more: the hub is told now, the sweep closes it."""
@@ -331,8 +330,8 @@ class Server:
         for job in jobs:
             (self.hasher if isinstance(job, HashJob) else self.disk).put(job)
         if self.hub.notes:
-            self.tell_log(self.hub.wall, self.hub.notes)
-            self.hub.notes = []
+            self.tell_log(self.wall(), self.hub.notes)
+            self.hub.notes.clear()
         for fault in self.hub.faults:
             log.error("an internal error ended one connection", exc_info=fault)
         self.hub.faults.clear()
@@ -409,7 +408,7 @@ class Server:
                 self._paused.discard(connection)
                 self._ask_anew(connection)
                 if self.tls is not None:
-                    self._readable.append(connection)
+                    self._readable[connection] = None
         if self._listen_again and now >= self._listen_again and not self._stop_by:
             self._listen(True)
 

@@ -1402,6 +1402,8 @@ class World:
                 raise Violation(f"something waits at {connection.address}")
         allowed = {"sessions", "connections", "_open", "_roster", "_registrations", "_deadlines", "_later", "_tokens"}
         self._check_left_behind(hub, allowed)
+        if any(session.held is None or session.held.token != token for token, session in hub._tokens.items()):
+            raise Violation("a token leads to a session that is not its own")
         self.check_disk()
 
     def check_disk(self) -> None:

@@ -331,9 +331,19 @@ def _work_up_to(world: World, kind: type[protocol.Job]) -> None:
 
 def test_within_the_grace_the_way_back_asks_no_disk(world: World) -> None:
     world.person("bob", kept=True).leave()
-    world.disk.failing, world.working = True, False
+    world.working = False
     assert world.resume("token1", 0).hears() == ["OK RESUME bob 0 0", "ONLINE bob"]
-    assert not [job for job in world.hub.jobs if isinstance(job, protocol.FindToken)]
+
+
+def test_a_token_that_has_died_on_disk_leads_back_once_at_most(world: World) -> None:
+    world.person("bob", kept=True).leave()
+    world.disk.accounts["bob"].token = None  # `storage.py passwd`, when it is on disk that bob is lost
+    bob = world.resume("token1", 0)
+    assert bob.hears()[0] == "OK RESUME bob 0 0"
+    world.wait(1)
+    assert bob.says("PING") == ["@1 OK PING"]  # it is no logout
+    bob.leave()
+    assert world.resume("token1", 0).hears()[0].startswith("ERROR unknown-session")
 
 
 def test_after_a_restart_the_disk_is_asked_once(world: World) -> None:
@@ -362,12 +372,40 @@ def test_a_login_that_nobody_heard_of_ends_no_session(world: World) -> None:
     world.working = False
     heir = world.connect().say("KEEP", f"LOGIN bob {PASSWORD}")
     _work_up_to(world, protocol.RecordLogin)
+    early = world.resume("token1", 0)
     heir.leave()
     world.working = True
+    assert early.hears() == ["OK RESUME bob 0 0", "ONLINE bob"]
+    early.leave()
     assert world.resume("token1", 0).hears() == ["OK RESUME bob 0 0", "ONLINE bob"]
 
 
-def test_what_follows_a_resume_is_judged_by_its_limits_and_answered_behind_the_roster(world: World) -> None:
+def test_what_follows_a_resume_is_answered_behind_the_roster(world: World) -> None:
+    world.person("bob", kept=True).leave()
+    bob = world.connect()
+    world.hub.feed(bob.connection, protocol.frame(b"RESUME token1 0") + protocol.frame(b"WHO"))
+    assert bob.hears() == ["OK RESUME bob 0 0", "ONLINE bob", "@1 OK WHO bob"]
+
+
+def test_what_others_say_comes_behind_the_roster_of_a_resume_that_had_to_wait_a_turn(world: World) -> None:
+    alice = world.person("alice")
+    world.person("bob", kept=True).leave()
+    bob = world.connect()
+    both = protocol.frame(b"RESUME wrong 0") + protocol.frame(b"RESUME token1 0")
+    world.hub.feed(bob.connection, both)
+    for _ in range(3):  # by hand: what others say comes in the turns between
+        world.now += 1e-3
+        world.hub.wake(world.now, world.wall)
+        world.hub.feed(alice.connection, protocol.frame(b"SEND bob hi"))
+        world.tick()
+        jobs, world.hub.jobs = world.hub.jobs, []
+        for job in jobs:
+            world.hub.complete(job, world.disk.perform(job))
+    heard = [line for line in bodies(bob.hears()) if not line.startswith(("ERROR", "PRESENCE"))]
+    assert heard[: heard.index("ONLINE alice bob")] == ["OK RESUME bob 0 0", "@1 MSG alice 0 hi", "@2 MSG alice 0 hi"]
+
+
+def test_a_frame_behind_a_resume_is_judged_by_the_limits_of_a_session(world: World) -> None:
     world.person("bob", kept=True).leave()
     bob = world.connect()
     long = b"SEND bob " + b"x" * protocol.STRANGER_FRAME_MAX

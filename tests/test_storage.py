@@ -284,10 +284,11 @@ class StoreAgainstDict(RuleBasedStateMachine):
     @rule(statuses=st.dictionaries(NAMES, st.sampled_from(storage.STATUSES)))
     def statuses(self, statuses: dict[str, str]) -> None:
         with self.store.transaction():
-            self.store.record_statuses(statuses, self.now)
+            without = self.store.record_statuses(statuses, self.now)
         for name, status in statuses.items():
             if user := self.model.get(name):
                 user.status, user.used = status, self.now
+        assert without == [name for name in statuses if name in self.model and self.model[name].token is None]
 
     @rule(name=NAMES)
     def logout(self, name: str) -> None:

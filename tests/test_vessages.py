@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -597,6 +598,20 @@ def test_without_openssl_the_command_to_run_is_told(
 # --- Accepting --------------------------------------------------------------------------------------------------------
 
 
+def test_a_crowd_comes_in_at_each_listener(tmp_path: Path) -> None:
+    with running(tmp_path, listeners=2) as rig:
+        for number in range(2 * 60):
+            rig.connect(number % 2)
+        rig.turn()
+        assert rig.server.sockets == 2  # there might have been nobody else
+        rig.turn()
+        assert rig.server.sockets == 120
+        rig.turns(2)
+        rig.connect()
+        rig.turn()
+        assert rig.server.sockets == 121
+
+
 def run_out_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """From now on nothing can be accepted; each try is counted."""
     tries: list[int] = []
@@ -998,6 +1013,14 @@ def test_a_reader_that_is_stuck_does_not_hold_the_stop_up(rig: Rig) -> None:
     bob.close()
 
 
+def test_the_log_is_told_who_comes_and_goes_and_when(rig: Rig) -> None:
+    rig.person("alice").close()
+    rig.clock.wall += 7
+    rig.turns(3)
+    said = ["alice registered from 127.0.0.1", "alice logged in from 127.0.0.1", "alice left: closed by the client"]
+    assert rig.log == [*zip((WALL, WALL, WALL + 7), said, strict=True)]
+
+
 def test_newcomers_at_the_moment_of_the_stop_do_no_harm(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     rig.server.stop()
     newcomer = rig.connect()
@@ -1053,6 +1076,17 @@ def test_the_store_may_be_used_again_after_the_stop(rig: Rig, tmp_path: Path) ->
     store.close()
     assert account is not None
     assert (account.status, account.last_login) == ("offline", WALL)
+
+
+def test_a_password_that_the_operator_has_changed_ends_the_way_back(rig: Rig) -> None:
+    alice, bob = rig.person("alice"), rig.person("bob", kept=True)
+    storage.set_password(rig.store.path, "bob", "another password", storage.Cost(1, 1, 1))
+    assert bob.says("WHO")[0].endswith(" OK WHO alice bob")
+    bob.reset()
+    assert alice.sees("alice", "~bob")
+    rig.wait(1.5)
+    rig.person("eve")  # behind it in the disk's queue
+    assert rig.connect().says(f"RESUME {bob.token} 0")[0].startswith("ERROR unknown-session ")
 
 
 # --- Backups ----------------------------------------------------------------------------------------------------------
@@ -1220,3 +1254,18 @@ def test_a_log_that_nobody_reads_does_not_stop_anybody(monkeypatch: pytest.Monke
     lines = written.splitlines()
     assert lines[0].endswith(b" line 0")
     assert vessages.LOG_LINES <= len(lines) <= 2 * vessages.LOG_LINES
+
+
+def test_a_line_of_the_log_begins_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = bytearray()
+
+    def write(descriptor: int, data: bytes) -> int:
+        written.extend(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    writer = vessages.LogWriter()
+    writer.write(WALL, ["bob left", "eve left"])
+    writer.finish()
+    stamp = datetime.fromtimestamp(WALL).strftime("%Y-%m-%d %H:%M:%S")
+    assert written.decode() == f"{stamp} bob left\n{stamp} eve left\n"

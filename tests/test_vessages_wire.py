@@ -6,6 +6,7 @@ A dialogue is said and what is heard is compared, on both kinds of selector.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -536,6 +537,18 @@ def test_a_session_is_resumed_where_it_was(rig: Rig) -> None:
     ]  # fmt: skip
     back.says("ACK 4")
     assert alice.hears() == ["#4 OK SEND"]
+
+
+def test_what_is_said_behind_a_resume_and_before_the_end_is_done(rig: Rig) -> None:
+    alice, bob = rig.person("alice"), rig.person("bob", kept=True)
+    bob.reset()
+    assert alice.sees("alice", "~bob")
+    back = rig.connect().say(f"RESUME {bob.token} 0", *(f"SEND alice {number}" for number in range(200)))
+    back.socket.shutdown(socket.SHUT_WR)
+    said: list[str] = []
+    while len(said) < 200:
+        said += [text.rpartition(" ")[2] for text in alice.next() if text.startswith("MSG bob ")]
+    assert said == [str(number) for number in range(200)]
 
 
 @pytest.mark.parametrize("seq", ["", " x", " -1", " 1 2"])

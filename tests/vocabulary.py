@@ -85,11 +85,12 @@ class Disk:
     def RecordLogout(self, job: protocol.RecordLogout) -> None:  # noqa: N802
         self.accounts[job.key].status, self.accounts[job.key].token = "offline", None
 
-    def RecordStatuses(self, job: protocol.RecordStatuses) -> None:  # noqa: N802
+    def RecordStatuses(self, job: protocol.RecordStatuses) -> list[str]:  # noqa: N802
         self.writes += 1
-        for key, status in job.statuses.items():
-            if key in self.accounts:
-                self.accounts[key].status = status
+        known = [self.accounts[key] for key in job.statuses if key in self.accounts]
+        for account in known:
+            account.status = job.statuses[account.key]
+        return [account.key for account in known if account.token is None]
 
     def SetPassword(self, job: protocol.SetPassword) -> None:  # noqa: N802
         self.accounts[job.key].password = job.password_hash

@@ -297,10 +297,11 @@ class Rig:
             self.hub, self.store, self.listeners, cost=COST,
             selector=self.selector, clock=self.clock, wall=self.clock.tell_wall,
             tls=vessages.tls_context(certificate() / "cert.pem", certificate() / "key.pem") if tls else None,
-            spare_files=spare_files,
+            spare_files=spare_files, tell_log=lambda wall, lines: self.log.extend((wall, line) for line in lines),
         )  # fmt: skip
         self.hub.restore(self.store.recover(WALL))
         self.tls = tls
+        self.log: list[tuple[float, str]] = []  # who came and went, and when, in Unix seconds
         self.peers: list[Peer] = []
         self.running = True
 
