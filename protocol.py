@@ -544,7 +544,7 @@ class Held:
 
     __slots__ = ("acked", "asked", "bytes", "frames", "last", "numbered", "peak", "sent", "token")
 
-    def __init__(self, token: str, numbered: bool = True) -> None:
+    def __init__(self, numbered: bool = True) -> None:
         # The oldest comes first; their numbers are acked + 1 to `last`. `sent` is the last one that was given to the
         # present connection, `peak` the last one that was ever given to any.
         self.frames: list[HeldFrame] = []
@@ -552,7 +552,7 @@ class Held:
         self.acked = self.sent = self.last = self.peak = 0
         self.numbered = numbered  # False after a restart, until the client tells where its numbers stand
         self.asked = False  # whether an ACK was asked for
-        self.token = token  # the way back to it; empty if only the disk can tell
+        self.token = ""  # the way back to it; empty if only the disk can tell
 
     @property
     def written(self) -> int:
@@ -1293,10 +1293,10 @@ class Hub:
     def _begin(self, connection: Connection, account: Account, token: str | None) -> None:
         """A session begins here, kept if it has a token. Messages held for a lost or replaced one come first."""
         old = self.sessions.get(account.key)
-        session = Session(account.username, account.key, Held(token) if token else None, self.wall)
+        session = Session(account.username, account.key, Held() if token else None, self.wall)
         self.sessions[session.key] = session
         if token:
-            self._tokens[token] = session
+            self._know_token(session, token)
         if old is not None:
             self._retire(old)
         if old is not None and old.connection is not None:
@@ -1372,10 +1372,8 @@ class Hub:
         if connection.closed:
             return None
         session = self.sessions.get(account.key) or (yield from self._restart(connection, account))
-        if session is not None and session.held is not None:
-            self._forget_token(session)
-            session.held.token = token
-            self._tokens[token] = session
+        if session is not None:
+            self._know_token(session, token)
         return session
 
     def _restart(self, connection: Connection, account: Account) -> Generator[Job, typing.Any, Session | None]:
@@ -1392,7 +1390,7 @@ class Hub:
 
     def _bring_back(self, account: Account) -> Session:
         """A kept session without a past, for a token that has outlived its own."""
-        session = Session(account.username, account.key, Held("", numbered=False), self.wall)
+        session = Session(account.username, account.key, Held(numbered=False), self.wall)
         self.sessions[session.key] = session
         return session
 
@@ -1586,6 +1584,13 @@ class Hub:
         session.over = True
         self._lost.pop(session, None)
         self._forget_token(session)
+
+    def _know_token(self, session: Session, token: str) -> None:
+        """From now on this is the way back to it, if it is kept, and no other is."""
+        self._forget_token(session)
+        if session.held is not None:
+            session.held.token = token
+            self._tokens[token] = session
 
     def _forget_token(self, session: Session) -> None:
         """From now on only the disk knows whose its token is."""

@@ -753,6 +753,7 @@ def log_ins(kind: Kind, count: int, at_once: int, late: bool = False) -> Reading
 
 
 def come_and_go(kind: Kind, server: Server, guests: Sequence[int], at_once: int) -> None:
+    """These people connect, log in by token, get the roster and leave: `at_once` of them, then the next ones."""
     for first in range(0, len(guests), at_once):
         with Crowd(server) as crowd:
             crowd.log_in(map(kind.token, guests[first : first + at_once]))
