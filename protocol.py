@@ -450,8 +450,8 @@ class Connection:
     """A wire: what came in and is not yet read, what is to go out, and when it last showed life."""
 
     __slots__ = (
-        "address", "closed", "commands", "decoder", "due", "encoding_faults", "flow", "heard", "outbox", "outbox_bytes",
-        "pinged", "probed", "session", "socket", "unsent", "version",
+        "address", "closed", "commands", "decoder", "due", "flow", "heard", "outbox", "outbox_bytes", "pinged",
+        "session", "socket", "unsent", "version",
     )  # fmt: skip
 
     def __init__(self, address: str, now: float) -> None:
@@ -462,7 +462,6 @@ class Connection:
         self.decoder: FrameDecoder | None = None  # None: nothing of it waits to be read, as with nearly everybody
         self.flow: Flow | None = None
         self.closed = False
-        self.encoding_faults = 0
         # Going out: `outbox` is the hub's, `unsent` is what the reactor has taken and the system has not.
         self.outbox: list[bytes] | None = None  # None: nothing, as nearly always with nearly everybody
         self.outbox_bytes = 0
@@ -471,7 +470,6 @@ class Connection:
         # Times, as the hub counts them.
         self.heard = now
         self.pinged = NEVER
-        self.probed = NEVER
         self.due = FOREVER
 
     @property
@@ -637,14 +635,14 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims",
-        "_clogged", "_connected", "_deadlines", "_dirty", "_expected", "_forgiven", "_give_up_at", "_guessers",
-        "_guesses", "_half_frames", "_horizon", "_keeping", "_later", "_lost", "_newcomers", "_news",
-        "_news_version", "_open", "_overfull", "_presence_at", "_record_at", "_recording", "_registrations",
-        "_ripe", "_roster", "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_spare", "_stamp",
-        "_stopping", "_strangers", "_taken", "_tokens", "_unread", "_use_at", "_version", "closing",
-        "connections_max", "faults", "frames", "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready",
-        "registration", "sessions", "wall",
+        "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims", "_clogged",
+        "_connected", "_deadlines", "_dirty", "_encoding_faults", "_expected", "_forgiven", "_give_up_at", "_guessers",
+        "_guesses", "_half_frames", "_horizon", "_keeping", "_later", "_lost", "_newcomers", "_news", "_news_version",
+        "_open", "_overfull", "_presence_at", "_probed", "_record_at", "_recording", "_registrations", "_ripe",
+        "_roster", "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_spare", "_stamp", "_stopping",
+        "_strangers", "_taken", "_tokens", "_unread", "_use_at", "_version", "closing", "connections_max", "faults",
+        "frames", "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions",
+        "wall",
     )  # fmt: skip
 
     def __init__(
@@ -670,6 +668,8 @@ class Hub:
         self._strangers: dict[Connection, float] = {}  # not logged in -> since when; oldest first
         self._keeping: set[Connection] = set()  # KEEP was said: the next login begins a kept session
         self._half_frames: dict[Connection, float] = {}  # a frame of it is incomplete -> since when
+        self._encoding_faults: dict[Connection, int] = {}  # how often it said what is not UTF-8
+        self._probed: dict[Connection, float] = {}  # it was asked for a sign of life -> when
         self._clogged: dict[Connection, Clog] = {}  # it has unsent bytes
         self._taken = 0  # frames in the piece that `take` gave last, for `sent`
         self._spare: FrameDecoder | None = None  # for the next read: to make one each time would cost more than it does
@@ -840,6 +840,8 @@ class Hub:
         self._strangers.pop(connection, None)
         self._keeping.discard(connection)
         self._half_frames.pop(connection, None)
+        self._encoding_faults.pop(connection, None)
+        self._probed.pop(connection, None)
         self._clogged.pop(connection, None)
         self._rosters_due.pop(connection, None)
         session, connection.session = connection.session, None
@@ -1056,9 +1058,9 @@ class Hub:
             raise RefusedError(Code.BAD_COMMAND, "this command stands alone")
 
     def _refuse_encoding(self, connection: Connection) -> None:
-        connection.encoding_faults += 1
+        self._encoding_faults[connection] = faults = self._encoding_faults.get(connection, 0) + 1
         self._answer(connection, connection.session, "", error(Code.BAD_ENCODING))
-        if connection.encoding_faults >= ENCODING_FAULTS_MAX:
+        if faults >= ENCODING_FAULTS_MAX:
             self._close(connection, why="not UTF-8")
 
     def _answer(self, connection: Connection, session: Session | None, tag: str, answer: str) -> None:
@@ -1285,8 +1287,8 @@ class Hub:
 
     def _probe(self, connection: Connection) -> None:
         """Somebody knows the password of who is online here. Is this only the ghost of a connection?"""
-        if connection.probed < connection.heard:
-            connection.probed = self.now
+        if self._probed.get(connection, NEVER) < connection.heard:
+            self._probed[connection] = self.now
             self._queue(connection, "PING")
             self._arm(connection, self.now + PROBE_AFTER)
 
@@ -1736,8 +1738,11 @@ class Hub:
             limits.append(self._strangers[connection] + STRANGER_AFTER)
         if connection in self._half_frames:
             limits.append(self._half_frames[connection] + HALF_FRAME_AFTER)
-        if connection.probed >= connection.heard:
-            limits.append(connection.probed + PROBE_AFTER)
+        if connection in self._probed:
+            if self._probed[connection] >= connection.heard:
+                limits.append(self._probed[connection] + PROBE_AFTER)
+            else:
+                del self._probed[connection]
         if min(limits) <= self.now:
             self._close(connection, Bye.SILENT)
             return

@@ -1400,7 +1400,8 @@ class World:
         for connection in hub.connections:
             if connection.flow is not None or connection.outbox or connection.unsent or connection.decoder:
                 raise Violation(f"something waits at {connection.address}")
-        allowed = {"sessions", "connections", "_open", "_roster", "_registrations", "_deadlines", "_later", "_tokens"}
+        allowed = {"sessions", "connections", "_open", "_roster", "_registrations", "_deadlines", "_later", "_tokens",
+                   "_encoding_faults"}  # fmt: skip
         self._check_left_behind(hub, allowed)
         if any(session.held is None or session.held.token != token for token, session in hub._tokens.items()):
             raise Violation("a token leads to a session that is not its own")

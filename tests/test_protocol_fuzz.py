@@ -200,7 +200,7 @@ WORK_UNDER_WAY = {
     "ready", "jobs", "closing", "faults", "held_bytes", "sessions", "connections", "_strangers", "_keeping",
     "_half_frames", "_clogged", "_deadlines", "_later", "_lost", "_roster", "_changes", "_audience", "_rosters_due",
     "_unread", "_overfull", "_claims", "_dirty", "_recording", "_checks", "_checks_waiting", "_checks_running",
-    "_open", "_tokens",
+    "_open", "_tokens", "_encoding_faults", "_probed",
 }  # fmt: skip
 
 
@@ -226,7 +226,8 @@ def check(hub: Hub) -> None:
     assert set(hub._rosters_due) <= there
     assert {connection for connection in there if connection.unsent} <= set(hub._clogged)
     assert all(connection.unsent for connection in hub._clogged)
-    assert hub._keeping <= set(hub._strangers) and set(hub._half_frames) <= there
+    assert hub._keeping <= set(hub._strangers)
+    assert {*hub._half_frames, *hub._encoding_faults, *hub._probed} <= there
     assert list(hub._lost) == sorted(hub._lost, key=hub._lost.__getitem__)  # oldest first
     assert set(hub._lost) == {session for session in hub.sessions.values() if session.connection is None}
     counts = {address: count for address, (_, count) in hub._open.items()}
