@@ -461,7 +461,7 @@ class Connection:
         self.session: Session | None = None
         self.decoder: FrameDecoder | None = None  # None: nothing of it waits to be read, as with nearly everybody
         self.flow: Flow | None = None
-        self.closed = False
+        self.closed = ""  # why, once it is
         # Going out: `outbox` is the hub's, `unsent` is what the reactor has taken and the system has not.
         self.outbox: list[bytes] | None = None  # None: nothing, as nearly always with nearly everybody
         self.outbox_bytes = 0
@@ -816,19 +816,20 @@ class Hub:
         connection.outbox = None
         connection.decoder = None  # what it left is not kept until its deadlines have passed
 
-    def _close(self, connection: Connection, bye: Bye | None = None, why: str = "") -> None:
-        """Mark a connection for closing; it hears BYE, and nothing that it still says is read."""
+    def _close(self, connection: Connection, why: Bye | str) -> None:
+        """Mark a connection for closing; it hears BYE, if there is one, and nothing that it still says is read."""
         if connection.closed:
             return
-        if bye is not None:
-            self._queue(connection, f"BYE {bye.value}")
+        if isinstance(why, Bye):
+            self._queue(connection, f"BYE {why.value}")
+            why = why.value
         self.closing.append(connection)
-        self._forget(connection, why or (bye.value if bye else ""))
+        self._forget(connection, why)
 
     def _forget(self, connection: Connection, why: str) -> None:
         """This connection does not count any more, although its last words may still be on their way."""
         if not connection.closed:
-            connection.closed = True
+            connection.closed = why
             self._connected -= 1
             address, count = self._open.pop(connection.address)
             if count > 1:
@@ -955,7 +956,7 @@ class Hub:
                     decoder.give_back(payloads)  # they wait their turn
         except BadFrameError as fault:
             self._queue(connection, error(Code.BAD_FRAME, str(fault)))
-            self._close(connection, why="bad frame")
+            self._close(connection, "bad frame")
         except Exception as fault:
             self._fail(connection, fault)
         left = decoder.buffered
@@ -984,7 +985,7 @@ class Hub:
     def _fail(self, connection: Connection, fault: Exception) -> None:
         """A fault of ours while this connection was served: it costs this one, and nobody else."""
         self.faults.append(fault)
-        self._close(connection, why="internal error")
+        self._close(connection, "internal error")
 
     def receive(self, connection: Connection, payload: bytes) -> bool:
         """One frame from this connection; if a flow is under way, it waits. Whether the next one may be read now."""
@@ -1061,7 +1062,7 @@ class Hub:
         self._encoding_faults[connection] = faults = self._encoding_faults.get(connection, 0) + 1
         self._answer(connection, connection.session, "", error(Code.BAD_ENCODING))
         if faults >= ENCODING_FAULTS_MAX:
-            self._close(connection, why="not UTF-8")
+            self._close(connection, "not UTF-8")
 
     def _answer(self, connection: Connection, session: Session | None, tag: str, answer: str) -> None:
         """Say this to the session, or, where there is none, to the connection."""

@@ -40,6 +40,7 @@ import itertools
 import logging
 import os
 import queue
+import re
 import selectors
 import shutil
 import signal
@@ -256,7 +257,7 @@ class Server:
         except ssl.SSLWantWriteError:
             events = EVENT_WRITE
         except OSError as error:
-            self._lose(connection, f"no TLS: {error.strerror or error}")
+            self._lose(connection, f"no TLS: {reason_of(error)}")
             return
         else:
             del self._handshaking[connection]
@@ -279,7 +280,7 @@ class Server:
         except WOULD_BLOCK:
             return
         except OSError as error:
-            self._lose(connection, error.strerror or "connection lost")
+            self._lose(connection, reason_of(error))
             return
         if not data:
             self._lose(connection, "closed by the client")
@@ -350,7 +351,7 @@ class Server:
         except WOULD_BLOCK:
             sent = 0
         except OSError as error:
-            self._lose(connection, error.strerror or "connection lost")
+            self._lose(connection, reason_of(error))
             return
         if sent < len(data):
             left = self._leftover[connection] = memoryview(data)[sent:]
@@ -372,7 +373,7 @@ class Server:
             return
         except OSError as error:
             del self._leftover[connection]
-            self._lose(connection, error.strerror or "connection lost")
+            self._lose(connection, reason_of(error))
             return
         left = self._leftover[connection] = self._leftover[connection][sent:]
         self.hub.sent(connection, len(left))
@@ -439,7 +440,7 @@ class Server:
             table.pop(connection, None)
         self._paused.discard(connection)
         self._shut.discard(connection)
-        log.debug("%s disconnected: socket %d", connection.address, sock.fileno())
+        log.debug("%s disconnected: socket %d: %s", connection.address, sock.fileno(), connection.closed)
         sock.close()
 
     # --- Stopping ---
@@ -497,6 +498,12 @@ class Server:
         for sock in (*self.listeners, self._bell, self._rope):
             sock.close()
         self.selector.close()
+
+
+def reason_of(error: OSError) -> str:
+    """What the system or OpenSSL says went wrong, in words for a person."""
+    text = re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", error.strerror or "")  # [SSL: THE_CODE] the words (_ssl.c:1006)
+    return text or "connection lost"
 
 
 # --- Workers ----------------------------------------------------------------------------------------------------------
@@ -754,9 +761,10 @@ def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION
     try:
         context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as error:
-        words = error.strerror or str(error)
-        raise StartError(f"cannot use {cert} with {key}: {words}; give others with --cert and --key") from None
+    except OSError as error:
+        why = reason_of(error)
+        text = f"cannot use {cert} and {key} as a certificate and its key: {why}; give others with --cert and --key"
+        raise StartError(text) from None
     return context
 
 
@@ -872,7 +880,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--tls", action="store_true", help="encrypt; a certificate is made beside the accounts if there is none")
     add("--cert", metavar="FILE", type=Path, help="with --tls: the certificate (default: vessages-cert.pem there)")
     add("--key", metavar="FILE", type=Path, help="with --tls: its key (default: vessages-key.pem there)")
-    add("--verbose", action="store_true", help="log every connection, not only who logs in and leaves")
+    add("--verbose", action="store_true", help="log every connection and why it ended, not only who logs in and leaves")
     add("--version", action="version", version=f"Vessages {VERSION}")
     return parser
 
@@ -949,6 +957,7 @@ def serve(options: argparse.Namespace, writer: LogWriter) -> int:
             schedule_backups(options.db, options.backup_every, options.keep)
         server.heed_signals()
         greet(greeting(listeners, store, options.cert if tls else None))
+        log.info("started")
         return run(server)
 
 

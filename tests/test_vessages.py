@@ -1089,6 +1089,39 @@ def test_a_password_that_the_operator_has_changed_ends_the_way_back(rig: Rig) ->
     assert rig.connect().says(f"RESUME {bob.token} 0")[0].startswith("ERROR unknown-session ")
 
 
+# --- What the log says ------------------------------------------------------------------------------------------------
+
+
+ENDINGS: list[tuple[str, Callable[[Peer], object]]] = [
+    ("closed by the client", Peer.finish),
+    ("Connection reset by peer", Peer.reset),
+    ("bad frame", lambda peer: peer.say_bytes(bytes(4))),
+    ("not UTF-8", lambda peer: peer.say(*[b"\xff"] * protocol.ENCODING_FAULTS_MAX)),
+]
+
+
+@pytest.mark.parametrize(("reason", "end"), ENDINGS)
+def test_the_verbose_log_says_why_a_connection_ended(
+    rig: Rig, caplog: pytest.LogCaptureFixture, reason: str, end: Callable[[Peer], object]
+) -> None:
+    caplog.set_level("DEBUG")
+    stranger = rig.connect()
+    assert stranger.says("PING") == ["OK PING"]
+    end(stranger)
+    rig.turns(3)
+    rig.wait(vessages.LINGER)
+    assert [line.rpartition(": ")[2] for line in caplog.messages if "disconnected" in line] == [reason]
+
+
+def test_the_verbose_log_says_in_words_why_there_is_no_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    with running(tmp_path, tls=True) as rig:
+        rig.tls = False
+        rig.connect().say_bytes(b"GET / HTTP/1.0\r\n\r\n")
+        rig.turns(3)
+    assert any(line.endswith(": no TLS: http request") for line in caplog.messages)
+
+
 # --- Backups ----------------------------------------------------------------------------------------------------------
 
 

@@ -115,7 +115,7 @@ def test_the_log_has_a_time_before_each_line(tmp_path: Path) -> None:
         assert server.ends() == 0
         lines = server.said().splitlines()
     assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in lines] == [
-        "alice registered from 127.0.0.1", "alice logged in from 127.0.0.1",
+        "started", "alice registered from 127.0.0.1", "alice logged in from 127.0.0.1",
         "bob registered from 127.0.0.1", "bob logged in from 127.0.0.1",
         "stopping: connections to be told: 2", "alice lost: shutdown", "bob left: shutdown", "stopped",
     ]  # fmt: skip
@@ -204,6 +204,7 @@ def test_a_certificate_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("no key")
     done = run(tmp_path, "127.0.0.1", "0", "--tls", "--cert", "cert.pem", "--key", "key.pem")
     assert_refused(done, "cert.pem", "--cert")
+    assert "_ssl.c" not in done.stderr
 
 
 # --- Stopping ---------------------------------------------------------------------------------------------------------
