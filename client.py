@@ -157,7 +157,7 @@ def dial_words(host: str, port: int, error: Exception) -> str:
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return f"there is no computer named {host}: check the spelling, or try its address, like 192.168.1.5"
     if isinstance(error, ConnectionRefusedError):
-        return f"nobody listens at {host} port {port}: is the server running there, and is that its port?"
+        return f"nobody listens at {host} port {port}: start the server there, or check the port"
     if isinstance(error, TrustError):
         return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -168,7 +168,7 @@ def dial_words(host: str, port: int, error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return f"{host} port {port} does not speak TLS: leave out --tls if the server was started without it"
     if isinstance(error, TimeoutError):
-        return f"no answer from {host} port {port}: is the address right, and does a firewall let this through?"
+        return f"no answer from {host} port {port}: check the address, and whether a firewall lets this through"
     return f"{host} port {port} cannot be reached: {getattr(error, 'strerror', None) or error}"
 
 

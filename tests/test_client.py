@@ -212,7 +212,7 @@ def test_a_lost_connection_is_mended_and_nothing_typed_is_lost(room: Room) -> No
     room.until(lambda: "-- trying again in 1 s" in alice.seen)
     assert not alice_chat.link.is_up
     room.types(bob, "/msg alice two", see="-- nobody listens at lab port 5000")
-    assert any(line.endswith("is that its port?; trying again in 2 s") for line in bob.seen)
+    assert any(line.endswith("check the port; trying again in 2 s") for line in bob.seen)
     room.start()
     room.until(lambda: any(line.endswith("-> alice: two") for line in bob.seen))
     assert sum(line.endswith(" bob: two") for line in alice.seen) == 1
