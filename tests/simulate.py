@@ -203,6 +203,7 @@ class Server:
         self.arrivals: deque[Link] = deque()
         self.results: deque[tuple[Job, object]] = deque()
         self.hasher, self.disk = Worker(self), Worker(self)
+        self.lost_answers: set[str] = set()  # whose login was on disk when its connection was gone
         self.frozen_until = 0.0
         self.stop_by = FOREVER
         self.hub.wake(world.now, world.wall)
@@ -240,7 +241,10 @@ class Server:
             if wire.connection in self.wires and (wire.connection.closed or wire.connection.wants_reading):
                 self._read(wire, now)
         while self.results:
-            hub.complete(*self.results.popleft())
+            job, result = self.results.popleft()
+            if isinstance(job, protocol.RecordLogin) and job.flow is not None and job.flow.connection.closed:
+                self.lost_answers.add(job.key)
+            hub.complete(job, result)
         hub.tick(now, wall)
         self._hand_out_jobs()
         for connection in hub.closing:
@@ -1415,8 +1419,10 @@ class World:
                 raise Violation(f"{key} is {status}, the disk says {account.status}")
 
     def _check_quiet_chat(self, program: Chat) -> None:
-        # (A TAKEOVER whose connection breaks before its answer leaves the session as it is, and its token dead.)
-        if program.tap.token != program.token_on_disk() and not program.person.takeovers:
+        # A login whose connection breaks before its answer leaves the session before it as it is. Its token, which only
+        # the hub still knows, leads back to it as long as the server runs.
+        stranded = self.server is not None and program.person.key in self.server.lost_answers
+        if program.tap.token != program.token_on_disk() and not stranded:
             program.fail("has another token than the disk")
         if program.session.unanswered:
             program.fail(f"{program.session.unanswered} commands have no answer")
