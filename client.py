@@ -992,8 +992,9 @@ Completer = Callable[[str], tuple[int, Sequence[str]]]
 class EditorEvent:
     """What the editor tells its caller; `text` is not in its repr, it may be a password.
 
-    kind: "line" (a finished line is in `text`), "answer" (to `LineEditor.ask`, in `text`), "interrupt" (Ctrl-C), "end"
-    (Ctrl-D on an empty line), "suspend" (Ctrl-Z), "clear" (Ctrl-L), "full" (what was typed or pasted does not fit).
+    kind: "line" (a finished line is in `text`), "answer" (to `LineEditor.ask`, in `text`; empty if it was given up),
+    "interrupt" and "end" (Ctrl-C and Ctrl-D on an empty line), "suspend" (Ctrl-Z), "clear" (Ctrl-L), "full" (what was
+    typed or pasted does not fit).
     """
 
     kind: EventKind
@@ -1009,7 +1010,7 @@ def complete_word(before: str, commands: Iterable[str], names: Iterable[str]) ->
     start = len(before) - len(before.split()[-1]) if before and not before[-1].isspace() else len(before)
     word = before[start:]
     if start == 0 and word.startswith("/"):
-        return start, [command + " " for command in commands if command.startswith(word)]
+        return start, [command + " " for command in commands if command.startswith(word.lower())]
     ending = ": " if start == 0 else " "
     return start, [name + ending for name in names if _folded(name).startswith(_folded(word))]
 
@@ -1256,7 +1257,7 @@ class LineEditor:
 
     def _delete_or_end(self) -> EditorEvent | None:
         if not self.text:
-            return EditorEvent("end")
+            return EditorEvent("end") if self._aside is None else self._give_up_answer()
         self._delete()
         return None
 
@@ -1408,8 +1409,20 @@ class LineEditor:
 
     # -- the keys ------------------------------------------------------------------------------------------------------
 
-    def _interrupt(self) -> EditorEvent:
-        return EditorEvent("interrupt")
+    def _interrupt(self) -> EditorEvent | None:
+        """As in a shell, Ctrl-C drops what is being typed, if anything is; Ctrl-Y brings it back."""
+        if self._aside is not None:
+            return self._give_up_answer()
+        if not self.text:
+            return EditorEvent("interrupt")
+        self._kill(0, len(self.text))
+        self._drafts.clear()
+        self._place = len(self._history)
+        return None
+
+    def _give_up_answer(self) -> EditorEvent:
+        self.stop_asking()
+        return EditorEvent("answer")
 
     def _suspend(self) -> EditorEvent:
         return EditorEvent("suspend")
@@ -1462,6 +1475,8 @@ class LineEditor:
         "ctrl-d": _delete_or_end,
         "enter": _finish,
         "ctrl-c": _interrupt,
+        "ctrl-g": _give_up_answer,
+        "escape": _give_up_answer,
         "ctrl-z": _suspend,
         "ctrl-l": _clear,
     }
@@ -1478,6 +1493,8 @@ RED: Final = "31"
 # Readable on dark and on light ground, and none of them the red of errors.
 _NAME_STYLES: Final = ("36", "35", "32", "33", "94", "96", "95", "92")
 
+# Lines of one message: 60,000 empty ones would push everything else out of the terminal's scrollback.
+SHOWN_LINES: Final = 500
 # In a narrower window a continued row would have no room for its margin, a split word and a wide character.
 NARROWEST: Final = 8
 # Erases all from the first cell of a row on. In two steps, because tmux takes one erase from the upper left corner for
@@ -1573,7 +1590,10 @@ def _lines(spans: Iterable[Span]) -> Iterator[_Unit]:
     """The units of `spans`, with newlines as such (also those of other systems)."""
     for text, style in spans:
         cut = text[:SHOWN_LIMIT] + "…" if len(text) > SHOWN_LIMIT else text
-        for number, line in enumerate(cut.replace("\r\n", "\n").split("\n")):
+        lines = cut.replace("\r\n", "\n").split("\n")
+        if len(lines) > SHOWN_LINES:
+            lines[SHOWN_LINES:] = [f"… {len(lines) - SHOWN_LINES:,} more lines"]
+        for number, line in enumerate(lines):
             if number:
                 yield _NEWLINE
             yield from _units(Span(line, style))
@@ -1738,7 +1758,7 @@ def _up_to_cursor(row: _Row, column: int) -> _Row:
 
 def title(text: str) -> str:
     """The sequence that sets the title of the window; `text` may come from anywhere."""
-    return f"\x1b]0;{safe_text(text, 200)}\x1b\\"
+    return f"\x1b]0;{safe_text(text.replace(chr(10), ' '), 200)}\x1b\\"
 
 
 # --- What happened, as text -----------------------------------------------------------------------------------------
@@ -1784,10 +1804,30 @@ def names(words: Iterable[str]) -> str:
     return " ".join(sorted(words, key=lambda word: (word.startswith("~"), protocol.fold(word)))) or "nobody"
 
 
+CHANGES = (  # what one person did, and several, in the order of `protocol.Presence`
+    ("is online", "are online"), ("has left", "have left"), ("lost the connection", "lost the connection"),
+    ("is back", "are back"),
+)  # fmt: skip
+PEOPLE_NAMED = 10  # in one sentence; of a crowd the others are counted
+
+
+def presence_lines(changes: protocol.Presence) -> list[str]:
+    """A line for each person."""
+    return [f"-- {name} {one}" for people, (one, _) in zip(changes, CHANGES, strict=True) for name in people]
+
+
 def presence_words(changes: protocol.Presence) -> list[str]:
-    """A sentence for each change."""
-    kinds = zip(changes, ("is online", "has left", "lost the connection", "is back"), strict=True)
-    return [f"{name} {what}" for people, what in kinds for name in people]
+    """A sentence for each kind of change: `alice, bob and carol are online`."""
+    kinds = [(people, words) for people, words in zip(changes, CHANGES, strict=True) if people]
+    return [f"{people_words(people)} {words[len(people) > 1]}" for people, words in kinds]
+
+
+def people_words(people: Sequence[str]) -> str:
+    """`alice`, `alice and bob`, or ten names `and 20 others`."""
+    *first, last = people
+    if len(people) > PEOPLE_NAMED:
+        first, last = list(people[:PEOPLE_NAMED]), f"{len(people) - PEOPLE_NAMED:,} others"
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def login_words(event: protocol.LoggedIn) -> str:
@@ -1811,6 +1851,14 @@ def answer_words(event: protocol.Answer) -> str:
     return words.get(event.verb, f"{event.verb} {event.words}".rstrip())
 
 
+def refused_words(event: protocol.Refused) -> str:
+    """The ERROR to a command, as the person meant it."""
+    words = local_times(event.words)
+    if event.verb == "PASSWD" and event.code == protocol.Code.BAD_LOGIN.word:
+        words = "the password so far is wrong"
+    return f"{event.verb or 'refused'}: {words} ({event.code})"
+
+
 def back_words(event: protocol.Back) -> str:
     """What a lost connection has cost."""
     changes = presence_words(event.changes)
@@ -1827,13 +1875,13 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     protocol.Linked: lambda e: ["-- connected"],
     protocol.LoggedIn: lambda e: ["-- " + login_words(e)],
     protocol.Roster: lambda e: ["-- online: " + names([*e.online, *("~" + name for name in e.lost)])],
-    protocol.Presence: lambda e: ["-- " + words for words in presence_words(e)],
+    protocol.Presence: presence_lines,
     protocol.Message: lambda e: [f"{clock_time(e.time)} {e.sender}: {e.text}"],
     protocol.Delivered: lambda e: [f"{clock_time(time.time())} -> {e.recipient}: {e.text}"],
     protocol.Failed: lambda e: [f"!! not delivered to {e.recipient} ({e.code}: {e.words}): {e.text}"],
     protocol.Waiting: lambda e: [f"-- {e.recipient} has not got this yet: {e.text}"],
     protocol.Answer: lambda e: ["-- " + answer_words(e)],
-    protocol.Refused: lambda e: [f"!! {e.verb or 'refused'}: {local_times(e.words)} ({e.code})"],
+    protocol.Refused: lambda e: [f"!! {refused_words(e)}"],
     protocol.NotYet: lambda e: [f"-- not back yet: {local_times(e.words)}; trying again in {e.seconds:.0f} s"],
     protocol.LoginNeeded: lambda e: [f"!! log in again, /login {e.name}: {local_times(e.words)} ({e.code})"],
     protocol.LinkLost: lambda e: ["-- " + e.words],
@@ -1932,7 +1980,8 @@ class Plain:
 # Asks the terminal to mark pastes, and to remember its title; and the way back.
 TERMINAL_BEGIN, TERMINAL_END = "\x1b[?2004h\x1b[22;0t", "\x1b[?2004l\x1b[23;0t"
 BATCH_MAX = 65_536  # characters that come at once on Windows and are taken for one paste
-PINNED_MAX = 3  # own messages without a fate that are shown above the prompt
+PINNED_MAX = 3  # own messages without a fate that are shown above the prompt,
+PINNED_TEXT = 120  # and characters of each: it is printed whole when its fate is known
 
 
 if sys.platform == "win32":
@@ -1983,7 +2032,10 @@ else:
             self.deadline: float | None = None  # when an escape that has stayed alone is the Escape key
 
         def begin(self) -> None:
-            raw = termios.tcgetattr(0)
+            try:
+                raw = termios.tcgetattr(0)
+            except termios.error:
+                return  # the terminal is gone; its end is about to be read
             raw[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON)
             raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
             raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
@@ -2044,6 +2096,7 @@ class Terminal(Plain):
         self._moved = False  # the window may have another size, or we are back in front
         self._day = ""  # of the last message
         self._trouble = ""  # what was last wrong with the link
+        self._last_sender = ""
 
     def start(self, link: Link) -> None:
         self._link = link
@@ -2107,7 +2160,13 @@ class Terminal(Plain):
 
     def _complete(self, before: str) -> tuple[int, Sequence[str]]:
         roster = self._link.session.roster if self._link is not None else {}
-        names = sorted(roster, key=lambda name: (roster[name], protocol.fold(name)))  # online first
+        own = self._link.session.name if self._link is not None else None
+
+        def place(name: str) -> tuple[bool, bool, bool, str]:
+            """Who wrote last comes first, then who is online, and oneself at the end."""
+            return name != self._last_sender, name == own, roster[name], protocol.fold(name)
+
+        names = sorted(roster, key=place)
         return complete_word(before, [f"/{word}" for word in COMMANDS], expected_words(before, names))
 
     def _suspend(self) -> None:
@@ -2124,11 +2183,14 @@ class Terminal(Plain):
     def show(self, event: Shown) -> None:
         if isinstance(event, protocol.Message):
             self._speak(event.time, event.sender, event.text)
+            self._last_sender = event.sender
             self._extra += title(f"{event.sender}: {event.text}")
         elif isinstance(event, protocol.Delivered):
             self._speak(time.time(), f"→ {event.recipient}", event.text)
         elif isinstance(event, protocol.Failed):
             self._speak(time.time(), f"→ {event.recipient}", event.text, f"  not delivered: {event.words}")
+        elif isinstance(event, protocol.Presence):
+            self._arrived += [Paragraph((Span(f"-- {words}", DIM),), 3) for words in presence_words(event)]
         elif isinstance(event, Note):
             style = RED if event.failed else PLAIN
             self._arrived += [Paragraph((Span(line, style),), 2) for line in event.words.split("\n")]
@@ -2192,12 +2254,19 @@ class Terminal(Plain):
                 spans.append(Span(f"{online} online ", DIM))
         if to is not None:
             spans.append(Span(to, name_style(to)))
+            if self._link is not None and self._link.session.logged_in and to not in self._link.session.roster:
+                spans.append(Span(" (not online)", RED))
         return (*spans, Span("> "))
 
     def _pinned(self) -> tuple[Paragraph, ...]:
         """The last own messages whose fate is not known."""
-        waiting = self._link.session.undelivered[-PINNED_MAX:] if self._link is not None else []
-        return tuple(Paragraph((Span(f"…     → {c.name}  {c.text}", DIM),), 6) for c in waiting)
+        waiting = self._link.session.undelivered if self._link is not None else []
+        more = len(waiting) - PINNED_MAX
+        lines = [f"…     {more} more"] if more > 0 else []
+        for command in waiting[-PINNED_MAX:]:
+            text = " ".join(command.text[:PINNED_TEXT].split()) + "…" * (len(command.text) > PINNED_TEXT)
+            lines.append(f"…     → {command.name}  {text}")
+        return tuple(Paragraph((Span(line, DIM),), 6) for line in lines)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -2218,12 +2287,24 @@ def window_size() -> tuple[int, int]:
 
 def holds_secret(line: str) -> bool:
     """Whether a line that was typed has a password in it, which must not come back from the history."""
-    word, _, rest = line.partition(" ")
+    word, _, rest = line.lstrip().partition(" ")
     name = BARE.get(word, word.removeprefix("/").lower())
     return name == "passwd" or (name in ("register", "login", "takeover") and " " in rest.strip())
 
 
 # --- What the lines mean --------------------------------------------------------------------------------------------
+
+FIRST_HINT = "/login NAME, or /register NAME if you are new here; /help lists the commands"
+GONE_MAX = 1_000  # people who have left and whose name before a colon is still taken for whom a line is meant
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A login: whose, with which password, and whether the person was asked for it, as again if it is wrong."""
+
+    name: str = ""
+    password: str = field(default="", repr=False)
+    asked: bool = False
 
 
 class Chat:
@@ -2251,8 +2332,9 @@ class Chat:
         self._user, self._secret, self._log = user, secret, log
         self._met = False
         self._registering: dict[int, tuple[str, str]] = {}  # tag -> who will log in with what, once registered
-        self._attempt = ("", "")  # the last login that was tried
+        self._attempt = _Attempt()  # the last login that was tried and has not succeeded
         self._last_sender = ""
+        self._gone: deque[str] = deque(maxlen=GONE_MAX)  # who has left lately
         self._leave_at: float | None = None
         self._logging_out = False
         self._interrupts = 0
@@ -2290,7 +2372,7 @@ class Chat:
                 if self.status is None:  # else it is over, and what follows from that is no news
                     self._react(event)
             self.front.flush(self.to)
-        except BrokenPipeError:  # nobody reads what is shown: `… | head` has seen enough
+        except OSError:  # nobody reads what is shown: `… | head` has seen enough, or the terminal was closed
             self.front.show = lambda event: None  # type: ignore[method-assign]
             self.leave()
 
@@ -2308,14 +2390,16 @@ class Chat:
 
     def do(self, line: str) -> None:
         """A line that was typed: a command with a slash, a command as on the wire, or text for whom `to` names."""
+        if line.lstrip().startswith("/"):
+            line = line.lstrip()  # a space before a command was not meant, and a password may follow
         word, _, rest = line.partition(" ")
-        name = word[1:].lower() if word[0] == "/" else BARE.get(word, "")
-        command = COMMANDS.get(name)
-        if command is not None and word[0] != "/" and rest and " " not in command.usage:
+        slash = word.startswith("/")
+        command = COMMANDS.get(word[1:].lower() if slash else BARE.get(word, ""))
+        if command is not None and not slash and rest and " " not in command.usage:
             command = None  # `WHO are you` is no WHO
         if word.startswith("//"):
             self._say_to_target(line[1:])
-        elif command is None and word[0] == "/":
+        elif command is None and slash:
             self.note(f"there is no {word}: /help lists the commands", failed=True)
         elif command is None:
             self._say_to_target(line)
@@ -2323,13 +2407,28 @@ class Chat:
             self.note(f"it is used like this: {command.usage}", failed=True)
 
     def _say_to_target(self, text: str) -> None:
-        name, colon, rest = text.partition(": ")
-        if colon and " " not in name and protocol.fold(name) in map(protocol.fold, self.session.roster):
-            self.to, text = name, rest
-        if self.to is None:
-            self.note("to whom? /msg NAME TEXT, or /to NAME first; /help lists the commands", failed=True)
-        else:
+        """Text for whom `to` names, or whom it names itself: `bob: hi`. That must not reach anybody else, so it holds
+        also for who has just left."""
+        name, colon, rest = text.partition(":")
+        known = self._spelling(name) if colon else None
+        if self.front.interactive and self.session.name is None and not self.session.unanswered:
+            self.note(f"log in first: {FIRST_HINT}", failed=True)
+        elif known is not None and not rest.strip():
+            self.aim(known)
+        elif known is not None:
+            self.to = known
+            self.session.send(known, rest.removeprefix(" "))
+        elif self.to is not None:
             self.session.send(self.to, text)
+        else:
+            reply = f"/r TEXT for {self._last_sender}, " if self._last_sender else ""
+            self.note(f"to whom? {reply}/msg NAME TEXT, or /to NAME first; /help lists the commands", failed=True)
+
+    def _spelling(self, name: str) -> str | None:
+        """Somebody who is here, or was a moment ago, as the server writes the name; None if there is nobody."""
+        folded = protocol.fold(name) if protocol.clean_name(name) is not None else ""
+        here = (known for known in (*self.session.roster, *self._gone) if protocol.fold(known) == folded)
+        return next(here, None)
 
     def note(self, words: str, *, failed: bool = False) -> None:
         """Words of our own."""
@@ -2337,32 +2436,45 @@ class Chat:
 
     # Commands: each returns False if it cannot be meant like this
 
-    def with_password(self, then: Callable[[str], object], prompt: str = "password: ") -> None:
-        """Call `then` with a password that was left out: the secret that was given, or one that is asked for."""
-        if self._secret is not None:
-            then(self._secret)
-        elif not self.front.ask(prompt, lambda password: self._with_typed(password, then)):
+    def with_password(self, then: Callable[[str], object], prompt: str) -> None:
+        """Call `then` with a password that was left out: the secret that was given, or one that is asked for.
+
+        For a person the secret is that of the first login, and no other: a later one may be somebody else's.
+        """
+        secret = self._secret
+        if self.front.interactive:
+            self._secret = None
+        if secret is not None:
+            then(secret)
+        elif not self.ask(prompt, then):
             self.note("a password is missing: set VESSAGES_PASSWORD or use --password-file", failed=True)
 
-    def _with_typed(self, password: str, then: Callable[[str], object]) -> None:
-        if password:
-            then(password)
-        else:
-            self.note("no password, so nothing was done")
+    def ask(self, prompt: str, then: Callable[[str], object]) -> bool:
+        """Ask for a password and call `then` with it, unless it is given up. False: there is nobody to ask."""
+
+        def go(answer: str) -> None:
+            if answer:
+                then(answer)
+            else:
+                self.note("no password, so nothing was done")
+
+        return self.front.ask(prompt, go)
 
     def log_in(self, arguments: str, *, takeover: bool = False) -> bool:
         """LOGIN or TAKEOVER, NAME [PASSWORD]. A TAKEOVER without anything repeats the login that was refused."""
         name, _, password = arguments.partition(" ")
-        if not name and takeover and self._attempt[0]:
-            name, password = self._attempt
+        if not name and takeover:
+            name, password = self._attempt.name, self._attempt.password
         if not name:
             return False
-        if not password and self._is_somebody():
+        if not password and self._asks_in_vain(name):
             return True
         ask = self.session.takeover if takeover else self.session.login
 
+        asked = self.front.interactive and not password
+
         def go(password: str) -> None:
-            self._attempt = (name, password)
+            self._attempt = _Attempt(name, password, asked)
             ask(name, password)
 
         if password:
@@ -2371,12 +2483,17 @@ class Chat:
             self.with_password(go, f"password of {one_line(name)}: ")
         return True
 
-    def _is_somebody(self) -> bool:
-        """Whether this person is logged in, who is told so before a password is asked for in vain."""
-        if self.front.interactive and self.session.logged_in:
-            self.note(f"you are {self.session.name} already; /logout first", failed=True)
-            return True
-        return False
+    def _asks_in_vain(self, name: str) -> bool:
+        """Whether a password for `name` would be asked for in vain. If so, the person is told why."""
+        fault = ""
+        if self.session.logged_in:
+            fault = f"you are {self.session.name} already; /logout first"
+        elif protocol.clean_name(name) is None:
+            fault = f"{one_line(name)} cannot be anybody's name: {protocol.Code.BAD_USERNAME.explanation}"
+        if not fault or not self.front.interactive:
+            return False
+        self.note(fault, failed=True)
+        return True
 
     def register(self, arguments: str) -> bool:
         """REGISTER NAME [PASSWORD]. A person is then logged in; a script says so itself."""
@@ -2386,21 +2503,21 @@ class Chat:
             self._registering[self.session.register(name, password)] = (name, password)
 
         def again(first: str) -> None:
-            self.front.ask("the same again: ", lambda second: go(first) if first == second else differ())
+            self.ask("the same again: ", lambda second: go(first) if first == second else differ())
 
         def differ() -> None:
             self.note("the two are not the same, so nothing was done", failed=True)
 
         if not name:
             return False
-        if not password and self._is_somebody():
+        if not password and self._asks_in_vain(name):
             return True
         if password:
             go(password)
         elif self._secret is None and self.front.interactive:
             self.with_password(again, f"a password for {one_line(name)}, at least 8 characters: ")
         else:
-            self.with_password(go)
+            self.with_password(go, "password: ")
         return True
 
     def passwd(self, arguments: str) -> bool:
@@ -2413,10 +2530,10 @@ class Chat:
             return True
 
         def ask_new(old: str) -> None:
-            self.front.ask("the new one: ", lambda new: ask_again(old, new))
+            self.ask("the new one, at least 8 characters: ", lambda new: ask_again(old, new))
 
         def ask_again(old: str, new: str) -> None:
-            self.front.ask("the new one again: ", lambda again: go(old, new, again))
+            self.ask("the new one again: ", lambda again: go(old, new, again))
 
         def go(old: str, new: str, again: str) -> None:
             if new == again:
@@ -2424,11 +2541,11 @@ class Chat:
             else:
                 self.note("the two are not the same, so nothing was done", failed=True)
 
-        return self.front.ask("the password so far: ", ask_new)
+        return self.ask("the password so far: ", ask_new)
 
     def message(self, arguments: str) -> bool:
         """SEND NAME TEXT"""
-        name, _, text = arguments.partition(" ")
+        name, _, text = arguments.lstrip().partition(" ")
         if not name or not text:
             return False
         self.session.send(name, text)
@@ -2447,10 +2564,11 @@ class Chat:
     def aim(self, name: str) -> bool:
         """Whom plain text goes to from now on."""
         name = name.strip()  # a completed name has a space behind it
-        if " " in name:
+        if name and protocol.clean_name(name) is None:
             return False
-        self.to = name or None
-        self.note(f"what you type goes to {name}" if name else "what you type goes to nobody")
+        self.to = self._spelling(name) or name or None
+        absent = self.to is not None and self.session.logged_in and self.to not in self.session.roster
+        self.note(f"what you type goes to {self.to or 'nobody'}{', who is not online' * absent}")
         return True
 
     def act(self, text: str) -> bool:
@@ -2471,7 +2589,7 @@ class Chat:
         if when not in BELLS:
             return False
         self.bell = when
-        self.note(f"the bell rings for {BELLS[when]}")
+        self.note(f"the bell {BELLS[when]}")
         return True
 
     def simple(self, ask: Callable[[], object]) -> bool:
@@ -2485,8 +2603,8 @@ class Chat:
         if name and name not in COMMANDS:
             self.note(f"there is no /{name}; /help lists the commands", failed=True)
             return True
-        commands = [COMMANDS[name]] if name else COMMANDS.values()
-        self.note("\n".join(f"{command.usage:<28} {command.help}" for command in commands))
+        rows = [(command.usage, command.help) for command in ([COMMANDS[name]] if name else COMMANDS.values())]
+        self.note("\n".join(f"{usage:<28} {words}" for usage, words in (rows if name else [*rows, *KEYS])))
         return True
 
     # Events
@@ -2499,29 +2617,11 @@ class Chat:
             return
         self.failed |= isinstance(event, (protocol.Refused, protocol.Failed)) or getattr(event, "failed", False) is True
         self._write_log(event)
-        coming = isinstance(event, protocol.Presence)
-        if not (coming and self.quiet):
+        if not (self.quiet and isinstance(event, protocol.Presence)):
             self.front.show(event)
-        if self.bell == "all" and coming:
-            self.front.ring()
-        if isinstance(event, protocol.Message):
-            self._last_sender = event.sender
-            if self.bell != "off":
-                self.front.ring()
-        elif isinstance(event, protocol.Answer) and event.tag in self._registering:
-            name, password = self._registering.pop(event.tag)
-            if self.front.interactive:
-                self.log_in(f"{name} {password}")
-        elif isinstance(event, protocol.Refused):
-            self._explain(event)
-        elif isinstance(event, protocol.Linked) and not self._met:
-            self._met = True
-            if self.front.interactive and self._user is None:
-                self.note("/login NAME, or /register NAME if you are new here; /help lists the commands")
-        elif isinstance(event, protocol.LoggedIn):
-            self._attempt = ("", "")
-        elif isinstance(event, protocol.LoginNeeded) or getattr(event, "bye", "") == protocol.Bye.REPLACED.value:
-            self._is_out()
+        follow = REACTIONS.get(type(event))
+        if follow is not None:
+            follow(self, event)
 
     def _first_contact_fault(self, event: Shown) -> str:
         """Why there is no server, if this ends a first contact. A person waits for one that hangs up without a word."""
@@ -2531,7 +2631,44 @@ class Chat:
             return event.words
         return ""
 
-    def _is_out(self) -> None:
+    def _linked(self, event: protocol.Linked) -> None:
+        if not self._met and self.front.interactive and self._user is None:
+            self.note(FIRST_HINT)
+        self._met = True
+
+    def _logged_in(self, event: protocol.LoggedIn) -> None:
+        self._attempt = _Attempt()
+
+    def _listed(self, event: protocol.Roster) -> None:
+        """Whom `--to` named may be written otherwise."""
+        self.to = self.to and (self._spelling(self.to) or self.to)
+
+    def _changed(self, event: protocol.Presence) -> None:
+        self._gone.extend(event.left)
+        if self.bell == "all":
+            self.front.ring()
+
+    def _is_back(self, event: protocol.Back) -> None:
+        self._gone.extend(event.changes.left)
+
+    def _heard(self, event: protocol.Message) -> None:
+        self._last_sender = event.sender
+        if self.bell != "off":
+            self.front.ring()
+
+    def _answered(self, event: protocol.Answer) -> None:
+        if event.tag in self._registering:
+            name, password = self._registering.pop(event.tag)
+            if self.front.interactive:
+                self.log_in(f"{name} {password}")
+
+    def _lost(self, event: protocol.LinkLost) -> None:
+        if event.bye == protocol.Bye.REPLACED.value:
+            self._is_out(event)
+            if self.front.interactive:
+                self.note("/takeover NAME brings the session back here")
+
+    def _is_out(self, event: protocol.LoginNeeded | protocol.LinkLost) -> None:
         """Nobody is logged in any more. A person can do something about it; a pipe is at its end."""
         if not self.front.interactive:
             self.failed = True
@@ -2552,6 +2689,8 @@ class Chat:
         self._registering.pop(event.tag, None)
         if self.front.interactive and event.code == protocol.Code.ALREADY_ONLINE.word:
             self.note("/takeover ends the other session and logs you in here")
+        elif self._attempt.asked and event.code == protocol.Code.BAD_LOGIN.word and event.verb in ("LOGIN", "TAKEOVER"):
+            self.log_in(self._attempt.name, takeover=event.verb == "TAKEOVER")  # the next line typed is a password
 
     # Leaving
 
@@ -2587,6 +2726,21 @@ class Chat:
         self._logging_out, self._leave_at = True, self.link.now() + LOGOUT_SECONDS
 
 
+# What follows from an event, beside its being shown.
+REACTIONS: dict[type, Callable[[Chat, Any], None]] = {
+    protocol.Linked: Chat._linked,
+    protocol.LoggedIn: Chat._logged_in,
+    protocol.Roster: Chat._listed,
+    protocol.Presence: Chat._changed,
+    protocol.Back: Chat._is_back,
+    protocol.Message: Chat._heard,
+    protocol.Answer: Chat._answered,
+    protocol.Refused: Chat._explain,
+    protocol.LoginNeeded: Chat._is_out,
+    protocol.LinkLost: Chat._lost,
+}
+
+
 class Verb(NamedTuple):
     """A command that can be typed: how it is used, what it does, and who does it."""
 
@@ -2599,13 +2753,13 @@ COMMANDS = {
     "register": Verb("/register NAME", "make an account", Chat.register),
     "login": Verb("/login NAME", "log in", Chat.log_in),
     "takeover": Verb(
-        "/takeover NAME", "log in and end your session elsewhere", lambda c, a: c.log_in(a, takeover=True)
+        "/takeover [NAME]", "log in and end your session elsewhere", lambda c, a: c.log_in(a, takeover=True)
     ),
     "logout": Verb("/logout", "log out and stay connected", lambda c, a: c.simple(c.session.logout)),
     "who": Verb("/who", "who is online; ~ means the connection is lost", lambda c, a: c.simple(c.session.who)),
     "msg": Verb("/msg NAME TEXT", "send a message", Chat.message),
     "r": Verb("/r TEXT", "reply to whoever wrote last", Chat.reply),
-    "to": Verb("/to NAME", "send what you type to NAME from now on", Chat.aim),
+    "to": Verb("/to [NAME]", "send what you type to NAME from now on, or to nobody", Chat.aim),
     "me": Verb("/me TEXT", "say what you do: /me waves", Chat.act),
     "quiet": Verb("/quiet", "hide comings and goings, or show them again", Chat.hide_presence),
     "bell": Verb("/bell off|msg|all", "ring never, for messages, or for comings and goings too", Chat.set_bell),
@@ -2615,7 +2769,9 @@ COMMANDS = {
     "help": Verb("/help [COMMAND]", "this list", Chat.help),
     "quit": Verb("/quit", "log out and leave", lambda c, a: c.leave()),
 }
-BELLS = {"off": "nothing", "msg": "messages", "all": "messages, comings and goings"}
+BELLS = {
+    "off": "never rings", "msg": "rings for messages", "all": "rings for messages, comings and goings",
+}  # fmt: skip
 
 
 def expected_words(before: str, names: list[str]) -> list[str]:
@@ -2628,10 +2784,18 @@ def expected_words(before: str, names: list[str]) -> list[str]:
         place = places[len(words) - 1]
     else:
         place = places[-1] if places and "TEXT" in places[-1] else ""  # a text may have many words
-    offers = {"NAME": names, "TEXT": names, "[TEXT]": names, "[COMMAND]": list(COMMANDS)}
+    offers = {"NAME": names, "[NAME]": names, "TEXT": names, "[TEXT]": names, "[COMMAND]": list(COMMANDS)}
     return offers.get(place, place.split("|") if "|" in place else [])
 
 
+# What else is good to know about a line, for /help.
+KEYS = (
+    ("NAME: TEXT", "send to NAME, now and from now on"),
+    ("//TEXT", "send a text that begins with a slash"),
+    ("Tab", "complete a name or a command"),
+    ("Alt-Enter, or \\ at the end", "begin a new line in the same message"),
+    ("Ctrl-C", "drop what is being typed; on an empty line, leave"),
+)
 # The same as they stand on the wire, in capitals, for scripts and old hands.
 BARE = {name.upper(): name for name in ("register", "login", "takeover", "logout", "who", "passwd", "ping", "quit")}
 BARE["SEND"] = "msg"

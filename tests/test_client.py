@@ -316,15 +316,17 @@ def test_leaving_with_something_unanswered_says_so_and_twice_leaves_at_once(room
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("/nonsense x", "there is no /nonsense: /help lists the commands"), ("hello", "to whom? /msg NAME TEXT")]
+    [("/nonsense x", "there is no /nonsense: /help lists the commands"), ("hello", "log in first: /login NAME")]
     + [("/msg bob", "it is used like this: /msg NAME TEXT"), ("SEND", "it is used like this: /msg NAME TEXT")]
     + [("/login", "it is used like this: /login NAME"), ("/register", "it is used like this: /register NAME")]
-    + [("/takeover", "it is used like this: /takeover NAME"), ("/r", "it is used like this: /r TEXT")]
-    + [("/r hi", "nobody has written yet"), ("/to two words", "it is used like this: /to NAME")]
-    + [("PASSWD one", "it is used like this: /passwd [OLD NEW]"), ("//hi", "to whom?")]
-    + [("send bob hi", "to whom?"), ("WHO are you", "to whom?"), ("/who me", "it is used like this: /who")]
+    + [("/takeover", "it is used like this: /takeover [NAME]"), ("/r", "it is used like this: /r TEXT")]
+    + [("/r hi", "nobody has written yet"), ("/to two words", "it is used like this: /to [NAME]")]
+    + [("PASSWD one", "it is used like this: /passwd [OLD NEW]"), ("//hi", "log in first")]
+    + [("send bob hi", "log in first"), ("WHO are you", "log in first"), ("/who me", "it is used like this: /who")]
     + [("/bell loud", "it is used like this: /bell off|msg|all"), ("/me", "it is used like this: /me TEXT")]
-    + [("/\x1b[2J", "there is no /<U+001B>[2J")],
+    + [("/\x1b[2J", "there is no /<U+001B>[2J"), (" hello", "log in first"), ("  /nonsense", "there is no /nonsense")]
+    + [("/login b@b", "b@b cannot be anybody's name: a name is 1 to 32 letters")]
+    + [("/register no-%", "no-% cannot be anybody's name")],
 )
 def test_a_wrong_line_is_answered_here(room: Room, line: str, words: str) -> None:
     chat, desk = room.desk()
@@ -334,9 +336,69 @@ def test_a_wrong_line_is_answered_here(room: Room, line: str, words: str) -> Non
 
 def test_a_name_and_a_colon_set_the_target(room: Room) -> None:
     _, bob = room.person("bob")
-    room.types(bob, "BOB: hi", "note: this goes there too", see="-> BOB: note: this goes there too")
-    assert any(line.endswith("-> BOB: hi") for line in bob.seen)
-    room.types(bob, "/me waves", see="-> BOB: * bob waves")
+    room.types(bob, "BOB: hi", "note: this goes there too", see="-> bob: note: this goes there too")
+    assert any(line.endswith("-> bob: hi") for line in bob.seen)
+    room.types(bob, "/me waves", see="-> bob: * bob waves")
+    room.types(bob, "/to", "bob:", see="-- what you type goes to bob")
+    room.types(bob, "bob:no space", see="-> bob: no space")
+
+
+def test_what_is_meant_for_somebody_who_has_left_reaches_nobody_else(room: Room) -> None:
+    _, alice = room.person("alice")
+    _, bob = room.person("bob")
+    room.until(lambda: "-- bob is online" in alice.seen)
+    room.types(alice, "bob: hello", see="-> bob: hello")
+    room.types(bob, "/quit", see="-- logged out")
+    room.until(lambda: "-- bob has left" in alice.seen)
+    room.types(alice, "/to alice", "bob: do not tell alice", see="!! not delivered to bob (not-online: ")
+    assert not any("tell alice" in line for line in alice.seen if line.split()[1] == "alice:")
+
+
+def test_the_target_is_written_as_the_server_writes_it(room: Room) -> None:
+    room.person("Bob")
+    _, alice = room.person("alice")
+    room.types(alice, "/to bOB", see="-- what you type goes to Bob")
+    room.types(alice, "/to nobody.here", see="-- what you type goes to nobody.here, who is not online")
+    _, carol = room.desk(to="BOB")
+    room.types(carol, "REGISTER carol " + PASSWORD, see="-- online: ")
+    room.types(carol, "hi", see="-> Bob: hi")
+
+
+def test_text_without_a_target_is_asked_for_one(room: Room) -> None:
+    _, bob = room.person("bob")
+    room.types(bob, "hello", see="!! to whom? /msg NAME TEXT, or /to NAME first")
+    room.types(bob, "/msg bob one", see=" bob: one")
+    room.types(bob, " hello", see="!! to whom? /r TEXT for bob, /msg NAME TEXT")
+
+
+def test_a_space_before_a_text_is_a_part_of_it(room: Room) -> None:
+    _, bob = room.person("bob")
+    room.types(bob, "/to bob", "  indented", see="-> bob:   indented")
+
+
+def test_after_a_wrong_password_the_next_one_is_asked_for(room: Room) -> None:
+    room.person("bob")[1].typed.append("/quit")
+    _, desk = room.desk()
+    room.types(desk, "/login bob", "wrong one", see="!! LOGIN: wrong name or password")
+    room.types(desk, PASSWORD, see="-- you are bob")
+    assert desk.prompts == ["password of bob: "] * 2
+    room.types(desk, "/passwd", "wrong one", "another-one", "another-one", see="!! PASSWD: the password so far is wrong")
+    room.types(desk, "/passwd", "", see="-- no password, so nothing was done")
+    room.types(desk, "/logout", see="-- logged out")
+    room.types(desk, "/takeover bob", "wrong two", see="!! TAKEOVER: wrong name or password")
+    room.types(desk, "", see="-- no password, so nothing was done")
+    room.types(desk, "LOGIN bob wrong-three", see="!! LOGIN: ")  # typed into the line: nobody was asked
+    room.types(desk, "/who", see="!! WHO: log in first")
+
+
+def test_the_given_password_is_for_the_first_login_of_a_person_and_no_other(room: Room) -> None:
+    room.person("bob")[1].typed.append("/quit")
+    room.person("carol")[1].typed.append("/quit")
+    _, desk = room.desk(user="bob", secret=PASSWORD)
+    room.types(desk, see="-- you are bob")
+    room.types(desk, "/logout", see="-- logged out")
+    room.types(desk, "/login carol", PASSWORD, see="-- you are carol")
+    assert desk.prompts == ["password of carol: "]
 
 
 def test_comings_and_goings_can_be_hidden(room: Room) -> None:
@@ -372,7 +434,7 @@ def test_help_lists_every_command(room: Room) -> None:
 
 
 def test_text_goes_to_nobody_again(room: Room) -> None:
-    _, desk = room.desk()
+    _, desk = room.person("bob")
     room.types(desk, "/to bob", "/to", "hi", see="!! to whom?")
     assert desk.seen[:2] == ["-- what you type goes to bob", "-- what you type goes to nobody"]
 

@@ -66,6 +66,8 @@ TABLE = {
     "one_two<ctrl-w><ctrl-w><ctrl-y>": "one two|",
     "one_two<ctrl-w>x<ctrl-w><ctrl-y>": "one x|",
     "ab<ctrl-y>": "ab|",
+    "one_two<left><ctrl-c><ctrl-y>": "one two|",
+    "one<enter>two<up>x<ctrl-c><up>": "one|",
     "one_two<alt-b><ctrl-k><ctrl-u><ctrl-y>": "one two|",
     "one_two<alt-b><ctrl-k><left><ctrl-u><ctrl-y>": "one| ",
     # transposing
@@ -163,7 +165,9 @@ EVENTS = {
     "<paste:one\ntwo\n><enter>": [EditorEvent("line", "one\ntwo")],
     "C:\\\\<enter>": [EditorEvent("line", "C:\\\\")],
     "a\\<enter>b<enter>": [EditorEvent("line", "a\nb")],
-    "a<ctrl-c>": [EditorEvent("interrupt")],
+    "<ctrl-c>": [EditorEvent("interrupt")],
+    "a<ctrl-c>": [],
+    "a<ctrl-c><ctrl-c>": [EditorEvent("interrupt")],
     "<ctrl-d>": [EditorEvent("end")],
     "a<ctrl-d>": [],
     "a<ctrl-z>": [EditorEvent("suspend")],
@@ -211,7 +215,10 @@ def test_a_password_is_neither_shown_nor_kept() -> None:
     assert shown(editor) == "one|"
 
 
-@pytest.mark.parametrize("key", [key for key in LineEditor._KEYS if key not in ("enter", "ctrl-y")])
+ENDS = ("enter", "ctrl-c", "escape", "ctrl-g")  # of a question
+
+
+@pytest.mark.parametrize("key", [key for key in LineEditor._KEYS if key not in (*ENDS, "ctrl-y")])
 def test_no_key_keeps_a_password(key: str) -> None:
     editor = new_editor()
     editor.ask(hidden=True)
@@ -229,11 +236,20 @@ def test_keys_of_a_password() -> None:
     editor.ask(hidden=True)
     assert press(editor, "old<ctrl-u>secreT<backspace>t<enter>") == [EditorEvent("answer", "secret")]
     editor.ask(hidden=True)
-    assert press(editor, "<paste:secret\n><ctrl-c><ctrl-z><ctrl-d><enter>") == [
-        EditorEvent("interrupt"), EditorEvent("suspend"), EditorEvent("answer", "secret"),
+    assert press(editor, "<paste:secret\n><ctrl-z><ctrl-d><enter>") == [
+        EditorEvent("suspend"), EditorEvent("answer", "secret"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("script", ["secret<ctrl-c>", "<ctrl-c>", "<ctrl-d>", "secret<escape>", "secret<ctrl-g>"])
+def test_a_question_is_given_up_and_the_line_comes_back(script: str) -> None:
+    editor = new_editor()
+    press(editor, "half")
     editor.ask(hidden=True)
-    assert press(editor, "<ctrl-d>") == [EditorEvent("end")]
+    assert press(editor, script) == [EditorEvent("answer", "")]
+    assert shown(editor) == "half|"
+    press(editor, "<ctrl-y>")
+    assert shown(editor) == "half|"  # nothing of the password was kept
 
 
 def test_an_answer_that_is_shown_is_edited_as_usual_but_not_kept() -> None:

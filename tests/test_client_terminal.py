@@ -206,7 +206,7 @@ def test_comings_and_goings_can_be_hidden_and_the_bell_rings(server: ServerProce
     assert sum("alice is online" in row for row in bob.screen.history()) == 1
     assert bob.screen.bells == 1
     assert bob.screen.title == "alice: one"
-    bob.types("/bell off\r").sees("the bell rings for nothing")
+    bob.types("/bell off\r").sees("the bell never rings")
     alice.say("SEND bob two")
     bob.sees("alice  two")
     assert bob.screen.bells == 1
