@@ -12,7 +12,7 @@ Rules of this file
     that wakes while the loop still runs only waits for it, and that costs as much as the job.
 
     Writing is tried first; the system is asked about writability only while something is left over. Each connection
-    gets all that the turn has for it in one `send`.
+    gets all that the turn has for it in one `send` (over TLS: one for each record).
 
     A connection is the hub's object, with our socket in it. What is unusual about one (it is paused, or being closed)
     stands in a table of the server: ten thousand usual ones take no room there.
@@ -64,7 +64,10 @@ if sys.platform != "win32":
 
 VERSION = "1.0"
 
-READ_SIZE = 64 * 1024  # bytes a turn a connection; larger reads cost more than they save (PERFORMANCE.md)
+READ_SIZE = 64 * 1024  # bytes a turn a connection; larger reads cost more than they save (measured)
+# Bytes of one write over TLS, the most that one of its records holds. Of a larger piece OpenSSL would tell nothing
+# until all has gone: a reader on a slow link would look like one who takes nothing.
+TLS_RECORD = 16 * 1024
 ACCEPT_BATCH = 64  # newcomers a turn and listener: a storm of them is let in between messages, not before them
 ACCEPT_REST = 1.0  # seconds without accepting when descriptors have run out: trying again at once would only spin
 BACKLOG = 1024  # connections that the system queues for us: a class whose server was restarted
@@ -347,7 +350,7 @@ class Server:
 
     def _write(self, connection: Connection, data: bytes) -> None:
         try:
-            sent = connection.socket.send(data)
+            sent = connection.socket.send(data) if self.tls is None else send_records(connection.socket, data)
         except WOULD_BLOCK:
             sent = 0
         except OSError as error:
@@ -367,15 +370,16 @@ class Server:
             return
         if connection not in self._leftover:
             return
+        left = self._leftover[connection]
         try:
-            sent = connection.socket.send(self._leftover[connection])
+            sent = connection.socket.send(left) if self.tls is None else send_records(connection.socket, left)
         except WOULD_BLOCK:
             return
         except OSError as error:
             del self._leftover[connection]
             self._lose(connection, reason_of(error))
             return
-        left = self._leftover[connection] = self._leftover[connection][sent:]
+        left = self._leftover[connection] = left[sent:]
         self.hub.sent(connection, len(left))
         if not left:
             del self._leftover[connection]
@@ -498,6 +502,20 @@ class Server:
         for sock in (*self.listeners, self._bell, self._rope):
             sock.close()
         self.selector.close()
+
+
+def send_records(sock: socket.socket, data: bytes | memoryview) -> int:
+    """Write to a TLS connection until the system takes no more; how many bytes it took.
+
+    Raises what a `send` raises that takes nothing (WOULD_BLOCK). The rest must be offered again as it is: OpenSSL has
+    begun to send the next record of it.
+    """
+    rest = memoryview(data)
+    sent = sock.send(rest[:TLS_RECORD])
+    with contextlib.suppress(*WOULD_BLOCK):
+        while sent < len(rest):
+            sent += sock.send(rest[sent : sent + TLS_RECORD])
+    return sent
 
 
 def reason_of(error: OSError) -> str:

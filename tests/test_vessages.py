@@ -344,6 +344,20 @@ def test_a_reader_that_takes_a_little_stays(rig: Rig) -> None:
     assert len(bob.hears()) == 40
 
 
+def test_over_tls_too_a_reader_that_takes_a_little_stays(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True) as rig:
+        alice = rig.person("alice")
+        bob = slow_reader(rig, "bob")
+        alice.says(*[f"SEND bob {'x' * 5000}"] * 40)  # of which the server writes a dozen at once
+        for _ in range(8):
+            rig.wait(20)
+            bob.reading = True
+            assert [frame[:9] for frame in bob.next(5)] == ["MSG alice"] * 5  # a record, and some of the next
+            bob.reading = False
+        bob.reading = True
+        assert bob.hears() == []
+
+
 def test_a_slow_reader_may_take_his_time_over_what_he_was_saying(rig: Rig) -> None:
     alice = rig.person("alice")
     bob = slow_reader(rig, "bob")
