@@ -54,6 +54,7 @@ else:
 
 STATUSES = ("online", "offline", "lost")
 
+MAX_FAILURES = 2**53  # Counted no further, nor imported: above 2^63 SQLite would make a fraction of the count.
 TOKEN_LIFE = 7 * 24 * 3600.0  # Seconds a token lives unused: over a holiday week, not for ever.
 TOKEN_BYTES = 32  # 256 random bits cannot be guessed, so one plain SHA-256 of them needs no salt and no slowness.
 SALT_BYTES = 16  # Enough that no two accounts ever share a salt.
@@ -646,7 +647,8 @@ class Store:
 
     def record_failure(self, key: str, now: float) -> None:
         """A wrong password: one more failure since the last login."""
-        self._run("UPDATE users SET failures = failures + 1, last_failure = ? WHERE key = ?", (now, key))
+        sql = "UPDATE users SET failures = min(failures + 1, ?), last_failure = ? WHERE key = ?"
+        self._run(sql, (MAX_FAILURES, now, key))
 
     def record_statuses(self, statuses: Mapping[str, str], now: float) -> list[str]:
         """Set the status of many accounts, {key: status}; who has a token has used it now. Returns who has none."""
@@ -1062,7 +1064,6 @@ def _copy_bytes(source: Path, target: Path) -> None:
 MAX_NAME = 32  # Characters, as in a REGISTER.
 MIN_PASSWORD = 8  # Characters; the server's setting may be another, `passwd` has no way to know it.
 MAX_PASSWORD = 1024  # Bytes, as in a REGISTER.
-MAX_FAILURES = 2**63 - 1  # What SQLite can hold.
 MAX_TIME = 253_402_300_799  # The end of the year 9999, the last that can be shown.
 
 EXPORTED = ("username", "password", "status", "created", "last_login", "failures", "last_failure")

@@ -191,6 +191,17 @@ def test_the_settings_that_durability_needs_are_in_force(store: Store) -> None:
     assert values == ["delete", 3, 1]
 
 
+@pytest.mark.parametrize("failures", [storage.MAX_FAILURES, 2**63 - 1])  # the second: as an older version imported it
+def test_a_count_of_failures_that_is_full_stays_and_hurts_nobody(store: Store, failures: int) -> None:
+    with store.transaction():
+        store.add("alice", "alice", "hash", NOW)
+        store._run(f"UPDATE users SET failures = {failures}")
+    with store.transaction():
+        store.record_failure("alice", NOW)
+    account = store.find("alice")
+    assert account is not None and account.failures == storage.MAX_FAILURES
+
+
 def test_a_block_that_fails_leaves_nothing_behind(store: Store) -> None:
     with pytest.raises(KeyError), store.transaction():
         store.add("Alice", "alice", "hash", NOW)
