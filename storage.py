@@ -433,10 +433,11 @@ def _open(path: Path, mode: str = "rw") -> sqlite3.Connection:
 def _sync(file: IO[bytes]) -> None:
     """Bring what was written to an open file to the disk itself."""
     file.flush()
-    if sys.platform == "darwin":
-        fcntl.fcntl(file, fcntl.F_FULLFSYNC)  # There fsync leaves it in the drive's cache.
-    else:
-        os.fsync(file.fileno())
+    if sys.platform == "darwin":  # There fsync leaves it in the drive's cache.
+        with suppress(OSError):  # Some file systems, such as network shares, cannot do it; SQLite goes on likewise.
+            fcntl.fcntl(file, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

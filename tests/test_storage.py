@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import sqlite3
 import stat
 import subprocess
@@ -11,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given, settings
@@ -200,6 +203,26 @@ def test_a_count_of_failures_that_is_full_stays_and_hurts_nobody(store: Store, f
         store.record_failure("alice", NOW)
     account = store.find("alice")
     assert account is not None and account.failures == storage.MAX_FAILURES
+
+
+@pytest.mark.parametrize(("supported", "calls"), [(True, ["full"]), (False, ["full", "fsync"])])
+def test_on_macos_a_file_system_that_cannot_sync_fully_is_synced_as_far_as_it_can(
+    path: Path, monkeypatch: pytest.MonkeyPatch, supported: bool, calls: list[str]
+) -> None:
+    called: list[str] = []
+
+    def full_sync(file: object, command: str) -> None:
+        called.append(command)
+        if not supported:
+            raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(storage, "fcntl", SimpleNamespace(fcntl=full_sync, F_FULLFSYNC="full"), raising=False)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: called.append("fsync"))
+    with path.open("wb") as file:
+        monkeypatch.setattr(sys, "platform", "darwin")
+        storage._sync(file)
+        monkeypatch.undo()
+    assert called == calls
 
 
 def test_a_block_that_fails_leaves_nothing_behind(store: Store) -> None:
