@@ -79,6 +79,7 @@ SPARE_FILES = 64  # open files for other things than clients: the database, its 
 LEAST_SPARE_FILES = 24  # where the system allows very few
 LINGERING = 1 / 3  # the part of the spare files that connections may take which have had their last word
 SELECT_MAX = 500  # connections that `select` takes where there is nothing better (Windows: 512 sockets in all)
+BACKUP_DAYS = 30  # between two backups, at most: who loses more has none. Windows waits for 49 days and no longer
 LOG_LINES = 50_000  # waiting, and again as many being written: a stop has a line for everybody. About 7 MB
 LOG_PAUSE = 0.05  # seconds that a line may wait for others: to change threads for each would double a login's cost
 LOG_PATIENCE = 1.0  # seconds for the last lines of the log
@@ -860,9 +861,12 @@ def _number(least: float, most: float, kind: type[int] | type[float] = int) -> C
 def _duration(text: str) -> float:
     """`90s`, `30m`, `6h` or `2d` in seconds."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if not (text[:-1].isdecimal() and len(text) < 6 and text[-1:] in units and int(text[:-1]) > 0):
+    if not (text[:-1].isdecimal() and len(text) < 9 and text[-1:] in units and int(text[:-1]) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30m, 6h or 1d")
-    return float(int(text[:-1]) * units[text[-1]])
+    seconds = int(text[:-1]) * units[text[-1]]
+    if seconds > BACKUP_DAYS * units["d"]:
+        raise argparse.ArgumentTypeError(f"{text!r} is longer than {BACKUP_DAYS}d, too long to be without a backup")
+    return float(seconds)
 
 
 def _cost(text: str) -> storage.Cost:

@@ -1179,15 +1179,19 @@ def test_a_grace_that_is_none(text: str) -> None:
         vessages.make_parser().parse_args(["127.0.0.1", "0", "--grace", text])
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("30m", 1800.0), ("6h", 21600.0), ("2d", 172800.0)])
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("30m", 1800.0), ("6h", 21600.0), ("30d", 2592000.0)])
 def test_a_duration(text: str, seconds: float) -> None:
     assert vessages.make_parser().parse_args(["h", "0", "--backup-every", text]).backup_every == seconds
 
 
-@pytest.mark.parametrize("text", ["", "5", "h", "0h", "-1h", "1.5h", "1y", "²h"])
+@pytest.mark.parametrize("text", ["", "5", "h", "0h", "-1h", "1.5h", "1y", "²h", "31d", "721h", "9" * 99 + "s"])
 def test_a_duration_that_is_none(text: str) -> None:
     with pytest.raises(SystemExit):
         vessages.make_parser().parse_args(["h", "0", "--backup-every", text])
+
+
+def test_every_time_between_backups_can_be_waited_for_on_windows() -> None:
+    assert vessages.BACKUP_DAYS * 86400 < 2**32 / 1000  # its waits have 32 bits, and milliseconds
 
 
 def test_what_a_wrong_cost_is_told(capsys: pytest.CaptureFixture[str]) -> None:
