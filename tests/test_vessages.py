@@ -1216,6 +1216,24 @@ def test_an_address_of_another_machine() -> None:
         vessages.bind("192.0.2.1", 0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of Linux")
+def test_after_an_outage_the_system_soon_tries_again(rig: Rig) -> None:
+    (listener,) = rig.listeners
+    try:
+        listener.getsockopt(socket.IPPROTO_TCP, vessages.TCP_RTO_MAX_MS)
+    except OSError:
+        pytest.skip("this Linux is older than 6.15")
+    rig.person("alice")
+    (accepted,) = (connection.socket for connection in rig.hub.connections)
+    assert accepted.getsockopt(socket.IPPROTO_TCP, vessages.TCP_RTO_MAX_MS) == vessages.RETRY_WITHIN
+
+
+def test_an_older_system_tries_again_when_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vessages, "TCP_RTO_MAX_MS", 9999)  # which no system knows
+    (listener,) = vessages.bind("127.0.0.1", 0)
+    listener.close()
+
+
 def test_a_port_in_use() -> None:
     (listener,) = vessages.bind("127.0.0.1", 0)
     with listener, pytest.raises(vessages.StartError, match="is in use"):
