@@ -161,7 +161,7 @@ def password_fault(password: str, name: str, minimum: int = PASSWORD_MIN) -> str
         return f"a password has at least {minimum} characters"
     if len(password.encode()) > PASSWORD_MAX:
         return f"a password has at most {PASSWORD_MAX} bytes"
-    if "\n" in password or "\r" in password:
+    if "\n" in password:
         return "a password has no line break"
     if fold(password) == fold(name):
         return "a password is not the name"
@@ -298,11 +298,14 @@ LAST_SHARES = 500  # such shares that are still dealt with when the server stops
 QUEUE_FRAMES, QUEUE_BYTES = 1000, MIB  # what may wait for one person before senders are told `busy`
 HELD_FRAMES_MAX = 4000  # un-ACKed frames, own answers included, of a client that evidently never ACKs
 HELD_BYTES_MAX = SERVER_FRAME_MAX  # the same in bytes: one roster of the largest size still fits
-HELD_IN_ALL_MAX = 256 * MIB  # held for all kept sessions together; beyond it every kept recipient is `busy`
+HELD_IN_ALL_MAX = 256 * MIB  # held for all kept sessions together; beyond it a kept recipient is `busy`,
+HELD_LITTLE = 16 * 1024  # unless no more than this is held for him: a few who never ACK do not silence everybody
 BACKLOG_MAX = 64 * KIB  # bytes written for a connection and not yet taken by it; beyond it, it is not read from
 PING_AFTER, SILENT_AFTER = 20.0, 45.0  # seconds without a frame: asked, given up. Home routers forget a link after 60
 SLOW_AFTER = 30.0  # seconds in which a reader takes not one byte of what waits for it
-HALF_FRAME_AFTER = 30.0  # seconds for a frame that was begun to be complete: 64 KiB over the slowest Wi-Fi
+# A frame that was begun has to be complete, or longer by the step, within so many seconds: 64 KiB may take a slow
+# uplink some minutes, and who drips a byte now and then does not hold a place. A stranger's whole frame is one step.
+HALF_FRAME_AFTER, HALF_FRAME_STEP = 30.0, 4096
 STRANGER_AFTER = 300.0  # seconds to log in: long enough for a person who looks for a password
 PROBE_AFTER = 5.0  # seconds a connection has to show life when somebody else knows its password
 LATE = 5.0  # a turn later than this was no busy moment: the machine or the process was suspended
@@ -667,7 +670,7 @@ class Hub:
         # Of connections that are not as most are
         self._strangers: dict[Connection, float] = {}  # not logged in -> since when; oldest first
         self._keeping: set[Connection] = set()  # KEEP was said: the next login begins a kept session
-        self._half_frames: dict[Connection, float] = {}  # a frame of it is incomplete -> since when
+        self._half_frames: dict[Connection, tuple[float, int]] = {}  # a frame is begun -> when it had how many bytes
         self._encoding_faults: dict[Connection, int] = {}  # how often it said what is not UTF-8
         self._probed: dict[Connection, float] = {}  # it was asked for a sign of life -> when
         self._clogged: dict[Connection, Clog] = {}  # it has unsent bytes
@@ -902,13 +905,13 @@ class Hub:
         self.frames += self._taken
         session = connection.session
         if session is not None and session.unsaid:
-            self._say_held(session)
+            self._catch_up(session)
         if connection.decoder is not None:
             self._read_on(connection)
         return data
 
     def sent(self, connection: Connection, unsent: int) -> None:
-        """The system took some of what `take` has just given, or of the rest of it, and left `unsent` bytes.
+        """The system did not take all of what `take` has just given, or took some of the rest: `unsent` bytes are left.
 
         Not called if it took all at once. Of a closed connection nobody wants to know.
         """
@@ -917,13 +920,13 @@ class Hub:
         clog = self._clogged.pop(connection, None)
         if clog is not None:
             connection.heard = self.now  # it made room: somebody reads at the other end
-            if connection in self._half_frames:
-                self._half_frames[connection] = self.now  # nor was it read from meanwhile
+            if connection in self._half_frames:  # nor was it read from meanwhile
+                self._half_frames[connection] = self.now, self._half_frames[connection][1]
         connection.unsent = unsent
         if unsent:
             self._clogged[connection] = Clog(clog.frames if clog else self._taken, self.now)
         elif connection.session is not None:
-            self._say_held(connection.session)
+            self._catch_up(connection.session)
         if connection.decoder is not None:
             self._read_on(connection)
 
@@ -969,7 +972,10 @@ class Hub:
         if decoder.pending or connection.flow is not None or connection.closed:
             self._half_frames.pop(connection, None)
         elif left < before or connection not in self._half_frames:
-            self._half_frames[connection] = self.now
+            self._half_frames[connection] = self.now, left
+        elif left >= self._half_frames[connection][1] + HALF_FRAME_STEP:
+            self._half_frames[connection] = self.now, left
+            connection.heard = self.now
         self._read_on(connection)
 
     def _read_on(self, connection: Connection) -> None:
@@ -1006,7 +1012,7 @@ class Hub:
                 text = payload.decode()
                 if payload[0] == HASH:
                     word, _, text = text[1:].partition(" ")
-                    if not self._is_new(connection.session, word):
+                    if not self._count_tag(connection.session, word):
                         continue
                     tag = word
                 verb, _, rest = text.partition(" ")
@@ -1034,8 +1040,8 @@ class Hub:
                 return False
         return True
 
-    def _is_new(self, session: Session | None, tag: str) -> bool:
-        """Whether a command with this tag is to be obeyed: not if it was had before. Refused if it is no tag."""
+    def _count_tag(self, session: Session | None, tag: str) -> bool:
+        """Count this tag. Whether its command is to be obeyed: not if it was had before. Refused if it is no tag."""
         number = parse_number(tag)
         if not number:
             raise RefusedError(Code.BAD_COMMAND, f"a tag is # and a number from 1 to {TAG_MAX}")
@@ -1251,7 +1257,7 @@ class Hub:
         name, _, password = rest.partition(" ")
         key = self._key(name)
         account, better = yield from self._check_password(key, clean_password(password), connection.address)
-        yield from self._claimed(key)
+        yield from self._until_unclaimed(key)
         if connection.closed:
             return None
         session = self.sessions.get(key)
@@ -1276,7 +1282,7 @@ class Hub:
         self._begin(connection, account, token)
         return None
 
-    def _claimed(self, key: str) -> Steps:
+    def _until_unclaimed(self, key: str) -> Steps:
         """While a login or logout of this name is being written, look again behind it in the disk's queue."""
         while key in self._claims:
             yield FindAccount(key)
@@ -1362,7 +1368,7 @@ class Hub:
         held.peak, held.sent = held.written, held.acked
         self._attach(connection, session, "resumed")
         self._dirty[session.key] = None
-        self._say_held(session)
+        self._catch_up(session)
         return None
 
     def _find_session(self, connection: Connection, token: str) -> Generator[Job, typing.Any, Session | None]:
@@ -1411,7 +1417,7 @@ class Hub:
         session = connection.session
         if session is None:
             return None
-        yield from self._claimed(session.key)
+        yield from self._until_unclaimed(session.key)
         if session.over:
             return None
         self._claims.add(session.key)
@@ -1419,7 +1425,7 @@ class Hub:
             yield RecordLogout(session.key)
         finally:
             self._claims.discard(session.key)
-        self._say_held(session, all_of_it=True)  # every command has its answer, also before a logout
+        self._catch_up(session, all_of_it=True)  # every command has its answer, also before a logout
         here, session.connection = session.connection, None  # a RESUME may have moved it meanwhile
         self._end(session, "logged out")
         if here is not None:
@@ -1480,7 +1486,7 @@ class Hub:
         if held is not None:
             size = len(rest.encode())  # and a little more, for the sender's name and the time
             has_room = len(held.frames) < QUEUE_FRAMES and held.bytes + size <= QUEUE_BYTES
-            if has_room and self.held_bytes + size <= HELD_IN_ALL_MAX:
+            if has_room and (self.held_bytes + size <= HELD_IN_ALL_MAX or held.bytes + size <= HELD_LITTLE):
                 self._say(recipient, words, sender if tag else None, tag)
                 return None
         elif recipient.connection is not None and self._offer(recipient.connection, words):
@@ -1525,11 +1531,14 @@ class Hub:
             held.asked = True
             self._queue(session.connection, "PING")
         count = len(held.frames)
-        if count > HELD_FRAMES_MAX or (count > 2 and held.bytes > HELD_BYTES_MAX):
+        if count >= HELD_FRAMES_MAX or (count > 2 and held.bytes > HELD_BYTES_MAX):
             self._overfull.append(session)
 
-    def _say_held(self, session: Session, all_of_it: bool = False) -> None:
-        """Go on with the held frames that this connection has not had, as long as it takes them."""
+    def _catch_up(self, session: Session, all_of_it: bool = False) -> None:
+        """Go on with the held frames that this connection has not had, as long as it takes them.
+
+        One that has had all is sent the roster, if it was behind with that.
+        """
         connection, held = session.connection, session.held
         if connection is None:
             return
@@ -1738,7 +1747,7 @@ class Hub:
         if connection in self._strangers:
             limits.append(self._strangers[connection] + STRANGER_AFTER)
         if connection in self._half_frames:
-            limits.append(self._half_frames[connection] + HALF_FRAME_AFTER)
+            limits.append(self._half_frames[connection][0] + HALF_FRAME_AFTER)
         if connection in self._probed:
             if self._probed[connection] >= connection.heard:
                 limits.append(self._probed[connection] + PROBE_AFTER)
@@ -1834,7 +1843,7 @@ RETRY_SECONDS = 3.0
 GHOST_RETRIES = 4
 WAITING_SECONDS = 3.0  # a message without a fate for so long is worth a word to its author
 
-SENDS_UNDER_WAY = 64  # what guarantee 6 allows; the rest waits here
+SENDS_UNDER_WAY = 64  # SENDs without a fate that a server expects of one client at most; the rest waits here
 QUEUE_MAX = 1_000  # commands that wait here: a pasted file fits, a runaway script is told `busy`
 QUEUE_BYTES_MAX = 4 * MIB
 SHOWN_MAX = 10_000  # remembered (from, id): 64 unanswered messages of each of 150 people
@@ -1845,7 +1854,7 @@ TOO_LONG = "too-long"
 UNKNOWN = "unknown"
 NOT_SENT = "not-sent"
 CLIENT_CODES = {
-    TOO_LONG: "that is too long, 64 KiB are the most",
+    TOO_LONG: "that is too long: 64 KiB are the most, 4 KiB before the login",
     UNKNOWN: "the session ended before the answer came, so it is not known whether this arrived",
     NOT_SENT: "this was not sent",
 }
@@ -1988,10 +1997,11 @@ Event = (
 class Command:
     """One command on its way, from being asked for until its answer. No NamedTuple: its repr must show no password."""
 
-    __slots__ = ("asked", "by_itself", "name", "settled", "tag", "text", "transmitted", "verb")
+    __slots__ = ("asked", "by_itself", "doubtful", "name", "number", "settled", "tag", "text", "transmitted", "verb")
 
     def __init__(self, tag: int, verb: str, name: str, text: str, asked: float) -> None:
         self.tag = tag
+        self.number = tag  # its tag on the wire; 0 for a LOGOUT that is asked again, behind which smaller tags may wait
         self.verb = verb
         self.name = name  # whom it is about, "" if nobody
         self.text = text  # the rest: a message, a password
@@ -1999,6 +2009,7 @@ class Command:
         self.by_itself = False  # the session's own attempt to come back: the person did not ask and is not answered
         self.settled = False
         self.transmitted = False  # whether a server may have had it, even if it waits to be sent again
+        self.doubtful = False  # whether a session had it that has ended: then it may have arrived, whatever is answered
 
     @property
     def size(self) -> int:
@@ -2007,7 +2018,7 @@ class Command:
 
     def frame(self) -> bytes:
         """It as it goes over the wire. What is no Unicode (half a surrogate pair from a file name) becomes `?`."""
-        words = [f"#{self.tag}", self.verb, self.name, self.text]
+        words = [f"#{self.number}" * (self.number > 0), self.verb, self.name, self.text]
         return frame(" ".join(word for word in words if word).encode("utf-8", "replace"))
 
 
@@ -2027,8 +2038,9 @@ class _NotVessagesError(Exception):
 # Where a command is allowed. PING is allowed in both.
 OUT_VERBS = frozenset({"REGISTER", "LOGIN", "TAKEOVER"})
 IN_VERBS = frozenset({"LOGOUT", "WHO", "SEND", "PASSWD"})
-# While one of these is unanswered nothing else is sent: what may be said next depends on the answer.
+# These say a name first, which must be one word.
 NAMED = OUT_VERBS | {"SEND"}
+# While one of these is unanswered nothing else is sent: what may be said next depends on the answer.
 BARRIERS = OUT_VERBS | {"RESUME", "LOGOUT"}
 
 SERVER_FRAME = re.compile(
@@ -2223,10 +2235,12 @@ class ClientSession:
 
     def feed(self, data: bytes, now: float) -> None:
         """These bytes were read."""
-        self._now = self._heard = now
+        self._now = now
         self._pinged = False
         if self.hang_up or self._stage is _Stage.DOWN:
             return
+        if self._stage is not _Stage.GREETING:  # whoever drips bytes that never make a frame is no server
+            self._heard = now
         self._decoder.feed(data)
         try:
             while payloads := self._decoder.payloads():
@@ -2362,7 +2376,7 @@ class ClientSession:
         if command.verb in BARRIERS:
             self._barrier = command
         self._sends += command.verb == "SEND"
-        self._sent[command.tag] = command
+        self._sent[command.number] = command
         self._outbox.append(command.frame())
         command.transmitted = True
 
@@ -2379,18 +2393,18 @@ class ClientSession:
         number, tag, verb, rest = match.groups(default="")
         if self._stage is _Stage.GREETING:
             self._greeted = True
-            self._stage = _Stage.OUT
+            self._stage, self._heard = _Stage.OUT, self._now
             self._events.append(Linked())
-        if number and not self._is_new(int(number)):
+        if number and not self._count_frame(int(number)):
             return
         if verb in ("OK", "ERROR"):
             word, _, words = rest.partition(" ")
-            command = self._answered(int(tag or 0))
+            command = self._answered(int(tag or 0)) if tag or word not in ("KEEP", "PING") else None
             ANSWERS[verb](self, command, word, words)
         else:
             TIDINGS[verb](self, rest)
 
-    def _is_new(self, number: int) -> bool:
+    def _count_frame(self, number: int) -> bool:
         """Count a numbered frame. A hole means that something is lost for good, unless we ask for it again."""
         if self._stage is not _Stage.IN or number > self._read + 1:
             raise _NotVessagesError
@@ -2398,8 +2412,8 @@ class ClientSession:
         self._read = max(self._read, number)
         return new
 
-    def _answered(self, tag: int) -> Command | None:
-        command = self._sent.pop(tag, None)
+    def _answered(self, number: int) -> Command | None:
+        command = self._sent.pop(number, None)
         if command is not None:
             self._sends -= command.verb == "SEND"
         if command is self._barrier:
@@ -2445,11 +2459,11 @@ class ClientSession:
         """We are in. What the server has not read goes out again before all else; the rest it will answer."""
         self._stage, self._stranded, self._ghosts, self._missed = _Stage.IN, False, 0, 0
         for command in [c for c in reversed(self._sent.values()) if c.tag > last_tag or c.verb == "LOGOUT"]:
-            del self._sent[command.tag]
+            del self._sent[command.number]
             self._sends -= command.verb == "SEND"
+            command.doubtful = last_tag == 0  # it is another session, and that before may have had it
             if command.verb == "LOGOUT":  # its answer is not held, so it is asked anew
-                self._last_tag += 1
-                command.tag = self._last_tag
+                command.number = 0
             self._put_back(command)
 
     def _ok_logout(self, command: Command, words: str) -> None:
@@ -2500,7 +2514,7 @@ class ClientSession:
         self._token = None
         logout = next((c for c in self._sent.values() if c.verb == "LOGOUT"), None)
         if logout is not None:  # it was heard, only its answer was lost
-            del self._sent[logout.tag]
+            del self._sent[logout.number]
             self._ok_logout(logout, "")
         elif self._password is None:
             self._strand(word, words)
@@ -2519,6 +2533,8 @@ class ClientSession:
         command.settled = True
         words = words or CLIENT_CODES.get(code) or next((c.explanation for c in Code if c.word == code), code)
         if command.verb == "SEND":
+            if command.doubtful:
+                code, words = UNKNOWN, CLIENT_CODES[UNKNOWN]
             self._events.append(Failed(command.tag, command.name, command.text, code, words))
         else:
             self._events.append(Refused(command.tag, command.verb, code, words, wait))

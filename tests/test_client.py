@@ -382,7 +382,7 @@ def test_after_a_wrong_password_the_next_one_is_asked_for(room: Room) -> None:
     room.types(desk, "/login bob", "wrong one", see="!! LOGIN: wrong name or password")
     room.types(desk, PASSWORD, see="-- you are bob")
     assert desk.prompts == ["password of bob: "] * 2
-    room.types(desk, "/passwd", "wrong one", "another-one", "another-one", see="!! PASSWD: the password so far is wrong")
+    room.types(desk, "/passwd", "wrong one", "new-pass", "new-pass", see="!! PASSWD: the password so far is wrong")
     room.types(desk, "/passwd", "", see="-- no password, so nothing was done")
     room.types(desk, "/logout", see="-- logged out")
     room.types(desk, "/takeover bob", "wrong two", see="!! TAKEOVER: wrong name or password")

@@ -657,10 +657,35 @@ def test_a_logout_that_was_not_heard_is_asked_for_again() -> None:
     talk = Talk().enter()
     tag = talk.session.logout()
     talk.turn()
-    (again,) = resume(talk, tag, "ONLINE bob")  # even if it was read: its answer is not held
-    assert again.endswith(" LOGOUT")
-    talk.hears(f"{again.split()[0]} OK LOGOUT")
-    assert isinstance(talk.shows()[-1], Answer)
+    assert resume(talk, tag, "ONLINE bob") == ["LOGOUT"]  # even if it was read: its answer is not held
+    talk.hears("OK LOGOUT")
+    assert talk.shows()[-1] == Answer(tag, "LOGOUT", "")
+
+
+def test_what_waits_behind_a_logout_that_is_refused_is_sent_with_a_tag_that_the_server_has_not_had() -> None:
+    talk = Talk().enter()
+    logout = talk.session.logout()
+    talk.turn()
+    send = talk.session.send("eve", "still here")
+    assert resume(talk, 0, "ONLINE bob") == ["LOGOUT"]
+    talk.session.ping("me")
+    assert talk.hears("@1 ERROR storage the disk is full")[-2:] == [f"#{send} SEND eve still here", f"#{send + 2} PING me"]
+    refused = next(e for e in talk.shows() if isinstance(e, Refused))
+    assert (refused.tag, refused.verb, refused.code) == (logout, "LOGOUT", "storage")
+
+
+def test_what_another_session_may_have_had_is_not_told_to_be_undelivered() -> None:
+    talk = Talk().enter()
+    had, not_had = talk.session.send("eve", "one"), 0
+    talk.turn()
+    talk.breaks()
+    not_had = talk.session.send("eve", "two")
+    (command,) = talk.link()
+    (login,) = [c for c in talk.hears(f"{command.split()[0]} ERROR unknown-session over") if " LOGIN " in c]
+    again = talk.hears(f"{login.split()[0]} OK LOGIN bob token=t2", "ONLINE bob")
+    assert again == [f"#{had} SEND eve one", f"#{not_had} SEND eve two"]
+    talk.hears(f"@1 #{had} ERROR not-online eve is not online", f"@2 #{not_had} ERROR not-online eve is not online")
+    assert [(e.tag, e.code) for e in talk.shows() if isinstance(e, Failed)] == [(had, "unknown"), (not_had, "not-online")]
 
 
 def test_giving_up_settles_everything() -> None:
@@ -744,6 +769,16 @@ def test_something_that_does_not_answer_is_left() -> None:
     talk = Talk()
     talk.session.connected(talk.now)
     talk.wait(protocol.HELLO_SECONDS)
+    assert talk.session.hang_up
+    assert isinstance(talk.shows()[-1], NotVessages)
+
+
+def test_something_that_drips_bytes_and_never_says_a_word_is_left_too() -> None:
+    talk = Talk()
+    talk.session.connected(talk.now)
+    for byte in [0, 0, 1, *[65] * 12]:
+        talk.session.feed(bytes([byte]), talk.now)
+        talk.wait(1.0)
     assert talk.session.hang_up
     assert isinstance(talk.shows()[-1], NotVessages)
 

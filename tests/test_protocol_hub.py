@@ -473,10 +473,12 @@ def test_one_address_cannot_come_in_too_often() -> None:
 
 def test_all_that_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "HELD_IN_ALL_MAX", 1000)
+    monkeypatch.setattr(protocol, "HELD_LITTLE", 100)
     world = World()
     alice, bob = world.person("alice"), world.person("bob", kept=True)
     world.person("carol", kept=True).leave()
     alice.says("SEND bob " + "x" * 500)
+    assert alice.says("SEND carol hi") == []  # who holds little himself is not silenced by those who hold much
     assert alice.says("SEND carol " + "x" * 500)[0].startswith("#0 ERROR busy")
     bob.say("ACK 1")
     assert alice.says("SEND carol " + "x" * 500) == []
@@ -576,6 +578,20 @@ def test_half_a_frame_is_waited_for_thirty_seconds() -> None:
     assert alice.hears() == ["PING"]
     world.wait(10)
     assert alice.hears() == ["BYE silent"]
+
+
+@pytest.mark.parametrize(("step", "arrives"), [(protocol.HALF_FRAME_STEP, True), (protocol.HALF_FRAME_STEP - 1, False)])
+def test_a_long_frame_over_a_slow_link_may_take_minutes_as_long_as_it_grows(step: int, arrives: bool) -> None:
+    world = World()
+    alice, bob = world.people("alice", "bob")
+    alice.lively = False
+    rest = frame(b"SEND bob " + b"x" * 40_000)
+    while rest and not alice.gone:
+        world.hub.feed(alice.connection, rest[:step])
+        rest = rest[step:]
+        world.wait(29)
+    assert [len(message) > 40_000 for message in bob.hears() if message.startswith("MSG ")] == [True] * arrives
+    assert ("BYE silent" in alice.hears()) is not arrives
 
 
 def test_a_suspended_server_reads_before_it_expires_anybody() -> None:
