@@ -82,7 +82,9 @@ DISK_BATCH = 1000  # jobs that share one commit
 SPARE_FILES = 64  # open files for other things than clients: the database, its journal, backups, listeners
 LEAST_SPARE_FILES = 24  # where the system allows very few
 LINGERING = 1 / 3  # the part of the spare files that connections may take which have had their last word
-SELECT_MAX = 500  # connections that `select` takes where there is nothing better (Windows: 512 sockets in all)
+# Connections where there is nothing better than `select`. On Windows that takes 512 sockets: these, a listener, the
+# bell, and the half of the lingering ones that a sweep leaves. One more would end the server.
+SELECT_MAX = 500
 BACKUP_DAYS = 30  # between two backups, at most: who loses more has none. Windows waits for 49 days and no longer
 LOG_LINES = 50_000  # waiting, and again as many being written: a stop has a line for everybody. About 7 MB
 LOG_PAUSE = 0.05  # seconds that a line may wait for others: to change threads for each would double a login's cost
@@ -974,7 +976,7 @@ def serve(options: argparse.Namespace, writer: LogWriter) -> int:
         limit -= spare
         selector = selectors.DefaultSelector()
         if isinstance(selector, selectors.SelectSelector):
-            limit = min(limit, SELECT_MAX)
+            limit = min(limit, SELECT_MAX - len(listeners[1:]))  # each further listener takes a place
         hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
                   registrations=options.registrations,
                   connections_max=max(1, min(limit, options.connections)))  # fmt: skip

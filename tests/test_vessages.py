@@ -626,6 +626,39 @@ def test_a_crowd_comes_in_at_each_listener(tmp_path: Path) -> None:
         assert rig.server.sockets == 121
 
 
+def test_a_storm_of_newcomers_leaves_no_more_sockets_to_the_selector_than_are_counted_on(tmp_path: Path) -> None:
+    with running(tmp_path, listeners=3, connections_max=5, spare_files=18) as rig:
+        most = 0
+        for number in range(120):
+            rig.connect(number % 3)
+            if number % 15 == 14:
+                for _ in range(4):
+                    rig.turn()
+                    most = max(most, len(rig.selector.get_map()))
+        half_of_the_lingering = int(18 * vessages.LINGERING) // 2
+        assert most == 5 + half_of_the_lingering + len(rig.listeners) + len(["the bell"])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_where_there_is_only_select_its_sockets_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    listeners = [sock for _ in range(count) for sock in vessages.bind("127.0.0.1", 0)]
+    allowed: list[int] = []
+    monkeypatch.setattr(vessages, "bind", lambda host, port: listeners)
+    monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
+    run = vessages.Server.run
+
+    def note_and_run(server: vessages.Server) -> None:
+        allowed.append(server.hub.connections_max)
+        run(server)
+
+    monkeypatch.setattr(vessages.Server, "run", note_and_run)
+    assert run_main(tmp_path, monkeypatch) == 0
+    half_of_the_lingering = int(vessages.SPARE_FILES * vessages.LINGERING) // 2
+    assert allowed[0] + half_of_the_lingering + count + len(["the bell"]) <= 512  # FD_SETSIZE of Python on Windows
+
+
 def run_out_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """From now on nothing can be accepted; each try is counted."""
     tries: list[int] = []
