@@ -50,6 +50,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 from types import FrameType
@@ -961,6 +962,8 @@ def schedule_backups(path: Path, every: float, keep: int | None) -> None:
 
 def greet(text: str) -> None:
     """Print this, if anybody wants to read it."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # it may be unable to show where the accounts are
     try:
         print(text, flush=True)
     except OSError:  # a pipe that is closed already; without this it would be complained of again at the end

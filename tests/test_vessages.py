@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import errno
 import hashlib
+import io
 import logging
 import os
 import selectors
@@ -1320,6 +1321,17 @@ def test_it_runs_though_nobody_reads_its_greeting(tmp_path: Path, monkeypatch: p
         finally:
             with contextlib.suppress(OSError):
                 nobody.close()
+
+
+def test_it_runs_though_its_output_cannot_show_where_the_accounts_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "Мария"
+    folder.mkdir()
+    output = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert run_main(folder, monkeypatch) == 0
+    assert rb"\u041c\u0430" in output.buffer.getvalue()
 
 
 def test_ctrl_c_while_it_starts_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
