@@ -61,6 +61,7 @@ import storage
 from protocol import Connection, HashJob, Hub, Job, StorageFailedError
 
 if sys.platform != "win32":
+    import fcntl
     import resource
 
 VERSION = "1.0"
@@ -820,12 +821,16 @@ def fingerprint(cert: Path) -> str:
     return ":".join(f"{byte:02X}" for byte in digest)
 
 
+SIOCGIFADDR = 0x8915  # Linux: what address has the network interface whose name a `struct ifreq` begins with
+IFREQ_SIZE = 40  # bytes of such a struct
+
+
 def lan_addresses(listeners: Iterable[socket.socket]) -> list[str]:
-    """The addresses under which others reach these listeners, as far as the system tells; loopback if it tells none."""
+    """The addresses under which others reach these listeners, as far as the system tells."""
     bound = [sock.getsockname()[0] for sock in listeners]
     if not {"0.0.0.0", "::"} & set(bound):
         return bound
-    found: list[str] = []
+    found = interface_addresses()
     with contextlib.suppress(OSError):
         found += [str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)]
     # The address that faces the rest of the world: to connect a datagram socket sends nothing, it only asks the
@@ -837,7 +842,22 @@ def lan_addresses(listeners: Iterable[socket.socket]) -> list[str]:
     wanted = [a for a in dict.fromkeys(found) if not protocol.is_loopback(a) and not a.startswith("fe80:")]
     if "::" not in bound:
         wanted = [a for a in wanted if ":" not in a]
-    return wanted or ["127.0.0.1"]
+    return wanted
+
+
+def interface_addresses() -> list[str]:
+    """The IPv4 address of each network interface; on Linux only.
+
+    In a lab whose network leads nowhere else, so that there is no default route, nothing else tells them.
+    """
+    found: list[str] = []
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for _, name in socket.if_nameindex():
+                with contextlib.suppress(OSError):  # this one has none
+                    answer = fcntl.ioctl(sock, SIOCGIFADDR, name.encode().ljust(IFREQ_SIZE, b"\0"))
+                    found.append(socket.inet_ntoa(answer[20:24]))  # behind the name, the family and the port
+    return found
 
 
 def open_files_limit(wanted: int) -> int:
@@ -937,9 +957,12 @@ def greeting(listeners: list[socket.socket], store: storage.Store, cert: Path | 
     """What the person who started the server wants to know."""
     port = listeners[0].getsockname()[1]
     places = ", ".join(sock.getsockname()[0] for sock in listeners)
-    lines = [f"Vessages {VERSION} listens at {places} port {port}.", f"Accounts: {store.path}", "Others join with"]
+    addresses = lan_addresses(listeners) or ["ADDRESS"]
+    others = "Others on this machine" if all(map(protocol.is_loopback, addresses)) else "Others"
+    lines = [f"Vessages {VERSION} listens at {places} port {port}.", f"Accounts: {store.path}", f"{others} join with"]
     tls = " --tls" if cert else ""
-    lines += [f"    python client.py {address} {port}{tls}" for address in lan_addresses(listeners)]
+    lines += [f"    python client.py {address} {port}{tls}" for address in addresses]
+    lines += ["where ADDRESS is that of this machine in the network."] if addresses == ["ADDRESS"] else []
     lines += [f"The certificate's fingerprint: {fingerprint(cert)}"] if cert else []
     return "\n".join([*lines, "Ctrl-C stops the server."])
 

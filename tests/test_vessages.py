@@ -1280,15 +1280,57 @@ def test_lan_addresses_of_a_listener_on_loopback() -> None:
     listeners[0].close()
 
 
-def test_a_listener_everywhere_is_joined_by_some_address() -> None:
-    with socket.socket() as bound_nowhere:
-        class Everywhere:
-            def getsockname(self) -> tuple[str, int]:
-                return "0.0.0.0", bound_nowhere.fileno()
+class ListensEverywhere:
+    """As far as the greeting asks a listener."""
 
-        addresses = vessages.lan_addresses([Everywhere()])  # type: ignore[list-item]
-    assert addresses
+    def getsockname(self) -> tuple[str, int]:
+        return "0.0.0.0", 5000
+
+
+EVERYWHERE: Any = [ListensEverywhere()]
+
+
+def test_a_listener_everywhere_is_joined_at_an_address_of_the_network() -> None:
+    addresses = vessages.lan_addresses(EVERYWHERE)
     assert "0.0.0.0" not in addresses
+    assert not any(map(protocol.is_loopback, addresses))
+
+
+class WithoutRoute(socket.socket):
+    def connect(self, address: Any) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+
+def isolate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on this machine has no default route, and its name stands for loopback only."""
+    loopback = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))
+    monkeypatch.setattr(socket, "socket", WithoutRoute)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [loopback])
+
+
+def test_without_a_default_route_the_interfaces_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    isolate(monkeypatch)
+    monkeypatch.setattr(vessages, "interface_addresses", lambda: ["127.0.0.1", "10.1.2.3", "10.4.5.6"])
+    assert vessages.lan_addresses(EVERYWHERE) == ["10.1.2.3", "10.4.5.6"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asked on Linux only")
+def test_the_interfaces_tell_their_addresses() -> None:
+    assert "127.0.0.1" in vessages.interface_addresses()
+
+
+def test_if_the_system_tells_no_address_the_greeting_does_not_say_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolate(monkeypatch)
+    monkeypatch.setattr(vessages, "interface_addresses", lambda: ["127.0.0.1"])
+    with contextlib.closing(storage.open_store(tmp_path / "vessages.db")) as store:
+        assert vessages.greeting(EVERYWHERE, store, None).splitlines()[2:] == [
+            "Others join with",
+            "    python client.py ADDRESS 5000",
+            "where ADDRESS is that of this machine in the network.",
+            "Ctrl-C stops the server.",
+        ]
 
 
 def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:

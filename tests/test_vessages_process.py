@@ -49,7 +49,7 @@ def test_it_says_where_it_listens_and_how_to_join(server: ServerProcess, tmp_pat
     assert server.greeting.splitlines() == [
         f"Vessages {server.greeting.split()[1]} listens at 127.0.0.1 port {port}.",
         f"Accounts: {(tmp_path / 'vessages.db').resolve()}",
-        "Others join with",
+        "Others on this machine join with",
         f"    python client.py 127.0.0.1 {port}",
         "Ctrl-C stops the server.",
     ]
