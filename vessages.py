@@ -542,8 +542,9 @@ Deliver = Callable[[list[tuple[Job, object]]], None]  # takes jobs with their re
 class Worker(threading.Thread):
     """A thread that does jobs in the order in which it gets them.
 
-    Its queue needs no limit of its own: every connection has at most one command under way, and the hub one job for
-    everybody's status. `finish` waits for what was given before.
+    Its queue has no limit of its own. Every connection has at most one command under way, and the hub one job for
+    everybody's status; but who leaves, leaves his job there. So it grows while a disk hangs without an error, no faster
+    than newcomers are let in: 10 a second from one address. `finish` waits for what was given before.
     """
 
     def __init__(self, name: str, batch: int, deliver: Deliver) -> None:
