@@ -74,13 +74,16 @@ DIAL_SECONDS = 10.0  # for a name look-up and a connection; a LAN needs millisec
 # Between two attempts: 1, 2, 4 … 30 s, each cut by chance to between half and all of it, so that a thousand clients
 # do not come back in the same moment.
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0
+# After a silent failure of the network Linux sends again what was not confirmed at intervals that double, up to two
+# minutes: so long would a connection stay dead when the network is back. The option (Linux 6.15), and milliseconds.
+TCP_RTO_MAX_MS, SEND_AGAIN_WITHIN = 44, 4000
 READ_SIZE = 64 * 1024  # a turn
 LEAVE_SECONDS = 5.0  # for the fates of the last messages
 PIPE_LEAVE_SECONDS = 30.0  # the same at the end of a pipe: a script wants the fates more than it minds the time
-LOGOUT_SECONDS = 2.0  # for the answer to LOGOUT
+LOGOUT_SECONDS, PIPE_LOGOUT_SECONDS = 2.0, 10.0  # for the answer to LOGOUT, which a script waits for on any network
 LINES_WAITING = 100  # lines of a pipe that are read ahead
 LINE_MAX = 65_000  # characters; a longer line would not fit into a frame anyway
-KNOWN_SERVERS = Path("~/.vessages-servers").expanduser()  # whose certificate is which, for --tls
+KNOWN_SERVERS = Path("~/.vessages-servers")  # whose certificate is which, for --tls
 
 # What a socket raises when it has nothing or no room now.
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -146,9 +149,17 @@ class Watched(Protocol):
 
 def dial(host: str, port: int) -> socket.socket:
     """A connected, non-blocking socket, or OSError. Blocks: it is called in a thread."""
+    sock = _connect(host, port)
+    sock.setblocking(False)
+    return sock
+
+
+def _connect(host: str, port: int) -> socket.socket:
     sock = socket.create_connection((host, port), DIAL_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a turn is written in one piece, and should go at once
-    sock.setblocking(False)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # an older Linux
+            sock.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, SEND_AGAIN_WITHIN)
     return sock
 
 
@@ -184,9 +195,12 @@ class Tls:
     """
 
     def __init__(self, host: str, port: int, *, ca: Path | None = None, known: Path = KNOWN_SERVERS) -> None:
-        """OSError if `ca` cannot be read or is no certificate."""
+        """OSError if `ca` cannot be read or is no certificate, or if there is no home for `known`."""
         self._server = f"{host} {port}"
-        self._known = known
+        try:
+            self._known = known.expanduser()
+        except RuntimeError as error:  # neither HOME nor an account on this machine
+            raise TrustError(f"{error} Set HOME, or use --ca: the server's certificate has to be remembered") from None
         self._fingerprint = None if ca else self._recall()
         try:
             self._context = ssl.create_default_context(cafile=ca)
@@ -237,9 +251,8 @@ class Tls:
         return next((line[len(self._server) + 1 :] for line in lines if line.startswith(self._server + " ")), None)
 
     def _connect(self, host: str, port: int) -> ssl.SSLSocket:
-        sock = socket.create_connection((host, port), DIAL_SECONDS)
+        sock = _connect(host, port)
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return self._context.wrap_socket(sock, server_hostname=host)
         except BaseException:
             sock.close()
@@ -294,6 +307,7 @@ class Link:
         self._dial_at: float | None = clock()  # the one timer; None while connected, dialling or not wanted
         self._attempts = 0
         self._dialling = self._closed = False
+        self._lost_at = 0.0  # when the link was lost, or dialled in vain
         self.has_met = False  # whether there ever was a connection
 
     def watch(self, source: Watched) -> None:
@@ -331,6 +345,11 @@ class Link:
             self._take_dialled(result)
         self.session.tick(self.now())  # what is asked for next is asked for now
 
+    def hurry(self) -> None:
+        """Somebody is waiting for the link: dial now, if the last attempt is a moment ago."""
+        if self._dial_at is not None:
+            self._dial_at = min(self._dial_at, max(self.now(), self._lost_at + RETRY_FIRST))
+
     def tick(self) -> None:
         """What is due, in the session and here."""
         now = self.now()
@@ -363,6 +382,7 @@ class Link:
         """Give everything back."""
         if self._socket is not None:
             self._socket.close()
+            self._socket = None
         self._closed = True
         self._drop_dialled()
         self._selector.close()
@@ -398,7 +418,8 @@ class Link:
     def _dial_later(self, words: str) -> None:
         seconds = min(RETRY_MOST, RETRY_FIRST * 2.0 ** min(self._attempts, 10)) * (0.5 + self._chance() / 2)
         self._attempts += 1
-        self._dial_at = self.now() + seconds
+        self._lost_at = self.now()
+        self._dial_at = self._lost_at + seconds
         self._events.append(Dialling(words, seconds))
 
     def _read(self, sock: socket.socket) -> None:
@@ -1851,6 +1872,11 @@ def answer_words(event: protocol.Answer) -> str:
     return words.get(event.verb, f"{event.verb} {event.words}".rstrip())
 
 
+def failed_words(event: protocol.Failed) -> tuple[str, str]:
+    """Whether a message has not arrived or nobody knows, and the word before the recipient."""
+    return ("not confirmed", "by") if event.code in UNSURE else ("not delivered", "to")
+
+
 def refused_words(event: protocol.Refused) -> str:
     """The ERROR to a command, as the person meant it."""
     words = local_times(event.words)
@@ -1867,6 +1893,9 @@ def back_words(event: protocol.Back) -> str:
     return f"back as {event.name} after {event.seconds:.0f} s" + ": " * bool(changes) + ", ".join(changes)
 
 
+UNSURE = (protocol.Code.UNCONFIRMED.word, protocol.UNKNOWN)  # codes of messages that may have been shown
+
+
 # Each event as lines of text. `--` is for information, `!!` for what failed; the others are messages.
 WORDS: dict[type, Callable[[Any], list[str]]] = {
     Note: lambda e: [("!! " if e.failed else "-- ") + line for line in e.words.split("\n")],
@@ -1878,7 +1907,7 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     protocol.Presence: presence_lines,
     protocol.Message: lambda e: [f"{clock_time(e.time)} {e.sender}: {e.text}"],
     protocol.Delivered: lambda e: [f"{clock_time(time.time())} -> {e.recipient}: {e.text}"],
-    protocol.Failed: lambda e: [f"!! not delivered to {e.recipient} ({e.code}: {e.words}): {e.text}"],
+    protocol.Failed: lambda e: [f"!! {' '.join(failed_words(e))} {e.recipient} ({e.code}: {e.words}): {e.text}"],
     protocol.Waiting: lambda e: [f"-- {e.recipient} has not got this yet: {e.text}"],
     protocol.Answer: lambda e: ["-- " + answer_words(e)],
     protocol.Refused: lambda e: [f"!! {refused_words(e)}"],
@@ -1936,13 +1965,15 @@ def _read_some(descriptor: int) -> bytes:
 class Plain:
     """One event a line, no escapes, no prompt: for pipes, files, scripts and dumb terminals."""
 
-    interactive = False  # whether there is a person, who can be asked and who reads hints
     deadline: float | None = None  # when `lines` wants to be called even if nothing happens
 
-    def __init__(self, out: TextIO, *, as_json: bool = False) -> None:
+    def __init__(self, out: TextIO, *, as_json: bool = False, interactive: bool = False) -> None:
+        """`interactive`: whether there is a person at a terminal, who can be asked and who reads hints."""
         self.mailbox = Mailbox(LINES_WAITING)
+        self.interactive = interactive
         self._out = out
         self._as_json = as_json
+        self._then: Callable[[str], None] | None = None  # what to do with the next line: it answers a question
 
     def start(self, link: Link) -> None:
         """Begin to read what is typed; the link wakes up for it."""
@@ -1966,15 +1997,41 @@ class Plain:
 
     def lines(self, most: int) -> list[str | None]:
         """At most `most` lines that were typed; None is the end of them."""
-        return self.mailbox.take(most)
+        lines = self.mailbox.take(1 if self._then else most)
+        if not lines or self._then is None:
+            return lines
+        then, self._then = self._then, None
+        set_echo(True)
+        self._out.write("\n")
+        then(lines[0] or "")
+        return lines if lines[0] is None else self.lines(most)
 
     def ask(self, prompt: str, then: Callable[[str], None]) -> bool:
-        """Ask for a password and call `then` with it. False: there is nobody to ask."""
-        return False
+        """Ask for a password and call `then` with it. False: there is nobody to ask, or no way to hide the answer."""
+        if not self.interactive or not set_echo(False):
+            return False
+        self._out.write(prompt)
+        self._then = then
+        return True
 
     def close(self) -> None:
         """Give everything back as it was."""
+        if self._then is not None:
+            set_echo(True)
         self.mailbox.close()
+
+
+def set_echo(on: bool) -> bool:
+    """Whether the terminal shows what is typed, from now on. False if it cannot be told."""
+    if sys.platform == "win32":
+        return False
+    try:
+        attributes = termios.tcgetattr(0)
+        attributes[3] = attributes[3] | termios.ECHO if on else attributes[3] & ~termios.ECHO
+        termios.tcsetattr(0, termios.TCSADRAIN, attributes)
+    except termios.error:
+        return False
+    return True
 
 
 # Asks the terminal to mark pastes, and to remember its title; and the way back.
@@ -2081,10 +2138,8 @@ else:
 class Terminal(Plain):
     """A person at a terminal: a line to edit at the bottom, and above it what happens."""
 
-    interactive = True
-
     def __init__(self, out: TextIO) -> None:
-        super().__init__(out)
+        super().__init__(out, interactive=True)
         self._console = Console()
         self._editor = LineEditor(self._complete)
         self._screen = Screen(*window_size(), colour=wants_colour(os.environ), reflows=terminal_reflows(os.environ))
@@ -2188,7 +2243,8 @@ class Terminal(Plain):
         elif isinstance(event, protocol.Delivered):
             self._speak(time.time(), f"→ {event.recipient}", event.text)
         elif isinstance(event, protocol.Failed):
-            self._speak(time.time(), f"→ {event.recipient}", event.text, f"  not delivered: {event.words}")
+            failure = f"  {failed_words(event)[0]}: {event.words}"
+            self._speak(time.time(), f"→ {event.recipient}", event.text, failure)
         elif isinstance(event, protocol.Presence):
             self._arrived += [Paragraph((Span(f"-- {words}", DIM),), 3) for words in presence_words(event)]
         elif isinstance(event, Note):
@@ -2336,7 +2392,7 @@ class Chat:
         self._last_sender = ""
         self._gone: deque[str] = deque(maxlen=GONE_MAX)  # who has left lately
         self._leave_at: float | None = None
-        self._logging_out = False
+        self._logout = 0  # the tag of the last command of all, which is ours: that it has no answer is no failure
         self._interrupts = 0
 
     def run(self) -> int:
@@ -2350,7 +2406,7 @@ class Chat:
         """Once, before the first turn."""
         self.front.start(self.link)
         if self._user is not None:
-            self.log_in(self._user)
+            self.log_in(self._user, patient=not self.front.interactive)  # a script was perhaps here a moment ago
 
     def turn(self, until: float | None = None) -> None:
         """Wait until something happens, at the latest `until`, and deal with it."""
@@ -2372,13 +2428,18 @@ class Chat:
                 if self.status is None:  # else it is over, and what follows from that is no news
                     self._react(event)
             self.front.flush(self.to)
-        except OSError:  # nobody reads what is shown: `… | head` has seen enough, or the terminal was closed
+        except OSError as error:  # nobody reads what is shown: `… | head` has seen enough, or the terminal was closed
+            if error.errno not in (errno.EPIPE, errno.EINVAL, errno.EIO):  # Windows has EINVAL for a closed pipe
+                self.failed, self.last_words = True, f"what happens cannot be written: {error.strerror}"
             self.front.show = lambda event: None  # type: ignore[method-assign]
-            self.leave()
+            if self._leave_at is None:
+                self.leave()
 
     # Lines
 
     def _take_line(self, line: str | None) -> None:
+        if self.front.interactive:
+            self.link.hurry()
         if line is None:
             if self._leave_at is None:  # else QUIT was the last line
                 self.leave()
@@ -2460,7 +2521,7 @@ class Chat:
 
         return self.front.ask(prompt, go)
 
-    def log_in(self, arguments: str, *, takeover: bool = False) -> bool:
+    def log_in(self, arguments: str, *, takeover: bool = False, patient: bool = False) -> bool:
         """LOGIN or TAKEOVER, NAME [PASSWORD]. A TAKEOVER without anything repeats the login that was refused."""
         name, _, password = arguments.partition(" ")
         if not name and takeover:
@@ -2469,8 +2530,7 @@ class Chat:
             return False
         if not password and self._asks_in_vain(name):
             return True
-        ask = self.session.takeover if takeover else self.session.login
-
+        ask = self.session.takeover if takeover else functools.partial(self.session.login, patient=patient)
         asked = self.front.interactive and not password
 
         def go(password: str) -> None:
@@ -2611,6 +2671,8 @@ class Chat:
 
     def _react(self, event: Shown) -> None:
         """Show an event, and do what follows from it."""
+        if isinstance(event, protocol.Refused) and event.tag == self._logout:
+            return
         fault = "" if self._met else self._first_contact_fault(event)
         if fault:
             self.last_words, self.status = one_line(fault), 2
@@ -2688,7 +2750,8 @@ class Chat:
     def _explain(self, event: protocol.Refused) -> None:
         self._registering.pop(event.tag, None)
         if self.front.interactive and event.code == protocol.Code.ALREADY_ONLINE.word:
-            self.note("/takeover ends the other session and logs you in here")
+            words = "/takeover ends the other session and logs you in here"
+            self.note(f"{words}; if that one's connection is dead, /login does so in 5 s")
         elif self._attempt.asked and event.code == protocol.Code.BAD_LOGIN.word and event.verb in ("LOGIN", "TAKEOVER"):
             self.log_in(self._attempt.name, takeover=event.verb == "TAKEOVER")  # the next line typed is a password
 
@@ -2716,14 +2779,14 @@ class Chat:
         busy = self.session.unanswered or not self.link.has_met
         if busy and self.link.now() < self._leave_at:
             return
-        if self._logging_out or not self.session.logged_in:
+        if self._logout or not self.session.logged_in:
             self.session.abandon()
             self._show_events()
             self.status = int(self.failed and not self.front.interactive)
             return
         self.session.abandon()
-        self.session.logout()
-        self._logging_out, self._leave_at = True, self.link.now() + LOGOUT_SECONDS
+        self._logout = self.session.logout()
+        self._leave_at = self.link.now() + (LOGOUT_SECONDS if self.front.interactive else PIPE_LOGOUT_SECONDS)
 
 
 # What follows from an event, beside its being shown.
@@ -2849,7 +2912,7 @@ def port_number(text: str) -> int:
 def given_secret(file: Path | None) -> str | None:
     """The password of the file or the environment, or None. OSError if the file cannot be read."""
     if file is not None:
-        return file.read_text(encoding="utf-8").split("\n")[0].rstrip("\r")
+        return file.read_text(encoding="utf-8-sig").split("\n")[0].rstrip("\r")  # Notepad begins with a mark
     return os.environ.pop("VESSAGES_PASSWORD", None)
 
 
@@ -2867,13 +2930,17 @@ def main(argv: list[str]) -> int:
     except (OSError, UnicodeError) as error:
         print(f"client.py: {dial_words(options.host, options.port, error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # behind the question about the certificate
+        return 128 + signal.SIGINT
     if not options.tls and options.host != "localhost" and not protocol.is_loopback(options.host):
         print("Without --tls your password and messages can be read on this network.", file=sys.stderr)
     plain = options.plain or options.json or not (os.isatty(0) and os.isatty(1))
     plain = plain or is_dumb(os.environ, windows=sys.platform == "win32")
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    front = Plain(sys.stdout, as_json=options.json) if plain else Terminal(sys.stdout)
+    person = os.isatty(0) and not options.json
+    front = Plain(sys.stdout, as_json=options.json, interactive=person) if plain else Terminal(sys.stdout)
     link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=dialler)
     with log or contextlib.nullcontext():
         return chat_to_the_end(Chat(link, front, user=options.user, to=options.to, secret=secret, log=log))

@@ -2111,8 +2111,13 @@ class ClientSession:
         """Ask for an account. Answer or Refused."""
         return self._ask("REGISTER", name, password)
 
-    def login(self, name: str, password: str) -> int:
-        """Log in. LoggedIn, then Roster; or Refused."""
+    def login(self, name: str, password: str, *, patient: bool = False) -> int:
+        """Log in. LoggedIn, then Roster; or Refused.
+
+        `patient`: who is online under this name may be ourselves, on a connection that is dead: NotYet, and again.
+        """
+        if patient:
+            self._ghosts = GHOST_RETRIES
         return self._ask("LOGIN", name, password)
 
     def takeover(self, name: str, password: str) -> int:

@@ -27,14 +27,12 @@ STEP = 0.05  # seconds that pass, by the clock of the test, from one step to the
 class Desk(Plain):
     """A front end whose keyboard and screen are the test's."""
 
-    interactive = True
-
     def __init__(self) -> None:
         super().__init__(io.StringIO())
         self.typed: list[str | None] = []
         self.seen: list[str] = []
         self.prompts: list[str] = []
-        self._then: list[Callable[[str], None]] = []
+        self.answers: list[Callable[[str], None]] = []
         self.rung = 0
 
     def ring(self) -> None:
@@ -45,8 +43,8 @@ class Desk(Plain):
 
     def lines(self, most: int) -> list[str | None]:
         lines, self.typed = self.typed[:most], self.typed[most:]
-        if lines and self._then and lines[0] is not None:
-            self._then.pop(0)(lines[0])
+        if lines and self.answers and lines[0] is not None:
+            self.answers.pop(0)(lines[0])
             return []
         return lines
 
@@ -56,7 +54,7 @@ class Desk(Plain):
     def ask(self, prompt: str, then: Callable[[str], None]) -> bool:
         if self.interactive:
             self.prompts.append(prompt)
-            self._then.append(then)
+            self.answers.append(then)
         return self.interactive
 
 
@@ -173,7 +171,7 @@ def test_the_commands_of_the_wire_work_as_typed(room: Room) -> None:
 def test_a_name_that_is_online_can_be_taken_over(room: Room) -> None:
     first_chat, first = room.person("bob")
     _, second = room.desk()
-    room.types(second, "/login bob", PASSWORD, see="-- /takeover ends the other session and logs you in here")
+    room.types(second, "/login bob", PASSWORD, see="-- /takeover ends the other session and logs you in here; if")
     assert second.prompts == ["password of bob: "]
     room.types(second, "/takeover", see="-- you are bob")
     room.until(lambda: "-- " + protocol.BYE_WORDS["replaced"] in first.seen)
@@ -286,7 +284,43 @@ def test_a_message_without_a_fate_is_given_up_in_the_end(room: Room) -> None:
     room.until(lambda: chat.status is not None)
     assert chat.status == 1
     assert "-- alice has not got this yet: hi" in pipe.seen
-    assert any(line.startswith("!! not delivered to alice (unknown: ") for line in pipe.seen)
+    assert any(line.startswith("!! not confirmed by alice (unknown: ") for line in pipe.seen)
+
+
+def test_a_goodbye_without_an_answer_is_no_failure(room: Room) -> None:
+    chat, pipe = room.desk(interactive=False)
+    pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}"]
+    room.until(lambda: "-- online: bob" in pipe.seen)
+    room.up = False  # nobody turns the server any more
+    pipe.typed.append(None)
+    for _ in range(20):
+        room.step()
+    assert chat.status is None
+    room.clock.now += client.PIPE_LOGOUT_SECONDS
+    room.until(lambda: chat.status is not None)
+    assert chat.status == 0
+    assert not any(line.startswith("!! ") for line in pipe.seen)
+
+
+def test_a_script_waits_for_the_ghost_of_the_one_before(room: Room) -> None:
+    before, _ = room.person("bot")
+    before.status = 0  # it is turned no more: a machine that was switched off
+    _, pipe = room.desk(interactive=False, user="bot", secret=PASSWORD, to="bot")
+    pipe.typed.append("is anybody there?")
+    room.until(lambda: any(line.endswith("-> bot: is anybody there?") for line in pipe.seen))
+    assert sum(line.startswith("-- not back yet: bot is online since ") for line in pipe.seen) in (1, 2)
+
+
+def test_whoever_types_need_not_wait_for_the_countdown(room: Room) -> None:
+    chat, bob = room.person("bob")
+    room.stop()
+    room.until(lambda: sum("trying again in" in line for line in bob.seen) >= 4)
+    assert (chat.link.redial_in or 0) > 3
+    room.start()
+    bob.typed.append("")
+    asked = room.clock.now
+    room.until(lambda: any(line.startswith("-- back as bob") for line in bob.seen))
+    assert room.clock.now - asked < 2
 
 
 def test_ctrl_c_logs_out_and_twice_leaves_at_once(room: Room) -> None:
@@ -362,6 +396,13 @@ def test_the_target_is_written_as_the_server_writes_it(room: Room) -> None:
     _, carol = room.desk(to="BOB")
     room.types(carol, "REGISTER carol " + PASSWORD, see="-- online: ")
     room.types(carol, "hi", see="-> Bob: hi")
+
+
+def test_a_crowd_is_one_sentence() -> None:
+    crowd = tuple(f"u{number}" for number in range(12))
+    words = client.presence_words(protocol.Presence(came=crowd, left=("eve",), returned=("al", "bo")))
+    assert words[0] == "u0, u1, u2, u3, u4, u5, u6, u7, u8, u9 and 2 others are online"
+    assert words[1:] == ["eve has left", "al and bo are back"]
 
 
 def test_text_without_a_target_is_asked_for_one(room: Room) -> None:

@@ -167,6 +167,35 @@ def test_a_reader_that_has_seen_enough(server: ServerProcess) -> None:
     assert alice.sees("alice")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
+def test_a_full_disk_behind_the_output_is_told(server: ServerProcess) -> None:
+    command = [sys.executable, str(ROOT / "client.py"), *place(server)]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(command, input="WHO\n", stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert done.stderr == "client.py: what happens cannot be written: No space left on device\n"
+
+
+def test_a_password_file_with_a_mark_at_its_beginning(server: ServerProcess, tmp_path: Path) -> None:
+    server.person("bot").close()
+    (tmp_path / "secret").write_text(PASSWORD + "\r\n", encoding="utf-8-sig")
+    status, lines, _ = run(*place(server), "--user", "bot", "--password-file", str(tmp_path / "secret"))
+    assert status == 0
+    assert any(line.startswith("-- you are bot") for line in lines)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is always a home")
+def test_without_a_home_one_can_chat(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(*place(server), environ={"HOME": ""})[0] == 0
+
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(client.TrustError, match="Set HOME, or use --ca"):
+        client.Tls("127.0.0.1", 1)
+
+
 def test_a_line_that_is_far_too_long(server: ServerProcess) -> None:
     typed = f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\nSEND bob {'x' * 1_000_000}\nSEND bob ok\n"
     status, lines, _ = run(*place(server), typed=typed)
@@ -282,6 +311,14 @@ def test_a_script_without_a_server() -> None:
         with Client(*free.getsockname()) as bot, pytest.raises(ChatError) as caught:
             bot.login("bot", PASSWORD)
     assert caught.value.code == "unreachable"
+
+
+def test_a_client_may_be_closed_twice(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LOGOUT_SECONDS", 0.0)  # the answer to the first LOGOUT comes too late
+    with Client(*server.address) as bot:
+        bot.register("bot", PASSWORD)
+        bot.login("bot", PASSWORD)
+        bot.close()
 
 
 def test_a_call_gives_up_in_time(server: ServerProcess) -> None:

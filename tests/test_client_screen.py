@@ -125,6 +125,16 @@ def test_messages_go_up_into_the_scrollback() -> None:
     assert len(window.terminal.scrollback) == 17
 
 
+def test_one_message_does_not_push_everything_out_of_the_scrollback() -> None:
+    window = Window(40, 4)
+    window.say("[1]")
+    window.say("hi" + "\n" * 60_000 + "bye")
+    window.say("[2]")
+    assert numbers_in(window.lines()) == [1, 2]
+    assert len(window.lines()) < client.SHOWN_LINES + 10
+    assert any(row.strip() == "… 59,501 more lines" for row in window.lines())
+
+
 def test_a_line_longer_than_the_window_wraps() -> None:
     window = Window(20, 8)
     window.type("x" * 30)
@@ -204,7 +214,7 @@ def test_a_block_higher_than_the_window_follows_the_cursor() -> None:
     window.press("down")
     assert window.cursor()[0] == 2
     window.say("[2]")
-    window.press("ctrl-c", *["up"] * 9, *["ctrl-k"] * 20)
+    window.press(*["up"] * 9, *["ctrl-k"] * 20)
     assert numbers_in(window.lines()) == [1, 2]
     assert window.terminal.lines()[-1:] == [""]
 

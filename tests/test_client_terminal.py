@@ -260,6 +260,69 @@ def test_a_dumb_terminal_gets_plain_lines(server: ServerProcess, seats: list[Sea
     assert b"\x1b" not in seat.raw
 
 
+def test_a_dumb_terminal_does_not_show_a_password(server: ServerProcess, seats: list[Seat]) -> None:
+    server.person("bob").close()
+    seat = Seat(*map(str, server.address), TERM="dumb")
+    seats.append(seat)
+    seat.sees("-- /login NAME, or /register NAME if you are new here; /help lists the commands")
+    seat.types("/login bob\n").until(lambda: b"password of bob: " in seat.raw)
+    seat.types(f"{PASSWORD}\n").until(lambda: b"-- you are bob" in seat.raw)
+    seat.types("/passwd\n").until(lambda: b"the password so far: " in seat.raw).types("\x03")
+    assert seat.leaves() == 0
+    assert PASSWORD.encode() not in seat.raw
+
+
+def test_a_terminal_that_is_closed_logs_out(server: ServerProcess, seats: list[Seat]) -> None:
+    alice = server.person("alice")
+    seat = sit(seats, server)
+    assert alice.sees("alice", "bob")
+    seat.types("half a li")
+    os.close(seat.master)
+    os.close(seat.slave)
+    seat.master = seat.slave = -1
+    assert alice.sees("alice")
+    assert seat.process.wait(PATIENCE) == 0
+
+
+def test_ctrl_c_drops_what_is_being_typed_and_then_leaves(server: ServerProcess, seats: list[Seat]) -> None:
+    seat = sit(seats, server)
+    seat.prompts("1 online >").types("not this").prompts("1 online > not this").types("\x03").prompts("1 online >")
+    seat.types("/passwd\r").prompts("the password so far:").types("old\x03")
+    seat.sees("no password, so nothing was done").prompts("1 online >")
+    seat.types("\x03")
+    assert seat.leaves() == 0
+    assert "logged out" in seat.raw.decode()
+
+
+def test_ctrl_c_while_a_tls_server_is_met_leaves_without_a_traceback(seats: list[Seat], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        seat = Seat("127.0.0.1", str(silent.getsockname()[1]), "--tls", HOME=str(tmp_path))
+        seats.append(seat)
+        with silent.accept()[0] as link:
+            link.recv(1)  # its hello: it waits for ours
+            seat.types("\x03")
+            assert seat.leaves() == 128 + signal.SIGINT
+    assert [row for row in seat.screen.history() if row] == ["^C"]
+
+
+def test_a_long_message_that_waits_leaves_room_for_others(server: ServerProcess, seats: list[Seat]) -> None:
+    alice = server.person("alice", kept=True)
+    alice.lively = False
+    bob = sit(seats, server)
+    bob.types("/to alice\r").sees("what you type goes to alice").types(f"\x1b[200~{'words ' * 500}\x1b[201~\r")
+    bob.until(lambda: any(row.endswith("…") for row in bob.screen.lines()))
+    assert sum("words" in row for row in bob.screen.lines()) == 2
+    bob.types("two\rthree\rfour\r").sees("…     1 more").prompts("2 online alice>")
+
+
+def test_the_prompt_tells_when_the_target_is_gone(server: ServerProcess, seats: list[Seat]) -> None:
+    alice = server.person("alice")
+    bob = sit(seats, server)
+    bob.types("/to alice\r").prompts("2 online alice>")
+    alice.says("LOGOUT")
+    bob.prompts("1 online alice (not online)>")
+
+
 def test_what_is_shown_is_logged(server: ServerProcess, seats: list[Seat], tmp_path: Path) -> None:
     log = tmp_path / "chat.log"
     seat = Seat(*map(str, server.address), "--log", str(log))

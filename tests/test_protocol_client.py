@@ -669,7 +669,8 @@ def test_what_waits_behind_a_logout_that_is_refused_is_sent_with_a_tag_that_the_
     send = talk.session.send("eve", "still here")
     assert resume(talk, 0, "ONLINE bob") == ["LOGOUT"]
     talk.session.ping("me")
-    assert talk.hears("@1 ERROR storage the disk is full")[-2:] == [f"#{send} SEND eve still here", f"#{send + 2} PING me"]
+    said = talk.hears("@1 ERROR storage the disk is full")
+    assert said[-2:] == [f"#{send} SEND eve still here", f"#{send + 2} PING me"]
     refused = next(e for e in talk.shows() if isinstance(e, Refused))
     assert (refused.tag, refused.verb, refused.code) == (logout, "LOGOUT", "storage")
 
@@ -685,7 +686,8 @@ def test_what_another_session_may_have_had_is_not_told_to_be_undelivered() -> No
     again = talk.hears(f"{login.split()[0]} OK LOGIN bob token=t2", "ONLINE bob")
     assert again == [f"#{had} SEND eve one", f"#{not_had} SEND eve two"]
     talk.hears(f"@1 #{had} ERROR not-online eve is not online", f"@2 #{not_had} ERROR not-online eve is not online")
-    assert [(e.tag, e.code) for e in talk.shows() if isinstance(e, Failed)] == [(had, "unknown"), (not_had, "not-online")]
+    fates = [(e.tag, e.code) for e in talk.shows() if isinstance(e, Failed)]
+    assert fates == [(had, "unknown"), (not_had, "not-online")]
 
 
 def test_giving_up_settles_everything() -> None:
