@@ -2037,6 +2037,7 @@ def set_echo(on: bool) -> bool:
 # Asks the terminal to mark pastes, and to remember its title; and the way back.
 TERMINAL_BEGIN, TERMINAL_END = "\x1b[?2004h\x1b[22;0t", "\x1b[?2004l\x1b[23;0t"
 BATCH_MAX = 65_536  # characters that come at once on Windows and are taken for one paste
+GATHER_SECONDS = 0.5  # for which comings and goings wait to be told together; any other news ends it
 PINNED_MAX = 3  # own messages without a fate that are shown above the prompt,
 PINNED_TEXT = 120  # and characters of each: it is printed whole when its fate is known
 
@@ -2149,6 +2150,8 @@ class Terminal(Plain):
         self._extra = ""  # the bell and the title, to be written with the rest
         self._questions: deque[tuple[str, Callable[[str], None]]] = deque()
         self._moved = False  # the window may have another size, or we are back in front
+        self._changes: dict[str, str] = {}  # who came or went and was not told of yet -> the field of `Presence`
+        self._tell_at: float | None = None  # when that is told
         self._day = ""  # of the last message
         self._trouble = ""  # what was last wrong with the link
         self._last_sender = ""
@@ -2169,10 +2172,11 @@ class Terminal(Plain):
 
     @property
     def deadline(self) -> float | None:  # type: ignore[override]
-        """A lonely escape, or the next second of a countdown."""
+        """A lonely escape, the next second of a countdown, or comings and goings to be told."""
         wait = self._link.redial_in if self._link is not None else None
         next_second = self._link.now() + (wait % 1 or 1) if self._link is not None and wait else None
-        return min((d for d in (self._console.deadline, next_second) if d is not None), default=None)
+        deadlines = (self._console.deadline, next_second, self._tell_at)
+        return min((d for d in deadlines if d is not None), default=None)
 
     # Keys
 
@@ -2236,6 +2240,10 @@ class Terminal(Plain):
     # Screen
 
     def show(self, event: Shown) -> None:
+        if isinstance(event, protocol.Presence):
+            self._gather(event)
+            return
+        self._tell_changes()
         if isinstance(event, protocol.Message):
             self._speak(event.time, event.sender, event.text)
             self._last_sender = event.sender
@@ -2245,8 +2253,6 @@ class Terminal(Plain):
         elif isinstance(event, protocol.Failed):
             failure = f"  {failed_words(event)[0]}: {event.words}"
             self._speak(time.time(), f"→ {event.recipient}", event.text, failure)
-        elif isinstance(event, protocol.Presence):
-            self._arrived += [Paragraph((Span(f"-- {words}", DIM),), 3) for words in presence_words(event)]
         elif isinstance(event, Note):
             style = RED if event.failed else PLAIN
             self._arrived += [Paragraph((Span(line, style),), 2) for line in event.words.split("\n")]
@@ -2254,6 +2260,22 @@ class Terminal(Plain):
             lines = WORDS[type(event)](event) if self._is_news(event) else []
             for line in lines:
                 self._arrived.append(Paragraph((Span(line, RED if line.startswith("!!") else DIM),), 3))
+
+    def _gather(self, event: protocol.Presence) -> None:
+        """Comings and goings wait a moment for more of them: a class that comes in is a line or two, not thirty."""
+        for kind, people in event._asdict().items():
+            for name in people:
+                self._changes.pop(name, None)
+                self._changes[name] = kind
+        if self._tell_at is None and self._link is not None:
+            self._tell_at = self._link.now() + GATHER_SECONDS
+
+    def _tell_changes(self) -> None:
+        kinds = {kind: tuple(n for n, k in self._changes.items() if k == kind) for kind in protocol.Presence._fields}
+        for words in presence_words(protocol.Presence(**kinds)):
+            self._arrived.append(Paragraph((Span(f"-- {words}", DIM),), 3))
+        self._changes.clear()
+        self._tell_at = None
 
     def _is_news(self, event: Shown) -> bool:
         """Whether an event deserves a line, although the prompt tells the state of the link, and what waits stands
@@ -2286,6 +2308,8 @@ class Terminal(Plain):
 
     def flush(self, to: str | None) -> None:
         """Everything in one write: what arrived, what waits, the prompt and the line."""
+        if self._tell_at is not None and self._link is not None and self._link.now() >= self._tell_at:
+            self._tell_changes()
         if self._moved:
             self._moved = False
             self._console.begin()

@@ -2067,7 +2067,7 @@ class ClientSession:
     __slots__ = ("_acked", "_back_from", "_barrier", "_bye", "_decoder", "_events", "_fresh", "_ghosts", "_greeted",
                  "_heard", "_last_tag", "_missed", "_now", "_outbox", "_password", "_ping_due", "_pinged", "_queue",
                  "_queue_bytes", "_read", "_retry_at", "_roster", "_sends", "_sent", "_shown", "_shown_ids", "_stage",
-                 "_stranded", "_taken", "_token", "_why", "grace", "hang_up", "name")  # fmt: skip
+                 "_stranded", "_taken", "_token", "_was_silent", "_why", "grace", "hang_up", "name")  # fmt: skip
 
     def __init__(self, first_tag: int) -> None:
         """`first_tag`: the clock in microseconds, so that another process of the same person does not repeat tags."""
@@ -2100,6 +2100,7 @@ class ClientSession:
         self._now = self._heard = 0.0
         self._greeted = False  # whether there ever was a frame from a server
         self._pinged = False
+        self._was_silent = False  # whether it was dropped because the server said nothing: it was lost long before
         self._retry_at = 0.0
         self._bye = self._why = ""
         self._back_from: float | None = None
@@ -2235,7 +2236,7 @@ class ClientSession:
         self._stage = _Stage.GREETING
         self._decoder = FrameDecoder(SERVER_FRAME_MAX)
         self._outbox = [frame(b"PING")]
-        self._pinged = self._ping_due = self.hang_up = False
+        self._pinged = self._ping_due = self._was_silent = self.hang_up = False
         self._retry_at, self._bye, self._why = now, "", ""
 
     def feed(self, data: bytes, now: float) -> None:
@@ -2264,7 +2265,7 @@ class ClientSession:
         """The connection is over; `why` is for the person, unless the session had its own reason to hang up."""
         self._now = now
         if self._stage is _Stage.IN:
-            self._back_from = now
+            self._back_from = self._heard if self._was_silent else now
             self._ghosts = GHOST_RETRIES
         barrier, self._barrier = self._barrier, None
         if barrier is not None and barrier.verb != "LOGOUT":
@@ -2325,6 +2326,7 @@ class ClientSession:
                 self._events.append(NotVessages("something is there, but it does not answer"))
                 self._drop("no answer")
         elif silence >= SILENT_SECONDS:
+            self._was_silent = True
             self._drop(f"the server was silent for {SILENT_SECONDS:.0f} s")
         elif silence >= QUIET_SECONDS and not self._pinged:
             self._pinged = True

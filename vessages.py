@@ -1003,7 +1003,7 @@ def serve(options: argparse.Namespace, writer: LogWriter) -> int:
         limit -= spare
         selector = selectors.DefaultSelector()
         if isinstance(selector, selectors.SelectSelector):
-            limit = min(limit, SELECT_MAX - len(listeners[1:]))  # each further listener takes a place
+            limit = min(limit, SELECT_MAX - (len(listeners) - 1))  # each further listener takes a place
         hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
                   registrations=options.registrations,
                   connections_max=max(1, min(limit, options.connections)))  # fmt: skip

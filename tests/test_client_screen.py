@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from terminal import Terminal, width_of
 
 import client
+import protocol
 from client import Block, Key, LineEditor, Paragraph, Screen, Span
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
@@ -411,3 +415,44 @@ def test_a_terminal_that_does_not_reflow(script: list[tuple[str, object]], befor
     play(window, [step for step in script if step[0] not in ("resize", "say")], check=True)
     window.resize(after, 50)
     check_bottom(window)
+
+
+# -- comings and goings ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[client.Terminal]:
+    """A front end without a terminal behind it, at 100 s by a clock that stands still."""
+    monkeypatch.setattr(client, "Console", lambda: SimpleNamespace(deadline=None))
+    terminal = client.Terminal(io.StringIO())
+    session = SimpleNamespace(online=0, logged_in=False, undelivered=[], roster={})
+    terminal._link = SimpleNamespace(now=lambda: 100.0, redial_in=None, session=session)  # type: ignore[assignment]
+    yield terminal
+    terminal.mailbox.close()
+
+
+def told(terminal: client.Terminal) -> list[str]:
+    """What it has printed since the last time; the prompt is redrawn behind it."""
+    terminal.flush(None)
+    assert isinstance(terminal._out, io.StringIO)
+    rows = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", terminal._out.getvalue()).replace("\r", "").split("\n")
+    terminal._out.truncate(0)
+    terminal._out.seek(0)
+    return [re.sub(r"^\d\d:\d\d ", "", row) for row in rows if not row.startswith(">") and row]
+
+
+def test_comings_and_goings_of_a_moment_are_told_together(quiet_terminal: client.Terminal) -> None:
+    quiet_terminal.show(protocol.Presence(came=("alice", "bob")))
+    assert told(quiet_terminal) == []
+    assert quiet_terminal.deadline == 100.0 + client.GATHER_SECONDS
+    quiet_terminal.show(protocol.Presence(came=("carol",), left=("bob",), lost=("dave",)))
+    quiet_terminal._link.now = lambda: 100.0 + client.GATHER_SECONDS  # type: ignore[union-attr, method-assign]
+    assert told(quiet_terminal) == ["-- alice and carol are online", "-- bob has left", "-- dave lost the connection"]
+    assert told(quiet_terminal) == []
+    assert quiet_terminal.deadline is None
+
+
+def test_comings_are_told_before_what_is_said_after_them(quiet_terminal: client.Terminal) -> None:
+    quiet_terminal.show(protocol.Presence(came=("alice",)))
+    quiet_terminal.show(protocol.Message("alice", 1, 0.0, "hi"))
+    assert told(quiet_terminal) == ["-- alice is online", "alice  hi"]

@@ -767,6 +767,17 @@ def test_the_silence_of_an_old_link_does_not_count_on_a_new_one() -> None:
     assert not talk.session.hang_up
 
 
+def test_who_was_away_from_a_silent_server_was_away_since_it_was_last_heard() -> None:
+    talk = Talk().enter()
+    talk.wait(45.0)
+    assert talk.session.hang_up
+    resume(talk, 0, "ONLINE bob")
+    assert [e.seconds for e in talk.shows() if isinstance(e, Back)] == [45.0]
+    talk.wait(7.0)  # the next time it breaks at once
+    resume(talk, 0, "ONLINE bob")
+    assert [e.seconds for e in talk.shows() if isinstance(e, Back)] == [0.0]
+
+
 def test_something_that_does_not_answer_is_left() -> None:
     talk = Talk()
     talk.session.connected(talk.now)
