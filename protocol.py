@@ -2468,7 +2468,7 @@ class ClientSession:
         for command in [c for c in reversed(self._sent.values()) if c.tag > last_tag or c.verb == "LOGOUT"]:
             del self._sent[command.number]
             self._sends -= command.verb == "SEND"
-            command.doubtful = last_tag == 0  # it is another session, and that before may have had it
+            command.doubtful |= last_tag == 0  # another session, or one after a restart: that before may have had it
             if command.verb == "LOGOUT":  # its answer is not held, so it is asked anew
                 command.number = 0
             self._put_back(command)
