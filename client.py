@@ -75,7 +75,7 @@ DIAL_SECONDS = 10.0  # for a name look-up and a connection; a LAN needs millisec
 # do not come back in the same moment.
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0
 # After a silent failure of the network Linux sends again what was not confirmed at intervals that double, up to two
-# minutes: so long would a connection stay dead when the network is back. The option (Linux 6.15), and milliseconds.
+# minutes: a connection would stay dead that long when the network is back. The option (Linux 6.15), and milliseconds.
 TCP_RTO_MAX_MS, SEND_AGAIN_WITHIN = 44, 4000
 READ_SIZE = 64 * 1024  # a turn
 LEAVE_SECONDS = 5.0  # for the fates of the last messages
@@ -198,7 +198,7 @@ class Tls:
         """OSError if `ca` cannot be read or is no certificate, or if there is no home for `known`."""
         self._server = f"{host} {port}"
         try:
-            self._known = known.expanduser()
+            self._known = known if ca else known.expanduser()
         except RuntimeError as error:  # neither HOME nor an account on this machine
             raise TrustError(f"{error} Set HOME, or use --ca: the server's certificate has to be remembered") from None
         self._fingerprint = None if ca else self._recall()
@@ -1612,7 +1612,7 @@ def _lines(spans: Iterable[Span]) -> Iterator[_Unit]:
     for text, style in spans:
         cut = text[:SHOWN_LIMIT] + "…" if len(text) > SHOWN_LIMIT else text
         lines = cut.replace("\r\n", "\n").split("\n")
-        if len(lines) > SHOWN_LINES:
+        if len(lines) > SHOWN_LINES + 1:
             lines[SHOWN_LINES:] = [f"… {len(lines) - SHOWN_LINES:,} more lines"]
         for number, line in enumerate(lines):
             if number:
@@ -1846,7 +1846,7 @@ def presence_words(changes: protocol.Presence) -> list[str]:
 def people_words(people: Sequence[str]) -> str:
     """`alice`, `alice and bob`, or ten names `and 20 others`."""
     *first, last = people
-    if len(people) > PEOPLE_NAMED:
+    if len(people) > PEOPLE_NAMED + 1:
         first, last = list(people[:PEOPLE_NAMED]), f"{len(people) - PEOPLE_NAMED:,} others"
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -1963,7 +1963,7 @@ def _read_some(descriptor: int) -> bytes:
 
 
 class Plain:
-    """One event a line, no escapes, no prompt: for pipes, files, scripts and dumb terminals."""
+    """One event a line, no escapes, no prompt but for a password: for pipes, files, scripts and dumb terminals."""
 
     deadline: float | None = None  # when `lines` wants to be called even if nothing happens
 
@@ -1973,7 +1973,8 @@ class Plain:
         self.interactive = interactive
         self._out = out
         self._as_json = as_json
-        self._then: Callable[[str], None] | None = None  # what to do with the next line: it answers a question
+        self._questions: deque[tuple[str, Callable[[str], None]]] = deque()  # not answered yet, with what to do then
+        self._hides = False  # whether the terminal was told not to show what is typed
 
     def start(self, link: Link) -> None:
         """Begin to read what is typed; the link wakes up for it."""
@@ -1997,26 +1998,38 @@ class Plain:
 
     def lines(self, most: int) -> list[str | None]:
         """At most `most` lines that were typed; None is the end of them."""
-        lines = self.mailbox.take(1 if self._then else most)
-        if not lines or self._then is None:
+        lines = self.mailbox.take(1 if self._questions else most)
+        if not lines or not self._questions:
             return lines
-        then, self._then = self._then, None
-        set_echo(True)
-        self._out.write("\n")
-        then(lines[0] or "")
+        self._hides = not set_echo(True)
+        self._answer(lines[0] or "")
         return lines if lines[0] is None else self.lines(most)
 
     def ask(self, prompt: str, then: Callable[[str], None]) -> bool:
-        """Ask for a password and call `then` with it. False: there is nobody to ask, or no way to hide the answer."""
-        if not self.interactive or not set_echo(False):
-            return False
-        self._out.write(prompt)
-        self._then = then
-        return True
+        """Ask for a password, when those asked for before are there, and call `then` with it. False: there is nobody to
+        ask, or no way to hide the answer."""
+        self._questions.append((prompt, then))
+        if len(self._questions) > 1 or self._pose():
+            return True
+        self._questions.clear()
+        return False
+
+    def _pose(self) -> bool:
+        """Ask the first question, so that its answer will not be seen. False if that cannot be."""
+        self._hides = self.interactive and os.isatty(2) and set_echo(False)
+        if self._hides:
+            print(self._questions[0][0], file=sys.stderr, flush=True)
+        return self._hides
+
+    def _answer(self, text: str) -> None:
+        _, then = self._questions.popleft()
+        if self._questions:
+            self._pose()
+        then(text)
 
     def close(self) -> None:
         """Give everything back as it was."""
-        if self._then is not None:
+        if self._hides:
             set_echo(True)
         self.mailbox.close()
 
@@ -2148,7 +2161,6 @@ class Terminal(Plain):
         self._keys: deque[Key] = deque()
         self._arrived: list[Paragraph] = []
         self._extra = ""  # the bell and the title, to be written with the rest
-        self._questions: deque[tuple[str, Callable[[str], None]]] = deque()
         self._moved = False  # the window may have another size, or we are back in front
         self._changes: dict[str, str] = {}  # who came or went and was not told of yet -> the field of `Presence`
         self._tell_at: float | None = None  # when that is told
@@ -2198,10 +2210,7 @@ class Terminal(Plain):
 
     def _obey(self, event: EditorEvent) -> None:
         if event.kind == "answer":
-            _, then = self._questions.popleft()
-            if self._questions:
-                self._editor.ask(hidden=True)
-            then(event.text)
+            self._answer(event.text)
         elif event.kind == "interrupt":
             signal.raise_signal(signal.SIGINT)  # the same way out as from outside
         elif event.kind == "suspend":
@@ -2211,10 +2220,8 @@ class Terminal(Plain):
         elif event.kind == "full":
             self._arrived.append(Paragraph((Span("!! that is too long for one message: send it in parts", RED),)))
 
-    def ask(self, prompt: str, then: Callable[[str], None]) -> bool:
-        self._questions.append((prompt, then))
-        if len(self._questions) == 1:  # else its turn comes when the ones before are answered
-            self._editor.ask(hidden=True)
+    def _pose(self) -> bool:
+        self._editor.ask(hidden=True)
         return True
 
     def _complete(self, before: str) -> tuple[int, Sequence[str]]:
@@ -2367,15 +2374,21 @@ def window_size() -> tuple[int, int]:
 
 def holds_secret(line: str) -> bool:
     """Whether a line that was typed has a password in it, which must not come back from the history."""
-    word, _, rest = line.lstrip().partition(" ")
+    word, rest = first_word(line.lstrip())
     name = BARE.get(word, word.removeprefix("/").lower())
-    return name == "passwd" or (name in ("register", "login", "takeover") and " " in rest.strip())
+    return name == "passwd" or (name in ("register", "login", "takeover") and first_word(rest.strip())[1] != "")
+
+
+def first_word(text: str) -> tuple[str, str]:
+    """The first word, and what follows the space or newline behind it."""
+    word, *rest = re.split(r"\s", text, maxsplit=1)
+    return word, "".join(rest)
 
 
 # --- What the lines mean --------------------------------------------------------------------------------------------
 
 FIRST_HINT = "/login NAME, or /register NAME if you are new here; /help lists the commands"
-GONE_MAX = 1_000  # people who have left and whose name before a colon is still taken for whom a line is meant
+KNOWN_MAX = 1_000  # people whose name before a colon tells whom a line is meant for, also when they have left
 
 
 @dataclass(frozen=True, slots=True)
@@ -2414,7 +2427,7 @@ class Chat:
         self._registering: dict[int, tuple[str, str]] = {}  # tag -> who will log in with what, once registered
         self._attempt = _Attempt()  # the last login that was tried and has not succeeded
         self._last_sender = ""
-        self._gone: deque[str] = deque(maxlen=GONE_MAX)  # who has left lately
+        self._known: deque[str] = deque(maxlen=KNOWN_MAX)  # who is or was here lately
         self._leave_at: float | None = None
         self._logout = 0  # the tag of the last command of all, which is ours: that it has no answer is no failure
         self._interrupts = 0
@@ -2430,7 +2443,8 @@ class Chat:
         """Once, before the first turn."""
         self.front.start(self.link)
         if self._user is not None:
-            self.log_in(self._user, patient=not self.front.interactive)  # a script was perhaps here a moment ago
+            with self._while_showing():
+                self.log_in(self._user, patient=not self.front.interactive)  # a script was perhaps here a moment ago
 
     def turn(self, until: float | None = None) -> None:
         """Wait until something happens, at the latest `until`, and deal with it."""
@@ -2439,19 +2453,25 @@ class Chat:
         if self._interrupts:
             self._interrupts -= 1
             self.leave(LEAVE_SECONDS if self.link.is_up else 0.0)
-        while (self.session.has_room or self.front.interactive) and (lines := self.front.lines(1)):
-            self._take_line(lines[0])
+        with self._while_showing():
+            while (self.session.has_room or self.front.interactive) and (lines := self.front.lines(1)):
+                self._take_line(lines[0])
         self.link.tick()
         self._show_events()
         self.link.flush()
         self._go_on_leaving()
 
     def _show_events(self) -> None:
-        try:
+        with self._while_showing():
             for event in self.link.take_events():
                 if self.status is None:  # else it is over, and what follows from that is no news
                     self._react(event)
             self.front.flush(self.to)
+
+    @contextlib.contextmanager
+    def _while_showing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:  # nobody reads what is shown: `… | head` has seen enough, or the terminal was closed
             if error.errno not in (errno.EPIPE, errno.EINVAL, errno.EIO):  # Windows has EINVAL for a closed pipe
                 self.failed, self.last_words = True, f"what happens cannot be written: {error.strerror}"
@@ -2475,7 +2495,7 @@ class Chat:
 
     def do(self, line: str) -> None:
         """A line that was typed: a command with a slash, a command as on the wire, or text for whom `to` names."""
-        if line.lstrip().startswith("/"):
+        if line.lstrip().startswith("/") or holds_secret(line):
             line = line.lstrip()  # a space before a command was not meant, and a password may follow
         word, _, rest = line.partition(" ")
         slash = word.startswith("/")
@@ -2512,7 +2532,7 @@ class Chat:
     def _spelling(self, name: str) -> str | None:
         """Somebody who is here, or was a moment ago, as the server writes the name; None if there is nobody."""
         folded = protocol.fold(name) if protocol.clean_name(name) is not None else ""
-        here = (known for known in (*self.session.roster, *self._gone) if protocol.fold(known) == folded)
+        here = (known for known in (*self.session.roster, *self._known) if protocol.fold(known) == folded)
         return next(here, None)
 
     def note(self, words: str, *, failed: bool = False) -> None:
@@ -2547,7 +2567,7 @@ class Chat:
 
     def log_in(self, arguments: str, *, takeover: bool = False, patient: bool = False) -> bool:
         """LOGIN or TAKEOVER, NAME [PASSWORD]. A TAKEOVER without anything repeats the login that was refused."""
-        name, _, password = arguments.partition(" ")
+        name, password = first_word(arguments)
         if not name and takeover:
             name, password = self._attempt.name, self._attempt.password
         if not name:
@@ -2581,7 +2601,7 @@ class Chat:
 
     def register(self, arguments: str) -> bool:
         """REGISTER NAME [PASSWORD]. A person is then logged in; a script says so itself."""
-        name, _, password = arguments.partition(" ")
+        name, password = first_word(arguments)
 
         def go(password: str) -> None:
             self._registering[self.session.register(name, password)] = (name, password)
@@ -2695,7 +2715,7 @@ class Chat:
 
     def _react(self, event: Shown) -> None:
         """Show an event, and do what follows from it."""
-        if isinstance(event, protocol.Refused) and event.tag == self._logout:
+        if isinstance(event, protocol.Refused) and event.tag and event.tag == self._logout:
             return
         fault = "" if self._met else self._first_contact_fault(event)
         if fault:
@@ -2728,14 +2748,15 @@ class Chat:
     def _listed(self, event: protocol.Roster) -> None:
         """Whom `--to` named may be written otherwise."""
         self.to = self.to and (self._spelling(self.to) or self.to)
+        self._known.extend((*event.online, *event.lost))
 
     def _changed(self, event: protocol.Presence) -> None:
-        self._gone.extend(event.left)
+        self._known.extend((*event.came, *event.left))
         if self.bell == "all":
             self.front.ring()
 
     def _is_back(self, event: protocol.Back) -> None:
-        self._gone.extend(event.changes.left)
+        self._known.extend(event.changes.left)
 
     def _heard(self, event: protocol.Message) -> None:
         self._last_sender = event.sender
@@ -2775,7 +2796,7 @@ class Chat:
         self._registering.pop(event.tag, None)
         if self.front.interactive and event.code == protocol.Code.ALREADY_ONLINE.word:
             words = "/takeover ends the other session and logs you in here"
-            self.note(f"{words}; if that one's connection is dead, /login does so in 5 s")
+            self.note(f"{words}; if its connection is dead, /login works after 5 s")
         elif self._attempt.asked and event.code == protocol.Code.BAD_LOGIN.word and event.verb in ("LOGIN", "TAKEOVER"):
             self.log_in(self._attempt.name, takeover=event.verb == "TAKEOVER")  # the next line typed is a password
 
@@ -2913,7 +2934,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--to", metavar="NAME", help="send what is typed to NAME; from a pipe every line is a message")
     parser.add_argument("--tls", action="store_true", help="encrypt; the server must have been started with --tls too")
     parser.add_argument("--ca", metavar="FILE", type=Path, help="with --tls: trust what this CA has signed, only that")
-    parser.add_argument("--plain", action="store_true", help="one event a line and no prompt, as in a pipe")
+    parser.add_argument("--plain", action="store_true", help="one event a line, as in a pipe")
     parser.add_argument("--json", action="store_true", help="as --plain, each line a JSON object")
     parser.add_argument("--log", metavar="FILE", type=Path, help="append all that is shown to FILE")
     parser.add_argument("--version", action="version", version=f"Vessages {VERSION}")

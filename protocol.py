@@ -304,7 +304,8 @@ BACKLOG_MAX = 64 * KIB  # bytes written for a connection and not yet taken by it
 PING_AFTER, SILENT_AFTER = 20.0, 45.0  # seconds without a frame: asked, given up. Home routers forget a link after 60
 SLOW_AFTER = 30.0  # seconds in which a reader takes not one byte of what waits for it
 # A frame that was begun has to be complete, or longer by the step, within so many seconds: 64 KiB may take a slow
-# uplink some minutes, and who drips a byte now and then does not hold a place. A stranger's whole frame is one step.
+# uplink some minutes, and who drips a byte now and then does not hold a place. A stranger's frame has room for one
+# step at most.
 HALF_FRAME_AFTER, HALF_FRAME_STEP = 30.0, 4096
 STRANGER_AFTER = 300.0  # seconds to log in: long enough for a person who looks for a password
 PROBE_AFTER = 5.0  # seconds a connection has to show life when somebody else knows its password
@@ -1855,7 +1856,7 @@ UNKNOWN = "unknown"
 NOT_SENT = "not-sent"
 CLIENT_CODES = {
     TOO_LONG: "that is too long: 64 KiB are the most, 4 KiB before the login",
-    UNKNOWN: "the session ended before the answer came, so it is not known whether this arrived",
+    UNKNOWN: "the connection was lost before the answer came, so it is not known whether this arrived",
     NOT_SENT: "this was not sent",
 }
 BYE_WORDS = {
@@ -2117,8 +2118,7 @@ class ClientSession:
 
         `patient`: who is online under this name may be ourselves, on a connection that is dead: NotYet, and again.
         """
-        if patient:
-            self._ghosts = GHOST_RETRIES
+        self._ghosts = GHOST_RETRIES if patient else 0
         return self._ask("LOGIN", name, password)
 
     def takeover(self, name: str, password: str) -> int:
@@ -2468,7 +2468,8 @@ class ClientSession:
         for command in [c for c in reversed(self._sent.values()) if c.tag > last_tag or c.verb == "LOGOUT"]:
             del self._sent[command.number]
             self._sends -= command.verb == "SEND"
-            command.doubtful |= last_tag == 0  # another session, or one after a restart: that before may have had it
+            # 0 is another session, one after a restart, or one that has read nothing: they look alike.
+            command.doubtful |= last_tag == 0
             if command.verb == "LOGOUT":  # its answer is not held, so it is asked anew
                 command.number = 0
             self._put_back(command)
@@ -2539,9 +2540,11 @@ class ClientSession:
         """Settle a command the bad way, whoever says so."""
         command.settled = True
         words = words or CLIENT_CODES.get(code) or next((c.explanation for c in Code if c.word == code), code)
+        if command.doubtful and command.verb in ("SEND", "PASSWD"):
+            code, words = UNKNOWN, CLIENT_CODES[UNKNOWN]
+        if command.doubtful and command.verb == "PASSWD":
+            self._password = None  # only the person can try out which one it is now
         if command.verb == "SEND":
-            if command.doubtful:
-                code, words = UNKNOWN, CLIENT_CODES[UNKNOWN]
             self._events.append(Failed(command.tag, command.name, command.text, code, words))
         else:
             self._events.append(Refused(command.tag, command.verb, code, words, wait))

@@ -76,7 +76,7 @@ BACKLOG = 1024  # connections that the system queues for us: a class whose serve
 # Milliseconds between two attempts of Linux to send what was not confirmed, at most: so long a connection stays dead
 # when a network that failed silently is back. By itself the system doubles them up to two minutes. (It gives up after a
 # number of them: with 4 s between them after 50 s, later than `Hub` does; with 2 s it would be after 28 s.)
-TCP_RTO_MAX_MS, RETRY_WITHIN = 44, 4000  # the option (Linux 6.15; no Python names it yet), and its value
+TCP_RTO_MAX_MS, SEND_AGAIN_WITHIN = 44, 4000  # the option (Linux 6.15; no Python names it yet), and its value
 HANDSHAKE_WITHIN = 30.0  # seconds for TLS to be agreed on, as for a frame that was begun
 LINGER = 2.0  # seconds for the last frame to arrive before a connection is dropped
 STOP_WITHIN = 5.0  # seconds for what is queued to be written when the server stops
@@ -767,7 +767,7 @@ def _listen_at(family: int, kind: int, number: int, address: tuple[Any, ...]) ->
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         if sys.platform == "linux":
             with contextlib.suppress(OSError):  # an older Linux
-                sock.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, RETRY_WITHIN)  # for all that it accepts as well
+                sock.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, SEND_AGAIN_WITHIN)  # also for what it accepts
         sock.bind(address)
         sock.listen(BACKLOG)
         sock.setblocking(False)

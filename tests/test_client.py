@@ -302,6 +302,29 @@ def test_a_goodbye_without_an_answer_is_no_failure(room: Room) -> None:
     assert not any(line.startswith("!! ") for line in pipe.seen)
 
 
+def test_questions_are_asked_one_after_the_other(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(client, "set_echo", lambda on: True)
+    monkeypatch.setattr("os.isatty", lambda descriptor: True)
+    front, answers = Plain(io.StringIO(), interactive=True), []
+    for prompt in ("one? ", "two? "):
+        assert front.ask(prompt, lambda answer, prompt=prompt: answers.append(prompt + answer))  # type: ignore[misc]
+    for line in ("a", "b", "no answer"):
+        front.mailbox.put(line)
+    assert front.lines(1) == ["no answer"]
+    assert answers == ["one? a", "two? b"]
+    assert capsys.readouterr().err == "one? \ntwo? \n"
+    front.close()
+
+
+def test_a_question_that_cannot_be_hidden_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "set_echo", lambda on: False)
+    front = Plain(io.StringIO(), interactive=True)
+    assert not front.ask("password: ", lambda answer: None)
+    front.mailbox.put("a line")
+    assert front.lines(1) == ["a line"]
+    front.close()
+
+
 def test_a_script_waits_for_the_ghost_of_the_one_before(room: Room) -> None:
     before, _ = room.person("bot")
     before.status = 0  # it is turned no more: a machine that was switched off
@@ -386,6 +409,42 @@ def test_what_is_meant_for_somebody_who_has_left_reaches_nobody_else(room: Room)
     room.until(lambda: "-- bob has left" in alice.seen)
     room.types(alice, "/to alice", "bob: do not tell alice", see="!! not delivered to bob (not-online: ")
     assert not any("tell alice" in line for line in alice.seen if line.split()[1] == "alice:")
+
+
+def test_who_left_while_one_was_logged_out_is_still_known(room: Room) -> None:
+    bob_chat, bob = room.person("bob")
+    _, carol = room.person("carol")
+    _, alice = room.person("alice")
+    room.types(alice, "/to carol", see="-- what you type goes to carol")
+    room.types(alice, "/logout", see="-- logged out")
+    bob.typed.append("/quit")
+    room.until(lambda: bob_chat.status == 0)
+    room.types(alice, f"/login alice {PASSWORD}", see="-- online: alice carol")
+    room.types(alice, "bob: carol must not know", see="!! not delivered to bob (not-online: ")
+    assert not any("must not know" in line for line in carol.seen)
+
+
+@pytest.mark.parametrize("line", [" PASSWD old-secret new-secret", " LOGIN bob old-secret", "  /passwd old-secret x"])
+def test_a_password_behind_a_space_is_no_message(room: Room, line: str) -> None:
+    _, bob = room.person("bob")
+    room.types(bob, "/to bob", line, see="!! ")
+    room.types(bob, "the end", see="-> bob: the end")
+    assert not any("secret" in text for text in bob.seen)
+    assert client.holds_secret(line)
+
+
+def test_a_password_pasted_below_the_name_is_not_told(room: Room) -> None:
+    _, bob = room.desk()
+    assert client.holds_secret("/login bob\nold-secret")
+    room.types(bob, "/login bob\nold-secret", see="!! LOGIN: ")
+    assert not any("secret" in text for text in bob.seen)
+
+
+def test_what_the_server_refuses_without_a_tag_is_shown(room: Room) -> None:
+    chat, bob = room.person("bob")
+    chat.session._outbox.append(protocol.frame(b"PING \xff"))
+    room.until(lambda: any(line.startswith("!! refused: ") for line in bob.seen))
+    assert chat.failed
 
 
 def test_the_target_is_written_as_the_server_writes_it(room: Room) -> None:

@@ -194,6 +194,8 @@ def test_without_a_home_one_can_chat(server: ServerProcess, monkeypatch: pytest.
     monkeypatch.setattr(Path, "expanduser", homeless)
     with pytest.raises(client.TrustError, match="Set HOME, or use --ca"):
         client.Tls("127.0.0.1", 1)
+    with pytest.raises(client.TrustError, match="cannot be used as the certificate"):  # and a right one can
+        client.Tls("127.0.0.1", 1, ca=ROOT / "README.md")
 
 
 def test_a_line_that_is_far_too_long(server: ServerProcess) -> None:

@@ -284,6 +284,20 @@ def test_a_terminal_that_is_closed_logs_out(server: ServerProcess, seats: list[S
     assert seat.process.wait(PATIENCE) == 0
 
 
+def test_a_dumb_terminal_that_is_closed_while_it_asks_logs_out(server: ServerProcess, seats: list[Seat]) -> None:
+    alice = server.person("alice")
+    seat = Seat(*map(str, server.address), TERM="dumb")
+    seats.append(seat)
+    seat.sees("-- connected").types(f"REGISTER bob {PASSWORD}\n").until(lambda: b"-- you are bob" in seat.raw)
+    assert alice.sees("alice", "bob")
+    seat.types("/passwd\n").until(lambda: b"the password so far: " in seat.raw)
+    os.close(seat.master)
+    os.close(seat.slave)
+    seat.master = seat.slave = -1
+    assert alice.sees("alice")
+    assert seat.process.wait(PATIENCE) == 0
+
+
 def test_ctrl_c_drops_what_is_being_typed_and_then_leaves(server: ServerProcess, seats: list[Seat]) -> None:
     seat = sit(seats, server)
     seat.prompts("1 online >").types("not this").prompts("1 online > not this").types("\x03").prompts("1 online >")

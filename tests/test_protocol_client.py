@@ -767,6 +767,35 @@ def test_the_silence_of_an_old_link_does_not_count_on_a_new_one() -> None:
     assert not talk.session.hang_up
 
 
+def test_a_password_that_was_perhaps_changed_before_a_crash_is_not_called_wrong() -> None:
+    talk = Talk().enter()
+    tag = talk.session.passwd(SECRET, "another one")
+    talk.turn()
+    assert resume(talk, 0, "ONLINE bob") == [f"#{tag} PASSWD {SECRET}\nanother one"]
+    talk.hears(f"@1 #{tag} ERROR bad-login wrong name or password")
+    (refused,) = [e for e in talk.shows() if isinstance(e, Refused)]
+    assert refused.code == "unknown"
+    talk.breaks()
+    (command,) = talk.link()
+    assert talk.hears(f"{command.split()[0]} ERROR unknown-session over") == []  # which password, nobody knows
+    assert isinstance(talk.shows()[-1], LoginNeeded)
+
+
+def test_patience_ends_with_its_login() -> None:
+    talk = Talk()
+    talk.session.login("bob", SECRET, patient=True)
+    (_, login) = talk.link()
+    talk.hears(f"{login.split()[0]} ERROR already-online x")
+    assert isinstance(talk.shows()[-1], NotYet)
+    (_, login) = talk.wait(protocol.RETRY_SECONDS)
+    talk.hears(f"{login.split()[0]} ERROR bad-login no")
+    talk.shows()
+    tag = talk.session.login("bob", "another one")
+    talk.turn()
+    talk.hears(f"#{tag} ERROR already-online x")
+    assert isinstance(talk.shows()[-1], Refused)
+
+
 def test_who_was_away_from_a_silent_server_was_away_since_it_was_last_heard() -> None:
     talk = Talk().enter()
     talk.wait(45.0)

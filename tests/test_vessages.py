@@ -1142,7 +1142,7 @@ def test_a_password_that_the_operator_has_changed_ends_the_way_back(rig: Rig) ->
 
 ENDINGS: list[tuple[str, Callable[[Peer], object]]] = [
     ("closed by the client", Peer.finish),
-    ("Connection reset by peer", Peer.reset),
+    *([("Connection reset by peer", Peer.reset)] if sys.platform != "win32" else []),  # there in other words
     ("bad frame", lambda peer: peer.say_bytes(bytes(4))),
     ("not UTF-8", lambda peer: peer.say(*[b"\xff"] * protocol.ENCODING_FAULTS_MAX)),
 ]
@@ -1259,7 +1259,7 @@ def test_after_an_outage_the_system_soon_tries_again(rig: Rig) -> None:
         pytest.skip("this Linux is older than 6.15")
     rig.person("alice")
     (accepted,) = (connection.socket for connection in rig.hub.connections)
-    assert accepted.getsockopt(socket.IPPROTO_TCP, vessages.TCP_RTO_MAX_MS) == vessages.RETRY_WITHIN
+    assert accepted.getsockopt(socket.IPPROTO_TCP, vessages.TCP_RTO_MAX_MS) == vessages.SEND_AGAIN_WITHIN
 
 
 def test_an_older_system_tries_again_when_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1288,12 +1288,6 @@ class ListensEverywhere:
 
 
 EVERYWHERE: Any = [ListensEverywhere()]
-
-
-def test_a_listener_everywhere_is_joined_at_an_address_of_the_network() -> None:
-    addresses = vessages.lan_addresses(EVERYWHERE)
-    assert "0.0.0.0" not in addresses
-    assert not any(map(protocol.is_loopback, addresses))
 
 
 class WithoutRoute(socket.socket):
