@@ -2807,6 +2807,11 @@ class Chat:
         self._interrupts += 1
         self.front.mailbox.wake()
 
+    def hang_up(self) -> None:
+        """The terminal was closed. The system and the shell both say so, which does not mean that it is urgent."""
+        if not self._interrupts and self._leave_at is None:
+            self.interrupt()
+
     def leave(self, patience: float | None = None) -> bool:
         """Log out and go, when all is answered, at most `patience` seconds later. Asked twice: at once."""
         if patience is None:
@@ -3006,8 +3011,10 @@ def secure_dial(host: str, port: int, ca: Path | None) -> Callable[[str, int], s
 
 def chat_to_the_end(chat: Chat) -> int:
     """Run it, and give the terminal back as it was, whatever happens."""
-    for number in [signal.SIGINT, signal.SIGTERM] + ([] if sys.platform == "win32" else [signal.SIGHUP]):
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: chat.interrupt())
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, lambda *_: chat.hang_up())
     signal.set_wakeup_fd(chat.front.mailbox.waker, warn_on_full_buffer=False)  # else Windows sleeps on
     try:
         return chat.run()

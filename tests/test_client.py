@@ -368,6 +368,22 @@ def test_leaving_with_something_unanswered_says_so_and_twice_leaves_at_once(room
     room.until(lambda: chat.status == 0)
 
 
+def test_a_terminal_that_is_closed_is_told_twice_and_logs_out_all_the_same(room: Room) -> None:
+    alice_chat, _ = room.person("alice")
+    alice_chat.link.close()  # gone without a word: her session is kept for a while
+    alice_chat.status = 0
+    _, eve = room.person("eve")
+    chat, bob = room.person("bob")
+    room.types(bob, "/msg alice hi", see="-- alice has not got this yet")
+    chat.hang_up()
+    chat.hang_up()
+    room.step()
+    chat.hang_up()
+    room.until(lambda: chat.status == 0)
+    room.until(lambda: "-- bob has left" in eve.seen)
+    assert "-- bob lost the connection" not in eve.seen
+
+
 # --- Lines that are wrong, and help ---
 
 
