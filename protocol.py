@@ -296,6 +296,7 @@ GRACE = 60.0  # seconds a lost session is kept: a walk between two access points
 FRAMES_A_TURN = 64  # frames of one connection before it is the others' turn: about 0.1 ms
 LAST_SHARES = 500  # such shares that are still dealt with when the server stops: a fifth of a second at the most
 QUEUE_FRAMES, QUEUE_BYTES = 1000, MIB  # what may wait for one person before senders are told `busy`
+ASK_FRAMES, ASK_BYTES = QUEUE_FRAMES // 2, QUEUE_BYTES // 2  # un-ACKed, after which a kept client is asked for an ACK
 HELD_FRAMES_MAX = 4000  # un-ACKed frames, own answers included, of a client that evidently never ACKs
 HELD_BYTES_MAX = SERVER_FRAME_MAX  # the same in bytes: one roster of the largest size still fits
 HELD_IN_ALL_MAX = 256 * MIB  # held for all kept sessions together; beyond it a kept recipient is `busy`,
@@ -1523,7 +1524,7 @@ class Hub:
                 self.ready.append(connection)
             connection.outbox.append(whole)
             connection.outbox_bytes += size
-        if number - held.acked > QUEUE_FRAMES // 2 or held.bytes > QUEUE_BYTES // 2:
+        if number - held.acked > ASK_FRAMES or held.bytes > ASK_BYTES:
             self._ask_for_ack(session, held)
 
     def _ask_for_ack(self, session: Session, held: Held) -> None:
@@ -1571,8 +1572,8 @@ class Hub:
         held.sent = max(held.sent, seq)
         held.asked = False
         for _, sender, tag in shown:
-            if sender is not None:  # else it is an answer, or the message had no tag
-                self._settle(sender, tag, "OK SEND")
+            if sender is not None and not sender.over:  # else it is an answer, or the message had no tag
+                self._say(sender, f"#{tag} OK SEND")  # as `_settle` does: a call less for every message
 
     def _settle(self, sender: Session | None, tag: str, fate: str) -> None:
         """The one fate of a tagged SEND, told to the session that sent it, if that is still there."""

@@ -232,7 +232,7 @@ def test_a_full_queue_is_busy_and_nothing_is_thrown_away(world: World) -> None:
 def test_an_ack_is_asked_for_when_the_queue_is_half_full(world: World) -> None:
     bob = world.person("bob", kept=True)
     bob.lively = False
-    for _ in range(protocol.QUEUE_FRAMES // 2 - 1):
+    for _ in range(protocol.ASK_FRAMES - 1):
         bob.say("PING")
     assert "PING" not in bob.hears()
     assert "PING" in bob.says("PING", "PING")
