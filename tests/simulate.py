@@ -61,8 +61,8 @@ TURNS_MAX = 20_000  # at one moment; more is a loop that feeds itself
 
 # In a tight world the limits are so small that they are reached all the time.
 TIGHT: dict[str, Any] = {"QUEUE_FRAMES": 24, "QUEUE_BYTES": 40_000, "ASK_FRAMES": 12, "ASK_BYTES": 20_000,
-         "HELD_FRAMES_MAX": 80, "BACKLOG_MAX": 2_000, "FRAMES_A_TURN": 3, "PRESENCE_SLICE": 1, "PRESENCE_PAUSE": 0.05, "SENDS_UNDER_WAY": 8,
-         "QUEUE_MAX": 50, "CHECKS_AT_ONCE": 1}  # fmt: skip
+         "HELD_FRAMES_MAX": 80, "BACKLOG_MAX": 2_000, "FRAMES_A_TURN": 3, "PRESENCE_SLICE": 1,
+         "PRESENCE_PAUSE": 0.05, "SENDS_UNDER_WAY": 8, "QUEUE_MAX": 50, "CHECKS_AT_ONCE": 1}  # fmt: skip
 NAMES = ("alice", "Bob", "Мария", "eve.x", "たろう")
 STRANGE = (b"", b"\0\0", b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\5ab", frame(b"\xff") * 4, frame(b"PING x"),
            frame(b"LOGIN alice wrong"), frame(b"#1 RESUME x 0"))  # fmt: skip
