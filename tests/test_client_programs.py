@@ -321,6 +321,7 @@ def test_a_client_may_be_closed_twice(server: ServerProcess, monkeypatch: pytest
         bot.register("bot", PASSWORD)
         bot.login("bot", PASSWORD)
         bot.close()
+        monkeypatch.setattr(client, "LOGOUT_SECONDS", 1.0)  # and the second time there is nobody to say it to
 
 
 def test_a_call_gives_up_in_time(server: ServerProcess) -> None:
