@@ -2531,7 +2531,9 @@ class Chat:
 
     def _spelling(self, name: str) -> str | None:
         """Somebody who is here, or was a moment ago, as the server writes the name; None if there is nobody."""
-        folded = protocol.fold(name) if protocol.clean_name(name) is not None else ""
+        if protocol.clean_name(name) is None:
+            return None
+        folded = protocol.fold(name)
         here = (known for known in (*self.session.roster, *self._known) if protocol.fold(known) == folded)
         return next(here, None)
 

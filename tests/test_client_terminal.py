@@ -100,13 +100,18 @@ class Seat:
         assert "2004" not in self.screen.modes
         return self.process.returncode
 
+    def hang_up(self) -> None:
+        """The window is closed. May be done twice."""
+        for descriptor in (self.master, self.slave):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self.master = self.slave = -1  # the numbers may soon be those of other files
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(PATIENCE)
-        for descriptor in (self.master, self.slave):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        self.hang_up()
 
 
 @pytest.fixture
@@ -277,9 +282,7 @@ def test_a_terminal_that_is_closed_logs_out(server: ServerProcess, seats: list[S
     seat = sit(seats, server)
     assert alice.sees("alice", "bob")
     seat.types("half a li")
-    os.close(seat.master)
-    os.close(seat.slave)
-    seat.master = seat.slave = -1
+    seat.hang_up()
     assert alice.sees("alice")
     assert seat.process.wait(PATIENCE) == 0
 
@@ -291,9 +294,7 @@ def test_a_dumb_terminal_that_is_closed_while_it_asks_logs_out(server: ServerPro
     seat.sees("-- connected").types(f"REGISTER bob {PASSWORD}\n").until(lambda: b"-- you are bob" in seat.raw)
     assert alice.sees("alice", "bob")
     seat.types("/passwd\n").until(lambda: b"the password so far: " in seat.raw)
-    os.close(seat.master)
-    os.close(seat.slave)
-    seat.master = seat.slave = -1
+    seat.hang_up()
     assert alice.sees("alice")
     assert seat.process.wait(PATIENCE) == 0
 
