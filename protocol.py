@@ -99,11 +99,52 @@ ALPHABETS = {"CJK": "EAST-ASIAN", "IDEOGRAPHIC": "EAST-ASIAN", "HIRAGANA": "EAST
              "KATAKANA-HIRAGANA": "EAST-ASIAN"}  # fmt: skip
 
 
+# Letters that are hardly told apart, and the one that stands for all of them in a skeleton. A capital is here where it
+# looks like something else than its small letter does: I like l, and L like nothing else, so that Lan is not Ian.
+# ɪ to ᴢ are letters in the shape of small capitals; from ꓮ on it is Lisu and Cherokee, drawn as Latin capitals are.
+LOOK_ALIKES = {
+    "a": "ɑаАαΑᴀꓮᎪ", "b": "ƅвВьЬΒʙꓐᏴ", "c": "сСⲥⲤᴄꓚᏟ", "d": "ԁᴅꓓᎠ", "e": "еЕҽΕᴇꓰᎬ", "f": "ẝꜰꓝ",
+    "g": "ɡԍԌցɢꓖᏀ", "h": "һнНհΗⲎⲏʜꓧᎻ", "i": "ıɩɪіιꙇ", "j": "ȷјЈյϳͿᴊꓙᎫ", "k": "кКκΚᴋꓗᏦ",
+    "l": "I1ІӏӀΙǀꓲⵏו", "ʟ": "LꓡᏞԼ", "m": "мМΜᴍꓟᎷ", "n": "ոΝɴꓠ", "o": "0оОοΟօՕסⲟⲞⵔഠဝ〇ᴏꓳ",
+    "p": "рРρΡⲣⲢᴘꓑᏢ", "q": "ԛզ", "r": "гᴦʀꓣᏒ", "s": "ѕЅՏꜱꓢᏚ", "t": "тТτΤᴛꓔᎢ", "u": "υսՍᴜꓴ",
+    "v": "νѵѴʋᴠꓦᏙ", "w": "ԝԜᴡꓪᎳ", "x": "хХχΧꓫ", "y": "уУүҮΥʏꓬᎩ", "z": "ΖᴢꓜᏃ",
+    "3": "зЗ", "8": "৪੪", "9": "୨੧",
+    "ロ": "口", "エ": "工", "カ": "力", "ニ": "二", "タ": "夕", "ト": "卜", "ハ": "八", "ヘ": "へ", "リ": "り",
+    "ー": "一",
+    "\u0306": "\u030c", "\u0327": "\u0326",  # breve and caron, cedilla and comma below
+}  # fmt: skip
+PROTOTYPES = {ord(letter): prototype for prototype, letters in LOOK_ALIKES.items() for letter in letters}
+DOT_OF_ITS_OWN = re.compile("([iIıj])\u0307+")  # which nobody sees on an i
+
+
 def fold(name: str) -> str:
     """The form under which a name is looked up: `Ann`, `ann` and `ＡＮＮ` are one person."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def skeleton(name: str) -> str:
+    """What `name` looks like: those who look alike have one skeleton, and only one of them can be registered.
+
+    The pairs are from Unicode's confusables.txt (technical standard 39), as far as a name can have them; every digit
+    counts as the ASCII one. It is taken of a name as it is shown, so that its two cases may differ, as in `Ian`:
+    under `fold` they are one person anyway. "rn" is not "m": both are frequent, and a terminal tells them apart.
+
+    >>> skeleton("aIice") == skeleton("alıce") == skeleton("a1ice") == skeleton("alice")
+    True
+    >>> skeleton("НАММО") == skeleton("HAMMO")  # the first one is Cyrillic
+    True
+    >>> skeleton("Ian") == skeleton("lan"), skeleton("Ian") == skeleton("Lan"), skeleton("ian") == skeleton("lan")
+    (True, False, False)
+    """
+    before = ""
+    while name != before:  # it has one look more only where a small letter looks like another one: twice, as a rule
+        before = name
+        name = DOT_OF_ITS_OWN.sub("i", unicodedata.normalize("NFD", unicodedata.normalize("NFKC", name)))
+        name = "".join(str(unicodedata.decimal(c, c)) for c in name.translate(PROTOTYPES)).translate(PROTOTYPES)
+        name = unicodedata.normalize("NFD", fold(name))
+    return name
 
 
 def _alphabet(character: str) -> str:

@@ -1,6 +1,8 @@
 """Frames, names, passwords and times: what both ends of the wire agree on."""
 
 import ast
+import doctest
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import protocol
-from protocol import BadFrameError, FrameDecoder, clean_name, fold, format_time, frame, parse_time, password_fault
+from protocol import (
+    BadFrameError,
+    FrameDecoder,
+    clean_name,
+    fold,
+    format_time,
+    frame,
+    parse_time,
+    password_fault,
+    skeleton,
+)
 
 IMPURE = {"socket", "selectors", "select", "threading", "time", "random", "secrets", "os", "sys", "io", "sqlite3",
           "logging", "queue", "pathlib", "asyncio", "subprocess", "ssl", "signal", "tempfile"}  # fmt: skip
@@ -153,6 +165,53 @@ def test_an_allowed_name_is_stable(text: str) -> None:
         assert clean_name(name) == name
         assert fold(fold(name)) == fold(name)
         assert not set(name) & set(" ~+@#\n\r\x00")
+
+
+# --- Names that look alike ---
+
+# Letters whose two cases look like two different letters, or of which only the capital looks like a Latin one.
+TWO_FACED = set("ILĲΒΕΖΗΙΜΝΥІԼՏ")
+
+
+def test_the_examples_of_protocol() -> None:
+    assert doctest.testmod(protocol).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("georg", "ɡeorg"), ("alice", "aIice"), ("alice", "alıce"), ("anna", "ɑnnɑ"), ("coco", "сосо"), ("HAMMO", "НАММО")]
+    + [("AEBHT", "ΑΕΒΗΤ"), ("Ian", "lan"), ("bob1", "bobl"), ("bob1", "bobI"), ("O0o", "0oO"), ("noël", "noёl")]
+    + [("İrem", "irem"), ("i\u0307rem", "irem"), ("BOB", "ꓐꓳꓐ"), ("bob", "ʙᴏʙ"), ("bob2", "bob२"), ("coco", "c०c०")]
+    + [("Mircea\u030c", "Mirceă"), ("ヘラ", "へラ"), ("二", "ニ"), ("ALIVE", "ALlVE"), ("ｌａｎ", "Ian")],
+)
+def test_names_that_look_alike(name: str, other: str) -> None:
+    assert skeleton(name) == skeleton(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("Ian", "Lan"), ("ian", "lan"), ("Bill", "Bull"), ("Arne", "Ame"), ("José", "Jose"), ("Müller", "Muller")]
+    + [("Marta", "Maria"), ("Paul", "Pavl"), ("user2", "user3"), ("a.b", "a-b"), ("Вера", "Vera"), ("人", "入")],
+)
+def test_names_that_do_not(name: str, other: str) -> None:
+    assert skeleton(name) != skeleton(other)
+
+
+@given(st.text())
+def test_a_skeleton_is_its_own(text: str) -> None:
+    assert skeleton(skeleton(text)) == skeleton(text)
+
+
+@given(st.text())
+def test_names_of_one_key_look_alike_but_for_letters_with_two_faces(text: str) -> None:
+    if not TWO_FACED & set(unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text))):
+        assert skeleton(text) == skeleton(fold(text))
+
+
+def test_every_letter_has_the_skeleton_of_its_prototype() -> None:
+    for prototype, letters in protocol.LOOK_ALIKES.items():
+        assert {skeleton(letter) for letter in letters} == {prototype}
+        assert skeleton(prototype) == prototype
 
 
 # --- Passwords and times ---
