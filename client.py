@@ -43,6 +43,7 @@ import os
 import queue
 import random
 import re
+import select
 import selectors
 import signal
 import socket
@@ -761,10 +762,13 @@ class Key(NamedTuple):
 
     `name` is "char" (typed text is in `text`), "paste" (a pasted block is in `text`), or the name of a key such as
     "left", "ctrl-a", "alt-b", "enter", "shift-tab". Names without a binding are ignored by the editor.
+    `more`: text came together with this key, behind it: a paste that the terminal did not mark, or keys typed while
+    the client was busy. See `as_one_burst`.
     """
 
     name: str
     text: str = ""
+    more: bool = False
 
 
 # A line of a chat fits a frame of 65,536 bytes with room for the verb, the tag and the longest name.
@@ -997,6 +1001,12 @@ def windows_keys(batch: str) -> list[Key]:
             name = "escape" if char == "\x1b" else _CONTROL_KEYS.get(ord(char))
             keys.append(Key("char", char) if name is None else Key(name))
     return [key for key in keys if key.name != _IGNORED]
+
+
+def as_one_burst(keys: list[Key]) -> list[Key]:
+    """Mark keys that were read at once: each that has text behind it gets `more`."""
+    last = max((index for index, key in enumerate(keys) if key.text), default=0)
+    return [key._replace(more=True) for key in keys[:last]] + keys[last:]
 
 
 # --- The line editor --------------------------------------------------------------------------------------------------
@@ -1962,6 +1972,17 @@ def _read_some(descriptor: int) -> bytes:
         return b""  # the terminal is gone
 
 
+def _read_burst(descriptor: int) -> bytes:
+    """What a terminal has to say. After more than a key (a terminal gives 4 KiB at once) with what follows directly."""
+    burst = data = _read_some(descriptor)
+    while len(data) > 1 and data[0] != _ESCAPE and len(burst) < READ_SIZE:
+        if not select.select([descriptor], [], [], BURST_GAP)[0]:
+            break
+        data = _read_some(descriptor)
+        burst += data
+    return burst
+
+
 class Plain:
     """One event a line, no escapes, no prompt but for a password: for pipes, files, scripts and dumb terminals."""
 
@@ -2049,6 +2070,8 @@ def set_echo(on: bool) -> bool:
 
 # Asks the terminal to mark pastes, and to remember its title; and the way back.
 TERMINAL_BEGIN, TERMINAL_END = "\x1b[?2004h\x1b[22;0t", "\x1b[?2004l\x1b[23;0t"
+# Seconds between two pieces of one paste; a finger that follows another within that is rare, and harmless.
+BURST_GAP = 0.01
 BATCH_MAX = 65_536  # characters that come at once on Windows and are taken for one paste
 GATHER_SECONDS = 0.5  # for which comings and goings wait to be told together; any other news ends it
 PINNED_MAX = 3  # own messages without a fate that are shown above the prompt,
@@ -2086,7 +2109,7 @@ if sys.platform == "win32":
                 self._mailbox.put(batch)
 
         def keys(self) -> list[Key]:
-            return [key for batch in self._mailbox.take() for key in windows_keys(batch)]
+            return [key for batch in self._mailbox.take() for key in as_one_burst(windows_keys(batch))]
 
         def suspend(self) -> None:
             """There is no such thing here."""
@@ -2133,8 +2156,8 @@ else:
 
         def rest(self) -> None:
             """There is something to read."""
-            data = _read_some(0)
-            self._keys += self._decoder.feed(data) if data else [Key("hang-up")]
+            data = _read_burst(0)
+            self._keys += as_one_burst(self._decoder.feed(data)) if data else [Key("hang-up")]
             self.deadline = time.monotonic() + ESCAPE_DELAY if self._decoder.undecided else None
 
         def keys(self) -> list[Key]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,3 +141,40 @@ def test_a_huge_paste_is_bounded_but_ends(piece: int) -> None:
 )
 def test_windows_keys(batch: str, keys: list[Key]) -> None:
     assert client.windows_keys(batch) == keys
+
+
+@pytest.mark.parametrize(
+    ("data", "more"),
+    [
+        (b"", []),
+        (b"a", [False]),
+        (b"al\t", [True, False, False]),  # Tab behind what was typed before it completes
+        (b"\tif x:\r", [True] * 5 + [False] * 2),  # the first Tab does not
+        (b"a\rb\r", [True, True, False, False]),
+        (b"\x1b[A\x1b[A\r\x03", [False] * 4),  # no text, no paste
+        (b"a\r\x1b[200~b\x1b[201~", [True, True, False]),
+    ],
+)
+def test_keys_that_were_read_at_once_are_marked(data: bytes, more: list[bool]) -> None:
+    keys = decode([data])
+    marked = client.as_one_burst(keys)
+    assert [key.more for key in marked] == more
+    assert [key._replace(more=False) for key in marked] == keys
+
+
+@pytest.mark.parametrize(
+    ("pieces", "read"),
+    [
+        ([b"x", b"y"], b"x"),  # a key
+        ([b"\x1b[A", b"y"], b"\x1b[A"),
+        ([b"one\r", b"two", b"x", b"y"], b"one\rtwox"),  # a paste in pieces
+        ([b"one\r", b""], b"one\r"),  # the end is read once more
+        ([b"x" * 40_000] * 3, b"x" * 80_000),  # an endless one does not keep the loop
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="a console is read in another way")
+def test_a_paste_in_pieces_is_read_as_one(pieces: list[bytes], read: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = list(pieces)
+    monkeypatch.setattr(client, "_read_some", lambda descriptor: left.pop(0))
+    monkeypatch.setattr("select.select", lambda *_: (left, [], []))
+    assert client._read_burst(0) == read
