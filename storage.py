@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import errno
 import getpass
 import hashlib
 import hmac
@@ -44,6 +45,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -71,6 +73,9 @@ BUSY_SECONDS = 5.0  # How long to wait for another program (a backup, `import`),
 APPLICATION_ID = 0x56455353  # "VESS" in the header of the file: how we tell our files from anybody else's.
 HEADER_BYTES = 100  # SQLite's file header, https://www.sqlite.org/fileformat.html
 MAGIC = b"SQLite format 3\0"
+
+# How SMB, some FUSE and other file systems answer to the sync of a folder. SQLite passes over it too, except in EXTRA.
+NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 # --- Errors ----------------------------------------------------------------------------------------------------------
@@ -352,6 +357,8 @@ def _connect(path: Path, mode: str = "rw", wait: float | None = None) -> sqlite3
     try:
         for setting in SETTINGS:
             db.execute(f"PRAGMA {setting}")
+        if mode == "rw" and not _folder_syncs(path.parent):
+            db.execute("PRAGMA synchronous = FULL")  # EXTRA would call each commit a failure; see NO_FOLDER_SYNC.
     except BaseException:
         db.close()
         raise
@@ -440,14 +447,34 @@ def _sync(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a power cut. Windows has no such call and needs none."""
-    if sys.platform != "win32":
+def _sync_folder(folder: Path) -> bool:
+    """Make the names in `folder` survive a power cut. False if this file system cannot do that, which is no failure.
+
+    Windows has no such call and needs none.
+    """
+    if sys.platform == "win32":
+        return True
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except PermissionError:  # Who may write into a folder but not list it cannot sync it either.
+        return False
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@lru_cache(maxsize=64)  # Once a folder: a backup looks for its moment with many connections.
+def _folder_syncs(folder: Path) -> bool:
+    try:
+        return _sync_folder(folder)
+    except OSError:
+        return True  # A fault of the disk is told by what writes; what only reads may go on.
 
 
 def _absolute(path: str | Path) -> Path:
@@ -722,6 +749,8 @@ STEP_PAGES = 256  # The progress of a copy is shown after each MiB.
 POLL_SECONDS = 0.002  # Between two looks whether a busy file is free.
 SQLITE_BUSY = 5  # The sqlite3 module names it from Python 3.11 on.
 
+SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))  # What the name of a folder may end with.
+
 Progress = Callable[[int, int], None]  # Called with the pages copied so far and the pages in all.
 
 
@@ -776,9 +805,12 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, show: Progress
 
 
 def _make_folder(folder: Path) -> None:
+    """Make `folder` if there is none. A link that leads nowhere stays: its disk may be mounted again."""
     with suppress(FileExistsError):
         folder.mkdir()
         _sync_folder(folder.parent)
+    if not folder.is_dir():
+        raise StorageError(f"{folder} is not a folder: mount the disk to which it leads, or move it away")
 
 
 def _reserve(final: Path) -> Path | None:
@@ -810,15 +842,20 @@ def _reserve_stamped(folder: Path, stem: str, now: float) -> tuple[Path, Path]:
 
 @contextmanager
 def _becoming(draft: Path, final: Path) -> Iterator[None]:
-    """Sync `draft` and give it its final name when the block has filled it; delete it when the block has failed."""
+    """Sync `draft` and give it its final name when the block has filled it; delete it when any of this has failed."""
+    renamed = False
     try:
         yield
         with draft.open("r+b") as file:
             _sync(file)
         draft.replace(final)
+        renamed = True
         _sync_folder(final.parent)
     except BaseException:
         _discard(draft)
+        if renamed:
+            with suppress(OSError):
+                final.unlink()
         raise
 
 
@@ -872,6 +909,9 @@ def backup(
 def _reserve_backup(path: Path, target: str | Path | None, keep: int | None, now: float) -> tuple[Path, Path]:
     """The draft and the final name of a backup: see `backup`."""
     final = path.parent / "backups" if target is None else _absolute(target)
+    # A folder is meant, but its disk may not be mounted: a file of that name would be in the way of every later backup.
+    if target is not None and not final.exists() and (str(target).endswith(SEPARATORS) or Path(target).is_symlink()):
+        raise StorageError(f"{target} leads to no folder: mount the disk to which it leads, or create the folder")
     with _explained(final):
         if target is None:
             _make_folder(final)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -100,6 +103,78 @@ def test_keep_throws_away_the_oldest_of_this_database_only(path: Path) -> None:
         "vessages-2026-11-22T150408Z-2.db",
         "vessages-2026-11-22T150408Z.db",
     ]
+
+
+@pytest.mark.parametrize("target", ["", "T", "T/"], ids=["backups", "a link", "with a slash"])
+def test_a_folder_that_leads_nowhere_is_refused_and_its_link_stays(target: str, path: Path) -> None:
+    """Its disk is not mounted: a file in its place would be in the way of every later backup."""
+    fill(path, "Alice")
+    given = f"{path.parent}/{target}" if target else None
+    link = Path(given or path.parent / "backups")
+    if target != "T/":
+        link_to(link, path.parent / "mounted")
+    for _ in range(2):
+        with pytest.raises(StorageError, match="mount the disk"):
+            storage.backup(path, given, now=NOW)
+    assert link.is_symlink() == (target != "T/")
+    assert list(files_in(path.parent)) == [path.name]
+    (path.parent / "mounted" if link.is_symlink() else link).mkdir()
+    assert storage.backup(path, given, now=NOW).path.exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_said(path: Path) -> None:
+    fill(path, "Alice")
+    (path.parent / "backups").write_text("mine")
+    with pytest.raises(StorageError, match=r"backups is not a folder: .*move it away"):
+        storage.backup(path)
+    assert (path.parent / "backups").read_text() == "mine"
+
+
+def link_to(name: Path, target: Path) -> None:
+    try:
+        name.symlink_to(target)
+    except OSError:
+        pytest.skip("this user may not make links")
+
+
+def fail_folder_syncs(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """As a file system does that cannot sync a folder, or a disk that is broken."""
+    fsync = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no folder is synced there")
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_folder_that_cannot_be_synced_is_no_failure(path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    fail_folder_syncs(monkeypatch, code)
+    fill(path, "Alice")
+    for second in range(4):
+        storage.backup(path, now=NOW + second, keep=2)
+    assert len(files_in(path.parent / "backups")) == 2
+    saved = path.parent / "backups" / "vessages-2026-11-22T150408Z.db"
+    storage.restore(path, saved, now=NOW)
+    path.unlink()
+    storage.restore(path, saved, now=NOW)
+    assert set(users_in(path)) == {"alice"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no folder is synced there")
+def test_a_folder_that_reports_an_error_is_one_and_no_backup_is_left_behind(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(path, "Alice")
+    storage.backup(path, now=NOW)
+    before = files_in(path.parent)
+    fail_folder_syncs(monkeypatch, errno.EIO)
+    with pytest.raises(StorageError, match="Input/output error"):
+        storage.backup(path, now=NOW + 1)
+    assert files_in(path.parent) == before
 
 
 def test_a_backup_during_a_storm_of_registrations_is_whole_and_has_what_was_answered_before(path: Path) -> None:

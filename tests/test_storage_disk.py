@@ -174,9 +174,9 @@ class Disk:
             self.add_python("sync", Path(file.name))
             sync(file)
 
-        def patched_sync_folder(folder: Path) -> None:
+        def patched_sync_folder(folder: Path) -> bool:
             self.add_python("sync folder", folder)
-            sync_folder(folder)
+            return sync_folder(folder)
 
         patches.setattr(Path, "replace", patched_replace)
         patches.setattr(Path, "unlink", patched_unlink)
@@ -493,6 +493,26 @@ def attempt_state(path: Path) -> State | None:
 def prepare_in(folder: Path) -> Path:
     folder.mkdir()
     return prepare(folder)
+
+
+@needs_disk
+@pytest.mark.skipif(sys.platform == "win32", reason="no folder is synced there")
+def test_on_a_file_system_that_cannot_sync_folders_every_commit_succeeds(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite takes that for an error of the disk in EXTRA, after each commit."""
+    add = disk.add
+
+    def refuse(kind: str, *rest: Any) -> int:
+        return IO_ERRORS[kind] if kind == "sync folder" else add(kind, *rest)
+
+    monkeypatch.setattr(disk, "add", refuse)
+    path = tmp_path / "v.db"
+    with disk.attached(monkeypatch), monkeypatch.context() as patches:
+        patches.setattr(storage, "_sync_folder", lambda _folder: False)
+        fill(path, "alice")
+        import_one(path)
+    assert state_of(path).keys() == {"alice", "dave"}
 
 
 # --- Failing operations ----------------------------------------------------------------------------------------------
