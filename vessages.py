@@ -50,11 +50,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
 from io import TextIOWrapper
 from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import protocol
 import storage
@@ -91,6 +92,7 @@ BACKUP_DAYS = 30  # between two backups, at most: who loses more has none. Windo
 LOG_LINES = 50_000  # waiting, and again as many being written: a stop has a line for everybody. About 7 MB
 LOG_PAUSE = 0.05  # seconds that a line may wait for others: to change threads for each would double a login's cost
 LOG_PATIENCE = 1.0  # seconds for the last lines of the log
+LOG_ENDS = frozenset({errno.EPIPE, errno.EBADF})  # nobody will ever read there again; any other fault may pass
 # These threads yield to the chat, a backup to everybody. At 10 a message still waited up to 1.4 ms (p99) for the slice
 # of a password check on the same core; at 19 a core that is wholly taken would check one in ten seconds.
 HASHING_NICENESS, BACKUP_NICENESS = 15, 19
@@ -552,7 +554,7 @@ class Worker(threading.Thread):
         self._batch = batch
         self._deliver = deliver
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self.start()
+        start(self)
 
     def put(self, job: Job) -> None:
         self._jobs.put(job)
@@ -575,6 +577,16 @@ class Worker(threading.Thread):
     def perform(self, jobs: list[Job]) -> list[object]:
         """The results of these jobs, in their order."""
         raise NotImplementedError
+
+
+def start(thread: threading.Thread) -> None:
+    """Start it. StartError where the system has no room for another one."""
+    try:
+        thread.start()
+    except RuntimeError:
+        raise StartError(
+            "the system allows no more threads: raise the limit for processes (ulimit -u, or that of the container)"
+        ) from None
 
 
 def yield_to_the_chat(niceness: int) -> None:
@@ -662,27 +674,34 @@ class StartError(Exception):
 
 
 def local_time(wall: float) -> str:
-    """Unix seconds as the log shows them."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
+    """Unix seconds as the log shows them: with the offset, since an hour of the night in October comes twice."""
+    return datetime.fromtimestamp(wall, timezone.utc).astimezone().isoformat(" ", "seconds")
 
 
 class LogWriter(logging.Handler):
     """Writes the log to standard error, on a thread of its own.
 
     Whoever reads there may stop: a pipe that is full, Ctrl-S, text marked in a Windows console. That must not stop the
-    chat, so what does not fit into the queue is dropped.
+    chat, so what does not fit into the queue is dropped. A full disk costs the lines that come meanwhile: how many is
+    said when there is room again. The log ends when nobody can ever read it.
 
     Who comes and goes is told to `write` directly: a record of the logging library takes as long as seven messages, and
     two of them were a tenth of a login.
+
+    `console` is a console of Windows, if standard error is one: it wants text, bytes would be read in its code page.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, console: TextIO | None = None) -> None:
         super().__init__()
         self.setFormatter(logging.Formatter("%(message)s"))
+        self._console = console
         self._lines: queue.SimpleQueue[tuple[float, str] | None] = queue.SimpleQueue()
+        self._begun = b""  # the rest of a line that the disk took a part of
+        self._lost = 0  # lines for which there was no room, and why
+        self._lost_why = ""
         self._finishing = threading.Event()
-        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        start(self._thread)
 
     def emit(self, record: logging.LogRecord) -> None:
         self.write(record.created, self.format(record).split("\n"))
@@ -693,27 +712,69 @@ class LogWriter(logging.Handler):
             if self._lines.qsize() < LOG_LINES:
                 self._lines.put((wall, line))
 
-    def _write(self) -> None:
+    def _run(self) -> None:
         lines: list[tuple[float, str] | None] = []
-        with contextlib.suppress(OSError):  # nobody will ever read there again
+        with contextlib.suppress(OSError):
             while None not in lines:
                 lines = [self._lines.get()]
                 self._finishing.wait(LOG_PAUSE)  # what comes meanwhile is written with it
                 while len(lines) < LOG_LINES and not self._lines.empty():
                     lines.append(self._lines.get())
-                text = "".join(f"{local_time(line[0])} {line[1]}\n" for line in lines if line is not None)
-                data = text.encode(errors="backslashreplace")
-                while data:
-                    try:
-                        data = data[os.write(2, data) :]
-                    except BlockingIOError:  # a terminal that another program has left so
-                        time.sleep(LOG_PAUSE)
+                self._append([line for line in lines if line is not None])
+
+    def _append(self, lines: list[tuple[float, str]]) -> None:
+        """Write these lines, or count them among the lost ones. OSError if nobody will ever read them."""
+        if not lines:
+            return
+        lost = self._lost
+        if lost:
+            lines = [(lines[0][0], f"{lost:,} lines of the log were lost: {self._lost_why}"), *lines]
+        text = "".join(f"{local_time(wall)} {line}\n" for wall, line in lines)
+        data = self._begun + text.encode(errors="backslashreplace")
+        rest = self._put(data)
+        done = data[: len(data) - len(rest)]
+        torn = not done.endswith(b"\n") if done else bool(self._begun)
+        end = rest.find(b"\n") + 1 if torn else 0
+        self._begun, rest = rest[:end], rest[end:]
+        missing = rest.count(b"\n")
+        # If not even the line about the lost ones was written, they are still to be told of, and it is none of them.
+        self._lost = missing + lost - 1 if lost and missing == len(lines) else missing
+
+    def _put(self, data: bytes) -> bytes:
+        """Write as much as there is room for; returns the rest."""
+        while data:
+            try:
+                if self._console is not None:
+                    data = data[write_to_console(self._console, data) :]
+                else:
+                    data = data[os.write(2, data) :]
+            except BlockingIOError:  # a terminal that another program has left so
+                time.sleep(LOG_PAUSE)
+            except OSError as error:
+                if error.errno in LOG_ENDS:
+                    raise
+                self._lost_why = "disk full" if error.errno == errno.ENOSPC else reason_of(error)
+                break
+        return data
 
     def finish(self) -> None:
         """Wait a moment for what is still to be written."""
         self._finishing.set()
         self._lines.put(None)
         self._thread.join(LOG_PATIENCE)
+
+
+def write_to_console(console: TextIO, data: bytes) -> int:
+    """Write whole lines, one by one: Python before 3.11.7 cuts what is long between the bytes of a letter."""
+    for line in data.splitlines(keepends=True):
+        console.write(line.decode())
+    console.flush()
+    return len(data)
+
+
+def console_of_errors() -> TextIO | None:
+    """Standard error, if it is a console of Windows."""
+    return sys.stderr if sys.platform == "win32" and sys.stderr is not None and sys.stderr.isatty() else None
 
 
 class Parser(argparse.ArgumentParser):
@@ -981,7 +1042,7 @@ def schedule_backups(path: Path, every: float, keep: int | None) -> None:
             except (storage.StorageError, OSError) as error:
                 log.error("backup failed: %s", error)
 
-    threading.Thread(target=back_up, name="backup", daemon=True).start()
+    start(threading.Thread(target=back_up, name="backup", daemon=True))
 
 
 def greet(text: str) -> None:
@@ -996,6 +1057,11 @@ def greet(text: str) -> None:
 
 def serve(options: argparse.Namespace, writer: LogWriter) -> int:
     """Run a server with these options until it is stopped; returns the exit code."""
+    try:
+        options.db.absolute()
+    except OSError:
+        text = "the current folder was deleted: change to another one, or give --db with its whole path"
+        raise StartError(text) from None
     listeners = bind(options.host, options.port)
     with contextlib.closing(storage.open_store(options.db)) as store:
         limit = open_files_limit(options.connections + SPARE_FILES)
@@ -1038,17 +1104,22 @@ def run(server: Server) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code: 0 after a stop, 2 if it cannot start, 3 after an internal error."""
     options = parse(arguments)
-    writer = LogWriter()
-    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, handlers=[writer])
+    writer: LogWriter | None = None
     try:
+        writer = LogWriter(console_of_errors())
+        logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, handlers=[writer])
         return serve(options, writer)
     except (StartError, storage.StorageError) as error:
         print(f"vessages.py: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # what every step needs: an open file, memory
+        print(f"vessages.py: cannot start: {reason_of(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:  # while it was starting
         return 128 + signal.SIGINT
     finally:
-        writer.finish()
+        if writer is not None:
+            writer.finish()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import selectors
 import shutil
 import socket
@@ -20,6 +21,7 @@ import ssl
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -1406,16 +1408,109 @@ def test_a_log_that_nobody_reads_does_not_stop_anybody(monkeypatch: pytest.Monke
     assert vessages.LOG_LINES <= len(lines) <= 2 * vessages.LOG_LINES
 
 
-def test_a_line_of_the_log_begins_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    written = bytearray()
+class Disk:
+    """A file whose disk has room for so many bytes."""
 
-    def write(descriptor: int, data: bytes) -> int:
-        written.extend(data)
-        return len(data)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room = 10**9
+        self.fault = errno.ENOSPC
+        self.written = bytearray()
+        monkeypatch.setattr(os, "write", self.write)
 
-    monkeypatch.setattr(os, "write", write)
+    def write(self, descriptor: int, data: bytes) -> int:
+        assert descriptor == 2
+        taken = data[: self.room]
+        if not taken:
+            raise OSError(self.fault, os.strerror(self.fault))
+        self.room -= len(taken)
+        self.written += taken
+        return len(taken)
+
+    def lines(self) -> list[str]:
+        """What stands there, without the times."""
+        assert bytes(self.written[-1:]) in (b"", b"\n")
+        return [line.split(" ", 2)[2] for line in self.written.decode().splitlines()]
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+def log_lines(writer: vessages.LogWriter, *lines: str) -> None:
+    writer._append([(WALL, line) for line in lines])
+
+
+def test_a_line_of_the_log_begins_with_its_time(disk: Disk) -> None:
     writer = vessages.LogWriter()
     writer.write(WALL, ["bob left", "eve left"])
     writer.finish()
-    stamp = datetime.fromtimestamp(WALL).strftime("%Y-%m-%d %H:%M:%S")
-    assert written.decode() == f"{stamp} bob left\n{stamp} eve left\n"
+    stamp = datetime.fromtimestamp(WALL).astimezone().isoformat(" ", "seconds")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d", stamp)
+    assert disk.written.decode() == f"{stamp} bob left\n{stamp} eve left\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows takes its time zone from elsewhere")
+def test_the_hour_that_comes_twice_is_told_apart_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        told = [vessages.local_time(1792886400.0 + hours * 3600) for hours in (0, 1, 2)]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert told == ["2026-10-25 02:00:00+02:00", "2026-10-25 02:00:00+01:00", "2026-10-25 03:00:00+01:00"]
+
+
+FULL = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO]
+
+
+@pytest.mark.parametrize("number", FULL)
+def test_the_log_goes_on_when_its_disk_has_room_again(disk: Disk, number: int) -> None:
+    writer = vessages.LogWriter()
+    log_lines(writer, "before")
+    disk.room, disk.fault = 0, number
+    log_lines(writer, "one", "two")
+    log_lines(writer, "three")
+    disk.room = 10**9
+    log_lines(writer, "after")
+    log_lines(writer, "and on")
+    why = "disk full" if number == errno.ENOSPC else os.strerror(number)
+    assert disk.lines() == ["before", f"3 lines of the log were lost: {why}", "after", "and on"]
+    writer.finish()
+
+
+@given(turns=st.lists(st.tuples(st.integers(0, 200), st.integers(1, 4)), max_size=12))
+def test_each_line_of_the_log_is_written_whole_or_counted(turns: list[tuple[int, int]]) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        disk, writer = Disk(monkeypatch), vessages.LogWriter()
+        said: list[str] = []
+        for room, count in [*turns, (10**9, 1), (10**9, 1)]:
+            disk.room = room
+            lines = [f"line {len(said) + number} of them" for number in range(count)]
+            said += lines
+            log_lines(writer, *lines)
+        written = disk.lines()
+        lost = sum(int(line.split(" ")[0]) for line in written if line.endswith("disk full"))
+        there = [line for line in written if not line.endswith("disk full")]
+        assert [line for line in said if line in there] == there
+        assert len(there) + lost == len(said)
+        writer.finish()
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EBADF])
+def test_a_log_that_nobody_can_read_any_more_ends(disk: Disk, number: int) -> None:
+    writer = vessages.LogWriter()
+    disk.room, disk.fault = 0, number
+    writer.write(WALL, ["who reads this?"])
+    writer._thread.join(30)
+    assert not writer._thread.is_alive()
+
+
+def test_a_console_of_windows_gets_text(disk: Disk) -> None:
+    console = io.StringIO()
+    writer = vessages.LogWriter(console)
+    log_lines(writer, "Zoé registered", "Мария registered")
+    writer.finish()
+    assert [line.split(" ", 2)[2] for line in console.getvalue().splitlines()] == ["Zoé registered", "Мария registered"]
+    assert not disk.written

@@ -114,7 +114,7 @@ def test_the_log_has_a_time_before_each_line(tmp_path: Path) -> None:
         assert alice.ends()[-2:] == bob.ends()[-2:] == ["BYE shutdown", END]
         assert server.ends() == 0
         lines = server.said().splitlines()
-    assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in lines] == [
+    assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d ", "", line) for line in lines] == [
         "started", "alice registered from 127.0.0.1", "alice logged in from 127.0.0.1",
         "bob registered from 127.0.0.1", "bob logged in from 127.0.0.1",
         "stopping: connections to be told: 2", "alice lost: shutdown", "bob left: shutdown", "stopped",
@@ -184,6 +184,60 @@ def test_a_second_server_on_the_same_accounts(server: ServerProcess, tmp_path: P
 
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     assert_refused(run(tmp_path, "127.0.0.1", "0", "--db", "missing/vessages.db"), "no folder", "--db")
+
+
+HOMELESS = """
+import os, sys, tempfile
+sys.path[0] = {folder!r}
+import vessages
+os.chdir(tempfile.mkdtemp())
+os.rmdir(os.getcwd())
+sys.exit(vessages.main(sys.argv[1:]))
+"""
+
+
+@posix
+def test_a_current_folder_that_was_deleted(tmp_path: Path) -> None:
+    program = tmp_path / "homeless.py"
+    program.write_text(HOMELESS.format(folder=str(ROOT)))
+    command = [sys.executable, str(program), "127.0.0.1", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert_refused(done, "folder was deleted", "--db")
+    with ServerProcess(tmp_path, code=program) as server:  # which says where the accounts are
+        assert server.person("alice").says("WHO") == ["OK WHO alice"]
+
+
+THREADLESS = """
+import sys, threading
+sys.path[0] = {folder!r}
+import vessages
+start, left = threading.Thread.start, [None] * {count}
+def start_some(thread):
+    if not left:
+        raise RuntimeError("can't start new thread")
+    left.pop()
+    start(thread)
+threading.Thread.start = start_some
+sys.exit(vessages.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_a_system_that_allows_too_few_threads(tmp_path: Path, count: int) -> None:
+    program = tmp_path / "threadless.py"
+    program.write_text(THREADLESS.format(folder=str(ROOT), count=count))
+    command = [sys.executable, str(program), "127.0.0.1", "0", "--backup-every", "1d"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert_refused(done, "no more threads", "ulimit -u")
+
+
+@posix
+def test_a_system_that_allows_too_few_open_files(tmp_path: Path) -> None:
+    command = f"ulimit -n 7; exec {sys.executable} {PROGRAM} 127.0.0.1 0"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert_refused(done)
 
 
 def test_accounts_that_are_none(tmp_path: Path) -> None:
