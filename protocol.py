@@ -440,18 +440,18 @@ class FindToken(DiskJob):  # -> Account | None
 
 
 @dataclass(eq=False, repr=False)
-class AddAccount(DiskJob):  # -> bool: False if the name is taken
+class AddAccount(DiskJob):  # -> bool: False if the name is taken, or looks like one that is
     username: str
     key: str
     password_hash: str
 
 
 @dataclass(eq=False, repr=False)
-class RecordLogin(DiskJob):  # -> str | None: the new token
+class RecordLogin(DiskJob):  # -> str | None: the new token, "" without one; None: that hash is not stored any more
     key: str
     kept: bool  # whether a token is wanted; the old one is dead in any case
-    old_hash: str
-    new_hash: str | None  # replaces old_hash, if that is still the one stored
+    checked_hash: str
+    new_hash: str | None  # replaces it
 
 
 @dataclass(eq=False, repr=False)
@@ -465,13 +465,14 @@ class RecordLogout(DiskJob):  # -> None
 
 
 @dataclass(eq=False, repr=False)
-class RecordStatuses(DiskJob):  # -> list[str]: those of them who have no token
+class RecordStatuses(DiskJob):  # -> list[str]: those of them who have no token, or no account any more
     statuses: dict[str, str]
 
 
 @dataclass(eq=False, repr=False)
-class SetPassword(DiskJob):  # -> None
+class SetPassword(DiskJob):  # -> bool: False if the checked hash is not stored any more
     key: str
+    checked_hash: str
     password_hash: str
 
 
@@ -1229,7 +1230,9 @@ class Hub:
         yield None
         password_hash = yield HashPassword(password)
         if not (yield AddAccount(username, key, password_hash)):
-            raise RefusedError(Code.NAME_TAKEN)
+            taken = (yield FindAccount(key)) is not None
+            words = "" if taken else f"{username} looks like a name that is taken: choose another one"
+            raise RefusedError(Code.NAME_TAKEN, words)
         self.notes.append(f"{username} registered from {connection.address}")
         return f"OK REGISTER {username}"
 
@@ -1253,6 +1256,10 @@ class Hub:
         self._check_throttle(key, address)
         yield None
         self._check_throttle(key, address)  # others may have failed while this one waited
+        return (yield from self._compare_password(key, password, address))
+
+    def _compare_password(self, key: str, password: str, address: str) -> Generator[Job, typing.Any, typing.Any]:
+        """As `_check_password`, for a flow that has its place at the hashing thread."""
         account: Account | None = yield FindAccount(key)
         right, better = yield CheckPassword(password, account.password if account else None)
         if account is not None and right:
@@ -1274,9 +1281,11 @@ class Hub:
         fault = password_fault(new, session.name, self.password_min)
         if fault:
             raise RefusedError(Code.BAD_PASSWORD, fault)
-        yield from self._check_password(session.key, old, connection.address)
+        key, address = session.key, connection.address
+        account, _ = yield from self._check_password(key, old, address)
         password_hash = yield HashPassword(new)
-        yield SetPassword(session.key, password_hash)
+        while not (yield SetPassword(key, account.password, password_hash)):
+            account, _ = yield from self._compare_password(key, old, address)
         self.notes.append(f"{session.name} changed the password")
         return "OK PASSWD"
 
@@ -1298,8 +1307,8 @@ class Hub:
 
     def _log_in(self, connection: Connection, tag: str, rest: str, takeover: bool) -> Steps:
         name, _, password = rest.partition(" ")
-        key = self._key(name)
-        account, better = yield from self._check_password(key, clean_password(password), connection.address)
+        key, password, address = self._key(name), clean_password(password), connection.address
+        account, better = yield from self._check_password(key, password, address)
         yield from self._until_unclaimed(key)
         if connection.closed:
             return None
@@ -1311,7 +1320,9 @@ class Hub:
         kept = connection in self._keeping
         self._claims.add(key)
         try:
-            token = yield RecordLogin(key, kept, account.password, better)
+            while (token := (yield RecordLogin(key, kept, account.password, better))) is None:
+                # The operator has changed the password meanwhile, or removed the account; or another login the hash.
+                account, better = yield from self._compare_password(key, password, address)
         finally:
             self._claims.discard(key)
         if connection.closed:
@@ -1342,7 +1353,7 @@ class Hub:
             self._queue(connection, "PING")
             self._arm(connection, self.now + PROBE_AFTER)
 
-    def _begin(self, connection: Connection, account: Account, token: str | None) -> None:
+    def _begin(self, connection: Connection, account: Account, token: str) -> None:
         """A session begins here, kept if it has a token. Messages held for a lost or replaced one come first."""
         old = self.sessions.get(account.key)
         session = Session(account.username, account.key, Held() if token else None, self.wall)
@@ -1432,10 +1443,10 @@ class Hub:
         """A new kept session under an old token; that its user is online is on disk first."""
         self._claims.add(account.key)
         try:
-            yield RecordStatuses({account.key: ONLINE})
+            ended = yield RecordStatuses({account.key: ONLINE})
         finally:
             self._claims.discard(account.key)
-        if connection.closed:
+        if ended or connection.closed:  # by the operator, or by the client
             self._dirty[account.key] = None
             return None
         return self._bring_back(account)

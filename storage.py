@@ -679,11 +679,15 @@ class Store:
         self._run(sql, (MAX_FAILURES, now, key))
 
     def record_statuses(self, statuses: Mapping[str, str], now: float) -> list[str]:
-        """Set the status of many accounts, {key: status}; who has a token has used it now. Returns who has none."""
+        """Set the status of many accounts, {key: status}; who has a token has used it now.
+
+        Returns who has none, or no account any more.
+        """
         without = []
         for key, status in statuses.items():
             self._run("UPDATE users SET status = ?, token_used = ? WHERE key = ?", (status, now, key))
-            without += [each for (each,) in self._run("SELECT key FROM users WHERE key = ? AND token IS NULL", (key,))]
+            if not self._run("SELECT 1 FROM users WHERE key = ? AND token IS NOT NULL", (key,)):
+                without.append(key)
         return without
 
     def record_logout(self, key: str, now: float) -> None:

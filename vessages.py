@@ -644,13 +644,27 @@ class DiskWorker(Worker):
         return [StorageFailedError() for _ in jobs]
 
 
-def _record_login(store: storage.Store, job: protocol.RecordLogin, now: float) -> str | None:
+def _is_unchanged(store: storage.Store, job: protocol.RecordLogin | protocol.SetPassword) -> bool:
+    """Whether the hash that was checked is still the one that counts: `storage.py` may run meanwhile."""
     account = store.find(job.key)
-    if job.new_hash and account is not None and account.password == job.old_hash:
+    return account is not None and account.password == job.checked_hash
+
+
+def _record_login(store: storage.Store, job: protocol.RecordLogin, now: float) -> str | None:
+    if not _is_unchanged(store, job):
+        return None
+    if job.new_hash:
         store.set_password(job.key, job.new_hash)
-    token, token_hash = storage.new_token() if job.kept else (None, None)
+    token, token_hash = storage.new_token() if job.kept else ("", None)
     store.record_login(job.key, now, token_hash)
     return token
+
+
+def _set_password(store: storage.Store, job: protocol.SetPassword, now: float) -> bool:
+    if not _is_unchanged(store, job):
+        return False
+    store.set_password(job.key, job.password_hash)
+    return True
 
 
 DISK_READS = (protocol.FindAccount, protocol.FindToken)  # they need no commit
@@ -662,7 +676,7 @@ DISK_WORK: dict[type[Job], Callable[[storage.Store, Any, float], object]] = {
     protocol.RecordFailure: lambda store, job, now: store.record_failure(job.key, now),
     protocol.RecordLogout: lambda store, job, now: store.record_logout(job.key, now),
     protocol.RecordStatuses: lambda store, job, now: store.record_statuses(job.statuses, now),
-    protocol.SetPassword: lambda store, job, now: store.set_password(job.key, job.password_hash),
+    protocol.SetPassword: _set_password,
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from vocabulary import PASSWORD, STAMP, World
+from vocabulary import PASSWORD, STAMP, Disk, StoredAccount, World
 
 import protocol
 from protocol import COMMANDS, State, frame
@@ -176,6 +178,17 @@ def test_two_register_the_same_name_at_once() -> None:
     assert answers[1] in ("OK REGISTER bob", "OK REGISTER Bob")
 
 
+def test_a_name_that_looks_like_a_taken_one_is_refused_with_what_to_do() -> None:
+    world = World()
+    stranger = world.connect()
+    assert stranger.says("REGISTER Alice longenough") == ["OK REGISTER Alice"]
+    for name in ("AIice", "Alıce", "A1ice"):
+        (answer,) = stranger.says(f"REGISTER {name} longenough")
+        assert answer == f"ERROR name-taken {name} looks like a name that is taken: choose another one"
+    assert stranger.says("REGISTER ALICE longenough") == ["ERROR name-taken that name is taken, choose another one"]
+    assert list(world.disk.accounts) == ["alice"]
+
+
 def test_registration_can_be_closed() -> None:
     assert World(registration=False).connect().says("REGISTER bob longenough")[0].startswith("ERROR closed")
 
@@ -188,6 +201,103 @@ def test_passwd() -> None:
     assert alice.says(f"#2 PASSWD {PASSWORD}\nnew password") == ["#2 OK PASSWD"]
     alice.leave()
     assert world.connect().says("LOGIN alice new password")[0].startswith("OK LOGIN alice")
+
+
+def work_up_to(world: World, kind: type[protocol.Job]) -> None:
+    """The workers stop before the first job of this kind."""
+    while not isinstance(world.hub.jobs[0], kind):
+        job = world.hub.jobs.pop(0)
+        world.hub.complete(job, world.disk.perform(job))
+
+
+def change_password(disk: Disk) -> None:
+    """As `storage.py passwd` does it."""
+    disk.accounts["alice"].password, disk.accounts["alice"].token = "hash:another password", None
+
+
+def replace_account(disk: Disk) -> None:
+    """`storage.py remove`, and somebody else registers the name."""
+    disk.accounts["alice"] = StoredAccount("alice", "alice", "hash:somebody else's")
+
+
+def remove_account(disk: Disk) -> None:
+    """As `storage.py remove` does it."""
+    del disk.accounts["alice"]
+
+
+OPERATORS = [change_password, remove_account, replace_account]
+
+
+@pytest.mark.parametrize("operate", OPERATORS)
+@pytest.mark.parametrize("verb", ["LOGIN", "TAKEOVER"])
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_login_under_way_is_refused_when_the_operator_has_changed_the_account(
+    operate: Callable[[Disk], None], verb: str, kept: bool
+) -> None:
+    world = World()
+    bob = world.person("bob")
+    world.person("alice", kept=True).says("LOGOUT")
+    alice = world.connect().say(*["KEEP"] * kept)
+    alice.hears()
+    world.working = False
+    alice.say(f"{verb} alice {PASSWORD}")
+    work_up_to(world, protocol.RecordLogin)
+    operate(world.disk)
+    world.working = True
+    assert alice.hears() == ["ERROR bad-login wrong name or password"]
+    assert not world.hub._claims
+    assert bob.says("WHO")[-1] == "OK WHO bob"
+    assert [account.token for account in world.disk.accounts.values()] == [None] * len(world.disk.accounts)
+    if operate is not remove_account:
+        assert world.disk.accounts["alice"].failures == 1
+        password = world.disk.accounts["alice"].password.removeprefix("hash:")
+        assert alice.says(f"LOGIN alice {password}")[0].startswith("OK LOGIN alice")
+
+
+def test_a_new_hash_of_the_same_password_refuses_no_login() -> None:
+    """As two logins at once after the cost of a check was changed: one of them finds the other's hash."""
+    world = World()
+    world.person("alice").leave()
+    alice = world.connect()
+    check, account = world.disk.CheckPassword, world.disk.accounts["alice"]
+    world.disk.CheckPassword = lambda job: (job.stored == "new hash" or check(job)[0], None)  # type: ignore[method-assign]
+    world.working = False
+    alice.say(f"LOGIN alice {PASSWORD}")
+    work_up_to(world, protocol.RecordLogin)
+    account.password = "new hash"
+    world.working = True
+    assert alice.hears()[0].startswith("OK LOGIN alice")
+    assert account.password == "new hash"
+
+
+@pytest.mark.parametrize("operate", OPERATORS)
+def test_passwd_does_not_undo_what_the_operator_did_meanwhile(operate: Callable[[Disk], None]) -> None:
+    world = World()
+    alice = world.person("alice")
+    world.working = False
+    alice.say(f"PASSWD {PASSWORD}\nnew password")
+    work_up_to(world, protocol.SetPassword)
+    operate(world.disk)
+    world.working = True
+    assert alice.hears() == ["ERROR bad-login wrong name or password"]
+    assert "hash:new password" not in [account.password for account in world.disk.accounts.values()]
+
+
+@pytest.mark.parametrize("operate", OPERATORS)
+def test_a_token_that_the_operator_ends_while_it_is_looked_up_leads_nowhere(operate: Callable[[Disk], None]) -> None:
+    before = World()
+    before.person("alice", kept=True)
+    before.disk.accounts["alice"].status = "offline"
+    world = before.restart()
+    world.working = False
+    alice = world.resume("token1", 0)
+    work_up_to(world, protocol.RecordStatuses)
+    operate(world.disk)
+    world.working = True
+    assert alice.hears()[0].startswith("ERROR unknown-session")
+    assert not world.hub.sessions
+    world.wait(2)
+    assert {account.status for account in world.disk.accounts.values()} <= {"offline"}
 
 
 def test_frames_wait_while_a_password_is_checked_and_are_judged_then() -> None:

@@ -322,7 +322,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
         for name, status in statuses.items():
             if user := self.model.get(name):
                 user.status, user.used = status, self.now
-        assert without == [name for name in statuses if name in self.model and self.model[name].token is None]
+        assert without == [name for name in statuses if name not in self.model or self.model[name].token is None]
 
     @rule(name=NAMES)
     def logout(self, name: str) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire import END, KINDS, NOT_NOW, PASSWORD, SELECTORS, STAMP, WALL, Peer, Rig, certificate, encode, running
+from wire import COST, END, KINDS, NOT_NOW, PASSWORD, SELECTORS, STAMP, WALL, Peer, Rig, certificate, encode, running
 
 import protocol
 import storage
@@ -836,7 +836,7 @@ def test_a_fault_leaves_a_kept_session_to_come_back_to(rig: Rig, monkeypatch: py
 # --- The workers ------------------------------------------------------------------------------------------------------
 
 
-CHECK, RECORD = (storage, "check_password"), (storage.Store, "record_login")
+CHECK, HASH, RECORD = (storage, "check_password"), (storage, "hash_password"), (storage.Store, "record_login")
 
 
 class HeldBack:
@@ -849,7 +849,7 @@ class HeldBack:
 
     def begin(self, rig: Rig, *commands: str, at: tuple[Any, str] = CHECK) -> Peer:
         """Somebody whose last command has come to this piece of work."""
-        work = getattr(*at)
+        self.work = work = getattr(*at)
 
         def wait_and_work(*arguments: Any) -> Any:
             self._begun.set()
@@ -915,6 +915,36 @@ def test_who_is_gone_when_the_password_has_been_checked_begins_no_session(
     assert "alice" not in " ".join(bob.presence)
     rig.stop()
     assert rig.statuses()["alice"] == "offline"
+
+
+@pytest.mark.parametrize("operate", ["passwd", "remove"])
+@pytest.mark.parametrize("command", ["LOGIN", "TAKEOVER"])
+def test_what_the_operator_changes_while_a_password_is_checked_holds_at_once(
+    rig: Rig, held_back: HeldBack, operate: str, command: str
+) -> None:
+    rig.connect().says(f"REGISTER ann {PASSWORD}")
+    ann = held_back.begin(rig, "KEEP", f"{command} ann {PASSWORD}")
+    if operate == "passwd":
+        storage.set_password(rig.store.path, "ann", "another password", COST)
+    else:
+        storage.remove(rig.store.path, "ann")
+    held_back.let_go()
+    assert ann.hears() == ["OK KEEP 60", "ERROR bad-login wrong name or password"]
+    if operate == "passwd":
+        assert ann.says(f"{command} ann another password")[0].startswith(f"OK {command} ann token=")
+    rig.stop()
+
+
+def test_what_the_operator_changes_while_a_user_does_is_not_undone(rig: Rig, held_back: HeldBack) -> None:
+    rig.person("ann").close()
+    ann = held_back.begin(rig, f"TAKEOVER ann {PASSWORD}", f"PASSWD {PASSWORD}\nher own choice", at=HASH)
+    storage_hash = held_back.work
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(*HASH, storage_hash)
+        storage.set_password(rig.store.path, "ann", "another password", COST)
+    held_back.let_go()
+    assert ann.hears()[-1] == "ERROR bad-login wrong name or password"
+    assert ann.says("LOGOUT", "LOGIN ann another password")[1].startswith("OK LOGIN ann")
 
 
 @pytest.mark.parametrize("before", [0, 3])

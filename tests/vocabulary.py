@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import protocol
-from protocol import Connection, FrameDecoder, Hub, Job, StorageFailedError, fold, frame
+from protocol import Connection, FrameDecoder, Hub, Job, StorageFailedError, fold, frame, skeleton
 
 WALL = 1795359845.0  # 2026-11-22T15:04:05.000Z
 STAMP = "2026-11-22T15:04:05.000Z"
@@ -66,34 +66,42 @@ class Disk:
         return next((account for account in self.accounts.values() if account.token == job.token), None)
 
     def AddAccount(self, job: protocol.AddAccount) -> bool:  # noqa: N802
-        if job.key in self.accounts:
+        if skeleton(job.username) in {skeleton(account.username) for account in self.accounts.values()}:
             return False
         self.accounts[job.key] = StoredAccount(job.username, job.key, job.password_hash)
         return True
 
     def RecordLogin(self, job: protocol.RecordLogin) -> str | None:  # noqa: N802
-        account = self.accounts[job.key]
+        account = self.accounts.get(job.key)
+        if account is None or account.password != job.checked_hash:
+            return None
+        account.password = job.new_hash or account.password
         self.tokens += job.kept
         account.token = f"token{self.tokens}" if job.kept else None
         account.status, account.failures, account.last_login = "online", 0, WALL
-        return account.token
+        return account.token or ""
 
     def RecordFailure(self, job: protocol.RecordFailure) -> None:  # noqa: N802
         if job.key in self.accounts:
             self.accounts[job.key].failures += 1
 
     def RecordLogout(self, job: protocol.RecordLogout) -> None:  # noqa: N802
-        self.accounts[job.key].status, self.accounts[job.key].token = "offline", None
+        if job.key in self.accounts:
+            self.accounts[job.key].status, self.accounts[job.key].token = "offline", None
 
     def RecordStatuses(self, job: protocol.RecordStatuses) -> list[str]:  # noqa: N802
         self.writes += 1
         known = [self.accounts[key] for key in job.statuses if key in self.accounts]
         for account in known:
             account.status = job.statuses[account.key]
-        return [account.key for account in known if account.token is None]
+        return [key for key in job.statuses if key not in self.accounts or self.accounts[key].token is None]
 
-    def SetPassword(self, job: protocol.SetPassword) -> None:  # noqa: N802
-        self.accounts[job.key].password = job.password_hash
+    def SetPassword(self, job: protocol.SetPassword) -> bool:  # noqa: N802
+        account = self.accounts.get(job.key)
+        if account is None or account.password != job.checked_hash:
+            return False
+        account.password = job.password_hash
+        return True
 
     def recover(self) -> list[StoredAccount]:
         """What a start finds: those who were there and have a token are lost, everybody else is offline."""
