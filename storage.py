@@ -1,8 +1,8 @@
 """Vessages: the accounts on disk.
 
 One SQLite file holds every account. The server opens it as a `Store`; the person who runs the server uses this file
-as a command: `python storage.py --help`. It imports nothing else of Vessages and works when copied alone into an
-empty folder.
+as a command: `python storage.py --help`. Of Vessages it needs only `protocol.py` beside it, which has the rules for
+names and passwords.
 
 The rules:
 
@@ -18,6 +18,9 @@ The rules:
 5.  A file with a final name is complete. Everything new is written under another name, synced, and renamed into place.
 6.  Every failure is a `StorageError` whose text is one line for a person and says what to do. Passwords, hashes and
     tokens never appear in one, nor in a repr. Of a token only its SHA-256 is stored.
+
+7.  `--keep` deletes only backups of this very file. Its identity is inside and goes along into every backup: a name
+    does not tell, for two servers may share a folder. What cannot be read, or has no identity, is never deleted.
 
 The reading order: errors; passwords and tokens; the account and the schema; opening and checking a file; the lock;
 the `Store`, which is all that the server needs; then what the person needs: backups; restore; export and import; the
@@ -45,9 +48,12 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+
+import protocol
 
 if sys.platform == "win32":
     import msvcrt
@@ -305,7 +311,20 @@ MIGRATIONS: list[tuple[str, ...]] = [
         )""",
         "CREATE UNIQUE INDEX users_token ON users (token) WHERE token IS NOT NULL",
     ),
+    (
+        # The identity of this database: rule 7. A random number, so that no two servers ever have the same one.
+        """CREATE TABLE origin (
+            one          INTEGER PRIMARY KEY CHECK (one = 1),
+            identity     TEXT NOT NULL CHECK (typeof(identity) = 'text' AND length(identity) = 32)
+        )""",
+        "INSERT INTO origin VALUES (1, lower(hex(randomblob(16))))",
+        # What a name looks like. Not unique: accounts that look alike and were there before stay.
+        "ALTER TABLE users ADD COLUMN skeleton TEXT NOT NULL DEFAULT '' CHECK (typeof(skeleton) = 'text')",
+        "UPDATE users SET skeleton = skeleton(username)",  # To be done again by a migration if `protocol` changes it.
+        "CREATE INDEX users_skeleton ON users (skeleton)",
+    ),
 ]
+FIRST_WITH_IDENTITY = 2  # The version of the schema.
 
 SETTINGS = (
     "journal_mode = DELETE",  # One file at rest; the journal exists only during a transaction.
@@ -320,6 +339,7 @@ SETTINGS = (
 
 def _migrate(db: sqlite3.Connection) -> None:
     """Take the open file `db` from its schema version to the newest, in one transaction."""
+    db.create_function("skeleton", 1, protocol.skeleton)
     db.execute("BEGIN IMMEDIATE")
     for statements in MIGRATIONS[_version(db) :]:
         for statement in statements:
@@ -336,6 +356,7 @@ def _schema(db: sqlite3.Connection) -> list[tuple[str, str, str]]:
 
 def _expected_schema(version: int) -> list[tuple[str, str, str]]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        db.create_function("skeleton", 1, protocol.skeleton)
         for statements in MIGRATIONS[:version]:
             for statement in statements:
                 db.execute(statement)
@@ -423,6 +444,23 @@ def _version(db: sqlite3.Connection) -> int:
 
 def _count(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM users").fetchone()[0])
+
+
+def _identity(db: sqlite3.Connection) -> str | None:
+    """What tells the backups of this file from those of any other; None if it is of an older version."""
+    if _version(db) < FIRST_WITH_IDENTITY:
+        return None
+    row = db.execute("SELECT identity FROM origin").fetchone()
+    return str(row[0]) if row else None
+
+
+def _identity_of(path: Path, wait: float) -> str | None:
+    """The identity of the file at `path`; None if it has none, is not ours, or cannot be read."""
+    try:
+        with closing(_connect(path, "ro", wait)) as db:
+            return _identity(db) if _pragma(db, "application_id") == APPLICATION_ID else None
+    except (*SQLITE_ERRORS, OSError):
+        return None
 
 
 def _open(path: Path, mode: str = "rw") -> sqlite3.Connection:
@@ -658,12 +696,13 @@ class Store:
         return Account(*rows[0]) if rows else None
 
     def add(self, username: str, key: str, password_hash: str, now: float) -> bool:
-        """Add an account, offline. False, and nothing changes, if the key is taken."""
+        """Add an account, offline. False, and nothing changes, if the name is taken, or one that looks like it."""
         sql = (
-            "INSERT INTO users (username, key, password, status, created) VALUES (?, ?, ?, 'offline', ?) "
-            "ON CONFLICT (key) DO NOTHING"
+            "INSERT INTO users (username, key, password, status, created, skeleton) SELECT ?, ?, ?, 'offline', ?, ? "
+            "WHERE NOT EXISTS (SELECT 1 FROM users WHERE key = ? OR skeleton = ?)"
         )
-        self._run(sql, (username, key, password_hash, now))
+        skeleton = protocol.skeleton(username)
+        self._run(sql, (username, key, password_hash, now, skeleton, key, skeleton))
         return bool(self._run("SELECT changes()")[0][0])
 
     def record_login(self, key: str, now: float, token_hash: bytes | None) -> None:
@@ -769,6 +808,7 @@ class BackupReport(NamedTuple):
     accounts: int
     size: int  # Bytes.
     removed: list[Path]  # Older backups that `keep` has thrown away.
+    notes: tuple[str, ...] = ()  # Why `keep` has not thrown away more.
 
 
 def _open_still(path: Path) -> sqlite3.Connection:
@@ -833,9 +873,18 @@ def _reserve(final: Path) -> Path | None:
     return draft
 
 
+STAMP = "%Y-%m-%dT%H%M%SZ"  # UTC. No colons: Windows allows none in names.
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def _utc(seconds: float, form: str) -> str:
+    """Unix seconds in words. By a sum, since the clock functions of Windows know no year after 3000."""
+    return (EPOCH + timedelta(seconds=seconds)).strftime(form)
+
+
 def _reserve_stamped(folder: Path, stem: str, now: float) -> tuple[Path, Path]:
     """Create a draft for `folder/stem-TIME.db`, or `-2`, `-3` when there are several in a second: (draft, final)."""
-    stamp = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime(now))  # No colons: Windows allows none in names.
+    stamp = _utc(now, STAMP)
     number = 1
     final = folder / f"{stem}-{stamp}.db"
     while (draft := _reserve(final)) is None:
@@ -894,20 +943,22 @@ def backup(
 
     `target` is a new file or an existing folder; None is the folder `backups` beside the database. In a folder the name
     is made from the time `now` (Unix seconds; None: the clock), and with `keep` only that many backups made from this
-    file stay there, this one among them. May be called from any thread: it uses a connection of its own and makes the
-    server's commits wait while it copies, 0.1 s for 100,000 accounts. Raises StorageError; then no file is left behind.
+    file stay there, this one among them; what cannot be deleted is in the notes. May be called from any thread: it uses
+    a connection of its own and makes the server's commits wait while it copies, 0.1 s for 100,000 accounts. Raises
+    StorageError; then no file is left behind.
     """
     path = _absolute(path)
     _check_exists(path)
     with _explained(path), closing(_open_still(path)) as source:
         _check_origin(path, _pragma(source, "application_id"), _version(source))  # The rest is checked in the copy.
+        identity = _identity(source)
         draft, final = _reserve_backup(path, target, keep, time.time() if now is None else now)
         try:
             accounts = _save(source, draft, final, show)
         except DamagedError:
             raise DamagedError(f"{path} {ADVICE_DAMAGED}") from None
-    removed = [] if keep is None else _prune(final, path.stem, keep)
-    return BackupReport(final, accounts, final.stat().st_size, removed)
+    removed, notes = ([], ()) if keep is None else _prune(final, path, identity, keep)
+    return BackupReport(final, accounts, final.stat().st_size, removed, notes)
 
 
 def _reserve_backup(path: Path, target: str | Path | None, keep: int | None, now: float) -> tuple[Path, Path]:
@@ -929,19 +980,53 @@ def _reserve_backup(path: Path, target: str | Path | None, keep: int | None, now
     return draft, final
 
 
-def _prune(newest: Path, stem: str, keep: int) -> list[Path]:
-    """Delete the oldest backups of this database beside `newest` until `keep` are left; never `newest` itself."""
-    pattern = re.compile(re.escape(stem) + r"-(\d{4}-\d\d-\d\dT\d{6}Z)(?:-(\d+))?\.db")
-    aged = []
-    with _explained(newest.parent):
-        for file in newest.parent.iterdir():
-            match = pattern.fullmatch(file.name)
-            if match and file != newest:
-                aged.append((match[1], int(match[2] or 1), file))
-        removed = [file for _, _, file in sorted(aged, reverse=True)[max(keep, 1) - 1 :]]
-        for file in removed:
+def _own_backups(folder: Path, stem: str, identity: str | None) -> Iterator[tuple[float, Path]]:
+    """The stamped backups in `folder` of the file of that name and identity: their times and paths, newest first."""
+    pattern = re.compile(re.escape(stem) + r"-(\d{4}-\d\d-\d\dT\d{6}Z)(?:-(\d+))?\.db", re.ASCII)
+    stamped = []
+    for file in folder.iterdir():
+        if match := pattern.fullmatch(file.name):
+            with suppress(ValueError):  # The 99th of a month is somebody else's.
+                made = datetime.strptime(match[1], STAMP).replace(tzinfo=timezone.utc).timestamp()
+                stamped.append((made, int(match[2] or 1), file))
+    for made, _, file in sorted(stamped, reverse=True):
+        if identity is not None and file.is_file() and _identity_of(file, wait=0.0) == identity:
+            yield made, file
+
+
+def _prune(newest: Path, path: Path, identity: str | None, keep: int) -> tuple[list[Path], tuple[str, ...]]:
+    """Delete the oldest backups of the file at `path` beside `newest` until `keep` are left; never `newest` itself.
+
+    Returns what was deleted, and why something was not: the backup is made, so that is no failure.
+    """
+    if identity is None:
+        return [], (f"no older backup is deleted: {path} has no identity yet, start the server once to update it",)
+    removed, refused = [], []
+    try:
+        others = [file for _, file in _own_backups(newest.parent, path.stem, identity) if file != newest]
+    except OSError as error:
+        return [], (f"no older backup is deleted: {newest.parent} cannot be listed ({error.strerror})",)
+    for file in others[max(keep, 1) - 1 :]:
+        try:
             file.unlink(missing_ok=True)
-    return removed
+            removed.append(file)
+        except OSError as error:
+            refused.append(f"{file} ({error.strerror})")
+    if not refused:
+        return removed, ()
+    return removed, (f"{len(refused)} of the older backups cannot be deleted, such as {refused[0]}: do it by hand",)
+
+
+def newest_backup(path: str | Path, now: float) -> float | None:
+    """When the newest backup in the folder `backups` of the accounts at `path` was made; None if there is none.
+
+    One from the future is left out: the clock was wrong then, or is now.
+    """
+    path = _absolute(path)
+    with suppress(OSError):  # A folder that is not there has none; why it cannot be read, the next backup will say.
+        backups = _own_backups(path.parent / "backups", path.stem, _identity_of(path, BUSY_SECONDS))
+        return next((made for made, _ in backups if made <= now), None)
+    return None
 
 
 def _check_exists(path: Path, advice: str = "give the file of the accounts with --db") -> None:
@@ -996,6 +1081,7 @@ def restore(
     """Make the accounts at `path` those of the backup `candidate`; afterwards everybody is offline and without a token.
 
     The server must be stopped. A live file that is missing, empty or damaged is replaced too; a foreign one never is.
+    The live file keeps its identity; where there is none, it gets that of the backup.
     Interrupted at any moment, `path` holds either all the old accounts or all the new ones. Raises StorageError, and
     then the live file is as it was.
     """
@@ -1008,7 +1094,7 @@ def restore(
         with _explained(path), closing(_open_candidate(candidate)) as backup_file:
             live = _open_live(path)
             try:
-                _draft_offline(backup_file, draft, show)
+                _draft_offline(backup_file, draft, None if live is None else _identity(live), show)
                 return _replace(path, live, draft, dry_run, time.time() if now is None else now)
             finally:
                 if live is not None:
@@ -1037,7 +1123,7 @@ def _open_live(path: Path) -> sqlite3.Connection | None:
         raise ForeignError(f"{path} was not written by this Vessages: move it away, then restore again") from error
 
 
-def _draft_offline(backup_file: sqlite3.Connection, draft: Path, show: Progress) -> None:
+def _draft_offline(backup_file: sqlite3.Connection, draft: Path, identity: str | None, show: Progress) -> None:
     """Make `draft` the accounts of `backup_file` in the newest schema, as they are when no server runs."""
     _discard(draft)
     _new_file(draft)
@@ -1045,6 +1131,8 @@ def _draft_offline(backup_file: sqlite3.Connection, draft: Path, show: Progress)
         _copy(backup_file, db, show)
         _migrate(db)
         db.execute("UPDATE users SET status = 'offline', token = NULL WHERE status <> 'offline' OR token IS NOT NULL")
+        if identity is not None:
+            db.execute("UPDATE origin SET identity = ?", (identity,))
         _check(db, draft)
 
 
@@ -1106,9 +1194,6 @@ def _copy_bytes(source: Path, target: Path) -> None:
 
 # --- Export and import -----------------------------------------------------------------------------------------------
 
-MAX_NAME = 32  # Characters, as in a REGISTER.
-MIN_PASSWORD = 8  # Characters; the server's setting may be another, `passwd` has no way to know it.
-MAX_PASSWORD = 1024  # Bytes, as in a REGISTER.
 MAX_TIME = 253_402_300_799  # The end of the year 9999, the last that can be shown.
 
 EXPORTED = ("username", "password", "status", "created", "last_login", "failures", "last_failure")
@@ -1125,15 +1210,10 @@ class ImportReport(NamedTuple):
     kept: int  # or left as they were.
 
 
-def lookup_key(name: str) -> str:
-    """The form of a name that is unique and looked up: NFKC of the case-fold."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-
-
 def _is_name(name: str) -> bool:
-    """Whether `name` can stand in a file of accounts. REGISTER is stricter: it also wants letters of one script."""
+    """Whether `name` can stand in a file of accounts. REGISTER is stricter, and was not always as strict as today."""
     allowed = all(c.isalnum() or c in "_.-" or unicodedata.category(c).startswith("M") for c in name)
-    return allowed and 1 <= len(name) <= MAX_NAME and name[0].isalnum()
+    return allowed and 1 <= len(name) <= protocol.NAME_MAX and name[0].isalnum()
 
 
 def export(path: str | Path) -> dict[str, dict[str, dict[str, object]]]:
@@ -1163,13 +1243,13 @@ def import_accounts(
     with closing(_open_current(path)) as db, _changing(db, path):
         before = _count(db)
         sql = (
-            "INSERT INTO users (key, username, password, status, created, last_login, failures, last_failure) "
-            "VALUES (?, ?, ?, 'offline', ?, ?, ?, ?) ON CONFLICT (key) DO "
+            "INSERT INTO users (key, username, skeleton, password, status, created, last_login, failures, last_failure)"
+            " VALUES (?, ?, ?, ?, 'offline', ?, ?, ?, ?) ON CONFLICT (key) DO "
         )
         update = (
-            "UPDATE SET username = excluded.username, password = excluded.password, created = excluded.created, "
-            "last_login = excluded.last_login, failures = excluded.failures, last_failure = excluded.last_failure, "
-            "token = NULL"
+            "UPDATE SET username = excluded.username, skeleton = excluded.skeleton, password = excluded.password, "
+            "created = excluded.created, last_login = excluded.last_login, failures = excluded.failures, "
+            "last_failure = excluded.last_failure, token = NULL"
         )
         db.executemany(sql + (update if overwrite else "NOTHING"), rows)
         added = _count(db) - before
@@ -1209,8 +1289,8 @@ def _parse_account(name: str, entry: object, now: float) -> tuple[str, tuple[obj
         raise ValueError("failures is not a count")
     times = (_parse_time(entry.get(field)) for field in ("created", "last_login", "last_failure"))
     created, last_login, last_failure = times
-    row = (username, password, now if created is None else created, last_login, failures, last_failure)
-    return lookup_key(username), row
+    history = (now if created is None else created, last_login, failures, last_failure)
+    return protocol.fold(username), (username, protocol.skeleton(username), password, *history)
 
 
 def _parse_time(value: object) -> float | None:
@@ -1255,30 +1335,29 @@ def set_password(path: str | Path, name: str, password: str, cost: Cost = DEFAUL
     path = _absolute(path)
     with closing(_open_current(path)) as db, _explained(path):
         username = _find_username(db, name)
-        _check_new_password(username, password)
-        hashed = hash_password(password, cost)
+        hashed = hash_password(_clean_new_password(username, password), cost)
         with _changing(db, path):
-            db.execute("UPDATE users SET password = ?, token = NULL WHERE key = ?", (hashed, lookup_key(name)))
+            db.execute("UPDATE users SET password = ?, token = NULL WHERE key = ?", (hashed, protocol.fold(name)))
     return username
 
 
 def _find_username(db: sqlite3.Connection, name: str) -> str:
-    key = lookup_key(name).encode("utf-8", "replace").decode()  # What came from a terminal may not be UTF-8.
+    key = protocol.fold(name).encode("utf-8", "replace").decode()  # What came from a terminal may not be UTF-8.
     row = db.execute("SELECT username FROM users WHERE key = ?", (key,)).fetchone()
     if row is None:
         raise StorageError(f"there is no account {name!r}: python storage.py list shows them all")
     return str(row[0])
 
 
-def _check_new_password(username: str, password: str) -> None:
+def _clean_new_password(username: str, password: str) -> str:
     try:
-        size = len(password.encode())
+        password = protocol.clean_password(password)
+        fault = protocol.password_fault(password, username)
     except UnicodeEncodeError:
         raise StorageError("the password is not UTF-8: check the settings of the terminal") from None
-    if len(password) < MIN_PASSWORD or size > MAX_PASSWORD:
-        raise StorageError(f"a password has {MIN_PASSWORD} characters to {MAX_PASSWORD} bytes: choose another")
-    if "\n" in password or lookup_key(password) == lookup_key(username):
-        raise StorageError("a password is one line and not the user name: choose another")
+    if fault:
+        raise StorageError(f"{fault}: choose another")
+    return password
 
 
 def remove(path: str | Path, name: str) -> str:
@@ -1294,7 +1373,7 @@ def remove(path: str | Path, name: str) -> str:
             with _changing(db, path):
                 # A status left over from a server that was killed counts only while a server runs.
                 sql = "DELETE FROM users WHERE key = ? AND (? OR status = 'offline')"
-                if db.execute(sql, (lookup_key(name), lock is not None)).rowcount == 0:
+                if db.execute(sql, (protocol.fold(name), lock is not None)).rowcount == 0:
                     raise StorageError(f"{username} is online: remove the account after they left, or stop the server")
         finally:
             if lock is not None:
@@ -1370,7 +1449,9 @@ def _printable(text: str) -> str:
 
 
 def _time(seconds: object) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(seconds))) if isinstance(seconds, float) else "never"
+    if not isinstance(seconds, float):
+        return "never"
+    return _utc(seconds, "%Y-%m-%dT%H:%M:%SZ") if 0 <= seconds <= MAX_TIME else "unknown"
 
 
 def _run_backup(options: argparse.Namespace) -> Answer:
@@ -1380,9 +1461,9 @@ def _run_backup(options: argparse.Namespace) -> Answer:
     with _progress("backing up") as line:
         report = backup(path, options.target, options.keep, show=line)
     removed = [_short(file) for file in report.removed]
-    data = {"path": str(report.path), "accounts": report.accounts, "size": report.size, "removed": removed}
+    data = {**report._asdict(), "path": str(report.path), "removed": removed}
     lines = [f"{_short(report.path)}: {_accounts(report.accounts)}, {_size(report.size)}"]
-    return Answer(data, lines + [f"removed {name}" for name in removed])
+    return Answer(data, [*lines, *(f"removed {name}" for name in removed), *report.notes])
 
 
 def _run_restore(options: argparse.Namespace) -> Answer:
@@ -1487,7 +1568,7 @@ def _ask_password(username: str) -> str:
         password = getpass.getpass(f"New password for {_printable(username)}: ")
         if getpass.getpass("Again: ") != password:
             raise StorageError("the two passwords differ: nothing was changed, try again")
-    return unicodedata.normalize("NFKC", password)
+    return password
 
 
 def _run_remove(options: argparse.Namespace) -> Answer:

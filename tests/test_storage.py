@@ -20,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+import protocol
 import storage
 from storage import Account, Cost, DamagedError, LockedError, StorageError, Store, open_store
 
@@ -171,6 +172,22 @@ def test_an_account_is_found_as_it_was_added(store: Store) -> None:
         assert store.add("Alice", "alice", "hash", NOW)
         assert not store.add("ALICE", "alice", "other", NOW)
     assert store.find("alice") == Account("Alice", "alice", "hash", "offline", None, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "posing"), [("georg", "ɡeorg"), ("alice", "aIice"), ("coco", "сосо"), ("HAMMO", "НАММО"), ("Ian", "lan")]
+)
+def test_a_name_that_looks_like_another_is_taken_until_that_one_is_removed(
+    store: Store, name: str, posing: str
+) -> None:
+    with store.transaction():
+        assert store.add(name, protocol.fold(name), "hash", NOW)
+        assert not store.add(posing, protocol.fold(posing), "other", NOW)
+    assert store.find(protocol.fold(posing)) is None
+    storage.remove(store.path, name)
+    with store.transaction():
+        assert store.add(posing, protocol.fold(posing), "other", NOW)
+        assert not store.add(name, protocol.fold(name), "hash", NOW)
 
 
 def test_no_repr_shows_a_password() -> None:
@@ -448,7 +465,7 @@ def test_a_store_that_failed_says_what_to_do_keeps_what_was_promised_and_works_a
     fault(store)
     with pytest.raises(StorageError, match=words), store.transaction():
         for number in range(100):
-            store.add("Bob", f"bob{number}", "hash" * 100, NOW)
+            store.add(f"Bob{number}", f"bob{number}", "hash" * 100, NOW)
     assert store.find("alice") is not None and store.find("bob0") is None
     with store.transaction():
         assert store.add("Bob", "bob0", "hash", NOW)

@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+import protocol
 import storage
 from storage import Cost, DamagedError, ForeignError, LockedError, StorageError, open_store
 
@@ -41,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 def fill(path: Path, *names: str, password: str = HASH) -> None:
     with closing(open_store(path)) as store, store.transaction():
         for name in names:
-            store.add(name, storage.lookup_key(name), password, NOW)
+            store.add(name, protocol.fold(name), password, NOW)
 
 
 def users_in(path: Path) -> dict[str, dict[str, object]]:
@@ -87,22 +88,137 @@ def test_a_backup_goes_where_it_is_told(path: Path, tmp_path: Path) -> None:
         storage.backup(path, tmp_path / "missing" / "two.db")
 
 
-def test_keep_throws_away_the_oldest_of_this_database_only(path: Path) -> None:
+def test_keep_throws_away_the_oldest(path: Path) -> None:
     fill(path, "Alice")
     folder = path.parent / "backups"
     for second in (5, 3, 3, 3, 4):
         storage.backup(path, now=NOW + second)
-    others = ["vessages-replaced-2020-01-01T000000Z.db", "other-2020-01-01T000000Z.db", "README.md"]
-    for name in others:
-        (folder / name).write_text("mine")
     report = storage.backup(path, now=NOW, keep=3)  # The clock was set back: the newest is not the latest by name.
     kept = ["vessages-2026-11-22T150405Z.db", "vessages-2026-11-22T150409Z.db", "vessages-2026-11-22T150410Z.db"]
-    assert sorted(files_in(folder)) == sorted(kept + others)
+    assert sorted(files_in(folder)) == kept
     assert [file.name for file in report.removed] == [
         "vessages-2026-11-22T150408Z-3.db",
         "vessages-2026-11-22T150408Z-2.db",
         "vessages-2026-11-22T150408Z.db",
     ]
+
+
+@pytest.mark.parametrize("other", ["B/vessages.db", "vessages.sqlite", "vessages", "vessages-replaced.db", "chat.db"])
+def test_keep_counts_and_deletes_only_backups_of_this_very_file(path: Path, other: str) -> None:
+    folder = path.parent / "shared"
+    folder.mkdir()
+    beside = path.parent / other
+    beside.parent.mkdir(exist_ok=True)
+    fill(path, "Alice")
+    fill(beside, "Bob")
+    for second in range(3):
+        storage.backup(path, folder, now=NOW + second)
+    theirs = files_in(folder)
+    reports = [storage.backup(beside, folder, keep=2, now=NOW + second) for second in range(10, 14)]
+    assert theirs.items() <= files_in(folder).items()
+    assert [report.path.exists() for report in reports] == [False, False, True, True]
+    storage.backup(path, folder, keep=1, now=NOW + 20)
+    assert [report.path.exists() for report in reports] == [False, False, True, True]
+    assert len(files_in(folder)) == 3
+
+
+def test_keep_never_deletes_what_it_cannot_read_or_has_no_identity(path: Path, whole: bytes) -> None:
+    fill(path, "Alice")
+    folder = path.parent / "backups"
+    ours = storage.backup(path, now=NOW).path.read_bytes()
+    names = [f"vessages-2020-01-{day:02}T000000Z.db" for day in range(1, 7)]
+    older(folder / names[0], "Alice")
+    (folder / names[1]).write_bytes(ours[:-4096])
+    (folder / names[2]).write_bytes(b"")
+    (folder / names[3]).write_text("mine")
+    (folder / names[4]).mkdir()
+    (folder / names[5]).write_bytes(whole)
+    (folder / "vessages-2020-01-99T000000Z.db").write_bytes(ours)
+    (folder / "vessages-replaced-2020-01-01T000000Z.db").write_bytes(ours)
+    (folder / "vessages-2020-01-08T000000Z.db.part").write_bytes(ours)
+    before = set(folder.iterdir())
+    report = storage.backup(path, keep=1, now=NOW + 1)
+    assert before - set(folder.iterdir()) == set(report.removed)
+    may_go = {"vessages-2026-11-22T150405Z.db", names[1]}  # The second is cut off behind its identity.
+    assert {file.name for file in report.removed} <= may_go
+    assert report.removed[0].name == "vessages-2026-11-22T150405Z.db"
+
+
+def test_a_file_of_an_older_version_is_backed_up_and_nothing_is_deleted(path: Path) -> None:
+    older(path, "Alice")
+    storage.backup(path, now=NOW)
+    report = storage.backup(path, now=NOW + 1, keep=1)
+    assert report.removed == [] and "start the server once" in report.notes[0]
+    assert len(files_in(path.parent / "backups")) == 2
+    fill(path, "Bob")
+    assert storage.backup(path, now=NOW + 2, keep=1).removed == []
+
+
+def test_a_folder_that_cannot_be_listed_is_told_and_the_backup_stays(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(path, "Alice")
+
+    def refuse(_folder: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Path, "iterdir", refuse)
+        report = storage.backup(path, keep=1)
+        assert storage.newest_backup(path, NOW) is None
+    assert report.path.exists() and "cannot be listed" in report.notes[0]
+
+
+def test_the_newest_backup_is_known_by_its_stamp_and_its_identity(path: Path) -> None:
+    fill(path, "Alice")
+    assert storage.newest_backup(path, NOW) is None
+    for second in (3, 5, 5, 90):
+        storage.backup(path, now=NOW + second)
+    other = path.parent / "other" / "vessages.db"
+    other.parent.mkdir()
+    fill(other, "Bob")
+    storage.backup(other, path.parent / "backups", now=NOW + 7)
+    assert storage.newest_backup(path, NOW + 10) == NOW + 5  # The one from the future was made by a wrong clock.
+    assert storage.newest_backup(path, NOW + 90) == NOW + 90
+    assert storage.newest_backup(path, NOW + 2) is None
+
+
+def identity_of(path: Path) -> str | None:
+    return storage._identity_of(path, wait=0.0)
+
+
+def test_a_database_keeps_its_identity_and_hands_it_to_its_backups(path: Path) -> None:
+    fill(path, "Alice")
+    saved = storage.backup(path).path
+    other = path.with_name("other.db")
+    fill(other, "Bob")
+    identities = identity_of(path), identity_of(other)
+    assert len(set(identities)) == 2 and None not in identities
+    assert identity_of(saved) == identities[0]
+    storage.restore(other, saved)
+    assert (identity_of(path), identity_of(other)) == identities
+    for remains in (None, b"", path.read_bytes()[:-5000]):
+        other.unlink()
+        if remains is not None:
+            other.write_bytes(remains)
+        storage.restore(other, saved)
+        assert identity_of(other) == identities[0]
+
+
+def test_a_backup_of_an_older_version_is_verified_and_restored(path: Path) -> None:
+    saved, live = path.with_name("saved.db"), path.with_name("live.db")
+    older(saved, "alice", "aIice")
+    fill(live, "Bob")
+    identity = identity_of(live)
+    assert storage.verify(saved).version == 1 and identity_of(saved) is None
+    for file in (live, path):
+        storage.restore(file, saved)
+        assert set(users_in(file)) == {"alice", "aiice"}
+    assert identity_of(live) == identity
+    assert identity_of(path) not in (None, identity)
+    older(live.with_name("older.db"), "Carol")
+    storage.restore(live.with_name("older.db"), storage.backup(live).path)
+    assert identity_of(live.with_name("older.db")) == identity
 
 
 @pytest.mark.parametrize("target", ["", "T", "T/"], ids=["backups", "a link", "with a slash"])
@@ -278,8 +394,8 @@ TIMES = st.none() | st.floats(0, storage.MAX_TIME)
 def exports(draw: st.DrawFn) -> dict[str, Any]:
     """What an export may look like: any names, any history."""
     users = {}
-    for name in draw(st.lists(NAMES, max_size=6, unique_by=storage.lookup_key)):
-        users[storage.lookup_key(name)] = {
+    for name in draw(st.lists(NAMES, max_size=6, unique_by=protocol.fold)):
+        users[protocol.fold(name)] = {
             "username": name,
             "password": draw(st.sampled_from([HASH, OTHER_HASH])),
             "status": draw(st.sampled_from(storage.STATUSES)),
@@ -559,7 +675,7 @@ def test_damage_that_even_the_error_message_cannot_quote_is_told_in_words(whole:
 
 
 def test_a_name_that_differs_between_table_and_index_is_noticed(whole: bytes, tmp_path: Path) -> None:
-    """The name stands three times in the file: as shown, as key in the table, and in the index of the keys."""
+    """The name stands in the file as shown, as key and as skeleton in the table, and in the index of each of these."""
     refused = []
     places = [match.start() for match in re.finditer(b"user37", whole)]
     for place in places:
@@ -569,7 +685,7 @@ def test_a_name_that_differs_between_table_and_index_is_noticed(whole: bytes, tm
             open_store(path).close()
         except DamagedError:
             refused.append(place)
-    assert len(places) == 3 and len(refused) == 2
+    assert len(places) == 5 and len(refused) == 4
 
 
 @settings(max_examples=200, deadline=None)
@@ -602,6 +718,16 @@ def newer(path: Path) -> None:
     fill(path, "Alice")
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {len(storage.MIGRATIONS) + 1}")
+
+
+def older(path: Path, *names: str) -> None:
+    """A file as the first version made it, without an identity and without skeletons."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in storage.MIGRATIONS[0]:
+            db.execute(statement)
+        db.execute("PRAGMA user_version = 1")
+        insert = "INSERT INTO users (username, key, password, status, created) VALUES (?, ?, ?, 'offline', ?)"
+        db.executemany(insert, [(name, protocol.fold(name), HASH, NOW) for name in names])
 
 
 def other_schema(path: Path) -> None:
@@ -710,13 +836,44 @@ def test_an_older_file_is_brought_up_to_date_and_its_old_form_kept(path: Path, m
     for operation in (storage.export, lambda file: storage.remove(file, "alice")):
         with pytest.raises(StorageError, match="start the server once"):
             operation(path)
-    assert storage.verify(path).version == 1
+    assert storage.verify(path).version == 2
     with closing(open_store(path)) as store:
         assert store._run("SELECT key, note FROM users") == [("alice", "new")]
-    kept = [file for file in path.parent.glob("backups/*.db") if "version-1" in file.name]
-    assert storage.verify(path).version == 2 and [storage.verify(file).version for file in kept] == [1]
+    kept = [file for file in path.parent.glob("backups/*.db") if "version-2" in file.name]
+    assert storage.verify(path).version == 3 and [storage.verify(file).version for file in kept] == [2]
     storage.restore(path, saved, now=NOW)
-    assert users_in(path) == old and storage.verify(path).version == 2
+    assert users_in(path) == old and storage.verify(path).version == 3
+
+
+def test_accounts_that_look_alike_stay_and_nobody_else_may_look_like_them(path: Path) -> None:
+    older(path, "alice", "aIice", "Bob", "dave")
+    expected = users_in_older(path)
+    with closing(open_store(path)) as store:
+        with store.transaction():
+            assert not store.add("a1ice", "a1ice", HASH, NOW)
+            assert not store.add("dаve", "dаve", HASH, NOW)  # The second one in Cyrillic.
+            assert store.add("Carol", "carol", HASH, NOW)
+            store.set_password("aiice", OTHER_HASH)
+            store.record_login("alice", NOW, None)
+        assert identity_of(path) is not None
+    assert {key: user["username"] for key, user in users_in(path).items()} == {**expected, "carol": "Carol"}
+
+
+def users_in_older(path: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(path)) as db:
+        return dict(db.execute("SELECT key, username FROM users"))
+
+
+def test_an_import_takes_names_that_look_alike(path: Path) -> None:
+    fill(path, "alice")
+    names = ["aIice", "аlісе", "dave", "dаve"]
+    storage.import_accounts(path, {"users": {name: {"password": HASH} for name in names}})
+    assert set(users_in(path)) == {"alice", *map(protocol.fold, names)}
+    storage.import_accounts(path, {"users": {"AIice": {"password": HASH}}}, overwrite=True)
+    assert users_in(path)["aiice"]["username"] == "AIice"
+    storage.remove(path, "alice")
+    with closing(open_store(path)) as store, store.transaction():
+        assert not store.add("a1ice", "a1ice", HASH, NOW)
 
 
 def test_a_migration_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

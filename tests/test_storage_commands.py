@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import protocol
 import storage
 from storage import Cost, open_store
 
@@ -64,12 +65,34 @@ def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
 
 def test_backup_prints_path_accounts_and_size(run: Run, accounts: Path) -> None:
     code, out, err = run("backup")
-    assert re.fullmatch(r"backups.vessages-\d{4}-\d\d-\d\dT\d{6}Z\.db: 2 accounts, 16 kB\n", out)
+    assert re.fullmatch(r"backups.vessages-\d{4}-\d\d-\d\dT\d{6}Z\.db: 2 accounts, 25 kB\n", out)
     assert (code, err) == (0, "")
     code, out, _ = run("backup", "--keep", "1", "--json")
     answer = json.loads(out)
     assert code == 0 and answer["accounts"] == 2 and Path(answer["path"]).stat().st_size == answer["size"]
     assert len(answer["removed"]) == 1 and len(list(accounts.parent.glob("backups/*"))) == 1
+
+
+def test_a_backup_tells_what_keep_could_not_delete_and_is_a_success(
+    run: Run, accounts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is open in another program on Windows, or belongs to another user in a folder that all may write."""
+    storage.backup(accounts, now=NOW)
+    storage.backup(accounts, now=NOW + 1)
+    unlink = Path.unlink
+
+    def refuse(file: Path, missing_ok: bool = False) -> None:
+        if "2026-11-22T150405Z" in file.name:
+            raise PermissionError(13, "Permission denied")
+        unlink(file, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    code, out, err = run("backup", "--keep", "1")
+    made, removed, note = out.splitlines()
+    assert (code, err) == (0, "") and "2 accounts" in made
+    assert removed == "removed " + str(Path("backups", "vessages-2026-11-22T150406Z.db"))
+    assert "1 of the older backups cannot be deleted" in note and "vessages-2026-11-22T150405Z.db" in note
+    assert len(json.loads(run("backup", "--keep", "1", "--json")[1])["notes"]) == 1
 
 
 def test_restore_shows_the_difference_and_keeps_the_replaced_file(run: Run, accounts: Path) -> None:
@@ -92,7 +115,7 @@ def test_restore_shows_the_difference_and_keeps_the_replaced_file(run: Run, acco
 
 
 def test_verify_list_and_export_show_what_is_there(run: Run, accounts: Path) -> None:
-    assert run("verify")[1] == "vessages.db: whole, 2 accounts, 16 kB, version 1\n"
+    assert run("verify")[1] == "vessages.db: whole, 2 accounts, 25 kB, version 2\n"
     assert json.loads(run("verify", "vessages.db", "--json")[1])["accounts"] == 2
     out = run("list")[1]
     assert out.splitlines()[1].split() == ["Alice", "online", "2026-11-22T15:04:05Z", "2026-11-22T15:04:05Z", "1"]
@@ -148,8 +171,8 @@ def test_passwd_asks_twice_without_echo(run: Run, accounts: Path, monkeypatch: p
         (("new secret", "new sacret"), "differ"),
         (("short", "short"), "8 characters"),
         (("x" * 1025, "x" * 1025), "1024 bytes"),
-        (("ALICE-the-1st", "ALICE-the-1st"), "not the user name"),
-        (("two\nlines", "two\nlines"), "one line"),
+        (("ALICE-the-1st", "ALICE-the-1st"), "not the name"),
+        (("two\nlines", "two\nlines"), "no line break"),
         (("secret\udc80\udc81", "secret\udc80\udc81"), "not UTF-8"),
     ],
 )
@@ -255,9 +278,10 @@ def process(folder: Path, *arguments: str, text: str = "") -> subprocess.Complet
     return subprocess.run(command, input=text, cwd=folder, capture_output=True, encoding="utf-8", check=False)
 
 
-def test_the_file_alone_in_an_empty_folder_is_enough(accounts: Path) -> None:
+def test_the_file_and_the_protocol_in_an_empty_folder_are_enough(accounts: Path) -> None:
     alone = accounts.parent / "storage.py"
-    alone.write_bytes(PROGRAM.read_bytes())
+    for file in (PROGRAM, Path(protocol.__file__)):
+        (accounts.parent / file.name).write_bytes(file.read_bytes())
     result = subprocess.run(
         [sys.executable, "-W", "error", alone.name, "verify"], cwd=alone.parent, capture_output=True, check=False
     )
