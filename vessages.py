@@ -88,7 +88,10 @@ LINGERING = 1 / 3  # the part of the spare files that connections may take which
 # Connections where there is nothing better than `select`. On Windows that takes 512 sockets: these, a listener, the
 # bell, and the half of the lingering ones that a sweep leaves. One more would end the server.
 SELECT_MAX = 500
-BACKUP_DAYS = 30  # between two backups, at most: who loses more has none. Windows waits for 49 days and no longer
+BACKUP_DAYS = 30  # between two backups, at most: who loses more has none
+# Seconds between two looks whether a backup is due: the clock may be set, a laptop sleep, somebody make one by hand.
+BACKUP_LOOK = 60.0
+BACKUP_AGAIN = 3600.0  # seconds after one that failed, if the next is not due sooner: a disk may be mounted meanwhile
 LOG_LINES = 50_000  # waiting, and again as many being written: a stop has a line for everybody. About 7 MB
 LOG_PAUSE = 0.05  # seconds that a line may wait for others: to change threads for each would double a login's cost
 LOG_PATIENCE = 1.0  # seconds for the last lines of the log
@@ -1043,20 +1046,49 @@ def greeting(listeners: list[socket.socket], store: storage.Store, cert: Path | 
     return "\n".join([*lines, "Ctrl-C stops the server."])
 
 
-def schedule_backups(path: Path, every: float, keep: int | None) -> None:
-    """Back the accounts up every so many seconds, in a thread of its own."""
+class Backups:
+    """The backups of `--backup-every`: one is due so many seconds after the newest, also if that is of yesterday."""
 
-    def back_up() -> None:
+    def __init__(self, path: Path, every: float, keep: int | None, wall: Callable[[], float] = time.time) -> None:
+        self._path, self._every, self._keep, self._wall = path, every, keep, wall
+        self._made: float | None = None  # our own last one: the folder may be one that cannot be listed
+
+    def begin(self) -> None:
+        """Say when the next one is due, and make them from now on, in a thread of their own."""
+        due = self.due()
+        words = f"the next one is due at {local_time(due)}" if due > self._wall() else "one is due now"
+        log.info("backup: %s", words)
+        start(threading.Thread(target=self._run, name="backup", daemon=True))
+
+    def due(self) -> float:
+        """When the next one is due, in Unix seconds. At once if there is none; one from the future does not count."""
+        now = self._wall()
+        known = (self._made, storage.newest_backup(self._path, now))
+        return max((made + self._every for made in known if made is not None and made <= now), default=now)
+
+    def look(self) -> float:
+        """Make a backup if it is due; returns for how many seconds to wait until the next look."""
+        wait = self.due() - self._wall()
+        if wait > 0:
+            return min(wait, BACKUP_LOOK)
+        made = self._wall()
+        try:
+            report = storage.backup(self._path, keep=self._keep, now=made)
+        except (storage.StorageError, OSError) as error:
+            again = min(self._every, BACKUP_AGAIN)
+            log.error("backup failed: %s (next try at %s)", error, local_time(made + again))
+            return again
+        self._made = made
+        log.info("backup: %s, %d accounts, %d bytes", report.path, report.accounts, report.size)
+        for note in report.notes:
+            log.warning("backup: %s", note)
+        return min(self._every, BACKUP_LOOK)
+
+    def _run(self) -> None:
         yield_to_the_chat(BACKUP_NICENESS)
         pause = threading.Event()
-        while not pause.wait(every):
-            try:
-                report = storage.backup(path, keep=keep)
-                log.info("backup: %s, %d accounts, %d bytes", report.path, report.accounts, report.size)
-            except (storage.StorageError, OSError) as error:
-                log.error("backup failed: %s", error)
-
-    start(threading.Thread(target=back_up, name="backup", daemon=True))
+        while not pause.wait(self.look()):
+            pass
 
 
 def greet(text: str) -> None:
@@ -1092,7 +1124,7 @@ def serve(options: argparse.Namespace, writer: LogWriter) -> int:
                         tls=tls, tell_log=writer.write)  # fmt: skip
         hub.restore(store.recover(time.time()))
         if options.backup_every:
-            schedule_backups(options.db, options.backup_every, options.keep)
+            Backups(store.path, options.backup_every, options.keep).begin()
         server.heed_signals()
         greet(greeting(listeners, store, options.cert if tls else None))
         log.info("started")
