@@ -1057,8 +1057,8 @@ class Backups:
         """Say when the next one is due, and make them from now on, in a thread of their own."""
         due = self.due()
         words = f"the next one is due at {local_time(due)}" if due > self._wall() else "one is due now"
-        log.info("backup: %s", words)
         start(threading.Thread(target=self._run, name="backup", daemon=True))
+        log.info("backup: %s", words)
 
     def due(self) -> float:
         """When the next one is due, in Unix seconds. At once if there is none; one from the future does not count."""
