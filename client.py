@@ -34,9 +34,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import errno
 import functools
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -54,8 +56,8 @@ import time
 import unicodedata
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Protocol, TextIO
@@ -1014,22 +1016,39 @@ def as_one_burst(keys: list[Key]) -> list[Key]:
 # Enough for days of chatting; the oldest line goes when a new one comes.
 HISTORY_LIMIT: Final = 1_000
 
-EventKind = Literal["line", "answer", "interrupt", "end", "suspend", "clear", "full"]
+EventKind = Literal["line", "answer", "interrupt", "leave", "end", "suspend", "clear", "full"]
 # Text before the cursor -> where the word to be completed begins, and what may stand there, best first.
 Completer = Callable[[str], tuple[int, Sequence[str]]]
+# First word of a line, once a space is typed behind it -> the recipient that it names ("" for none) and the text that
+# takes its place; None if it is a word like any other.
+Expander = Callable[[str], tuple[str, str] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that is typed. Its text is not in its repr: it may hold a password.
+
+    to: the recipient that was typed in front of the text and now stands in the prompt; "" if there is none.
+    block: whether the text begins with a pasted block of several lines. A block is text to the letter: it is never a
+    command and never names a recipient, whatever its first line looks like.
+    """
+
+    text: str = field(default="", repr=False)
+    to: str = ""
+    block: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EditorEvent:
-    """What the editor tells its caller; `text` is not in its repr, it may be a password.
+    """What the editor tells its caller.
 
-    kind: "line" (a finished line is in `text`), "answer" (to `LineEditor.ask`, in `text`; empty if it was given up),
-    "interrupt" and "end" (Ctrl-C and Ctrl-D on an empty line), "suspend" (Ctrl-Z), "clear" (Ctrl-L), "full" (what was
-    typed or pasted does not fit).
+    kind: "line" (a finished line), "answer" (to `LineEditor.ask`, in `line.text`; empty if it was given up),
+    "interrupt" (Ctrl-C on an empty line), "leave" (the same at once again), "end" (Ctrl-D on an empty line), "suspend"
+    (Ctrl-Z), "clear" (Ctrl-L), "full" (what was typed or pasted does not fit).
     """
 
     kind: EventKind
-    text: str = field(default="", repr=False)
+    line: Line = Line()
 
 
 def complete_word(before: str, commands: Iterable[str], names: Iterable[str]) -> tuple[int, list[str]]:
@@ -1043,7 +1062,13 @@ def complete_word(before: str, commands: Iterable[str], names: Iterable[str]) ->
     if start == 0 and word.startswith("/"):
         return start, [command + " " for command in commands if command.startswith(word.lower())]
     ending = ": " if start == 0 else " "
-    return start, [name + ending for name in names if _folded(name).startswith(_folded(word))]
+    bare = word.lstrip(BEFORE_NAMES)
+    if bare != word:
+        start, ending = start + len(word) - len(bare), " "
+    return start, [name + ending for name in names if _folded(name).startswith(_folded(bare))]
+
+
+BEFORE_NAMES: Final = "@([{<\"'"  # signs that may stand right before a name that is completed
 
 
 def _folded(name: str) -> str:
@@ -1052,6 +1077,10 @@ def _folded(name: str) -> str:
 
 def _no_candidates(before: str) -> tuple[int, Sequence[str]]:
     return len(before), ()
+
+
+def _no_expansion(word: str) -> None:
+    return None
 
 
 def _is_word(cluster: str) -> bool:
@@ -1067,61 +1096,81 @@ class _Search(NamedTuple):
 
     query: str
     found: int
-    text: str
+    line: Line
     cursor: int
     missed: bool
 
 
 class _Cycle(NamedTuple):
-    """A completion under way: where the word begins, all that may stand there (last what was typed), which one does."""
+    """A completion under way: where the word begins, all that may stand there (last what was typed), which one does,
+    and the line's recipient before it."""
 
     start: int
     choices: tuple[str, ...]
     chosen: int
+    to: str
 
 
 class LineEditor:
     """The line being typed: keys in, line and cursor out. It never draws and never asks the terminal anything.
 
     `text` is the line, newlines included; `cursor` is an index into it, between two clusters (or inside one, while an
-    emoji that comes in several characters is typed before another). `hidden` is true while a password is typed: then
-    nothing may be drawn (see `view`) and no key but the simplest works.
+    emoji that comes in several characters is typed before another). `to` is the line's own recipient, see `Line`: it
+    is fixed while the line is typed, by a key that the person presses, and shown in the prompt from then on.
+
+    `hidden` is true while a password is typed: then nothing may be drawn (see `view`) and no key but the simplest
+    works. It stays true after Enter, until the caller asks again or calls `stop_asking`: a person who goes on typing
+    believes that the question still stands. What is typed in between is the answer if the question comes again.
     """
 
     __slots__ = (
         "_aside",
+        "_block",
         "_candidates",
         "_cycle",
         "_drafts",
+        "_early",
+        "_expand",
         "_history",
         "_kill_again",
         "_killed",
         "_place",
         "_search",
+        "_waits",
+        "_warned",
         "cursor",
         "hidden",
         "text",
+        "to",
     )
 
-    def __init__(self, candidates: Completer = _no_candidates) -> None:
-        """candidates: what Tab offers; called only when Tab is pressed."""
+    def __init__(self, candidates: Completer = _no_candidates, expand: Expander = _no_expansion) -> None:
+        """candidates: what Tab offers; called only when Tab is pressed. expand: see `Expander`."""
         self.text = ""
         self.cursor = 0
+        self.to = ""
         self.hidden = False
+        self._block = False  # the text begins with a pasted block
         self._candidates = candidates
-        self._history: list[str] = []
+        self._expand = expand
+        self._history: list[Line] = []
         self._place = 0  # where in the history we are; len(history) is the new line
-        self._drafts: dict[int, str] = {}  # lines left unfinished by moving through the history, by place
+        self._drafts: dict[int, Line] = {}  # lines left unfinished by moving through the history, by place
         self._killed = ""
         self._kill_again = False  # the last key killed text, so that the next kill adds to it
+        self._warned = False  # the last key was a Ctrl-C on an empty line
         self._cycle: _Cycle | None = None
         self._search: _Search | None = None
-        self._aside: tuple[str, int] | None = None  # the line, while a question is asked
+        self._aside: tuple[Line, int] | None = None  # the line, while a question is asked
+        self._waits = False  # a hidden answer was given, and its consequence is not known yet
+        self._early = ""  # the next hidden answer, finished before it was asked for
 
     # -- for the caller ------------------------------------------------------------------------------------------------
 
     def feed(self, key: Key) -> EditorEvent | None:
         """Do what `key` means. Returns an event when the caller has something to do."""
+        if key.name != "ctrl-c":
+            self._warned = False
         if key.name == "paste":
             return self._paste(key.text)
         if self._search is not None and self._search_key(self._search, key):
@@ -1143,35 +1192,53 @@ class LineEditor:
         return ("", 0) if self.hidden else (self.text, self.cursor)
 
     @property
+    def asks(self) -> bool:
+        """Whether a question stands, or a hidden answer waits for its consequence."""
+        return self._aside is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether a hidden answer was given and its consequence is not known yet."""
+        return self._waits
+
+    @property
     def search_prompt(self) -> str | None:
         """What stands in place of the prompt during a Ctrl-R search; None when there is no search."""
         if self._search is None:
             return None
         return f"{'not found' if self._search.missed else 'search'} '{self._search.query}': "
 
-    def ask(self, *, hidden: bool) -> None:
+    def ask(self, *, hidden: bool) -> bool:
         """Begin an answer to a question: the line is put aside, and Enter gives an "answer" event and the line back.
 
-        Answers are kept out of the history; with `hidden` they are neither drawn nor kept for Ctrl-Y.
+        Answers are kept out of the history; with `hidden` they are neither drawn nor kept for Ctrl-Y, and the line
+        comes back only with `stop_asking`. True if the answer was typed already, Enter included: it stands in the line.
         """
         self._end_search()
+        typed = (self._early or self.text) if self._waits and hidden else ""
+        finished = bool(typed) and typed == self._early
         if self._aside is None:
-            self._aside = (self.text, self.cursor)
+            self._aside = (self.line, self.cursor)
         self.hidden = hidden
-        self._set("")
+        self._waits, self._early = False, ""
+        self._put(Line(typed))
+        return finished
 
     def stop_asking(self) -> None:
         """Withdraw the question, if there is one, and take the line up again."""
         if self._aside is not None:
-            self.text, self.cursor = self._aside
+            line, cursor = self._aside
             self._aside = None
-        self.hidden = False
+            self._put(line)
+            self.cursor = cursor
+        self.hidden = self._waits = False
+        self._early = ""
 
-    def replace(self, text: str) -> None:
-        """Put `text` in the line's place, cursor at its end, as for a message that failed and may be sent again."""
+    def replace(self, line: Line) -> None:
+        """Put `line` in the line's place, cursor at its end, as for a message that may be sent otherwise."""
         self.stop_asking()
         self._end_search()
-        self._set(text)
+        self._put(line)
 
     def forget_last(self) -> None:
         """Take the newest line out of the history: it turned out to hold a secret."""
@@ -1180,8 +1247,14 @@ class LineEditor:
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
-    def _set(self, text: str) -> None:
-        self.text, self.cursor = text, len(text)
+    @property
+    def line(self) -> Line:
+        """The line as it is."""
+        return Line(self.text, self.to, self._block and "\n" in self.text)
+
+    def _put(self, line: Line) -> None:
+        self.text, self.cursor = line.text, len(line.text)
+        self.to, self._block = line.to, line.block
         self._cycle = None
         self._kill_again = False
 
@@ -1199,12 +1272,23 @@ class LineEditor:
     def _type(self, text: str) -> EditorEvent | None:
         self._cycle = None
         self._kill_again = False
-        return self._insert(text)
+        found = self._expand(self.text[: self.cursor]) if text == " " and not self.to and self._aside is None else None
+        if found is None:
+            return self._insert(text)
+        to, instead = found
+        event = self._swap(0, self.cursor, instead)
+        if event is None:
+            self.to = to
+        return event
 
     def _paste(self, text: str) -> EditorEvent | None:
         """A block is put into the line as it is, less the newlines at its end: nobody means to send these."""
         self._end_search()
-        return self._type(text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n"))
+        self._cycle = None
+        self._kill_again = False
+        text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+        self._block |= self.cursor == 0 and "\n" in text and not self.hidden
+        return self._insert(text)
 
     def _newline(self) -> EditorEvent | None:
         return self._insert("\n")
@@ -1277,18 +1361,24 @@ class LineEditor:
         """Take text[start:end] out; the cursor stays where it was cut (or goes on to where it may stand)."""
         cut = self.text[start:end]
         self.text, self.cursor = self.text[:start] + self.text[end:], start
+        self._block = self._block and bool(self.text)
         self.cursor = next(place for place in self._boundaries() if place >= start)
         return cut
 
     def _delete_back(self) -> None:
-        self._cut(self._left(), self.cursor)
+        """At the start of the text a recipient of its own becomes text again, less the space behind it."""
+        if self.cursor == 0 and self.to:
+            self.text, self.cursor = f"{self.to}:{self.text}", len(self.to) + 1
+            self.to = ""
+        else:
+            self._cut(self._left(), self.cursor)
 
     def _delete(self) -> None:
         self._cut(self.cursor, self._right())
 
     def _delete_or_end(self) -> EditorEvent | None:
-        if not self.text:
-            return EditorEvent("end") if self._aside is None else self._give_up_answer()
+        if not self.text and not self.to:
+            return EditorEvent("end") if self._aside is None or self._waits else self._give_up_answer()
         self._delete()
         return None
 
@@ -1304,6 +1394,8 @@ class LineEditor:
         self._kill(self.cursor, end if end > self.cursor else self._right())
 
     def _kill_to_start(self) -> None:
+        if self.cursor == 0:
+            self.to = ""
         start = self._boundaries()[0]
         self._kill(start if start < self.cursor else self._left(), self.cursor)
 
@@ -1320,7 +1412,8 @@ class LineEditor:
         return self._insert(self._killed)
 
     def _discard(self) -> None:
-        self._set("")
+        self._put(Line())
+        self._early = ""
 
     def _transpose(self) -> None:
         """Swap the clusters around the cursor, at the end of a row the last two, and step over them."""
@@ -1335,17 +1428,30 @@ class LineEditor:
     def _finish(self) -> EditorEvent | None:
         text = self.text
         if self._aside is not None:
-            self.stop_asking()
-            return EditorEvent("answer", text)
+            return self._finish_answer(text)
         if (len(text) - len(text.rstrip("\\"))) % 2:  # two backslashes at the end are meant as they are
-            self._set(text[:-1])
+            self.text, self.cursor = text[:-1], len(text) - 1
             return self._newline()
-        if text.strip() and self._history[-1:] != [text]:
-            self._history = [*self._history[-HISTORY_LIMIT + 1 :], text]
+        line = self.line
+        if text.strip() and self._history[-1:] != [line]:
+            self._history = [*self._history[-HISTORY_LIMIT + 1 :], line]
         self._drafts.clear()
         self._place = len(self._history)
-        self._set("")
-        return EditorEvent("line", text)
+        self._put(Line())
+        return EditorEvent("line", line)
+
+    def _finish_answer(self, text: str) -> EditorEvent | None:
+        """Only the first of the answers that come before their question is kept: one question can come again."""
+        if self._waits:
+            self._early = self._early or text
+            self._put(Line())
+            return None
+        if self.hidden and text:
+            self._waits = True
+            self._put(Line())
+        else:
+            self.stop_asking()
+        return EditorEvent("answer", Line(text))
 
     # -- history -------------------------------------------------------------------------------------------------------
 
@@ -1353,10 +1459,10 @@ class LineEditor:
         """Show the history's line at `place`; what is in the line now waits there, changed or not."""
         if self._aside is not None or not 0 <= place <= len(self._history):
             return
-        self._drafts[self._place] = self.text
+        self._drafts[self._place] = self.line
         self._place = place
-        known = self._history[place] if place < len(self._history) else ""
-        self._set(self._drafts.get(place, known))
+        known = self._history[place] if place < len(self._history) else Line()
+        self._put(self._drafts.get(place, known))
 
     def _up(self) -> None:
         row = self.text.rfind("\n", 0, self.cursor)
@@ -1376,7 +1482,7 @@ class LineEditor:
 
     def _begin_search(self) -> None:
         if self._aside is None:
-            self._search = _Search("", len(self._history), self.text, self.cursor, missed=False)
+            self._search = _Search("", len(self._history), self.line, self.cursor, missed=False)
 
     def _end_search(self) -> None:
         """Keep the line that was found as the line being typed."""
@@ -1393,7 +1499,8 @@ class LineEditor:
         else:
             self._end_search()
             if key.name in ("ctrl-g", "ctrl-c"):
-                self.text, self.cursor = search.text, search.cursor
+                self._put(search.line)
+                self.cursor = search.cursor
             return key.name in ("ctrl-g", "ctrl-c", "escape")
         return True
 
@@ -1403,33 +1510,36 @@ class LineEditor:
             self._begin_search_again(search)
             return
         for place in range(before - 1, -1, -1):
-            if query.casefold() in self._history[place].casefold():
+            if query.casefold() in self._history[place].text.casefold():
                 self._search = search._replace(query=query, found=place, missed=False)
-                self._set(self._history[place])
+                self._put(self._history[place])
                 return
         self._search = search._replace(query=query, missed=True)
 
     def _begin_search_again(self, search: _Search) -> None:
-        self.text, self.cursor = search.text, search.cursor
+        self._put(search.line)
+        self.cursor = search.cursor
         self._begin_search()
 
     # -- completion ----------------------------------------------------------------------------------------------------
 
     def _complete(self, step: int) -> EditorEvent | None:
         """Put the next (1) or previous (-1) candidate in the word's place; after the last comes what was typed."""
-        if self._aside is not None:
-            return None
         if self._cycle is None:
             start, found = self._candidates(self.text[: self.cursor])
             if not found:
                 return None
             typed = self.text[start : self.cursor]
-            self._cycle = _Cycle(start, (*found, typed), len(found))
-        start, choices, chosen = self._cycle
+            self._cycle = _Cycle(start, (*found, typed), len(found), self.to)
+        start, choices, chosen, to = self._cycle
         chosen = (chosen + step) % len(choices)
-        if (event := self._swap(start, self.cursor, choices[chosen])) is not None:
+        instead = choices[chosen]
+        if start == 0 and instead.endswith(": ") and chosen < len(choices) - 1:
+            to, instead = instead[:-2], ""
+        if (event := self._swap(start, self.cursor, instead)) is not None:
             return event
-        self._cycle = _Cycle(start, choices, chosen) if len(choices) > 2 else None
+        self.to = to
+        self._cycle = self._cycle._replace(chosen=chosen) if len(choices) > 2 else None
         return None
 
     def _complete_next(self) -> EditorEvent | None:
@@ -1444,14 +1554,19 @@ class LineEditor:
         """As in a shell, Ctrl-C drops what is being typed, if anything is; Ctrl-Y brings it back."""
         if self._aside is not None:
             return self._give_up_answer()
-        if not self.text:
-            return EditorEvent("interrupt")
+        if not self.text and not self.to:
+            kind: EventKind = "leave" if self._warned else "interrupt"
+            self._warned = True
+            return EditorEvent(kind)
         self._kill(0, len(self.text))
+        self._put(Line())
         self._drafts.clear()
         self._place = len(self._history)
         return None
 
-    def _give_up_answer(self) -> EditorEvent:
+    def _give_up_answer(self) -> EditorEvent | None:
+        if self._aside is None:
+            return None
         self.stop_asking()
         return EditorEvent("answer")
 
@@ -1496,6 +1611,7 @@ class LineEditor:
         "enter": _finish,
         "alt-enter": _newline,
         "ctrl-c": _interrupt,
+        "escape": _give_up_answer,
         "ctrl-z": _suspend,
         "ctrl-l": _clear,
     }
@@ -1891,7 +2007,7 @@ def refused_words(event: protocol.Refused) -> str:
     """The ERROR to a command, as the person meant it."""
     words = local_times(event.words)
     if event.verb == "PASSWD" and event.code == protocol.Code.BAD_LOGIN.word:
-        words = "the password so far is wrong"
+        words = "the old password is wrong"
     return f"{event.verb or 'refused'}: {words} ({event.code})"
 
 
@@ -1983,10 +2099,19 @@ def _read_burst(descriptor: int) -> bytes:
     return burst
 
 
+class Question(NamedTuple):
+    """Words for the person, what to do with the answer, and whether it is a password."""
+
+    prompt: str
+    then: Callable[[str], None]
+    hidden: bool
+
+
 class Plain:
     """One event a line, no escapes, no prompt but for a password: for pipes, files, scripts and dumb terminals."""
 
     deadline: float | None = None  # when `lines` wants to be called even if nothing happens
+    edits = False  # whether a line can be given back to be edited, and its recipient stands in a prompt
 
     def __init__(self, out: TextIO, *, as_json: bool = False, interactive: bool = False) -> None:
         """`interactive`: whether there is a person at a terminal, who can be asked and who reads hints."""
@@ -1994,7 +2119,10 @@ class Plain:
         self.interactive = interactive
         self._out = out
         self._as_json = as_json
-        self._questions: deque[tuple[str, Callable[[str], None]]] = deque()  # not answered yet, with what to do then
+        self.expand: Expander = _no_expansion  # what the first word of a line stands for; set by the chat
+        self._question: Question | None = None  # the one that is not answered yet
+        self._give_up: Callable[[str], None] | None = None  # for an answer whose consequence is not known yet
+        self._early = ""  # the next hidden answer, typed before its question
         self._hides = False  # whether the terminal was told not to show what is typed
 
     def start(self, link: Link) -> None:
@@ -2017,36 +2145,63 @@ class Plain:
     def clear(self) -> None:
         """Clear the screen, where there is one."""
 
-    def lines(self, most: int) -> list[str | None]:
+    def lines(self, most: int) -> list[Line | None]:
         """At most `most` lines that were typed; None is the end of them."""
-        lines = self.mailbox.take(1 if self._questions else most)
-        if not lines or not self._questions:
-            return lines
-        self._hides = not set_echo(True)
-        self._answer(lines[0] or "")
-        return lines if lines[0] is None else self.lines(most)
+        if self._question is None and self._give_up is None:
+            return [None if line is None else Line(line) for line in self.mailbox.take(most)]
+        while self._question is not None or self._give_up is not None:
+            typed = [self._early] if self._early and self._question is not None else self.mailbox.take(1)
+            if not typed:
+                return []
+            self._early = ""
+            if typed[0] is None:
+                return [None]
+            if self._question is None:
+                self._early = typed[0]  # hidden, as the answer before it
+            else:
+                self._answer(typed[0])
+        return self.lines(most)
 
-    def ask(self, prompt: str, then: Callable[[str], None]) -> bool:
-        """Ask for a password, when those asked for before are there, and call `then` with it. False: there is nobody to
-        ask, or no way to hide the answer."""
-        self._questions.append((prompt, then))
-        if len(self._questions) > 1 or self._pose():
-            return True
-        self._questions.clear()
-        return False
+    def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
+        """Ask the person and call `then` with the answer, "" if it is given up. False: there is nobody to ask, or no
+        way to hide the answer.
 
-    def _pose(self) -> bool:
-        """Ask the first question, so that its answer will not be seen. False if that cannot be."""
-        self._hides = self.interactive and os.isatty(2) and set_echo(False)
-        if self._hides:
-            print(self._questions[0][0], file=sys.stderr, flush=True)
-        return self._hides
+        Behind a hidden answer what is typed stays hidden, until `ask` is called again or `release`. What is typed
+        meanwhile is the next answer, or is dropped. `then` is called with "" if the person no longer waits.
+        """
+        return self.interactive and self._pose(Question(prompt, then, hidden))
+
+    def _pose(self, question: Question) -> bool:
+        """Ask so that the answer is hidden if it has to be. False if that cannot be."""
+        if question.hidden:
+            self._hides = self._hides or (os.isatty(2) and set_echo(False))
+            if not self._hides:
+                return False
+        else:
+            self.release()
+        self._question, self._give_up = question, None
+        print(question.prompt, file=sys.stderr, flush=True)
+        return True
 
     def _answer(self, text: str) -> None:
-        _, then = self._questions.popleft()
-        if self._questions:
-            self._pose()
-        then(text)
+        question = self._question
+        if question is None:  # of an answer whose consequence the person no longer waits for
+            then, self._give_up = self._give_up, None
+        else:
+            then, self._question = question.then, None
+            self._give_up = then if question.hidden and text else None
+        if then is not None:
+            then(text)
+
+    def release(self) -> None:
+        """Show what is typed again: no hidden answer waits for its consequence any more."""
+        self._question = self._give_up = None
+        self._early = ""
+        if self._hides:
+            self._hides = not set_echo(True)
+
+    def put_back(self, line: Line) -> None:
+        """Give a line back to be edited, where that can be."""
 
     def close(self) -> None:
         """Give everything back as it was."""
@@ -2175,10 +2330,12 @@ else:
 class Terminal(Plain):
     """A person at a terminal: a line to edit at the bottom, and above it what happens."""
 
+    edits = True
+
     def __init__(self, out: TextIO) -> None:
         super().__init__(out, interactive=True)
         self._console = Console()
-        self._editor = LineEditor(self._complete)
+        self._editor = LineEditor(self._complete, lambda word: self.expand(word))
         self._screen = Screen(*window_size(), colour=wants_colour(os.environ), reflows=terminal_reflows(os.environ))
         self._link: Link | None = None
         self._keys: deque[Key] = deque()
@@ -2215,26 +2372,42 @@ class Terminal(Plain):
 
     # Keys
 
-    def lines(self, most: int) -> list[str | None]:
+    def lines(self, most: int) -> list[Line | None]:
         """Do what was typed, up to a finished line; None is the end."""
         self._keys.extend(self._console.keys())
+        self._join_block()
         while self._keys:
             key = self._keys.popleft()
+            if key.name == "tab" and key.more:  # nobody looks at what Tab offers in the middle of a burst
+                key = Key("char", "\t")
             event = self._editor.feed(key)
             if key.name == "hang-up" or (event is not None and event.kind == "end"):
                 return [None]
             if event is not None and event.kind == "line":
-                if holds_secret(event.text):
+                if holds_secret(event.line.text):
                     self._editor.forget_last()
-                return [event.text.rstrip("\n")]
+                return [replace(event.line, text=event.line.text.rstrip("\n"))]
             if event is not None:
                 self._obey(event)
+                self._join_block()
         return []
+
+    def _join_block(self) -> None:
+        """Text of several lines that came in one burst was pasted, though the terminal does not mark it: make it one
+        paste. A command or an answer that was typed ahead is dealt with line by line."""
+        text, count = text_block(self._keys)
+        if not count or self._editor.asks or (not self._editor.to and is_command(self._editor.text + text)):
+            return
+        for _ in range(count):
+            self._keys.popleft()
+        self._keys.appendleft(Key("paste", text))
 
     def _obey(self, event: EditorEvent) -> None:
         if event.kind == "answer":
-            self._answer(event.text)
+            self._answer(event.line.text)
         elif event.kind == "interrupt":
+            self._arrived.append(Paragraph((Span("-- Ctrl-C again leaves", DIM),)))
+        elif event.kind == "leave":
             signal.raise_signal(signal.SIGINT)  # the same way out as from outside
         elif event.kind == "suspend":
             self._suspend()
@@ -2243,11 +2416,23 @@ class Terminal(Plain):
         elif event.kind == "full":
             self._arrived.append(Paragraph((Span("!! that is too long for one message: send it in parts", RED),)))
 
-    def _pose(self) -> bool:
-        self._editor.ask(hidden=True)
+    def _pose(self, question: Question) -> bool:
+        self._question, self._give_up = question, None
+        if self._editor.ask(hidden=question.hidden):
+            self._keys.appendleft(Key("enter"))
+            self.mailbox.wake()
         return True
 
+    def release(self) -> None:
+        super().release()
+        self._editor.stop_asking()
+
+    def put_back(self, line: Line) -> None:
+        self._editor.replace(line)
+
     def _complete(self, before: str) -> tuple[int, Sequence[str]]:
+        if not before:
+            return 0, ()  # nobody is written to whose name was not begun
         roster = self._link.session.roster if self._link is not None else {}
         own = self._link.session.name if self._link is not None else None
 
@@ -2256,6 +2441,8 @@ class Terminal(Plain):
             return name != self._last_sender, name == own, roster[name], protocol.fold(name)
 
         names = sorted(roster, key=place)
+        if self._editor.asks:
+            return 0, [name for name in names if protocol.fold(name).startswith(protocol.fold(before))]
         return complete_word(before, [f"/{word}" for word in COMMANDS], expected_words(before, names))
 
     def _suspend(self) -> None:
@@ -2351,8 +2538,8 @@ class Terminal(Plain):
         self._extra = ""
 
     def _prompt(self, to: str | None) -> tuple[Span, ...]:
-        if self._questions:
-            return (Span(self._questions[0][0]),)
+        if self._question is not None:
+            return (Span(self._question.prompt),)
         if self._editor.search_prompt is not None:
             return (Span(self._editor.search_prompt, DIM),)
         spans: list[Span] = []
@@ -2362,6 +2549,9 @@ class Terminal(Plain):
                 spans.append(Span(f"… {math.ceil(wait)} s " if wait else "… ", RED))
             elif online and self._link.session.logged_in:
                 spans.append(Span(f"{online} online ", DIM))
+        if self._editor.waits:
+            return (*spans, Span("one moment; what you type is hidden ", DIM))
+        to = self._editor.to or to
         if to is not None:
             spans.append(Span(to, name_style(to)))
             if self._link is not None and self._link.session.logged_in and to not in self._link.session.roster:
@@ -2396,10 +2586,48 @@ def window_size() -> tuple[int, int]:
 
 
 def holds_secret(line: str) -> bool:
-    """Whether a line that was typed has a password in it, which must not come back from the history."""
+    """Whether a line that was typed has a password in it, which must not come back from the history. The command may
+    be misspelt, and its slash may be missing."""
     word, rest = first_word(line.lstrip())
-    name = BARE.get(word, word.removeprefix("/").lower())
-    return name == "passwd" or (name in ("register", "login", "takeover") and first_word(rest.strip())[1] != "")
+    name = word.removeprefix("/").lower()
+    if word.startswith("/"):
+        name = "".join(difflib.get_close_matches(name, SECRET_WORDS, 1))
+    return name == "passwd" or (name in SECRET_WORDS and first_word(rest.strip())[1] != "")
+
+
+SECRET_WORDS = ("register", "login", "takeover", "passwd")  # commands that may have a password behind them
+
+
+def is_command(text: str) -> bool:
+    """Whether a line that begins like this is a command, as far as its first word tells."""
+    word = first_word(text.lstrip())[0]
+    return word in BARE or holds_secret(text) or (word[:1] == "/" and ALIASES.get(word[1:], word[1:]) in COMMANDS)
+
+
+def named_by(text: str) -> str:
+    """Who a text seems to be for by its first word, known or not: bob in `bob: hi` and `@bob hi`; "" if nobody."""
+    found = re.match(r"@?([^\s:@]+)(:?)\s", text)
+    if found is None or not (text[0] == "@" or found[2]) or protocol.clean_name(found[1]) is None:
+        return ""
+    return found[1]
+
+
+def text_block(keys: Sequence[Key]) -> tuple[str, int]:
+    """The text of several lines, or with a tab in it, that a burst of keys begins with; and how many keys it is.
+
+    The Enters behind several lines belong to it: nobody means to send these. ("", 0) if there is no such text.
+    """
+    signs = {"char": None, "tab": "\t", "enter": "\n"}
+    text, more = "", True
+    for key in itertools.takewhile(lambda key: key.name in signs, keys):
+        if not more and key.name != "enter":
+            break
+        text += signs[key.name] or key.text
+        more = key.more
+    lines = text.rstrip("\n")
+    if "\n" in lines:
+        return lines, len(text)
+    return (lines, len(lines)) if "\t" in lines.rstrip("\t") else ("", 0)
 
 
 def first_word(text: str) -> tuple[str, str]:
@@ -2414,13 +2642,31 @@ FIRST_HINT = "/login NAME, or /register NAME if you are new here; /help lists th
 KNOWN_MAX = 1_000  # people whose name before a colon tells whom a line is meant for, also when they have left
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """A login: whose, with which password, and whether the person was asked for it, as again if it is wrong."""
+LINES_ASKED = 10  # lines of one message above which a person is asked: a block may have been pasted by mistake
+WORDS_KNOWN = 100  # words before a colon that a person has said are no names
 
-    name: str = ""
-    password: str = field(default="", repr=False)
-    asked: bool = False
+
+class Ask(NamedTuple):
+    """A step of a dialogue: a question to the person. Its outcome is the answer, "" if it was given up."""
+
+    prompt: str
+    hidden: bool = True
+
+
+class Await(NamedTuple):
+    """A step of a dialogue: the answer to the command of this tag. Its outcome is the event."""
+
+    tag: int
+
+
+class Pause(NamedTuple):
+    """A step of a dialogue: so many seconds pass."""
+
+    seconds: float
+
+
+# What a person and a server are asked, one after the other: written as a generator, so that it reads like a dialogue.
+Dialogue = Generator[Ask | Await | Pause, Any, None]
 
 
 class Chat:
@@ -2440,6 +2686,7 @@ class Chat:
         left out, `log` gets a copy of what is shown."""
         self.link, self.front, self.session = link, front, link.session
         self.to = to
+        self._only_text = to is not None and not front.interactive  # every line of the pipe is a message
         self.failed = False  # whether any command or message failed
         self.status: int | None = None  # the exit status, once it is over
         self.last_words = ""  # why there was not even a first contact
@@ -2447,9 +2694,14 @@ class Chat:
         self.bell = "msg"  # rings for: off, msg (messages), all (comings and goings too)
         self._user, self._secret, self._log = user, secret, log
         self._met = False
-        self._registering: dict[int, tuple[str, str]] = {}  # tag -> who will log in with what, once registered
-        self._attempt = _Attempt()  # the last login that was tried and has not succeeded
+        self._dialogue: Dialogue | None = None  # the one under way
+        self._awaited = 0  # tag of the command whose answer it waits for; 0 for none
+        self._resume_at: float | None = None  # end of its pause
+        self._refused = ("", "")  # name and password of the last login, as long as it has not succeeded
+        self._short = protocol.PASSWORD_MIN - 1  # characters of the longest password that is surely refused
+        self._no_names: deque[str] = deque(maxlen=WORDS_KNOWN)  # words that the person has said are no names, folded
         self._last_sender = ""
+        front.expand = self.expand
         self._known: deque[str] = deque(maxlen=KNOWN_MAX)  # who is or was here lately
         self._leave_at: float | None = None
         self._logout = 0  # the tag of the last command of all, which is ours: that it has no answer is no failure
@@ -2471,12 +2723,14 @@ class Chat:
 
     def turn(self, until: float | None = None) -> None:
         """Wait until something happens, at the latest `until`, and deal with it."""
-        deadlines = [until, self._leave_at, self.front.deadline]
+        deadlines = [until, self._leave_at, self._resume_at, self.front.deadline]
         self.link.wait(min((d for d in deadlines if d is not None), default=None))
         if self._interrupts:
             self._interrupts -= 1
             self.leave(LEAVE_SECONDS if self.link.is_up else 0.0)
         with self._while_showing():
+            if self._resume_at is not None and self.link.now() >= self._resume_at:
+                self._proceed(None)
             while (self.session.has_room or self.front.interactive) and (lines := self.front.lines(1)):
                 self._take_line(lines[0])
         self.link.tick()
@@ -2504,53 +2758,146 @@ class Chat:
 
     # Lines
 
-    def _take_line(self, line: str | None) -> None:
+    def _take_line(self, line: Line | None) -> None:
         if self.front.interactive:
             self.link.hurry()
         if line is None:
             if self._leave_at is None:  # else QUIT was the last line
                 self.leave()
-        elif self.to is not None and not self.front.interactive:
-            if line:  # an empty message is none, and logs are full of empty lines
-                self.session.send(self.to, line)
-        elif line.strip():
+        elif self._only_text and self.to is not None:
+            if line.text:  # an empty message is none, and logs are full of empty lines
+                self.session.send(self.to, line.text)
+        elif line.text.strip() or line.to:
             self.do(line)
 
-    def do(self, line: str) -> None:
-        """A line that was typed: a command with a slash, a command as on the wire, or text for whom `to` names."""
-        if line.lstrip().startswith("/") or holds_secret(line):
-            line = line.lstrip()  # a space before a command was not meant, and a password may follow
-        word, _, rest = line.partition(" ")
+    def do(self, line: Line) -> None:
+        """A line that was typed: a command with a slash, a command as on the wire, or text.
+
+        A command is found by its first word, but for a block and a line that has its recipient already."""
+        text = line.text
+        if text.lstrip().startswith("/") or is_command(text):
+            text = text.lstrip()  # a space before a command was not meant, and a password may follow
+        word, _, rest = text.partition(" ")
         slash = word.startswith("/")
-        command = COMMANDS.get(word[1:].lower() if slash else BARE.get(word, ""))
+        name = word[1:].lower() if slash else BARE.get(word, "")
+        command = COMMANDS.get(ALIASES.get(name, name))
         if command is not None and not slash and rest and " " not in command.usage:
             command = None  # `WHO are you` is no WHO
-        if word.startswith("//"):
-            self._say_to_target(line[1:])
+        if line.block or line.to:
+            self._say(line)
+        elif word.startswith("//"):
+            self._say(Line(text[1:]))
+        elif self.front.interactive and (advice := self._advice(text, slash)):
+            self.note(advice, failed=True)
         elif command is None and slash:
-            self.note(f"there is no {word}: /help lists the commands", failed=True)
+            self.note(unknown_words(word), failed=True)
+        elif command is None and word[:1] == "@" and rest and not self.front.edits:
+            self.message(text[1:])
         elif command is None:
-            self._say_to_target(line)
+            self._say(Line(text))
         elif (rest.strip() and " " not in command.usage) or not command.run(self, rest):
             self.note(f"it is used like this: {command.usage}", failed=True)
 
-    def _say_to_target(self, text: str) -> None:
-        """Text for whom `to` names, or whom it names itself: `bob: hi`. That must not reach anybody else, so it holds
-        also for who has just left."""
-        name, colon, rest = text.partition(":")
-        known = self._spelling(name) if colon else None
+    def _advice(self, text: str, slash: bool) -> str:
+        """Why a line of a person is neither done nor said; "" if it may be.
+
+        A password that is asked for is not drawn; in the line it was. In capitals, as on the wire, it is obeyed."""
+        word, rest = first_word(text)
+        name = word.removeprefix("/").lower()
+        if slash and name in ("register", "login", "takeover") and rest.strip() and first_word(rest.strip())[1]:
+            return f"a name has no spaces, and the password is asked for without showing it: /{name} NAME"
+        if slash and name == "passwd" and rest.strip():
+            return "the passwords are asked for without showing them: /passwd alone"
+        if slash or word in BARE:
+            return ""
+        if holds_secret(text) or (name in PLAIN_COMMANDS and not rest.strip()):
+            command = COMMANDS[ALIASES.get(name, name)].usage
+            return f"this was not sent; the command is {command}; as a message: /msg NAME {name} …"
+        return ""
+
+    def _say(self, line: Line) -> None:
+        """Text for the recipient in the prompt, or for nobody yet."""
         if self.front.interactive and self.session.name is None and not self.session.unanswered:
             self.note(f"log in first: {FIRST_HINT}", failed=True)
-        elif known is not None and not rest.strip():
+        elif line.to and not line.text.strip():
+            self.aim(line.to)
+        elif self.front.interactive:
+            self.converse(self._saying(line))
+        else:
+            self._say_from_pipe(line.text)
+
+    def _say_from_pipe(self, text: str) -> None:
+        """`bob: hi` goes to bob and makes him the target, if there is somebody of that name; else to nobody."""
+        name, colon, rest = text.partition(":")
+        known = self._spelling(name) if colon else None
+        if known is not None and not rest.strip():
             self.aim(known)
         elif known is not None:
             self.to = known
             self.session.send(known, rest.removeprefix(" "))
-        elif self.to is not None:
-            self.session.send(self.to, text)
+        elif self.to is None:
+            self.note("to whom? SEND NAME TEXT, or /to NAME first", failed=True)
+        elif name := named_by(text):
+            self.note(f"nobody called {name} is known here; for {self.to}: SEND {self.to} {name}: …", failed=True)
         else:
-            reply = f"/r TEXT for {self._last_sender}, " if self._last_sender else ""
-            self.note(f"to whom? {reply}/msg NAME TEXT, or /to NAME first; /help lists the commands", failed=True)
+            self.session.send(self.to, text)
+
+    def _saying(self, line: Line) -> Dialogue:
+        """Send text as soon as it is clear to whom, and that it is meant."""
+        typed, to = line, line.to or self.to
+        name, colon, rest = line.text.partition(":")
+        known = self._spelling(name) if colon and not line.to and not line.block else None
+        if known is not None and not rest.strip():
+            self.aim(known)
+            return
+        if to is None or (known is not None and protocol.fold(known) != protocol.fold(to)):
+            to = yield from self._whom(f"to whom, {known} or {to}? " if known and to else "to whom? ")
+            named = to is not None and known is not None and protocol.fold(to) == protocol.fold(known)
+            line = replace(line, to=to or "", text=rest.removeprefix(" ") if named else line.text)
+        doubt = self._doubt(line, to) if to is not None else ""
+        if doubt:
+            answer = yield Ask(f"{doubt} y/n ", hidden=False)
+            if answer.strip().lower() not in YES:
+                to = None
+            elif word := named_by(line.text):
+                self._no_names.append(protocol.fold(word))
+        if to is None:
+            self.front.put_back(typed)
+            self.note("nothing was sent")
+            return
+        if line.to:
+            self.to = to
+        self.session.send(to, line.text)
+
+    def _whom(self, question: str) -> Generator[Ask, str, str | None]:
+        """Ask for a recipient, however it is written; None if that is given up."""
+        while answer := (yield Ask(question, hidden=False)).strip():
+            name = re.sub(r"^(/(to|msg)\s+|@)|:$", "", answer)
+            if protocol.clean_name(name) is not None:
+                return self._spelling(name) or name
+            self.note("a name, or Enter alone to send nothing", failed=True)
+        return None
+
+    def _doubt(self, line: Line, to: str) -> str:
+        """A question, if a text may not be meant for `to` as it is."""
+        lines = line.text.count("\n") + 1
+        if lines > LINES_ASKED:
+            return f"send {lines} lines to {to}?"
+        name = "" if line.to or line.block else named_by(line.text)
+        if not name or protocol.fold(name) == protocol.fold(to) or protocol.fold(name) in self._no_names:
+            return ""
+        somebody = "" if self._spelling(name) else f"nobody called {name} is known here; "
+        return f"{somebody}send this to {to}?"
+
+    def expand(self, word: str) -> tuple[str, str] | None:
+        """What becomes of the first word of a line once a space is typed behind it, see `Expander`. So whom `/r` means
+        stands in the line before anything more is typed, whoever writes meanwhile."""
+        if word == "/r" and self._last_sender:
+            return "", f"/msg {self._last_sender} "
+        if word.startswith("@") and protocol.clean_name(word[1:]) is not None:
+            return "", f"/msg {self._spelling(word[1:]) or word[1:]} "
+        known = self._spelling(word[:-1]) if word.endswith(":") else None
+        return (known, "") if known is not None else None
 
     def _spelling(self, name: str) -> str | None:
         """Somebody who is here, or was a moment ago, as the server writes the name; None if there is nobody."""
@@ -2566,56 +2913,82 @@ class Chat:
 
     # Commands: each returns False if it cannot be meant like this
 
-    def with_password(self, then: Callable[[str], object], prompt: str) -> None:
-        """Call `then` with a password that was left out: the secret that was given, or one that is asked for.
+    def converse(self, dialogue: Dialogue) -> None:
+        """Begin a dialogue, up to its first question or wait; one that is under way ends."""
+        if self._dialogue is not None:
+            self._end_dialogue()
+        self._dialogue = dialogue
+        self._proceed(None)
+
+    def _proceed(self, outcome: object) -> None:
+        """Go on with the dialogue behind the step that had this outcome."""
+        self._awaited, self._resume_at = 0, None
+        try:
+            step = None if self._dialogue is None else self._dialogue.send(outcome)
+        except StopIteration:
+            step = None
+        if isinstance(step, Ask):
+            if not self.front.ask(step.prompt, self._take_answer, hidden=step.hidden):
+                self._end_dialogue()
+                self.note("a password is missing: set VESSAGES_PASSWORD or use --password-file", failed=True)
+        elif isinstance(step, Await) and self.front.interactive:
+            self._awaited = step.tag
+        elif isinstance(step, Pause):
+            self._resume_at = self.link.now() + step.seconds
+        else:  # it is done; or a script, which goes on without waiting
+            self._end_dialogue()
+
+    def _take_answer(self, text: str) -> None:
+        if self._awaited or self._resume_at is not None:  # the person does not want to wait any longer
+            self._end_dialogue()
+        else:
+            self._proceed(text)
+
+    def _end_dialogue(self) -> None:
+        self._dialogue, self._awaited, self._resume_at = None, 0, None
+        self.front.release()
+
+    def _password(self, prompt: str) -> Generator[Ask, str, str]:
+        """The secret that was given, or one that is asked for; "" if that is given up.
 
         For a person the secret is that of the first login, and no other: a later one may be somebody else's.
         """
         secret = self._secret
         if self.front.interactive:
             self._secret = None
-        if secret is not None:
-            then(secret)
-        elif not self.ask(prompt, then):
-            self.note("a password is missing: set VESSAGES_PASSWORD or use --password-file", failed=True)
-
-    def ask(self, prompt: str, then: Callable[[str], object]) -> bool:
-        """Ask for a password and call `then` with it, unless it is given up. False: there is nobody to ask."""
-
-        def go(answer: str) -> None:
-            if answer:
-                then(answer)
-            else:
-                self.note("no password, so nothing was done")
-
-        return self.front.ask(prompt, go)
+        password = secret if secret is not None else (yield Ask(prompt))
+        if not password:
+            self.note(NOTHING_DONE)
+        return password
 
     def log_in(self, arguments: str, *, takeover: bool = False, patient: bool = False) -> bool:
         """LOGIN or TAKEOVER, NAME [PASSWORD]. A TAKEOVER without anything repeats the login that was refused."""
         name, password = first_word(arguments)
         if not name and takeover:
-            name, password = self._attempt.name, self._attempt.password
+            name, password = self._refused
         if not name:
             return False
-        if not password and self._asks_in_vain(name):
-            return True
-        ask = self.session.takeover if takeover else functools.partial(self.session.login, patient=patient)
-        asked = self.front.interactive and not password
-
-        def go(password: str) -> None:
-            self._attempt = _Attempt(name, password, asked)
-            ask(name, password)
-
-        if password:
-            go(password)
-        else:
-            self.with_password(go, f"password of {one_line(name)}: ")
+        if password or not self._asks_in_vain(name):
+            ask = self.session.takeover if takeover else functools.partial(self.session.login, patient=patient)
+            self.converse(self._logging_in(name, password, ask))
         return True
+
+    def _logging_in(self, name: str, password: str, ask: Callable[[str, str], int]) -> Dialogue:
+        """With a password that was in the line only once; else until it is right."""
+        in_line, prompt = password, f"Password for {one_line(name)}: "
+        while password := in_line or (yield from self._password(prompt)):
+            self._refused = (name, password)
+            reply = yield Await(ask(name, password))
+            if isinstance(reply, protocol.LoggedIn) or in_line or reply.code not in ASKED_AGAIN:
+                return
+            if reply.wait:
+                yield Pause(reply.wait)
+            prompt = f"Password for {one_line(name)} (Enter alone gives up): "
 
     def _asks_in_vain(self, name: str) -> bool:
         """Whether a password for `name` would be asked for in vain. If so, the person is told why."""
         fault = ""
-        if self.session.logged_in:
+        if self.session.logged_in and not self.session.unanswered:  # else a LOGOUT may be on its way
             fault = f"you are {self.session.name} already; /logout first"
         elif protocol.clean_name(name) is None:
             fault = f"{one_line(name)} cannot be anybody's name: {protocol.Code.BAD_USERNAME.explanation}"
@@ -2627,27 +3000,47 @@ class Chat:
     def register(self, arguments: str) -> bool:
         """REGISTER NAME [PASSWORD]. A person is then logged in; a script says so itself."""
         name, password = first_word(arguments)
-
-        def go(password: str) -> None:
-            self._registering[self.session.register(name, password)] = (name, password)
-
-        def again(first: str) -> None:
-            self.ask("the same again: ", lambda second: go(first) if first == second else differ())
-
-        def differ() -> None:
-            self.note("the two are not the same, so nothing was done", failed=True)
-
         if not name:
             return False
-        if not password and self._asks_in_vain(name):
-            return True
-        if password:
-            go(password)
-        elif self._secret is None and self.front.interactive:
-            self.with_password(again, f"a password for {one_line(name)}, at least 8 characters: ")
-        else:
-            self.with_password(go, "password: ")
+        if password or not self._asks_in_vain(name):
+            self.converse(self._registering(name, password))
         return True
+
+    def _registering(self, name: str, password: str) -> Dialogue:
+        in_line = password
+        while True:
+            if not in_line and self._secret is None and self.front.interactive:
+                password = yield from self._new_password(f"New password for {one_line(name)}: ", name)
+            elif not in_line:
+                password = yield from self._password(f"New password for {one_line(name)}: ")
+            if not password:
+                return
+            reply = yield Await(self.session.register(name, password))
+            if isinstance(reply, protocol.Answer):
+                break
+            if in_line or reply.code != protocol.Code.BAD_PASSWORD.word:
+                return
+            self._learn_from(password, name)
+        yield from self._logging_in(name, password, self.session.login)
+
+    def _new_password(self, prompt: str, name: str) -> Generator[Ask, str, str]:
+        """A password that was typed twice alike; "" if that is given up. One that is surely refused is typed once."""
+        while first := (yield Ask(prompt)):
+            if len(first) <= self._short or protocol.password_fault(first, name):
+                return first
+            again = yield Ask("Repeat password: ")
+            if again == first:
+                return first
+            if not again:
+                break
+            self.note("the two are not the same: once more, please", failed=True)
+        self.note(NOTHING_DONE)
+        return ""
+
+    def _learn_from(self, refused: str, name: str) -> None:
+        """How long a password has to be is the server's setting: known is only what it has refused."""
+        if protocol.password_fault(refused, name) is None:
+            self._short = max(self._short, len(refused))
 
     def passwd(self, arguments: str) -> bool:
         """PASSWD [OLD NEW]"""
@@ -2656,21 +3049,32 @@ class Chat:
             return False
         if arguments:
             self.session.passwd(old, new)
-            return True
+        elif not self.front.interactive:
+            return False
+        elif self.session.name is None:
+            self.note(f"log in first: {FIRST_HINT}", failed=True)
+        else:
+            self.converse(self._changing_password(self.session.name))
+        return True
 
-        def ask_new(old: str) -> None:
-            self.ask("the new one, at least 8 characters: ", lambda new: ask_again(old, new))
-
-        def ask_again(old: str, new: str) -> None:
-            self.ask("the new one again: ", lambda again: go(old, new, again))
-
-        def go(old: str, new: str, again: str) -> None:
-            if new == again:
-                self.session.passwd(old, new)
+    def _changing_password(self, name: str) -> Dialogue:
+        old = ""
+        while True:
+            old = old or (yield Ask("Old password: "))
+            if not old:
+                self.note(NOTHING_DONE)
+                return
+            new = yield from self._new_password("New password: ", name)
+            if not new:
+                return
+            reply = yield Await(self.session.passwd(old, new))
+            if isinstance(reply, protocol.Refused) and reply.code == protocol.Code.BAD_PASSWORD.word:
+                self._learn_from(new, name)
+            elif isinstance(reply, protocol.Refused) and reply.code in ASKED_AGAIN:
+                old = ""
+                yield Pause(reply.wait)
             else:
-                self.note("the two are not the same, so nothing was done", failed=True)
-
-        return self.ask("the password so far: ", ask_new)
+                return
 
     def message(self, arguments: str) -> bool:
         """SEND NAME TEXT"""
@@ -2681,14 +3085,23 @@ class Chat:
         return True
 
     def reply(self, text: str) -> bool:
-        """To whoever wrote last."""
+        """To the last person that has written. A line that was not typed key by key does not show who that is."""
         if not text:
             return False
-        if self._last_sender:
-            self.session.send(self._last_sender, text)
-        else:
+        if not self._last_sender:
             self.note("nobody has written yet", failed=True)
+        elif self.front.interactive:
+            self.converse(self._replying(self._last_sender, text))
+        else:
+            self.session.send(self._last_sender, text)
         return True
+
+    def _replying(self, to: str, text: str) -> Dialogue:
+        if (yield Ask(f"send this to {to}? y/n ", hidden=False)).strip().lower() in YES:
+            self.session.send(to, text)
+        else:
+            self.front.put_back(Line(f"/msg {to} {text}"))
+            self.note("nothing was sent")
 
     def aim(self, name: str) -> bool:
         """Whom plain text goes to from now on."""
@@ -2703,7 +3116,7 @@ class Chat:
     def act(self, text: str) -> bool:
         """Say what one does."""
         if text:
-            self._say_to_target(f"* {self.session.name or 'somebody'} {text}")
+            self._say(Line(f"* {self.session.name or 'somebody'} {text}"))
         return bool(text)
 
     def hide_presence(self, arguments: str) -> bool:
@@ -2729,6 +3142,7 @@ class Chat:
     def help(self, name: str) -> bool:
         """All commands, or one."""
         name = name.strip().lstrip("/").lower()
+        name = ALIASES.get(name, name)
         if name and name not in COMMANDS:
             self.note(f"there is no /{name}; /help lists the commands", failed=True)
             return True
@@ -2753,6 +3167,8 @@ class Chat:
         follow = REACTIONS.get(type(event))
         if follow is not None:
             follow(self, event)
+        if self._awaited and getattr(event, "tag", 0) == self._awaited:
+            self._proceed(event)
 
     def _first_contact_fault(self, event: Shown) -> str:
         """Why there is no server, if this ends a first contact. A person waits for one that hangs up without a word."""
@@ -2768,7 +3184,7 @@ class Chat:
         self._met = True
 
     def _logged_in(self, event: protocol.LoggedIn) -> None:
-        self._attempt = _Attempt()
+        self._refused = ("", "")
 
     def _listed(self, event: protocol.Roster) -> None:
         """Whom `--to` named may be written otherwise."""
@@ -2787,12 +3203,6 @@ class Chat:
         self._last_sender = event.sender
         if self.bell != "off":
             self.front.ring()
-
-    def _answered(self, event: protocol.Answer) -> None:
-        if event.tag in self._registering:
-            name, password = self._registering.pop(event.tag)
-            if self.front.interactive:
-                self.log_in(f"{name} {password}")
 
     def _lost(self, event: protocol.LinkLost) -> None:
         if event.bye == protocol.Bye.REPLACED.value:
@@ -2818,12 +3228,9 @@ class Chat:
             self.note(f"the log cannot be written any more: {error.strerror}", failed=True)
 
     def _explain(self, event: protocol.Refused) -> None:
-        self._registering.pop(event.tag, None)
         if self.front.interactive and event.code == protocol.Code.ALREADY_ONLINE.word:
             words = "/takeover ends the other session and logs you in here"
             self.note(f"{words}; if its connection is dead, /login works after 5 s")
-        elif self._attempt.asked and event.code == protocol.Code.BAD_LOGIN.word and event.verb in ("LOGIN", "TAKEOVER"):
-            self.log_in(self._attempt.name, takeover=event.verb == "TAKEOVER")  # the next line typed is a password
 
     # Leaving
 
@@ -2872,11 +3279,16 @@ REACTIONS: dict[type, Callable[[Chat, Any], None]] = {
     protocol.Presence: Chat._changed,
     protocol.Back: Chat._is_back,
     protocol.Message: Chat._heard,
-    protocol.Answer: Chat._answered,
     protocol.Refused: Chat._explain,
     protocol.LoginNeeded: Chat._is_out,
     protocol.LinkLost: Chat._lost,
 }
+
+
+NOTHING_DONE = "no password, so nothing was done"
+YES = ("y", "yes")
+# Refusals after which a person is asked for the password again.
+ASKED_AGAIN = frozenset({protocol.Code.BAD_LOGIN.word, protocol.Code.THROTTLED.word, protocol.Code.BUSY.word})
 
 
 class Verb(NamedTuple):
@@ -2896,13 +3308,13 @@ COMMANDS = {
     "logout": Verb("/logout", "log out and stay connected", lambda c, a: c.simple(c.session.logout)),
     "who": Verb("/who", "who is online; ~ means the connection is lost", lambda c, a: c.simple(c.session.who)),
     "msg": Verb("/msg NAME TEXT", "send a message", Chat.message),
-    "r": Verb("/r TEXT", "reply to whoever wrote last", Chat.reply),
+    "r": Verb("/r TEXT", "answer the last person that wrote", Chat.reply),
     "to": Verb("/to [NAME]", "send what you type to NAME from now on, or to nobody", Chat.aim),
     "me": Verb("/me TEXT", "say what you do: /me waves", Chat.act),
     "quiet": Verb("/quiet", "hide comings and goings, or show them again", Chat.hide_presence),
     "bell": Verb("/bell off|msg|all", "ring never, for messages, or for comings and goings too", Chat.set_bell),
     "clear": Verb("/clear", "clear the screen", lambda c, a: c.simple(c.front.clear)),
-    "passwd": Verb("/passwd [OLD NEW]", "change your password", Chat.passwd),
+    "passwd": Verb("/passwd or PASSWD OLD NEW", "change your password", Chat.passwd),
     "ping": Verb("/ping [TEXT]", "ask the server for a sign of life", lambda c, a: c.simple(lambda: c.session.ping(a))),
     "help": Verb("/help [COMMAND]", "this list", Chat.help),
     "quit": Verb("/quit", "log out and leave", lambda c, a: c.leave()),
@@ -2929,14 +3341,30 @@ def expected_words(before: str, names: list[str]) -> list[str]:
 # What else is good to know about a line, for /help.
 KEYS = (
     ("NAME: TEXT", "send to NAME, now and from now on"),
+    ("@NAME TEXT", "send to NAME this time"),
     ("//TEXT", "send a text that begins with a slash"),
     ("Tab", "complete a name or a command"),
     ("Alt-Enter, or \\ at the end", "begin a new line in the same message"),
-    ("Ctrl-C", "drop what is being typed; on an empty line, leave"),
+    ("Ctrl-C", "drop what is being typed; twice on an empty line: leave"),
 )
 # The same as they stand on the wire, in capitals, for scripts and old hands.
 BARE = {name.upper(): name for name in ("register", "login", "takeover", "logout", "who", "passwd", "ping", "quit")}
 BARE["SEND"] = "msg"
+# Commands as people know them from other programs.
+ALIASES = {
+    "exit": "quit", "q": "quit", "bye": "quit", "query": "to", "?": "help", "h": "help", "w": "msg",
+    "tell": "msg", "whisper": "msg", "names": "who", "users": "who", "list": "who", "whois": "who", "reply": "r",
+}  # fmt: skip
+# Lines of one word that are taken for a command whose slash is missing.
+PLAIN_COMMANDS = frozenset({"quit", "exit", "help", "logout", "login", "register", "takeover", "passwd"})
+
+
+def unknown_words(word: str) -> str:
+    """What to do about a command that does not exist."""
+    alike = difflib.get_close_matches(word[1:].lower(), [*COMMANDS, *ALIASES], 1)
+    advice = f"did you mean /{alike[0]}? " if alike else ""
+    return f"there is no {one_line(word)}: {advice}/help lists the commands; a text that begins so: /{one_line(word)}"
+
 
 # --- The command line -----------------------------------------------------------------------------------------------
 

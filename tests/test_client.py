@@ -17,7 +17,7 @@ from wire import PASSWORD, Rig
 
 import client
 import protocol
-from client import Chat, Link, Plain
+from client import Chat, Line, Link, Plain
 from protocol import ClientSession
 
 STEPS_MAX = 500
@@ -29,11 +29,16 @@ class Desk(Plain):
 
     def __init__(self) -> None:
         super().__init__(io.StringIO())
-        self.typed: list[str | None] = []
+        self.typed: list[str | Line | None] = []
         self.seen: list[str] = []
         self.prompts: list[str] = []
-        self.answers: list[Callable[[str], None]] = []
+        self.answers: list[tuple[Callable[[str], None], bool]] = []
         self.rung = 0
+        self.holds = False  # a password was typed, and its consequence is not known yet
+
+    @property
+    def edits(self) -> bool:  # type: ignore[override]
+        return self.interactive
 
     def ring(self) -> None:
         self.rung += 1
@@ -41,21 +46,29 @@ class Desk(Plain):
     def start(self, link: Link) -> None:
         link.watch(self.mailbox)
 
-    def lines(self, most: int) -> list[str | None]:
-        lines, self.typed = self.typed[:most], self.typed[most:]
-        if lines and self.answers and lines[0] is not None:
-            self.answers.pop(0)(lines[0])
+    def lines(self, most: int) -> list[Line | None]:
+        if self.answers and self.typed and isinstance(self.typed[0], str):
+            then, hidden = self.answers.pop()
+            answer = self.typed.pop(0)
+            assert isinstance(answer, str)
+            self.holds = hidden and answer != ""
+            then(answer)
+        if self.answers or self.holds:
             return []
-        return lines
+        lines, self.typed = self.typed[:most], self.typed[most:]
+        return [None if line is None else Line(line) if isinstance(line, str) else line for line in lines]
 
     def show(self, event: client.Shown) -> None:
         self.seen += client.words_of(event)
 
-    def ask(self, prompt: str, then: Callable[[str], None]) -> bool:
+    def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
         if self.interactive:
             self.prompts.append(prompt)
-            self.answers.append(then)
+            self.answers = [(then, hidden)]
         return self.interactive
+
+    def release(self) -> None:
+        self.answers, self.holds = [], False
 
 
 class Room:
@@ -103,7 +116,7 @@ class Room:
             self.step()
         raise AssertionError([line[:200] for _, desk in self.desks for line in desk.seen[-10:]])
 
-    def types(self, desk: Desk, *lines: str | None, see: str) -> None:
+    def types(self, desk: Desk, *lines: str | Line | None, see: str) -> None:
         """Type this; until a line that begins like this is seen."""
         desk.seen.clear()
         desk.typed += lines
@@ -139,13 +152,14 @@ def test_register_log_in_talk_and_leave(room: Room) -> None:
     alice_chat, alice = room.desk()
     room.types(alice, see="/register NAME")
     room.types(alice, "/register alice", PASSWORD, PASSWORD, see="-- online: alice")
-    assert alice.prompts == ["a password for alice, at least 8 characters: ", "the same again: "]
+    assert alice.prompts == ["New password for alice: ", "Repeat password: "]
     assert alice.seen[:2] == ["-- alice is registered", "-- you are alice"]
     _, bob = room.person("bob")
     room.until(lambda: "-- bob is online" in alice.seen)
     room.types(bob, "/msg alice good  morning ", see="-> alice: good  morning ")
     room.until(lambda: any(line.endswith(" bob: good  morning ") for line in alice.seen))
-    room.types(alice, "/r hello", see="-> bob: hello")
+    room.types(alice, "/r hello", "y", see="-> bob: hello")
+    assert alice.prompts[-1] == "send this to bob? y/n "
     room.types(bob, "/to alice", "and now?", "//who is a command", see="-> alice: /who is a command")
     assert any(line.endswith(" -> alice: and now?") for line in bob.seen)
     room.types(alice, "/who", see="-- online: alice bob")
@@ -172,7 +186,7 @@ def test_a_name_that_is_online_can_be_taken_over(room: Room) -> None:
     first_chat, first = room.person("bob")
     _, second = room.desk()
     room.types(second, "/login bob", PASSWORD, see="-- /takeover ends the other session and logs you in here; if")
-    assert second.prompts == ["password of bob: "]
+    assert second.prompts == ["Password for bob: "]
     room.types(second, "/takeover", see="-- you are bob")
     room.until(lambda: "-- " + protocol.BYE_WORDS["replaced"] in first.seen)
     seen = len(first.seen)
@@ -181,23 +195,60 @@ def test_a_name_that_is_online_can_be_taken_over(room: Room) -> None:
     assert len(first.seen) == seen  # and it does not come back
     assert not first_chat.link.is_up
     room.types(second, "/quit", see="-- logged out")
-    room.types(first, f"/login bob {PASSWORD}", see="-- you are bob")
+    room.types(first, f"LOGIN bob {PASSWORD}", see="-- you are bob")
 
 
-def test_passwords_are_asked_for_and_checked(room: Room) -> None:
+def test_a_new_password_is_asked_for_until_it_can_be_used(room: Room) -> None:
     _, bob = room.desk()
-    room.types(bob, "/register bob", PASSWORD, "something else", see="!! the two are not the same, so nothing was done")
     room.types(bob, "/register bob", "", see="-- no password, so nothing was done")
-    room.types(bob, "/register bob", "short", "short", see="!! REGISTER: ")
-    room.types(bob, "/register bob", PASSWORD, PASSWORD, see="-- online: bob")
-    room.types(bob, "/passwd", PASSWORD, "another-one", "another-two", see="!! the two are not the same")
-    room.types(bob, "/passwd", PASSWORD, "another-one", "another-one", see="-- the password is changed")
+    room.types(bob, "/register bob", PASSWORD, "something else", see="!! the two are not the same: once more, please")
+    room.types(bob, PASSWORD, "", see="-- no password, so nothing was done")
+    bob.prompts.clear()
+    room.types(bob, "/register bob", "short", see="!! REGISTER: a password has at least 8 characters")
+    room.types(bob, PASSWORD, PASSWORD, see="-- online: bob")
+    assert bob.prompts == ["New password for bob: ", "New password for bob: ", "Repeat password: "]
+
+
+def test_a_password_is_changed_by_a_dialogue(room: Room) -> None:
+    _, bob = room.person("bob")
+    bob.prompts.clear()
+    room.types(bob, "/passwd", "wrong one", "another-one", "another-one", see="!! PASSWD: the old password is wrong")
+    room.types(bob, PASSWORD, "short", see="!! PASSWD: a password has at least 8 characters")
+    room.types(bob, "another-one", "another-two", see="!! the two are not the same: once more, please")
+    room.types(bob, "another-one", "another-one", see="-- the password is changed")
+    assert bob.prompts == [
+        "Old password: ", "New password: ", "Repeat password: ", "Old password: ",
+        "New password: ", "New password: ", "Repeat password: ", "New password: ", "Repeat password: ",
+    ]  # fmt: skip
+    room.types(bob, "/passwd", "", see="-- no password, so nothing was done")
+
+
+def test_a_length_that_was_refused_once_is_not_typed_twice_again(room: Room) -> None:
+    room.rig.hub.password_min = 12
+    _, bob = room.desk()
+    room.types(bob, "/register bob", "ten-chars-", "ten-chars-", see="!! REGISTER: a password has at least 12 ")
+    room.types(bob, "nine-char", see="!! REGISTER: ")
+    room.types(bob, "twelve-chars", "twelve-chars", see="-- online: bob")
+    assert bob.prompts.count("Repeat password: ") == 2
+
+
+def test_after_too_many_wrong_passwords_the_next_is_asked_for_when_it_may_be_tried(room: Room) -> None:
+    room.person("bob")[1].typed.append("/quit")
+    _, desk = room.desk()
+    room.types(desk, "/login bob", *["wrong one"] * 4, see="!! LOGIN: 1 s to wait after so many wrong passwords")
+    asked = len(desk.prompts)
+    assert asked == 4
+    before = room.clock.now
+    room.until(lambda: len(desk.prompts) > asked)
+    assert room.clock.now - before >= 0.9
+    assert desk.prompts[-1] == "Password for bob (Enter alone gives up): "
+    room.types(desk, PASSWORD, see="-- you are bob")
 
 
 def test_with_a_user_the_password_is_asked_for_at_once(room: Room) -> None:
     room.person("bob")[1].typed.append("/quit")
     _, desk = room.desk(user="bob")
-    assert desk.prompts == ["password of bob: "]
+    assert desk.prompts == ["Password for bob: "]
     room.until(lambda: room.desks[0][0].status == 0)
     room.types(desk, PASSWORD, see="-- you are bob")
     assert not any("/register NAME" in line for line in desk.seen)
@@ -302,18 +353,51 @@ def test_a_goodbye_without_an_answer_is_no_failure(room: Room) -> None:
     assert not any(line.startswith("!! ") for line in pipe.seen)
 
 
-def test_questions_are_asked_one_after_the_other(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(client, "set_echo", lambda on: True)
+@pytest.fixture
+def asking(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Plain, list[bool]]]:
+    """A front end without a line editor at a terminal, and what it has made of the terminal's echo."""
+    echo: list[bool] = []
+    monkeypatch.setattr(client, "set_echo", lambda on: bool(echo.append(on) or True))  # type: ignore[func-returns-value]
     monkeypatch.setattr("os.isatty", lambda descriptor: True)
-    front, answers = Plain(io.StringIO(), interactive=True), []
-    for prompt in ("one? ", "two? "):
-        assert front.ask(prompt, lambda answer, prompt=prompt: answers.append(prompt + answer))  # type: ignore[misc]
-    for line in ("a", "b", "no answer"):
-        front.mailbox.put(line)
-    assert front.lines(1) == ["no answer"]
-    assert answers == ["one? a", "two? b"]
-    assert capsys.readouterr().err == "one? \ntwo? \n"
+    front = Plain(io.StringIO(), interactive=True)
+    yield front, echo
     front.close()
+
+
+def test_behind_a_password_nothing_is_shown_until_its_consequence_is_known(
+    asking: tuple[Plain, list[bool]], capsys: Any
+) -> None:
+    front, echo = asking
+    answers: list[str] = []
+    assert front.ask("one? ", answers.append)
+    for line in ("a", "typed ahead", "dropped"):
+        front.mailbox.put(line)
+    assert front.lines(1) == [] and front.lines(1) == []
+    assert answers == ["a"] and echo == [False]
+    assert front.ask("two? ", answers.append)
+    assert front.lines(1) == []
+    assert answers[1] in ("typed ahead", "dropped")
+    front.mailbox.put("a secret, perhaps")
+    assert front.lines(1) == [] and echo == [False]
+    front.release()
+    assert echo == [False, True]
+    front.mailbox.put("a line")
+    assert front.lines(1) == [Line("a line")]
+    assert capsys.readouterr().err == "one? \ntwo? \n"
+
+
+def test_a_visible_question_shows_its_answer(asking: tuple[Plain, list[bool]]) -> None:
+    front, echo = asking
+    answers: list[str] = []
+    assert front.ask("password? ", answers.append)
+    front.mailbox.put("secret")
+    assert front.lines(1) == []
+    assert front.ask("y/n ", answers.append, hidden=False)
+    assert echo == [False, True]
+    front.mailbox.put("y")
+    front.mailbox.put("next")
+    assert front.lines(1) == [Line("next")]
+    assert answers == ["secret", "y"]
 
 
 def test_a_question_that_cannot_be_hidden_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +405,7 @@ def test_a_question_that_cannot_be_hidden_is_not_asked(monkeypatch: pytest.Monke
     front = Plain(io.StringIO(), interactive=True)
     assert not front.ask("password: ", lambda answer: None)
     front.mailbox.put("a line")
-    assert front.lines(1) == ["a line"]
+    assert front.lines(1) == [Line("a line")]
     front.close()
 
 
@@ -389,17 +473,23 @@ def test_a_terminal_that_is_closed_is_told_twice_and_logs_out_all_the_same(room:
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("/nonsense x", "there is no /nonsense: /help lists the commands"), ("hello", "log in first: /login NAME")]
+    [("/nonsense x", "there is no /nonsense: /help lists the commands; a text that begins so: //nonsense")]
+    + [("hello", "log in first: /login NAME")]
     + [("/msg bob", "it is used like this: /msg NAME TEXT"), ("SEND", "it is used like this: /msg NAME TEXT")]
     + [("/login", "it is used like this: /login NAME"), ("/register", "it is used like this: /register NAME")]
     + [("/takeover", "it is used like this: /takeover [NAME]"), ("/r", "it is used like this: /r TEXT")]
+    + [("/xyz hi", "there is no /xyz: /help"), ("/mgs bob hi", "there is no /mgs: did you mean /msg? /help lists")]
     + [("/r hi", "nobody has written yet"), ("/to two words", "it is used like this: /to [NAME]")]
-    + [("PASSWD one", "it is used like this: /passwd [OLD NEW]"), ("//hi", "log in first")]
+    + [("PASSWD one", "it is used like this: /passwd or PASSWD OLD NEW"), ("//hi", "log in first")]
     + [("send bob hi", "log in first"), ("WHO are you", "log in first"), ("/who me", "it is used like this: /who")]
     + [("/bell loud", "it is used like this: /bell off|msg|all"), ("/me", "it is used like this: /me TEXT")]
     + [("/\x1b[2J", "there is no /<U+001B>[2J"), (" hello", "log in first"), ("  /nonsense", "there is no /nonsense")]
     + [("/login b@b", "b@b cannot be anybody's name: a name is 1 to 32 letters")]
-    + [("/register no-%", "no-% cannot be anybody's name")],
+    + [("/register no-%", "no-% cannot be anybody's name"), ("/login bob hunter22", "a name has no spaces, and the")]
+    + [("/register Mary Magdalena", "a name has no spaces, and the password is asked for without showing it")]
+    + [("/passwd one two", "the passwords are asked for without showing them"), ("/passwd", "log in first: ")]
+    + [("login bob hunter22", "this was not sent; the command is /login NAME; as a message: /msg NAME login")]
+    + [("quit", "this was not sent; the command is /quit;"), ("exit", "this was not sent; the command is /quit;")],
 )
 def test_a_wrong_line_is_answered_here(room: Room, line: str, words: str) -> None:
     chat, desk = room.desk()
@@ -407,37 +497,103 @@ def test_a_wrong_line_is_answered_here(room: Room, line: str, words: str) -> Non
     assert chat.session.unanswered == 0
 
 
-def test_a_name_and_a_colon_set_the_target(room: Room) -> None:
+def test_a_recipient_in_the_prompt_is_the_target_from_then_on(room: Room) -> None:
     _, bob = room.person("bob")
-    room.types(bob, "BOB: hi", "note: this goes there too", see="-> bob: note: this goes there too")
-    assert any(line.endswith("-> bob: hi") for line in bob.seen)
-    room.types(bob, "/me waves", see="-> bob: * bob waves")
-    room.types(bob, "/to", "bob:", see="-- what you type goes to bob")
-    room.types(bob, "bob:no space", see="-> bob: no space")
+    room.types(bob, Line("hi", to="bob"), see="-> bob: hi")
+    room.types(bob, "this goes there too", "/me waves", see="-> bob: * bob waves")
+    assert any(line.endswith("-> bob: this goes there too") for line in bob.seen)
+    room.types(bob, "/to", Line("", to="bob"), see="-- what you type goes to bob")
+    room.types(bob, "bob:", "bob:no space", see="-> bob: bob:no space")
+    room.types(bob, Line("/quit", to="bob"), see="-> bob: /quit")
 
 
-def test_what_is_meant_for_somebody_who_has_left_reaches_nobody_else(room: Room) -> None:
+def test_the_words_that_stand_for_a_recipient(room: Room) -> None:
+    chat, bob = room.person("bob")
+    assert chat.expand("/r") is None
+    room.types(bob, "/msg bob hi", see=" bob: hi")
+    assert chat.expand("/r") == ("", "/msg bob ")
+    assert chat.expand("BOB:") == ("bob", "")
+    assert chat.expand("@BOB") == ("", "/msg bob ")
+    assert chat.expand("@zoe") == ("", "/msg zoe ")
+    assert [chat.expand(word) for word in ("zoe:", "bob", "@", ":", "hi bob:", "/msg")] == [None] * 6
+
+
+def test_what_is_meant_for_somebody_else_does_not_reach_the_target(room: Room) -> None:
+    """The other one has an account, but has not been here since we came."""
+    room.person("bob")[1].typed.append("/quit")
+    room.until(lambda: room.desks[0][0].status == 0)
+    _, carol = room.person("carol")
     _, alice = room.person("alice")
+    question = "nobody called bob is known here; send this to carol? y/n "
+    room.types(alice, "/to carol", "bob: I think carol is wrong", see="-- what you type goes to carol")
+    room.until(lambda: alice.prompts == [question])
+    room.types(alice, "n", see="-- nothing was sent")
+    room.types(alice, "@bob carol must not know", "", see="-- nothing was sent")
+    room.types(alice, "PS: bring the key", "y", see="-> carol: PS: bring the key")
+    room.types(alice, "ps: and the light", see="-> carol: ps: and the light")  # asked once: it is no name
+    room.types(alice, "http://x.y/z", "12:30 is fine", "carol: literally", "so: x", "n", see="carol: carol: literally")
+    assert [line.split(": ", 1)[1] for line in alice.seen if " -> " in line] == [
+        "http://x.y/z", "12:30 is fine", "carol: literally",
+    ]  # fmt: skip
+    assert not any("wrong" in line or "know" in line for line in carol.seen)
+
+
+def test_a_line_that_names_another_is_asked_about(room: Room) -> None:
+    _, carol = room.person("carol")
     _, bob = room.person("bob")
-    room.until(lambda: "-- bob is online" in alice.seen)
-    room.types(alice, "bob: hello", see="-> bob: hello")
-    room.types(bob, "/quit", see="-- logged out")
-    room.until(lambda: "-- bob has left" in alice.seen)
-    room.types(alice, "/to alice", "bob: do not tell alice", see="!! not delivered to bob (not-online: ")
-    assert not any("tell alice" in line for line in alice.seen if line.split()[1] == "alice:")
+    _, alice = room.person("alice")
+    room.types(alice, "/to carol", "bob: hello", see="-- what you type goes to carol")
+    room.until(lambda: alice.prompts == ["to whom, bob or carol? "])
+    room.types(alice, "bob", see="-> bob: hello")
+    room.types(alice, "carol: and you", "", see="-- nothing was sent")
+    room.types(alice, "carol: and you", "@bob", see="-> bob: carol: and you")
+    assert not any("hello" in line for line in carol.seen)
+    assert sum(" alice: " in line for line in bob.seen) == 2
+
+
+def test_a_block_goes_to_the_letter_to_whom_the_prompt_names(room: Room) -> None:
+    chat, carol = room.person("carol")
+    _, bob = room.person("bob")
+    room.types(bob, "/to bob", see="-- what you type goes to bob")
+    for text in ("carol: I think bob is lazy\nbob: I know", "/etc/passwd\n/etc/group", "login carol x\ny"):
+        told = text.replace("\n", "\\n")
+        room.types(bob, Line(text, block=True), see="-> bob: " + told)
+    assert chat.to is None and not any("lazy" in line for line in carol.seen)
+    assert not bob.prompts
+
+
+def test_many_lines_are_asked_about(room: Room) -> None:
+    _, bob = room.person("bob")
+    lines = "x\n" * client.LINES_ASKED + "x"
+    room.types(bob, "/to bob", Line(lines, block=True), "n", see="-- nothing was sent")
+    assert bob.prompts == [f"send {client.LINES_ASKED + 1} lines to bob? y/n "]
+    room.types(bob, Line(lines, block=True), "y", see="-> bob: x")
+    room.types(bob, Line("x\n" * (client.LINES_ASKED - 1) + "y", block=True), see="x\\ny")
 
 
 def test_who_left_while_one_was_logged_out_is_still_known(room: Room) -> None:
     bob_chat, bob = room.person("bob")
     _, carol = room.person("carol")
-    _, alice = room.person("alice")
+    chat, alice = room.person("alice")
     room.types(alice, "/to carol", see="-- what you type goes to carol")
     room.types(alice, "/logout", see="-- logged out")
     bob.typed.append("/quit")
     room.until(lambda: bob_chat.status == 0)
-    room.types(alice, f"/login alice {PASSWORD}", see="-- online: alice carol")
-    room.types(alice, "bob: carol must not know", see="!! not delivered to bob (not-online: ")
+    room.types(alice, f"LOGIN alice {PASSWORD}", see="-- online: alice carol")
+    assert chat.expand("bob:") == ("bob", "")
+    room.types(alice, Line("carol must not know", to="bob"), see="!! not delivered to bob (not-online: ")
     assert not any("must not know" in line for line in carol.seen)
+
+
+def test_in_a_pipe_a_name_and_a_colon_set_the_target(room: Room) -> None:
+    chat, pipe = room.desk(interactive=False)
+    pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}"]
+    room.until(lambda: "-- online: bob" in pipe.seen)
+    pipe.typed += ["hello", "BOB: hi", "and this", "@bob at", "zoe: not to bob", None]
+    room.until(lambda: chat.status is not None)
+    assert [line[9:] for line in pipe.seen if " -> " in line] == ["-> bob: hi", "-> bob: and this", "-> bob: at"]
+    assert "!! to whom? SEND NAME TEXT, or /to NAME first" in pipe.seen
+    assert "!! nobody called zoe is known here; for bob: SEND bob zoe: …" in pipe.seen
 
 
 @pytest.mark.parametrize("line", [" PASSWD old-secret new-secret", " LOGIN bob old-secret", "  /passwd old-secret x"])
@@ -452,7 +608,7 @@ def test_a_password_behind_a_space_is_no_message(room: Room, line: str) -> None:
 def test_a_password_pasted_below_the_name_is_not_told(room: Room) -> None:
     _, bob = room.desk()
     assert client.holds_secret("/login bob\nold-secret")
-    room.types(bob, "/login bob\nold-secret", see="!! LOGIN: ")
+    room.types(bob, "/login bob\nold-secret", see="!! a name has no spaces")
     assert not any("secret" in text for text in bob.seen)
 
 
@@ -481,10 +637,13 @@ def test_a_crowd_is_one_sentence() -> None:
 
 
 def test_text_without_a_target_is_asked_for_one(room: Room) -> None:
-    _, bob = room.person("bob")
-    room.types(bob, "hello", see="!! to whom? /msg NAME TEXT, or /to NAME first")
-    room.types(bob, "/msg bob one", see=" bob: one")
-    room.types(bob, " hello", see="!! to whom? /r TEXT for bob, /msg NAME TEXT")
+    chat, bob = room.person("bob")
+    room.types(bob, "hello", "", see="-- nothing was sent")
+    assert bob.prompts == ["to whom? "]
+    room.types(bob, "hello", "/quit it", see="!! a name, or Enter alone to send nothing")
+    room.types(bob, "/to BOB", see="-> bob: hello")
+    assert chat.to == "bob"
+    room.types(bob, "/to", "bob: hi", "bob:", see="-> bob: hi")
 
 
 def test_a_space_before_a_text_is_a_part_of_it(room: Room) -> None:
@@ -497,14 +656,24 @@ def test_after_a_wrong_password_the_next_one_is_asked_for(room: Room) -> None:
     _, desk = room.desk()
     room.types(desk, "/login bob", "wrong one", see="!! LOGIN: wrong name or password")
     room.types(desk, PASSWORD, see="-- you are bob")
-    assert desk.prompts == ["password of bob: "] * 2
-    room.types(desk, "/passwd", "wrong one", "new-pass", "new-pass", see="!! PASSWD: the password so far is wrong")
-    room.types(desk, "/passwd", "", see="-- no password, so nothing was done")
+    assert desk.prompts == ["Password for bob: ", "Password for bob (Enter alone gives up): "]
     room.types(desk, "/logout", see="-- logged out")
     room.types(desk, "/takeover bob", "wrong two", see="!! TAKEOVER: wrong name or password")
     room.types(desk, "", see="-- no password, so nothing was done")
     room.types(desk, "LOGIN bob wrong-three", see="!! LOGIN: ")  # typed into the line: nobody was asked
     room.types(desk, "/who", see="!! WHO: log in first")
+
+
+def test_a_person_may_stop_waiting_for_the_answer_to_a_password(room: Room) -> None:
+    room.person("bob")[1].typed.append("/quit")
+    room.until(lambda: room.desks[0][0].status == 0)
+    chat, desk = room.desk()
+    room.types(desk, "/login bob", see="")
+    desk.typed.append("wrong one")
+    room.until(lambda: not desk.typed)
+    chat._take_answer("")  # Ctrl-C while the server has not answered yet
+    room.until(lambda: any("wrong name or password" in line for line in desk.seen))
+    assert desk.prompts == ["Password for bob: "]
 
 
 def test_the_given_password_is_for_the_first_login_of_a_person_and_no_other(room: Room) -> None:
@@ -514,7 +683,7 @@ def test_the_given_password_is_for_the_first_login_of_a_person_and_no_other(room
     room.types(desk, see="-- you are bob")
     room.types(desk, "/logout", see="-- logged out")
     room.types(desk, "/login carol", PASSWORD, see="-- you are carol")
-    assert desk.prompts == ["password of carol: "]
+    assert desk.prompts == ["Password for carol: "]
 
 
 def test_comings_and_goings_can_be_hidden(room: Room) -> None:
@@ -551,7 +720,7 @@ def test_help_lists_every_command(room: Room) -> None:
 
 def test_text_goes_to_nobody_again(room: Room) -> None:
     _, desk = room.person("bob")
-    room.types(desk, "/to bob", "/to", "hi", see="!! to whom?")
+    room.types(desk, "/to bob", "/to", "hi", "", see="-- nothing was sent")
     assert desk.seen[:2] == ["-- what you type goes to bob", "-- what you type goes to nobody"]
 
 

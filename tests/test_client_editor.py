@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import client
-from client import EditorEvent, Key, LineEditor
+from client import EditorEvent, Key, Line, LineEditor
 
 NAMES = ["Bob", "bea", "Tuấn"]
 COMMANDS = ["/me", "/msg", "/who"]
@@ -15,8 +15,15 @@ FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 FLAG = "\U0001f1fb\U0001f1f3"
 
 
+def expand(word: str) -> tuple[str, str] | None:
+    """As a chat does it: names before a colon, and /r."""
+    if word == "/r":
+        return "", "/msg bea "
+    return (word[:-1], "") if word[:-1] in NAMES and word[-1:] == ":" else None
+
+
 def new_editor() -> LineEditor:
-    return LineEditor(lambda before: client.complete_word(before, COMMANDS, NAMES))
+    return LineEditor(lambda before: client.complete_word(before, COMMANDS, NAMES), expand)
 
 
 def press(editor: LineEditor, script: str) -> list[EditorEvent]:
@@ -35,7 +42,7 @@ def press(editor: LineEditor, script: str) -> list[EditorEvent]:
 
 def shown(editor: LineEditor) -> str:
     text, cursor = editor.view()
-    return text[:cursor] + "|" + text[cursor:]
+    return f"{editor.to}> " * bool(editor.to) + text[:cursor] + "|" + text[cursor:]
 
 
 TABLE = {
@@ -140,11 +147,42 @@ TABLE = {
     "/w<tab>x": "/who x|",
     "/w<tab><tab>": "/who Bob |",
     "/x<tab>": "/x|",
-    "b<tab>": "Bob: |",
-    "b<tab><tab>hi": "bea: hi|",
+    "b<tab>": "Bob> |",
+    "b<tab><tab>hi": "bea> hi|",
+    "b<tab><tab><tab>": "b|",
+    "b<tab><shift-tab>": "b|",
+    "hi_b<tab>": "hi Bob |",
+    "hi_@b<tab>": "hi @Bob |",
+    "@b<tab>": "@Bob |",
+    "hi_(b<tab><tab>": "hi (bea |",
+    # the recipient of a line
+    "Bob:_hi": "Bob> hi|",
+    "Bob:": "Bob:|",
+    "zoe:_hi": "zoe: hi|",
+    "hi_Bob:_hi": "hi Bob: hi|",
+    "Bob:_bea:_hi": "Bob> bea: hi|",
+    "hello<home>Bob:_": "Bob> |hello",
+    "<paste:Bob: hi>_": "Bob: hi |",
+    "Bob:<paste: hi>": "Bob: hi|",
+    "Bob:_<paste:bea: hi\nbea: ho>": "Bob> bea: hi\nbea: ho|",
+    "Bob:_<backspace>": "Bob:|",
+    "Bob:_hi<home><backspace>": "Bob:|hi",
+    "Bob:_hi<ctrl-u>": "Bob> |",
+    "Bob:_hi<ctrl-u><ctrl-u>": "|",
+    "Bob:_hi<ctrl-c>": "|",
+    "Bob:_<ctrl-c>": "|",
+    "Bob:_<ctrl-d>": "Bob> |",
+    "Bob:_hi<enter>": "|",
+    "Bob:_hi<enter><up>": "Bob> hi|",
+    "Bob:_hi<enter>ho<up><down>": "ho|",
+    "Bob:_hi<enter>x<ctrl-r>h": "Bob> hi|",
+    "Bob:_hi<enter>x<ctrl-r>h<ctrl-g>": "x|",
+    "/r_hi": "/msg bea hi|",
+    "<paste:/r>_hi": "/msg bea hi|",
+    "<paste:/r hi>": "/r hi|",
+    "x<left>/r_": "/msg bea |x",
     "/msg_TU<tab>hi": "/msg Tuấn hi|",
-    "b_x<home><right><tab>": "Bob: | x",
-    "b<tab><left><right><tab>": "Bob: Bob |",
+    "b_x<home><right><tab>": "Bob> | x",
     # keys without a meaning
     "a<page-up><alt-x><escape>": "a|",
 }
@@ -158,21 +196,28 @@ def test_keys(script: str, expected: str) -> None:
 
 
 EVENTS = {
-    "hi<enter>": [EditorEvent("line", "hi")],
-    "<enter>": [EditorEvent("line", "")],
-    "a<alt-enter>b<left><enter>": [EditorEvent("line", "a\nb")],
+    "hi<enter>": [EditorEvent("line", Line("hi"))],
+    "<enter>": [EditorEvent("line", Line(""))],
+    "a<alt-enter>b<left><enter>": [EditorEvent("line", Line("a\nb"))],
     "<paste:one\ntwo\n>": [],
-    "<paste:one\ntwo\n><enter>": [EditorEvent("line", "one\ntwo")],
-    "C:\\\\<enter>": [EditorEvent("line", "C:\\\\")],
-    "a\\<enter>b<enter>": [EditorEvent("line", "a\nb")],
+    "<paste:one\ntwo\n><enter>": [EditorEvent("line", Line("one\ntwo", block=True))],
+    "C:\\\\<enter>": [EditorEvent("line", Line("C:\\\\"))],
+    "a\\<enter>b<enter>": [EditorEvent("line", Line("a\nb"))],
     "<ctrl-c>": [EditorEvent("interrupt")],
     "a<ctrl-c>": [],
     "a<ctrl-c><ctrl-c>": [EditorEvent("interrupt")],
+    "<ctrl-c><ctrl-c>": [EditorEvent("interrupt"), EditorEvent("leave")],
+    "<ctrl-c>x<backspace><ctrl-c>": [EditorEvent("interrupt"), EditorEvent("interrupt")],
+    "Bob:_hi<enter>": [EditorEvent("line", Line("hi", to="Bob"))],
+    "Bob:_<enter>": [EditorEvent("line", Line("", to="Bob"))],
+    "<paste:a\nb><enter><up><enter>": [EditorEvent("line", Line("a\nb", block=True))] * 2,
+    "x<paste:a\nb><enter>": [EditorEvent("line", Line("xa\nb"))],
+    "<paste:a\nb><ctrl-u><ctrl-u><ctrl-u>x<enter>": [EditorEvent("line", Line("x"))],
     "<ctrl-d>": [EditorEvent("end")],
     "a<ctrl-d>": [],
     "a<ctrl-z>": [EditorEvent("suspend")],
     "a<ctrl-l>": [EditorEvent("clear")],
-    "one<enter><ctrl-r>on<enter>": [EditorEvent("line", "one"), EditorEvent("line", "one")],
+    "one<enter><ctrl-r>on<enter>": [EditorEvent("line", Line("one")), EditorEvent("line", Line("one"))],
 }
 
 
@@ -208,8 +253,9 @@ def test_a_password_is_neither_shown_nor_kept() -> None:
     assert press(editor, "sec<up><ctrl-r><tab><left>ret\\") == []
     assert editor.view() == ("", 0)
     (event,) = press(editor, "<enter>")
-    assert event == EditorEvent("answer", "secret\\")
+    assert event == EditorEvent("answer", Line("secret\\"))
     assert "secret" not in repr(event)
+    editor.stop_asking()
     assert shown(editor) == "hal|f"
     press(editor, "<ctrl-y><ctrl-u><ctrl-k><up>")
     assert shown(editor) == "one|"
@@ -231,13 +277,58 @@ def test_no_key_keeps_a_password(key: str) -> None:
     assert "s" not in editor.text
 
 
+@pytest.mark.parametrize(
+    ("typed", "answers"),
+    [("", ["old"]), ("new", ["old"]), ("new<enter>", ["old", "new"]), ("new<enter>more<enter>x", ["old", "new"])]
+    + [("<enter>", ["old"]), ("new<ctrl-u>", ["old"]), ("<paste:new\n><enter>", ["old", "new"])],
+)
+def test_behind_a_password_all_is_hidden_until_its_consequence_is_known(typed: str, answers: list[str]) -> None:
+    """It is the answer if the question comes again, else it is dropped."""
+    for again in (True, False):
+        editor = new_editor()
+        press(editor, "half")
+        editor.ask(hidden=True)
+        events = press(editor, "old<enter>")
+        for key in typed.replace("<", "\0<").replace(">", ">\0").split("\0"):
+            events += press(editor, key)
+            assert editor.view() == ("", 0) and editor.waits
+        if again and editor.ask(hidden=True):
+            events += press(editor, "<enter>")
+        assert [event.line.text for event in events] == (answers if again else answers[:1])
+        editor.stop_asking()
+        assert shown(editor) == "half|"
+        press(editor, "<ctrl-y><up><up>")
+        assert shown(editor) == "half|"
+
+
+def test_half_an_answer_that_came_early_is_finished_when_it_is_asked_for() -> None:
+    editor = new_editor()
+    editor.ask(hidden=True)
+    press(editor, "old<enter>ne")
+    assert not editor.ask(hidden=True)
+    assert press(editor, "w<enter>") == [EditorEvent("answer", Line("new"))]
+    assert not editor.ask(hidden=False)  # a question whose answer is seen takes nothing that was typed hidden
+    assert editor.view() == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("script", "events"),
+    [("<ctrl-c>", [EditorEvent("answer")]), ("x<escape>", [EditorEvent("answer")]), ("<ctrl-d>", [EditorEvent("end")])],
+)
+def test_a_person_need_not_wait_for_the_consequence_of_a_password(script: str, events: list[EditorEvent]) -> None:
+    editor = new_editor()
+    editor.ask(hidden=True)
+    press(editor, "old<enter>")
+    assert press(editor, script) == events
+
+
 def test_keys_of_a_password() -> None:
     editor = new_editor()
     editor.ask(hidden=True)
-    assert press(editor, "old<ctrl-u>secreT<backspace>t<enter>") == [EditorEvent("answer", "secret")]
+    assert press(editor, "old<ctrl-u>secreT<backspace>t<enter>") == [EditorEvent("answer", Line("secret"))]
     editor.ask(hidden=True)
     assert press(editor, "<paste:secret\n><ctrl-z><ctrl-d><enter>") == [
-        EditorEvent("suspend"), EditorEvent("answer", "secret"),
+        EditorEvent("suspend"), EditorEvent("answer", Line("secret")),
     ]  # fmt: skip
 
 
@@ -246,7 +337,7 @@ def test_a_question_is_given_up_and_the_line_comes_back(script: str) -> None:
     editor = new_editor()
     press(editor, "half")
     editor.ask(hidden=True)
-    assert press(editor, script) == [EditorEvent("answer", "")]
+    assert press(editor, script) == [EditorEvent("answer", Line(""))]
     assert shown(editor) == "half|"
     press(editor, "<ctrl-y>")
     assert shown(editor) == "half|"  # nothing of the password was kept
@@ -256,9 +347,9 @@ def test_an_answer_that_is_shown_is_edited_as_usual_but_not_kept() -> None:
     editor = new_editor()
     press(editor, "one<enter>half")
     editor.ask(hidden=False)
-    press(editor, "bo<up><ctrl-r><tab><left>x")
+    press(editor, "bo<up><ctrl-r><left>x")
     assert shown(editor) == "bx|o"
-    assert press(editor, "<enter>") == [EditorEvent("answer", "bxo")]
+    assert press(editor, "<enter>") == [EditorEvent("answer", Line("bxo"))]
     assert shown(editor) == "half|"
     press(editor, "<up>")
     assert shown(editor) == "one|"
@@ -283,8 +374,8 @@ def test_replace_and_forget() -> None:
     editor.forget_last()
     press(editor, "<up>")
     assert shown(editor) == "|"
-    editor.replace("again")
-    assert shown(editor) == "again|"
+    editor.replace(Line("again", to="bea"))
+    assert shown(editor) == "bea> again|"
     LineEditor().forget_last()
 
 
@@ -293,12 +384,12 @@ def test_replace_and_forget() -> None:
 
 def test_a_line_is_bounded_and_nothing_is_cut() -> None:
     editor = new_editor()
-    assert press(editor, "hi<paste:" + "x" * client.LINE_LIMIT + ">") == [EditorEvent("full")]
-    assert shown(editor) == "hi|"
-    assert press(editor, "<paste:" + "é" * (client.LINE_LIMIT // 2 - 1) + ">") == []
+    assert press(editor, "hi_<paste:" + "x" * client.LINE_LIMIT + ">") == [EditorEvent("full")]
+    assert shown(editor) == "hi |"
+    assert press(editor, "<paste:" + "é" * (client.LINE_LIMIT // 2 - 2) + "z>") == []
     assert press(editor, "y") == [EditorEvent("full")]
     assert press(editor, "<alt-enter>") == [EditorEvent("full")]
-    assert press(editor, "<home><tab>") == [EditorEvent("full")]
+    assert press(editor, "<home><right><right><right><tab>") == [EditorEvent("full")]
     assert len(editor.text.encode()) == client.LINE_LIMIT
 
 
@@ -457,6 +548,18 @@ def test_whatever_is_pressed_the_cursor_is_in_the_line(keys: list[Key]) -> None:
     for cluster in client.clusters(editor.text):
         places.append(places[-1] + len(cluster))
     assert editor.cursor in places
+
+
+@given(st.lists(KEY, max_size=20), st.sampled_from(["Bob: ", "Bob: hi", "/r hi", "bea: x\nBob: y", "Bob:", " "]))
+def test_a_paste_never_chooses_or_changes_a_recipient(keys: list[Key], text: str) -> None:
+    editor = new_editor()
+    for key in keys:
+        editor.feed(key)
+    to = editor.to
+    editor.feed(Key("paste", text))
+    assert editor.to == to
+    event = editor.feed(Key("enter"))
+    assert event is None or event.line.to == to
 
 
 @given(st.lists(st.sampled_from(["x", "y", "enter", "up", "down"]), min_size=8, max_size=40))

@@ -357,7 +357,7 @@ def play(window: Window, script: list[tuple[str, object]], check: bool) -> list[
     told: list[int] = []
     for kind, value in script:
         if check and len(expected_block(window.editor.text, 0, 16)[0]) > 20:
-            window.editor.replace("")  # so that the window is high enough
+            window.editor.replace(client.Line())  # so that the window is high enough
         if kind == "type":
             window.type(str(value))
         elif kind == "press":

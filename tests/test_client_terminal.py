@@ -133,8 +133,8 @@ def sit(seats: list[Seat], server: ServerProcess, name: str = "bob", **options: 
     seat = Seat(server.address[0], str(server.address[1]), **options)  # type: ignore[arg-type]
     seats.append(seat)
     seat.until(lambda: any("/register NAME" in row for row in seat.screen.lines()))
-    seat.types(f"/register {name}\r").prompts(f"a password for {name}, at least 8 characters:")
-    seat.types(PASSWORD + "\r").prompts("the same again:").types(PASSWORD + "\r")
+    seat.types(f"/register {name}\r").prompts(f"New password for {name}:")
+    seat.types(PASSWORD + "\r").prompts("Repeat password:").types(PASSWORD + "\r")
     return seat.sees(f"-- you are {name}").until(lambda: seat.screen.lines()[0] and online(seat))
 
 
@@ -150,7 +150,7 @@ def test_a_message_does_not_disturb_what_is_typed(server: ServerProcess, seats: 
     bob.sees("alice  excuse me").prompts("2 online > /msg alice half a")
     bob.types("line\r").sees("→ alice  half a line").prompts("2 online >")
     assert alice.hears()[-1].endswith(" half a line")
-    bob.types("\x03")
+    bob.types("\x03\x03")
     assert bob.leaves() == 0
     assert "-- logged out" in bob.screen.history()
     assert alice.sees("alice")
@@ -158,7 +158,7 @@ def test_a_message_does_not_disturb_what_is_typed(server: ServerProcess, seats: 
 
 def test_a_password_is_never_shown(server: ServerProcess, seats: list[Seat]) -> None:
     bob = sit(seats, server)
-    bob.types("/logout\r").sees("-- logged out").types("/login bob\r").prompts("password of bob:")
+    bob.types("/logout\r").sees("-- logged out").types("/login bob\r").prompts("Password for bob:")
     bob.types(PASSWORD + "\r").prompts("1 online >")
     assert PASSWORD.encode() not in bob.raw
     bob.types("/logout\r").prompts(">").types(f"LOGIN bob {PASSWORD}\r").prompts("1 online >")
@@ -184,11 +184,72 @@ def test_a_paste_that_is_too_long_leaves_the_line_as_it_was(server: ServerProces
 def test_names_are_completed_and_aimed_at(server: ServerProcess, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     server.person("alice")
-    bob.prompts("2 online >").types("/to al\t\r").prompts("2 online alice>")
-    bob.types("hello\r").sees("→ alice  hello").types("bo\tme\r").sees("→ bob  me").prompts("2 online bob>")
+    bob.prompts("2 online >").types("\t\x03").sees("-- Ctrl-C again leaves")  # Tab alone puts in nobody
+    bob.types("/to al").prompts("2 online > /to al").types("\t").prompts("2 online > /to alice")
+    bob.types("\r").prompts("2 online alice>")
+    bob.types("hello\r").sees("→ alice  hello").types("bo").prompts("2 online alice> bo")
+    bob.types("\t").prompts("2 online bob>").types("me\r").sees("→ bob  me").prompts("2 online bob>")
     bob.types("/me waves\r").sees("→ bob  * bob waves").sees("bob  * bob waves")
     bob.types("/quit\r")
     assert bob.leaves() == 0
+
+
+def test_the_prompt_names_the_recipient_while_the_line_is_typed(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    alice, carol = server.person("alice"), server.person("carol")
+    bob.types("/to alice\r").prompts("3 online alice>").types("carol: ").prompts("3 online carol>")
+    bob.types("\x7f").prompts("3 online alice> carol:").types("\x15").prompts("3 online alice>")
+    carol.say("SEND bob first")
+    bob.sees("carol  first").types("/r ").prompts("3 online alice> /msg carol")
+    alice.say("SEND bob second")
+    bob.sees("alice  second").types("for you\r").sees("→ carol  for you").prompts("3 online alice>")
+    bob.types("@carol ").prompts("3 online alice> /msg carol").types("\x15")
+    bob.types("\x1b[200~carol: I think bob is lazy\nbob: I know\x1b[201~")
+    bob.until(lambda: any(row == "3 online alice> carol: I think bob is lazy" for row in bob.screen.lines()))
+    bob.types("\r").sees("→ alice  carol: I think bob is lazy").prompts("3 online alice>")
+    bob.types("zoe: not for alice\r").prompts("nobody called zoe is known here; send this to alice? y/n")
+    bob.types("\r").prompts("3 online alice> zoe: not for alice").sees("nothing was sent")
+    assert [frame.split(" ", 4)[4] for frame in alice.hears() if frame.startswith("MSG bob ")] == [
+        "carol: I think bob is lazy\nbob: I know"
+    ]
+    assert [frame.split(" ", 4)[4] for frame in carol.hears() if frame.startswith("MSG bob ")] == ["for you"]
+
+
+def test_a_paste_without_marks_is_one_block(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    carol = server.person("carol")
+    bob.types("/to bob\r").prompts("2 online bob>")
+    carol.say("SEND bob hi")
+    bob.sees("carol  hi").types("def f(x):\r\tif x:\r\t\treturn\rcarol: no\r")
+    bob.until(lambda: bob.screen.lines()[-1:] and any(row.strip() == "carol: no" for row in bob.screen.lines()))
+    bob.types("\r").sees("→ bob  def f(x):").prompts("2 online bob>")
+    assert not any(frame.startswith("MSG bob ") for frame in carol.hears())
+
+
+def test_commands_that_were_typed_ahead_are_done_one_by_one(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    bob.types(f"/logout\r/login bob\r{PASSWORD}\r").sees("-- logged out").prompts("1 online >")
+    assert PASSWORD.encode() not in bob.raw
+    bob.types("/to bob\rhi\r").sees("→ bob  hi")
+
+
+def test_what_is_typed_while_a_password_is_checked_is_never_seen_or_sent(
+    server: ServerProcess, seats: list[Seat]
+) -> None:
+    server.person("alice").says("LOGOUT")
+    seat = Seat(*map(str, server.address), "--user", "alice", "--to", "alice")
+    seats.append(seat)
+    seat.prompts("Password for alice:")
+    server.signal(signal.SIGSTOP)
+    try:
+        seat.types("wrong-secret\r").prompts("one moment; what you type is hidden")
+        seat.types(PASSWORD + "\r").types("half-a-secret")
+    finally:
+        server.signal(signal.SIGCONT)
+    seat.until(lambda: any("-- you are alice" in row for row in seat.screen.history())).prompts("1 online alice>")
+    seat.types("\x1b[A").types("\x19").types("hello\r").sees("→ alice  hello").types("\x1b[A")
+    seat.prompts("1 online alice> hello")
+    assert b"secret" not in seat.raw and PASSWORD.encode() not in seat.raw
 
 
 def test_nothing_from_the_network_does_anything_to_the_terminal(server: ServerProcess, seats: list[Seat]) -> None:
@@ -270,9 +331,9 @@ def test_a_dumb_terminal_does_not_show_a_password(server: ServerProcess, seats: 
     seat = Seat(*map(str, server.address), TERM="dumb")
     seats.append(seat)
     seat.sees("-- /login NAME, or /register NAME if you are new here; /help lists the commands")
-    seat.types("/login bob\n").until(lambda: b"password of bob: " in seat.raw)
+    seat.types("/login bob\n").until(lambda: b"Password for bob: " in seat.raw)
     seat.types(f"{PASSWORD}\n").until(lambda: b"-- you are bob" in seat.raw)
-    seat.types("/passwd\n").until(lambda: b"the password so far: " in seat.raw).types("\x03")
+    seat.types("/passwd\n").until(lambda: b"Old password: " in seat.raw).types("\x03")
     assert seat.leaves() == 0
     assert PASSWORD.encode() not in seat.raw
 
@@ -293,7 +354,7 @@ def test_a_dumb_terminal_that_is_closed_while_it_asks_logs_out(server: ServerPro
     seats.append(seat)
     seat.sees("-- connected").types(f"REGISTER bob {PASSWORD}\n").until(lambda: b"-- you are bob" in seat.raw)
     assert alice.sees("alice", "bob")
-    seat.types("/passwd\n").until(lambda: b"the password so far: " in seat.raw)
+    seat.types("/passwd\n").until(lambda: b"Old password: " in seat.raw)
     seat.hang_up()
     assert alice.sees("alice")
     assert seat.process.wait(PATIENCE) == 0
@@ -302,8 +363,10 @@ def test_a_dumb_terminal_that_is_closed_while_it_asks_logs_out(server: ServerPro
 def test_ctrl_c_drops_what_is_being_typed_and_then_leaves(server: ServerProcess, seats: list[Seat]) -> None:
     seat = sit(seats, server)
     seat.prompts("1 online >").types("not this").prompts("1 online > not this").types("\x03").prompts("1 online >")
-    seat.types("/passwd\r").prompts("the password so far:").types("old\x03")
+    seat.types("/passwd\r").prompts("Old password:").types("old\x03")
     seat.sees("no password, so nothing was done").prompts("1 online >")
+    seat.types("\x03").sees("-- Ctrl-C again leaves").types("x\x7f\x03").prompts("1 online >")
+    assert seat.process.poll() is None
     seat.types("\x03")
     assert seat.leaves() == 0
     assert "logged out" in seat.raw.decode()
@@ -327,7 +390,9 @@ def test_a_long_message_that_waits_leaves_room_for_others(server: ServerProcess,
     bob.types("/to alice\r").sees("what you type goes to alice").types(f"\x1b[200~{'words ' * 500}\x1b[201~\r")
     bob.until(lambda: any(row.endswith("…") for row in bob.screen.lines()))
     assert sum("words" in row for row in bob.screen.lines()) == 2
-    bob.types("two\rthree\rfour\r").sees("…     1 more").prompts("2 online alice>")
+    for word in ("two", "three", "four"):
+        bob.types(word + "\r").until(lambda word=word: any(f"→ alice  {word}" in row for row in bob.screen.lines()))
+    bob.sees("…     1 more").prompts("2 online alice>")
 
 
 def test_the_prompt_tells_when_the_target_is_gone(server: ServerProcess, seats: list[Seat]) -> None:
