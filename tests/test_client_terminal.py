@@ -391,7 +391,7 @@ def test_a_long_message_that_waits_leaves_room_for_others(server: ServerProcess,
     bob.until(lambda: any(row.endswith("…") for row in bob.screen.lines()))
     assert sum("words" in row for row in bob.screen.lines()) == 2
     for word in ("two", "three", "four"):
-        bob.types(word + "\r").until(lambda word=word: any(f"→ alice  {word}" in row for row in bob.screen.lines()))
+        bob.types(word + "\r").sees(f"…     → alice  {word}")
     bob.sees("…     1 more").prompts("2 online alice>")
 
 
