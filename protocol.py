@@ -663,6 +663,24 @@ class Allowance:
         return wait
 
 
+class Row(NamedTuple):
+    """Somebody who is connected, or lost, as the person who runs the server may see it."""
+
+    address: str  # "" of one who is lost
+    name: str  # "" of one who is not logged in
+    since: float  # in Unix seconds: when the connection was made, or the login
+    idle: float  # seconds without a frame, or since the connection was lost
+    unsent: tuple[int, int]  # bytes that were written and that the system has not taken, and frames
+    held: tuple[int, int]  # bytes that were not ACKed, and frames
+
+
+def bytes_waiting(wire: tuple[Connection | None, Session | None]) -> int:
+    """How much waits for somebody: what the connection has not taken, and what the session has not confirmed."""
+    connection, session = wire
+    held = session.held if session else None
+    return (connection.backlog if connection else 0) + (held.bytes if held else 0)
+
+
 def is_loopback(address: str) -> bool:
     """Whether an address is this machine's own: scripts and tests are not held to the limits meant for strangers."""
     return address.startswith("127.") or address in ("::1", "::ffff:127.0.0.1")
@@ -1502,6 +1520,25 @@ class Hub:
             "passwords waiting": self._checks_waiting + self._checks_running,
             "frames written": self.frames,
         }
+
+    def rows(self, most: int) -> list[Row]:
+        """Who is connected or lost, for the person who runs the server: at most so many, the most waiting first."""
+        wires: list[tuple[Connection | None, Session | None]] = [(connection, None) for connection in self._strangers]
+        wires += [(session.connection, session) for session in self.sessions.values()]
+        return [self._row(*wire) for wire in heapq.nlargest(most, wires, key=bytes_waiting)]
+
+    def _row(self, connection: Connection | None, session: Session | None) -> Row:
+        address, name, began, heard, unsent, held = "", "", self.now, self.now, (0, 0), (0, 0)
+        if connection is not None:
+            clog = self._clogged.get(connection)
+            frames = len(connection.outbox or ()) + (clog.frames if clog else 0)
+            address, heard, unsent = connection.address, connection.heard, (connection.backlog, frames)
+            began = self._strangers.get(connection, self.now)
+        since = self.wall - (self.now - began)
+        if session is not None:
+            name, since, heard = session.name, session.began, self._lost.get(session, heard)
+            held = (session.held.bytes, len(session.held.frames)) if session.held else held
+        return Row(address, name, since, self.now - heard, unsent, held)
 
     def restore(self, accounts: Iterable[Account]) -> None:
         """At a start: those who were there before are lost, not gone, for the grace time."""

@@ -80,6 +80,9 @@ BACKLOG = 1024  # connections that the system queues for us: a class whose serve
 TCP_RTO_MAX_MS, SEND_AGAIN_WITHIN = 44, 4000  # the option (Linux 6.15; no Python names it yet), and its value
 HANDSHAKE_WITHIN = 30.0  # seconds for TLS to be agreed on, as for a frame that was begun
 LINGER = 2.0  # seconds for the last frame to arrive before a connection is dropped
+# Seconds in which a second signal is taken for the first one: a Ctrl-C reaches the server from the terminal, and from a
+# wrapper that passes it on.
+SAME_SIGNAL = 0.5
 STOP_WITHIN = 5.0  # seconds for what is queued to be written when the server stops
 DISK_BATCH = 1000  # jobs that share one commit
 SPARE_FILES = 64  # open files for other things than clients: the database, its journal, backups, listeners
@@ -88,6 +91,7 @@ LINGERING = 1 / 3  # the part of the spare files that connections may take which
 # Connections where there is nothing better than `select`. On Windows that takes 512 sockets: these, a listener, the
 # bell, and the half of the lingering ones that a sweep leaves. One more would end the server.
 SELECT_MAX = 500
+ROWS_MAX = 100  # of the table of who is connected: three screens, and nothing that a message would wait for
 BACKUP_DAYS = 30  # between two backups, at most: who loses more has none
 # Seconds between two looks whether a backup is due: the clock may be set, a laptop sleep, somebody make one by hand.
 BACKUP_LOOK = 60.0
@@ -103,6 +107,10 @@ HASHING_NICENESS, BACKUP_NICENESS = 15, 19
 # What a socket raises when it has nothing or no room now. (TLS never needs to read in order to write: renegotiation is
 # off, and TLS 1.3's own messages are written with the next data.)
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+# Not every system has all of them: SIGQUIT is Ctrl-\ in a terminal, SIGBREAK the Ctrl-Break of Windows.
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+QUESTION_SIGNALS = ("SIGUSR1", "SIGQUIT", "SIGBREAK")
 
 log = logging.getLogger("vessages")
 
@@ -145,6 +153,7 @@ class Server:
         self._listen_again = 0.0  # when the listeners have rested
         self._stop_by = 0.0  # when the server ends whether or not all is written; 0 while it runs
         self._stop_wanted = False
+        self._hurry_from = 0.0  # when a further signal ends the process at once
         self._figures_wanted = False
         self._bell, self._rope = socket.socketpair()  # whoever wants to wake the loop pulls the rope
         self._results: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()
@@ -205,7 +214,7 @@ class Server:
 
     def wake(self) -> None:
         """End the waiting of the present turn; from any thread."""
-        with contextlib.suppress(BlockingIOError):  # the bell has not been heard yet: one ring is enough
+        with contextlib.suppress(OSError):  # the bell has not been heard yet: one ring is enough; or all is over
             self._rope.send(b"!")
 
     def _hear_bell(self, bell: socket.socket) -> None:
@@ -469,18 +478,24 @@ class Server:
         self.wake()
 
     def heed_signals(self) -> None:
-        """Stop at Ctrl-C and SIGTERM; a second one ends the process at once. The main thread must call this."""
+        """Stop at Ctrl-C, SIGTERM and SIGHUP; a second one ends the process at once. The main thread must call this.
+
+        What was ignored before stays so: SIGHUP under nohup, SIGINT of a script's background job.
+        """
         signal.set_wakeup_fd(self._rope.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
-        asks = getattr(signal, "SIGUSR1", None) or getattr(signal, "SIGBREAK", None)  # the second one is Windows's
-        if asks is not None:
-            signal.signal(asks, self._on_question)
+        for names, answer in ((STOP_SIGNALS, self._on_signal), (QUESTION_SIGNALS, self._on_question)):
+            for name in names:
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, answer)
 
     def _on_signal(self, number: int, stack: FrameType | None) -> None:
-        if self._stop_wanted:
+        now = self.clock()
+        if not self._stop_wanted:
+            self._hurry_from = now + SAME_SIGNAL
+            self.stop()
+        elif now >= self._hurry_from:
             os._exit(128 + number)
-        self.stop()
 
     def _on_question(self, number: int, stack: FrameType | None) -> None:
         self._figures_wanted = True
@@ -489,7 +504,12 @@ class Server:
     def _log_figures(self) -> None:
         self._figures_wanted = False
         figures = self.hub.figures() | {"turns": self.turns}
-        log.info("%s", ", ".join(f"{number:,} {name}" for name, number in figures.items()))
+        lines = [", ".join(f"{number:,} {name}" for name, number in figures.items())]
+        rows = self.hub.rows(ROWS_MAX)
+        more = figures["connections"] + figures["lost"] - len(rows)
+        lines += table(rows) if rows else []
+        lines += [f"… and {more:,} more"] if more > 0 else []
+        self.tell_log(self.wall(), lines)
 
     def _begin_stop(self) -> None:
         self._stop_by = self.clock() + STOP_WITHIN
@@ -530,6 +550,17 @@ def send_records(sock: socket.socket, data: bytes | memoryview) -> int:
         while sent < len(rest):
             sent += sock.send(rest[sent : sent + TLS_RECORD])
     return sent
+
+
+def table(rows: Iterable[protocol.Row]) -> list[str]:
+    """Who is connected, as the log shows it."""
+    cells = [("address", "name", "since", "idle", "unsent", "held")]
+    for row in rows:
+        name, address = row.name or "(not logged in)", row.address or "(lost)"
+        unsent, held = (f"{size:,} B/{frames:,}" for size, frames in (row.unsent, row.held))
+        cells.append((address, name, local_time(row.since), f"{row.idle:.0f} s", unsent, held))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
 
 
 def reason_of(error: OSError) -> str:
@@ -745,7 +776,8 @@ class LogWriter(logging.Handler):
             return
         lost = self._lost
         if lost:
-            lines = [(lines[0][0], f"{lost:,} lines of the log were lost: {self._lost_why}"), *lines]
+            number = "1 line of the log was" if lost == 1 else f"{lost:,} lines of the log were"
+            lines = [(lines[0][0], f"{number} lost: {self._lost_why}"), *lines]
         text = "".join(f"{local_time(wall)} {line}\n" for wall, line in lines)
         data = self._begun + text.encode(errors="backslashreplace")
         rest = self._put(data)
@@ -1142,6 +1174,8 @@ def run(server: Server) -> int:
         with contextlib.suppress(Exception):  # what can still be told, is
             server.stop()
             server.run()
+    with contextlib.suppress(ValueError):  # only the main thread heeds signals
+        signal.set_wakeup_fd(-1)
     server.close()
     log.info("stopped")
     return code

@@ -64,6 +64,7 @@ def test_the_numbers_in_the_readme_are_those_of_the_code() -> None:
         f"{protocol.HELD_IN_ALL_MAX // protocol.MIB} MiB, then `busy` for whom more than "
         f"{protocol.HELD_LITTLE // protocol.KIB} KiB is held",
         f"allows {vessages.SELECT_MAX} clients at once",
+        f"(at most {vessages.ROWS_MAX} rows)",
         f"{protocol.REGISTRATIONS} at once from one address, then one in {protocol.REGISTRATION_PAUSE:.0f} s",
     ):
         assert text in README, text

@@ -1169,6 +1169,89 @@ def test_a_password_that_the_operator_has_changed_ends_the_way_back(rig: Rig) ->
     assert rig.connect().says(f"RESUME {bob.token} 0")[0].startswith("ERROR unknown-session ")
 
 
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The codes with which the process would have ended at once."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    return codes
+
+
+def test_a_second_signal_counts_from_half_a_second_on(rig: Rig, exits: list[int]) -> None:
+    rig.server._on_signal(2, None)
+    for wait in (0.0, 0.002, 0.4):
+        rig.clock.now += wait
+        rig.server._on_signal(2, None)
+    assert exits == []
+    rig.clock.now += 0.1
+    rig.server._on_signal(15, None)
+    assert exits == [128 + 15]
+
+
+def test_a_signal_ends_a_server_that_stops_for_another_reason(rig: Rig, exits: list[int]) -> None:
+    rig.server.stop()
+    rig.server._on_signal(15, None)
+    assert exits == [128 + 15]
+
+
+def test_a_signal_after_the_end_is_no_fault(rig: Rig, exits: list[int]) -> None:
+    rig.server._on_signal(15, None)
+    rig.stop()
+    rig.server._on_signal(15, None)
+    rig.server._on_question(10, None)
+
+
+def asked(rig: Rig) -> list[list[str]]:
+    """The table that a question at the server is answered with, as words."""
+    del rig.log[:]
+    rig.server._on_question(10, None)
+    rig.turns(2)
+    assert " connections, " in rig.log[0][1]
+    return [re.split(r"  +", line) for _, line in rig.log[1:]]
+
+
+def test_a_table_says_who_is_connected_and_what_waits(rig: Rig) -> None:
+    came = vessages.local_time(WALL)
+    assert asked(rig) == []
+    rig.person("alice")
+    bob = rig.person("bob", kept=True)
+    bob.say("ACK 1")  # the answer to the PING with which it was heard that all had come
+    rig.connect().hears()
+    rig.wait(7)
+    rig.peers[0].says("SEND bob one", "SEND bob two")
+    two = 2 * len(encode(f"@2 MSG alice 0 {STAMP} one"))
+    rows = asked(rig)
+    assert rows[0] == ["address", "name", "since", "idle", "unsent", "held"]
+    assert rows[1] == ["127.0.0.1", "bob", came, "7 s", "0 B/0", f"{two} B/2"]
+    just_before = vessages.local_time(WALL - 1)  # the rig's clock gains a little on its wall clock
+    assert rows[2] == ["127.0.0.1", "(not logged in)", just_before, "7 s", "0 B/0", "0 B/0"]
+    assert rows[3] == ["127.0.0.1", "alice", came, "0 s", "0 B/0", "0 B/0"]
+    bob.reset()
+    rig.wait(3)
+    assert asked(rig)[1] == ["(lost)", "bob", came, "3 s", "0 B/0", f"{two} B/2"]
+
+
+def test_the_table_shows_what_a_stuck_reader_has_not_taken(rig: Rig) -> None:
+    alice = rig.person("alice")
+    slow_reader(rig, "bob")
+    while not any("busy" in answer for answer in alice.says(*[f"SEND bob {'x' * 60000}"] * 20)):
+        pass
+    (row,) = [row for row in asked(rig) if row[1] == "bob"]
+    size, _, frames = row[4].partition(" B/")
+    assert int(size.replace(",", "")) > 60000
+    assert int(frames) > 1
+
+
+def test_the_table_has_an_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vessages, "ROWS_MAX", 2)
+    rig.people("alice", "bob", "carol")
+    rig.person("dave", kept=True).reset()
+    rig.turns(2)
+    rows = asked(rig)
+    assert len(rows) == 1 + 2 + 1
+    assert rows[-1] == ["… and 2 more"]
+
+
 # --- What the log says ------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ import pytest
 from wire import END, PASSWORD, PATIENCE, PROGRAM, ROOT, ServerProcess
 
 import storage
+import vessages
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such signals")
 
@@ -263,9 +264,12 @@ def test_a_certificate_that_is_none(tmp_path: Path) -> None:
 
 # --- Stopping ---------------------------------------------------------------------------------------------------------
 
+ASKS = [getattr(signal, name) for name in vessages.QUESTION_SIGNALS if hasattr(signal, name)]
+STOPS = [getattr(signal, name) for name in vessages.STOP_SIGNALS if hasattr(signal, name)]
+
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOPS)
 def test_a_signal_stops_it_politely(server: ServerProcess, tmp_path: Path, number: int) -> None:
     alice, bob = server.person("alice"), server.person("bob", kept=True)
     server.signal(number)
@@ -295,9 +299,39 @@ def test_a_second_signal_ends_it_at_once(server: ServerProcess) -> None:
     alice = server.person("alice")  # who will not close, so that the first signal waits for her
     server.signal(signal.SIGINT)
     assert alice.ends() == ["BYE shutdown", END]
-    server.signal(signal.SIGINT)
-    assert server.ends() == 128 + signal.SIGINT
+    code = None
+    while code is None:
+        server.signal(signal.SIGINT)  # those of the first half second are taken for the first one
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = server.process.wait(0.05)
+    assert code == 128 + signal.SIGINT
     assert "Traceback" not in server.said()
+
+
+@posix
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_that_comes_twice_is_one(server: ServerProcess, tmp_path: Path, number: int) -> None:
+    alice = server.person("alice", kept=True)
+    server.signal(number)
+    server.signal(number)
+    assert alice.ends()[-2:] == ["BYE shutdown", END]
+    alice.close()
+    assert server.ends() == 0
+    assert statuses(tmp_path) == {"alice": "lost"}
+
+
+@posix
+def test_what_was_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, before="trap '' HUP INT QUIT;") as server:  # nohup; a background job of a script
+        alice = server.person("alice")
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+            server.signal(number)
+        assert alice.says("WHO") == ["OK WHO alice"]
+        server.signal()
+        assert alice.ends() == ["BYE shutdown", END]
+        alice.close()
+        assert server.ends() == 0
+        assert "connections," not in server.said()
 
 
 @posix
@@ -318,15 +352,17 @@ def test_killed_it_has_lost_no_account(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_signal_asks_for_figures(server: ServerProcess) -> None:
+@pytest.mark.parametrize("number", ASKS)
+def test_a_signal_asks_for_figures_and_for_who_is_connected(server: ServerProcess, number: int) -> None:
     server.person("alice").says("SEND alice hi")
-    server.signal(signal.SIGUSR1)
+    server.signal(number)
     server.signal(signal.SIGTERM)
     for peer in server.peers:
         peer.ends()
         peer.close()
     assert server.ends() == 0
     assert re.search(r"1 connections, 1 online, .*[1-9] frames written, .*\d turns", server.said())
+    assert re.search(r" address +name +since +idle +unsent +held\n.* 127\.0\.0\.1 +alice +20", server.said())
 
 
 PLANTED = """

@@ -393,12 +393,16 @@ class ServerProcess:
     """`python vessages.py` as a person starts it. Leaves nothing behind."""
 
     def __init__(
-        self, folder: Path, *options: str, host: str = "127.0.0.1", code: Path = PROGRAM, open_files: int = 0
-    ) -> None:
+        self, folder: Path, *options: str, host: str = "127.0.0.1", code: Path = PROGRAM, open_files: int = 0,
+        before: str = "",
+    ) -> None:  # fmt: skip
+        """`before` is what the shell that starts it does first."""
         self.errors = folder / "stderr"
         command = [sys.executable, str(code), host, "0", "--db", str(folder / "vessages.db")]
         if open_files:
-            command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
+            before += f"ulimit -n {open_files};"
+        if before:
+            command = ["sh", "-c", before + 'exec "$@"', "sh", *command]
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(
                 [*command, "--hash-cost", "1,1,1", *options],
