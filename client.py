@@ -2414,7 +2414,8 @@ class Terminal(Plain):
         elif event.kind == "clear":
             self.clear()
         elif event.kind == "full":
-            self._arrived.append(Paragraph((Span("!! that is too long for one message: send it in parts", RED),)))
+            words = f"that is too long for one message, which holds {LINE_LIMIT:,} bytes: send it in parts"
+            self._arrived.append(Paragraph((Span(f"!! {words}", RED),)))
 
     def _pose(self, question: Question) -> bool:
         self._question, self._give_up = question, None
@@ -2549,6 +2550,8 @@ class Terminal(Plain):
                 spans.append(Span(f"… {math.ceil(wait)} s " if wait else "… ", RED))
             elif online and self._link.session.logged_in:
                 spans.append(Span(f"{online} online ", DIM))
+            elif not self._link.is_up:
+                spans.append(Span("not connected ", RED))
         if self._editor.waits:
             return (*spans, Span("one moment; what you type is hidden ", DIM))
         to = self._editor.to or to
@@ -2873,9 +2876,10 @@ class Chat:
         """Ask for a recipient, however it is written; None if that is given up."""
         while answer := (yield Ask(question, hidden=False)).strip():
             name = re.sub(r"^(/(to|msg)\s+|@)|:$", "", answer)
-            if protocol.clean_name(name) is not None:
-                return self._spelling(name) or name
-            self.note("a name, or Enter alone to send nothing", failed=True)
+            known = self._spelling(name)
+            if known is not None:
+                return known
+            self.note(f"nobody called {one_line(name)} is known here; Enter alone sends nothing", failed=True)
         return None
 
     def _doubt(self, line: Line, to: str) -> str:

@@ -640,7 +640,7 @@ def test_text_without_a_target_is_asked_for_one(room: Room) -> None:
     chat, bob = room.person("bob")
     room.types(bob, "hello", "", see="-- nothing was sent")
     assert bob.prompts == ["to whom? "]
-    room.types(bob, "hello", "/quit it", see="!! a name, or Enter alone to send nothing")
+    room.types(bob, "hello", "/quit it", see="!! nobody called /quit it is known here; Enter alone")
     room.types(bob, "/to BOB", see="-> bob: hello")
     assert chat.to == "bob"
     room.types(bob, "/to", "bob: hi", "bob:", see="-> bob: hi")

@@ -178,7 +178,8 @@ def test_the_prompt_counts_who_is_online_and_not_who_is_lost(server: ServerProce
 def test_a_paste_that_is_too_long_leaves_the_line_as_it_was(server: ServerProcess, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     bob.types("to be ").types("\x1b[200~" + "x" * 61_000 + "\x1b[201~")
-    bob.sees("!! that is too long for one message: send it in parts").prompts("1 online > to be")
+    bob.until(lambda: any("too long for one message, which holds 60,000 bytes" in row for row in bob.screen.lines()))
+    bob.prompts("1 online > to be")
 
 
 def test_names_are_completed_and_aimed_at(server: ServerProcess, seats: list[Seat]) -> None:
@@ -293,6 +294,17 @@ def test_a_lost_server_is_counted_down_and_nothing_is_lost(
         assert any(row.startswith("-- back as bob after ") for row in bob.screen.history())
         bob.types("\x04")
         assert bob.leaves() == 0
+
+
+def test_the_prompt_tells_that_nobody_is_connected(server: ServerProcess, seats: list[Seat], tmp_path: Path) -> None:
+    seat = Seat(*map(str, server.address))
+    seats.append(seat)
+    seat.prompts(">")
+    server.signal(signal.SIGTERM)
+    server.ends()
+    seat.prompts("not connected >")
+    with again(tmp_path, server):
+        seat.types(f"REGISTER bob {PASSWORD}\r").prompts("1 online >")
 
 
 def test_the_window_becomes_narrow_and_wide_again(server: ServerProcess, seats: list[Seat]) -> None:
