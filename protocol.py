@@ -705,7 +705,7 @@ class Hub:
         "_guesses", "_half_frames", "_horizon", "_keeping", "_later", "_lost", "_newcomers", "_news", "_news_version",
         "_open", "_overfull", "_presence_at", "_probed", "_record_at", "_recording", "_registrations", "_ripe",
         "_roster", "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_spare", "_stamp", "_stopping",
-        "_strangers", "_taken", "_tokens", "_unread", "_use_at", "_version", "closing", "connections_max", "faults",
+        "_strangers", "_suspended", "_taken", "_tokens", "_unread", "_use_at", "_version", "closing", "connections_max", "faults",
         "frames", "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions",
         "wall",
     )  # fmt: skip
@@ -744,6 +744,7 @@ class Hub:
         self.wall = 0.0
         self._stamp = ""  # the wall time as text, made at most once a turn
         self._forgiven = 0.0  # seconds for which the server was suspended: they do not count
+        self._suspended = False  # whether it was until this turn, which may have to do without what waits to be read
         self._expected = FOREVER
         self._awake = False  # whether `wake` was called in this turn
         self._deadlines: list[tuple[float, int, Connection]] = []  # a heap of those before `_horizon`
@@ -790,11 +791,11 @@ class Hub:
         """A turn begins at `now` (monotonic) and `wall` (Unix time). No two turns are at the same time."""
         self._awake = True
         now -= self._forgiven
-        late = now - self._expected
-        if late > LATE:
-            self._forgiven += late
-            now -= late
-            self.notes.append(f"suspended for {late:.0f} s: nobody is held to it")
+        self._suspended = now - self._expected > LATE
+        if self._suspended:  # nobody knows since when: since the last turn, so that nobody has less time than before it
+            self._forgiven += now - self.now
+            self.notes.append(f"suspended for {now - self._expected:.0f} s: nobody is held to it")
+            now = self.now
         self._expected = FOREVER
         self._ripe |= self._unread
         self._unread = {}
@@ -810,15 +811,8 @@ class Hub:
         if not self._awake:
             self.wake(now, wall)
         self._awake = False
-        for _ in range(WATCHED_A_TURN):
-            if self._next_due() > self.now:
-                break
-            when, _, connection = heapq.heappop(self._deadlines)
-            if when == connection.due:  # else an earlier one has taken its place
-                connection.due = FOREVER
-                self._watch(connection)
-        if self._give_up_at <= self.now:
-            self._give_up()
+        if not self._suspended:
+            self._expire()
         if self._overfull:
             self._end_overfull()
         if self._rosters_due:
@@ -831,6 +825,18 @@ class Hub:
                 self._read(connection)
             self._send_rosters()  # before anything else is said to those who came back just now
         self._record_statuses()
+
+    def _expire(self) -> None:
+        """Look at the connections that are due, and end what has been lost for the grace time."""
+        for _ in range(WATCHED_A_TURN):
+            if self._next_due() > self.now:
+                break
+            when, _, connection = heapq.heappop(self._deadlines)
+            if when == connection.due:  # else an earlier one has taken its place
+                connection.due = FOREVER
+                self._watch(connection)
+        if self._give_up_at <= self.now:
+            self._give_up()
 
     def next_deadline(self) -> float | None:
         """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything."""

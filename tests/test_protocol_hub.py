@@ -715,6 +715,35 @@ def test_a_suspended_server_reads_before_it_expires_anybody() -> None:
     assert not alice.gone
 
 
+def test_a_lost_session_outlives_a_suspended_server() -> None:
+    """The wait that a suspension interrupts returns without the RESUME that waits."""
+    world = World(grace=4)
+    alice, bob = world.people("alice", "bob", kept=True)
+    bob.leave()
+    alice.says("#1 SEND bob hi")
+    world.wait(2)
+    world.now += 300
+    world.hub.wake(world.now, world.wall)
+    world.tick()
+    assert "bob" in world.hub.sessions
+    heard = world.resume(str(world.disk.accounts["bob"].token), 0).hears()
+    assert heard[0] == "OK RESUME bob 0 0"
+    assert heard[1].endswith(" hi")
+
+
+def test_after_a_suspension_everything_has_as_much_time_as_it_had_before() -> None:
+    world = World(grace=4)
+    alice, bob = world.people("alice", "bob", kept=True)
+    bob.leave()
+    world.wait(2)
+    world.now += 300
+    alice.says("PING")
+    world.wait(1.9)
+    assert "bob" in world.hub.sessions
+    world.wait(0.2)
+    assert "bob" not in world.hub.sessions
+
+
 def test_a_jump_of_the_wall_clock_expires_nothing() -> None:
     world = World()
     alice = world.person("alice")
