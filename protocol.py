@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+import ipaddress
 import itertools
 import math
 import re
@@ -367,6 +368,7 @@ REMEMBERED_MAX = 10_000  # entries of a map that strangers can fill; the oldest 
 REGISTRATIONS, REGISTRATION_PAUSE = 60, 10.0  # new accounts from one address at once, then one every so many seconds
 CONNECTIONS_AN_ADDRESS = 1000  # open at once: a whole school behind one address, but never the whole server
 NEWCOMERS, NEWCOMER_PAUSE = 1000, 0.1  # new ones at once (that school, after a restart), then seconds between them
+WIDER = 5  # times as much may come from an IPv6 network: one machine can have all its addresses, or a LAN shares them
 
 ONLINE, OFFLINE, LOST = "online", "offline", "lost"  # the status of an account on disk
 
@@ -633,16 +635,26 @@ class Throttle:
             return 0.0
         return max(0.0, last + min(self.most, 2.0 ** min(count - self.free, 30)) - now)
 
-    def fail(self, who: object, now: float) -> None:
-        """`who` has failed once more."""
+    def fail(self, who: object, now: float) -> bool:
+        """`who` has failed once more. Whether that was one of the first `free` times."""
         count, last = self._failures.pop(who, (0, now))
-        self._failures[who] = (1 if now - last > self.FORGET_AFTER else count + 1), now
+        count = 1 if now - last > self.FORGET_AFTER else count + 1
+        self._failures[who] = count, now
         if len(self._failures) > REMEMBERED_MAX:
             del self._failures[next(iter(self._failures))]
+        return count <= self.free
 
-    def forgive(self, who: object) -> None:
-        """`who` has shown that it was an honest mistake."""
-        self._failures.pop(who, None)
+    def forgive(self, who: object) -> int:
+        """`who` has shown that it was an honest mistake. How many there were."""
+        return self._failures.pop(who, (0, 0.0))[0]
+
+    def take_off(self, who: object, count: int) -> None:
+        """So many of the failures of `who` were honest mistakes."""
+        failures, last = self._failures.get(who, (0, 0.0))
+        if failures > count:
+            self._failures[who] = failures - count, last
+        else:
+            self._failures.pop(who, None)
 
 
 class Allowance:
@@ -651,9 +663,9 @@ class Allowance:
     def __init__(self, burst: int, pause: float) -> None:
         self.burst = burst
         self.pause = pause
-        self._spent: dict[str, float] = {}  # who -> when all that was taken will be given back; longest unused first
+        self._spent: dict[object, float] = {}  # who -> when all that was taken will be given back; longest unused first
 
-    def take(self, who: str, now: float) -> float:
+    def take(self, who: object, now: float) -> float:
         """0 if `who` has taken one, else the seconds until there is one."""
         spent = max(self._spent.pop(who, now), now)
         wait = max(0.0, spent - now - (self.burst - 1) * self.pause)
@@ -686,6 +698,114 @@ def is_loopback(address: str) -> bool:
     return address.startswith("127.") or address in ("::1", "::ffff:127.0.0.1")
 
 
+def network_of(address: str) -> int | None:
+    """The first 64 bits of an IPv6 address; None of any other, also of an IPv4 address that is written as IPv6."""
+    if ":" not in address:
+        return None
+    try:
+        parsed = ipaddress.IPv6Address(address)
+    except ValueError:
+        return None
+    return None if parsed.ipv4_mapped else int(parsed) >> 64
+
+
+class Limits:
+    """What may come from one address or, `times` as much, from one network."""
+
+    __slots__ = ("guessers", "guesses", "newcomers", "open_max", "opened", "registrations")
+
+    def __init__(self, registrations: int, times: int = 1) -> None:
+        self.guesses = Throttle(free=3 * times, most=60.0)  # by (account, where): somebody guesses one password
+        self.guessers = Throttle(free=20 * times, most=30.0)  # by where: somebody guesses many people's
+        self.registrations = Allowance(registrations * times, REGISTRATION_PAUSE / times)
+        self.newcomers = Allowance(NEWCOMERS * times, NEWCOMER_PAUSE / times)
+        self.open_max = CONNECTIONS_AN_ADDRESS * times
+        self.opened: dict[object, int] = {}  # where -> how many connections are open
+
+
+class Gate:
+    """What strangers may do: each address, and each IPv6 network as well.
+
+    Wrong passwords are counted by (account, address) and by address. A success takes its own mistakes off the counts,
+    and a name that has succeeded from an address, and not failed there since, does not wait for what others do there:
+    a class behind one address does not pay for each other's slips, nor for somebody among them who guesses.
+    """
+
+    __slots__ = ("_addresses", "_known", "_networks", "_proven")
+
+    def __init__(self, registrations: int) -> None:
+        self._addresses = Limits(registrations)
+        self._networks = Limits(registrations, WIDER)
+        self._known: dict[str, str] = {}  # the one copy of each address that has connections
+        self._proven: dict[tuple[str, str], None] = {}  # (account, address), the longest unused first
+
+    def _limits_of(self, address: str) -> list[tuple[Limits, object]]:
+        """What counts for this address, and under which key."""
+        network = network_of(address)
+        return [(self._addresses, address), *([] if network is None else [(self._networks, network)])]
+
+    def enter(self, address: str, now: float) -> tuple[str, bool]:
+        """A connection from this address: the one copy of the address, and whether it may stay."""
+        address = self._known.setdefault(address, address)
+        admitted = True
+        for limits, where in self._limits_of(address):
+            count = limits.opened.get(where, 0)
+            limits.opened[where] = count + 1
+            if admitted and not is_loopback(address):
+                admitted = count < limits.open_max and not limits.newcomers.take(where, now)
+        return address, admitted
+
+    def leave(self, address: str) -> None:
+        """A connection from this address has ended."""
+        for limits, where in self._limits_of(address):
+            limits.opened[where] -= 1
+            if not limits.opened[where]:
+                del limits.opened[where]
+        if address not in self._addresses.opened:
+            del self._known[address]
+
+    def register(self, address: str, now: float) -> float:
+        """0 if this address may have another account, else the seconds until it may."""
+        if is_loopback(address):
+            return 0.0
+        for limits, where in self._limits_of(address):
+            wait = limits.registrations.take(where, now)
+            if wait:
+                return wait  # which takes nothing from the network's
+        return 0.0
+
+    def wait(self, key: str, address: str, now: float) -> float:
+        """Seconds until the next password may be tried for this account; 0 if at once."""
+        if (key, address) in self._proven:
+            return 0.0
+        waits = [
+            max(limits.guesses.wait((key, where), now), limits.guessers.wait(where, now))
+            for limits, where in self._limits_of(address)
+        ]
+        return max(waits)
+
+    def fail(self, key: str, address: str, now: float) -> None:
+        """A wrong password. A network counts it only while its address need not wait: one does not hold up the rest."""
+        self._proven.pop((key, address), None)
+        one, many = True, True
+        for limits, where in self._limits_of(address):
+            one = one and limits.guesses.fail((key, where), now)
+            many = many and limits.guessers.fail(where, now)
+
+    def succeed(self, key: str, address: str) -> None:
+        """Somebody has shown from this address to be who this account belongs to."""
+        self._proven.pop((key, address), None)
+        self._proven[key, address] = None
+        if len(self._proven) > REMEMBERED_MAX:
+            del self._proven[next(iter(self._proven))]
+        mistakes = self._addresses.guesses.forgive((key, address))
+        if mistakes:
+            for limits, where in self._limits_of(address):
+                limits.guesses.take_off((key, where), mistakes)
+                limits.guessers.take_off(where, mistakes)
+                mistakes = min(mistakes, self._addresses.guesses.free)  # the network has counted no more
+
+
 class Hub:
     """The whole behaviour of the server, without a socket, a file, a clock or a thread.
 
@@ -701,13 +821,12 @@ class Hub:
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
         "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims", "_clogged",
-        "_connected", "_deadlines", "_dirty", "_encoding_faults", "_expected", "_forgiven", "_give_up_at", "_guessers",
-        "_guesses", "_half_frames", "_horizon", "_keeping", "_later", "_lost", "_newcomers", "_news", "_news_version",
-        "_open", "_overfull", "_presence_at", "_probed", "_record_at", "_recording", "_registrations", "_ripe",
-        "_roster", "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_spare", "_stamp", "_stopping",
-        "_strangers", "_suspended", "_taken", "_tokens", "_unread", "_use_at", "_version", "closing", "connections_max", "faults",
-        "frames", "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions",
-        "wall",
+        "_connected", "_deadlines", "_dirty", "_encoding_faults", "_expected", "_forgiven", "_gate", "_give_up_at",
+        "_half_frames", "_horizon", "_keeping", "_later", "_lost", "_news", "_news_version", "_overfull",
+        "_presence_at", "_probed", "_record_at", "_recording", "_ripe", "_roster", "_roster_frame", "_roster_text",
+        "_rosters_due", "_serial", "_spare", "_stamp", "_stopping", "_strangers", "_suspended", "_taken", "_tokens",
+        "_unread", "_use_at", "_version", "closing", "connections_max", "faults", "frames", "grace", "held_bytes",
+        "jobs", "notes", "now", "password_min", "ready", "registration", "sessions", "wall",
     )  # fmt: skip
 
     def __init__(
@@ -778,12 +897,7 @@ class Hub:
         self._checks: dict[str, deque[Flow]] = {}  # by address, next one first: waiting for the hashing thread
         self._checks_waiting = 0
         self._checks_running = 0
-        self._guesses = Throttle(free=3, most=60.0)  # by (account, address): somebody guesses one password
-        self._guessers = Throttle(free=20, most=30.0)  # by address: somebody guesses many people's
-        # Strangers' limits, by address
-        self._registrations = Allowance(registrations, REGISTRATION_PAUSE)
-        self._newcomers = Allowance(NEWCOMERS, NEWCOMER_PAUSE)
-        self._open: dict[str, tuple[str, int]] = {}  # address -> the one copy of it, how many connections it has
+        self._gate = Gate(registrations)
 
     # --- Time ---
 
@@ -856,12 +970,11 @@ class Hub:
 
     def connect(self, address: str) -> Connection:
         """A new wire from this address. When the server is full, somebody who is not logged in has to go."""
-        address, count = self._open.get(address, (address, 0))
+        address, admitted = self._gate.enter(address, self.now)
         connection = Connection(address, self.now)
         self._connected += 1
-        self._open[address] = address, count + 1
         self._strangers[connection] = self.now
-        if not self._admits(address, count):
+        if not admitted:
             self._close(connection, Bye.FULL)
         elif self._connected > self.connections_max:
             self._close(next(iter(self._strangers)), Bye.FULL)
@@ -874,12 +987,6 @@ class Hub:
         """All connections but those that are being closed: the strangers' and the sessions'."""
         theirs = [session.connection for session in self.sessions.values() if session.connection is not None]
         return [*self._strangers, *theirs]
-
-    def _admits(self, address: str, count: int) -> bool:
-        """Whether this address has neither too many connections nor too many new ones."""
-        if is_loopback(address):
-            return True
-        return count < CONNECTIONS_AN_ADDRESS and not self._newcomers.take(address, self.now)
 
     def disconnect(self, connection: Connection, why: str = "connection lost") -> None:
         """The wire is gone. May be said twice."""
@@ -902,9 +1009,7 @@ class Hub:
         if not connection.closed:
             connection.closed = why
             self._connected -= 1
-            address, count = self._open.pop(connection.address)
-            if count > 1:
-                self._open[address] = address, count - 1
+            self._gate.leave(connection.address)
         self._detach(connection, why)
 
     def _detach(self, connection: Connection, why: str) -> None:
@@ -1257,17 +1362,18 @@ class Hub:
             taken = (yield FindAccount(key)) is not None
             words = "" if taken else f"{username} looks like a name that is taken: choose another one"
             raise RefusedError(Code.NAME_TAKEN, words)
+        self._gate.succeed(key, connection.address)
         self.notes.append(f"{username} registered from {connection.address}")
         return f"OK REGISTER {username}"
 
     def _limit_registrations(self, address: str) -> None:
-        wait = 0.0 if is_loopback(address) else self._registrations.take(address, self.now)
+        wait = self._gate.register(address, self.now)
         if wait:
             words = f"{math.ceil(wait)} s to wait: many new accounts came from your address"
             raise RefusedError(Code.TOO_MANY, words)
 
     def _check_throttle(self, key: str, address: str) -> None:
-        seconds = max(self._guesses.wait((key, address), self.now), self._guessers.wait(address, self.now))
+        seconds = self._gate.wait(key, address, self.now)
         if seconds > 0:
             raise RefusedError(Code.THROTTLED, f"{math.ceil(seconds)} s to wait after so many wrong passwords")
 
@@ -1287,10 +1393,9 @@ class Hub:
         account: Account | None = yield FindAccount(key)
         right, better = yield CheckPassword(password, account.password if account else None)
         if account is not None and right:
-            self._guesses.forgive((key, address))
+            self._gate.succeed(key, address)
             return account, better
-        self._guesses.fail((key, address), self.now)
-        self._guessers.fail(address, self.now)
+        self._gate.fail(key, address, self.now)
         self.jobs.append(RecordFailure(key))
         self.notes.append(f"wrong name or password from {address}")
         raise RefusedError(Code.BAD_LOGIN)
@@ -1445,6 +1550,7 @@ class Hub:
         self._answer(connection, None, tag, f"OK RESUME {session.name} {session.last_tag} {held.acked}")
         held.peak, held.sent = held.written, held.acked
         self._attach(connection, session, "resumed")
+        self._gate.succeed(session.key, connection.address)
         self._dirty[session.key] = None
         self._catch_up(session)
         return None

@@ -1404,7 +1404,7 @@ class World:
         for connection in hub.connections:
             if connection.flow is not None or connection.outbox or connection.unsent or connection.decoder:
                 raise Violation(f"something waits at {connection.address}")
-        allowed = {"sessions", "connections", "_open", "_roster", "_registrations", "_deadlines", "_later", "_tokens",
+        allowed = {"sessions", "connections", "_roster", "_deadlines", "_later", "_tokens",
                    "_encoding_faults"}  # fmt: skip
         self._check_left_behind(hub, allowed)
         if any(session.held is None or session.held.token != token for token, session in hub._tokens.items()):
@@ -1436,7 +1436,9 @@ class World:
     def check_empty(self) -> None:
         if self.server is None or self.programs:
             raise Violation(f"could not log out: {[program.serial for program in self.programs]}")
-        self._check_left_behind(self.server.hub, {"_registrations"})
+        self._check_left_behind(self.server.hub, set())
+        if self.server.hub._gate._addresses.opened:
+            raise Violation("a connection that has ended is still counted")
 
     def _check_left_behind(self, hub: Hub, allowed: set[str]) -> None:
         for name, value in ((name, getattr(hub, name)) for name in Hub.__slots__):

@@ -201,7 +201,7 @@ WORK_UNDER_WAY = {
     "ready", "jobs", "closing", "faults", "held_bytes", "sessions", "connections", "_strangers", "_keeping",
     "_half_frames", "_clogged", "_deadlines", "_later", "_lost", "_roster", "_changes", "_audience", "_rosters_due",
     "_unread", "_overfull", "_claims", "_dirty", "_recording", "_checks", "_checks_waiting", "_checks_running",
-    "_open", "_tokens", "_encoding_faults", "_probed",
+    "_tokens", "_encoding_faults", "_probed",
 }  # fmt: skip
 
 
@@ -231,14 +231,24 @@ def check(hub: Hub) -> None:
     assert {*hub._half_frames, *hub._encoding_faults, *hub._probed} <= there
     assert list(hub._lost) == sorted(hub._lost, key=hub._lost.__getitem__)  # oldest first
     assert set(hub._lost) == {session for session in hub.sessions.values() if session.connection is None}
-    counts = {address: count for address, (_, count) in hub._open.items()}
-    assert counts == Counter(connection.address for connection in there)
+    check_gate(hub._gate, [connection.address for connection in there])
     assert set(hub._roster) == set(hub.sessions)
     assert hub._checks_waiting == sum(len(queue) for queue in hub._checks.values()) <= TIGHT["CHECKS_MAX"]
     assert 0 <= hub._checks_running <= protocol.CHECKS_AT_ONCE
     assert len(hub._claims) <= CONNECTIONS
-    remembered = (hub._guesses._failures, hub._guessers._failures, hub._registrations._spent, hub._newcomers._spent)
-    assert max(len(each) for each in remembered) <= TIGHT["REMEMBERED_MAX"]
+
+
+def check_gate(gate: protocol.Gate, addresses: list[str]) -> None:
+    assert gate._addresses.opened == Counter(addresses)
+    networks = Counter(map(protocol.network_of, addresses))
+    assert gate._networks.opened == {network: count for network, count in networks.items() if network is not None}
+    assert set(gate._known) == set(addresses)
+    assert len(gate._proven) <= TIGHT["REMEMBERED_MAX"]
+    for limits in (gate._addresses, gate._networks):
+        for throttle in (limits.guesses, limits.guessers):
+            assert len(throttle._failures) <= TIGHT["REMEMBERED_MAX"]
+        for allowance in (limits.registrations, limits.newcomers):
+            assert len(allowance._spent) <= TIGHT["REMEMBERED_MAX"]
 
 
 def check_connection(connection: Connection, kept: bool) -> None:

@@ -766,6 +766,134 @@ def test_guessing_is_slowed_but_only_from_there() -> None:
     assert world.connect("10.0.0.1").says(f"LOGIN alice {PASSWORD}")[0].startswith("OK LOGIN")
 
 
+def test_a_class_behind_one_address_gets_in_although_each_of_them_slips_once() -> None:
+    world = World()
+    names = [f"pupil{number}" for number in range(30)]
+    for name in names:
+        world.person(name).leave()
+    world = world.restart()
+    began = world.now
+    waiting = {name: world.connect("10.7.7.7") for name in names}
+    slipped: set[str] = set()
+    while waiting:
+        for name, pupil in list(waiting.items()):
+            password = PASSWORD if name in slipped else "a slip"
+            code = pupil.says(f"LOGIN {name} {password}")[0].split(" ")
+            if code[0] == "OK":
+                del waiting[name]
+            elif code[1] == "bad-login":
+                slipped.add(name)
+        world.wait(10 / 30)
+    assert world.now - began < 15
+
+
+def test_slips_that_were_put_right_are_not_counted_at_their_address() -> None:
+    world = World()
+    world.person("alice").leave()
+    alice = world.connect("10.7.7.7")
+    for _ in range(50):
+        assert alice.says("LOGIN alice a slip")[0].startswith("ERROR bad-login")
+        world.wait(1)
+        assert alice.says(f"LOGIN alice {PASSWORD}")[0].startswith("OK LOGIN")
+        alice.say("LOGOUT")
+        world.wait(280)
+        alice = world.connect("10.7.7.7")
+    assert world.connect("10.7.7.7").says("LOGIN bob a slip")[0].startswith("ERROR bad-login")
+
+
+@pytest.mark.parametrize("known_by", ["LOGIN", "RESUME", "REGISTER"])
+def test_somebody_who_guesses_does_not_keep_out_who_has_been_in_from_there(known_by: str) -> None:
+    world = World()
+    alice = world.person("alice", kept=True, address="10.7.7.7")
+    if known_by == "RESUME":
+        world = world.restart()
+        alice = world.connect("10.7.7.7").say("RESUME token1 0")
+    elif known_by == "REGISTER":
+        world.connect("10.7.7.7").say("REGISTER carol longenough")
+    alice.say("LOGOUT")
+    guesser = world.connect("10.7.7.7")
+    for number in range(200):
+        answer = guesser.says(f"LOGIN user{number} guess")[0].split(" ")
+        if answer[1] == "throttled":
+            world.wait(int(answer[2]))
+            guesser = world.connect("10.7.7.7").say(f"LOGIN user{number} guess")
+    assert guesser.says("LOGIN alix guess")[0].startswith("ERROR throttled")
+    name, password = ("carol", "longenough") if known_by == "REGISTER" else ("alice", PASSWORD)
+    assert world.connect("10.7.7.7").says(f"LOGIN {name} {password}")[0].startswith("OK LOGIN")
+
+
+def test_who_fails_is_held_to_the_wait_of_his_address_again() -> None:
+    world = World()
+    world.person("alice", address="10.7.7.7").leave()
+    guesser = world.connect("10.7.7.7")
+    for number in range(21):
+        guesser.say(f"LOGIN user{number} guess")
+    assert guesser.says("LOGIN alice a slip")[0].startswith("ERROR bad-login")
+    assert guesser.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR throttled")
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [("10.0.0.1", None), ("::ffff:10.0.0.1", None), ("2001:db8:1:2:3:4:5:6", 0x20010DB800010002), ("no address:", None)]
+    + [("2001:db8:1:2::", 0x20010DB800010002), ("fe80::1%eth0", 0xFE80 << 48), ("fe80::2%7", 0xFE80 << 48)],
+)
+def test_the_network_of_an_address(address: str, network: int | None) -> None:
+    assert protocol.network_of(address) == network
+
+
+def test_many_addresses_of_one_network_guess_no_faster() -> None:
+    world = World()
+    world.person("alice", address="2001:db8:1:2::1").leave()
+    codes = [world.connect(f"2001:db8:1:2::{n:x}").says("LOGIN alice guess")[0].split(" ")[1] for n in range(2, 62)]
+    assert codes == ["bad-login"] * 3 * protocol.WIDER + ["throttled"] * (60 - 3 * protocol.WIDER)
+    assert world.connect("2001:db8:1:3::1").says("LOGIN alice guess")[0].startswith("ERROR bad-login")
+    assert world.connect("2001:db8:1:2::1").says(f"LOGIN alice {PASSWORD}")[0].startswith("OK")  # has been in from there
+
+
+def test_one_who_guesses_does_not_hold_up_his_network() -> None:
+    world = World()
+    world.person("alice").leave()
+    guesser = world.connect("fe80::6")
+    for _ in range(100):
+        answer = guesser.says("LOGIN alice guess")[0].split(" ")
+        if answer[1] == "throttled":
+            world.wait(int(answer[2]))
+            guesser = world.connect("fe80::6")
+    assert world.connect("fe80::7").says(f"LOGIN alice {PASSWORD}")[0].startswith("OK LOGIN")
+
+
+def test_a_success_takes_no_more_off_the_network_than_was_counted_there() -> None:
+    gate = protocol.Gate(60)
+    for number in range(50):
+        gate.fail(f"user{number}", f"fe80::{number:x}", 0.0)
+    for second in range(30):
+        gate.fail("mallory", "fe80::ffff", second)
+    gate.succeed("mallory", "fe80::ffff")
+    assert gate._networks.guessers._failures[0xFE80 << 48][0] >= 50
+    assert not gate._addresses.guessers._failures.get("fe80::ffff")
+
+
+def test_a_network_may_register_and_connect_more_than_an_address_but_not_without_end() -> None:
+    world = World(registrations=2)
+    for host in range(protocol.WIDER):
+        person = world.connect(f"2001:db8::{host:x}")
+        answers = [person.says(f"REGISTER user{host}.{number} longenough")[0] for number in range(9)]
+        assert [answer.split(" ")[0] for answer in answers] == ["OK"] * 2 + ["ERROR"] * 7
+    assert world.connect("2001:db8::99").says("REGISTER onemore longenough")[0].startswith("ERROR too-many 2 ")
+    assert world.connect("2001:db8:0:1::99").says("REGISTER onemore longenough") == ["OK REGISTER onemore"]
+
+
+def test_a_network_has_a_bounded_number_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "CONNECTIONS_AN_ADDRESS", 2)
+    world = World()
+    people = [world.connect(f"2001:db8::{number:x}") for number in range(2 * protocol.WIDER + 1)]
+    assert [person.hears() for person in people] == [[]] * 2 * protocol.WIDER + [["BYE full"]]
+    people[0].leave()
+    assert world.connect("2001:db8::ffff").hears() == []
+    for address in ("::1", "127.0.0.1"):
+        assert [world.connect(address).hears() for _ in range(20)] == [[]] * 20
+
+
 def test_the_waits_grow_and_end() -> None:
     world = World()
     guesser = world.connect("10.6.6.6")
