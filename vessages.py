@@ -1,4 +1,4 @@
-"""The Vessages server: `python vessages.py 0.0.0.0 5000`.
+"""The Vessages server: `python3 vessages.py 0.0.0.0 5000`.
 
 This file knows sockets, bytes, threads and signals, and no chat: what is said is decided by `protocol.Hub`, what is
 remembered is kept by `storage.Store`.
@@ -55,7 +55,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 import protocol
 import storage
@@ -83,6 +83,7 @@ LINGER = 2.0  # seconds for the last frame to arrive before a connection is drop
 # Seconds in which a second signal is taken for the first one: a Ctrl-C reaches the server from the terminal, and from a
 # wrapper that passes it on.
 SAME_SIGNAL = 0.5
+NAME_WITHIN = 2.0  # seconds for the name server to tell this machine's address, before the greeting does without it
 STOP_WITHIN = 5.0  # seconds for what is queued to be written when the server stops
 DISK_BATCH = 1000  # jobs that share one commit
 SPARE_FILES = 64  # open files for other things than clients: the database, its journal, backups, listeners
@@ -111,6 +112,12 @@ WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLW
 # Not every system has all of them: SIGQUIT is Ctrl-\ in a terminal, SIGBREAK the Ctrl-Break of Windows.
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 QUESTION_SIGNALS = ("SIGUSR1", "SIGQUIT", "SIGBREAK")
+
+# How Python is called, here and on the other kind of system: a plain Debian has no `python`, Windows always has `py`.
+PYTHON, OTHER_SYSTEM, OTHER_PYTHON = (
+    ("py", "on Linux and macOS", "python3") if sys.platform == "win32" else ("python3", "on Windows", "py")
+)
+QUESTION_KEY = "Ctrl-Break" if sys.platform == "win32" else "Ctrl-\\"
 
 log = logging.getLogger("vessages")
 
@@ -830,12 +837,20 @@ class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. Use it like this: python vessages.py 0.0.0.0 5000 (or --help)\n")
+        self.exit(2, f"{self.prog}: {message}. Use it like this: {PYTHON} vessages.py 0.0.0.0 5000 (or --help)\n")
 
+
+LAST_PRIVILEGED = 1023  # of the ports
+# What Hyper-V, WSL and Docker take for themselves.
+RESERVED_PORT = (
+    "Windows has reserved port {port}: choose another one"
+    " (netsh interface ipv4 show excludedportrange protocol=tcp lists those that are)"
+)
+LINK_LOCAL = re.compile(r"fe[89ab][0-9a-f]:[^%]*", re.IGNORECASE)  # an IPv6 address that says nothing without its zone
 
 BIND_ERRORS = {
     errno.EADDRINUSE: "port {port} is in use: another server runs there, stop it or choose another port",
-    errno.EACCES: "no permission for port {port}: choose one above 1023",
+    errno.EACCES: f"no permission for port {{port}}: choose one above {LAST_PRIVILEGED}",
     errno.EADDRNOTAVAIL: "this machine has no address {host}: use 0.0.0.0 for all of its addresses",
 }
 
@@ -861,6 +876,10 @@ def bind(host: str, port: int) -> list[socket.socket]:
         for listener in listeners:
             listener.close()
         text = BIND_ERRORS.get(fault.errno or 0, f"cannot listen at {{host}} port {{port}}: {fault.strerror}")
+        if sys.platform == "win32" and fault.errno == errno.EACCES and port > LAST_PRIVILEGED:
+            text = RESERVED_PORT
+        if LINK_LOCAL.fullmatch(host):
+            text = "{host} is an address in each of the networks here: add %INTERFACE, such as {host}%eth0"
         raise StartError(text.format(host=host, port=port))
     return listeners
 
@@ -934,41 +953,84 @@ def fingerprint(cert: Path) -> str:
 
 SIOCGIFADDR = 0x8915  # Linux: what address has the network interface whose name a `struct ifreq` begins with
 IFREQ_SIZE = 40  # bytes of such a struct
+INTERFACES_TELL = sys.platform == "linux"  # all addresses of this machine: see `interface_addresses`
+IF_INET6 = Path("/proc/net/if_inet6")  # Linux: a line for each IPv6 address, which it begins with
 
 
-def lan_addresses(listeners: Iterable[socket.socket]) -> list[str]:
-    """The addresses under which others reach these listeners, as far as the system tells."""
-    bound = [sock.getsockname()[0] for sock in listeners]
-    if not {"0.0.0.0", "::"} & set(bound):
-        return bound
-    found = interface_addresses()
-    with contextlib.suppress(OSError):
-        found += [str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)]
-    # The address that faces the rest of the world: to connect a datagram socket sends nothing, it only asks the
-    # system for a route (these addresses are reserved for documentation).
+def bound_address(listener: socket.socket) -> str:
+    """The address a listener is bound to; a link-local one with the interface behind which it is: `fe80::77%eth0`."""
+    host, _, *rest = listener.getsockname()
+    if len(rest) < 2 or not rest[1]:
+        return str(host)
+    zone = str(rest[1])
+    if sys.platform != "win32":  # whose addresses have the number
+        with contextlib.suppress(OSError):
+            zone = socket.if_indextoname(rest[1])
+    return f"{host}%{zone}"
+
+
+def lan_addresses(bound: Sequence[str]) -> list[str]:
+    """The addresses under which others reach what is bound to these, as far as this machine tells, without a wait."""
+    if not EVERYWHERE & set(bound):
+        return list(bound)
+    return reachable(bound, [*route_addresses(), *interface_addresses()])
+
+
+EVERYWHERE = {"0.0.0.0", "::"}
+
+
+def reachable(bound: Sequence[str], found: Iterable[str]) -> list[str]:
+    """Those of the addresses that were found that others can use."""
+    wanted = [a for a in dict.fromkeys(found) if not protocol.is_loopback(a) and not a.startswith("fe80:")]
+    return wanted if "::" in bound else [a for a in wanted if ":" not in a]
+
+
+def route_addresses() -> list[str]:
+    """The addresses that face the rest of the world.
+
+    To connect a datagram socket sends nothing, it only asks the system for a route (the addresses outside are reserved
+    for documentation).
+    """
+    found: list[str] = []
     for family, outside in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((outside, 9))
-            found.insert(0, str(probe.getsockname()[0]))
-    wanted = [a for a in dict.fromkeys(found) if not protocol.is_loopback(a) and not a.startswith("fe80:")]
-    if "::" not in bound:
-        wanted = [a for a in wanted if ":" not in a]
-    return wanted
+            found.append(str(probe.getsockname()[0]))
+    return found
 
 
 def interface_addresses() -> list[str]:
-    """The IPv4 address of each network interface; on Linux only.
+    """The addresses of the network interfaces, where INTERFACES_TELL.
 
     In a lab whose network leads nowhere else, so that there is no default route, nothing else tells them.
     """
     found: list[str] = []
-    if sys.platform == "linux":
+    if sys.platform == "linux":  # as mypy wants it written
         with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             for _, name in socket.if_nameindex():
                 with contextlib.suppress(OSError):  # this one has none
                     answer = fcntl.ioctl(sock, SIOCGIFADDR, name.encode().ljust(IFREQ_SIZE, b"\0"))
                     found.append(socket.inet_ntoa(answer[20:24]))  # behind the name, the family and the port
+        with contextlib.suppress(OSError):  # IPv6 is switched off
+            lines = IF_INET6.read_text(encoding="ascii").splitlines()
+            found += [socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line[:32])) for line in lines]
     return found
+
+
+def named_addresses() -> list[str]:
+    """The addresses that this machine's name stands for. A name server that does not answer takes NAME_WITHIN."""
+    found: list[str] = []
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):
+            infos = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+            found.extend(str(info[4][0]) for info in infos)
+
+    asking = threading.Thread(target=ask, name="name", daemon=True)
+    with contextlib.suppress(StartError):
+        start(asking)
+        asking.join(NAME_WITHIN)
+    return [*found]
 
 
 def open_files_limit(wanted: int) -> int:
@@ -1021,7 +1083,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="vessages.py", allow_abbrev=False,
         description="The Vessages server: instant messages for a lab or a LAN.",
-        epilog="Example: python vessages.py 0.0.0.0 5000. Others then run: python client.py HOST 5000.",
+        epilog=f"Example: {PYTHON} vessages.py 0.0.0.0 5000. Others then run: {PYTHON} client.py HOST 5000.",
     )  # fmt: skip
     add = parser.add_argument
     add("host", metavar="HOST", help="the address to listen at; 0.0.0.0 for all of this machine, :: for IPv6 as well")
@@ -1064,18 +1126,26 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def greeting(listeners: list[socket.socket], store: storage.Store, cert: Path | None) -> str:
-    """What the person who started the server wants to know."""
-    port = listeners[0].getsockname()[1]
-    places = ", ".join(sock.getsockname()[0] for sock in listeners)
-    addresses = lan_addresses(listeners) or ["ADDRESS"]
-    others = "Others on this machine" if all(map(protocol.is_loopback, addresses)) else "Others"
-    lines = [f"Vessages {VERSION} listens at {places} port {port}.", f"Accounts: {store.path}", f"{others} join with"]
-    tls = " --tls" if cert else ""
-    lines += [f"    python client.py {address} {port}{tls}" for address in addresses]
-    lines += ["where ADDRESS is that of this machine in the network."] if addresses == ["ADDRESS"] else []
-    lines += [f"The certificate's fingerprint: {fingerprint(cert)}"] if cert else []
-    return "\n".join([*lines, "Ctrl-C stops the server."])
+class Greeting(NamedTuple):
+    """What the person who started the server wants to know, but for the addresses that others can use."""
+
+    bound: Sequence[str]  # the addresses
+    port: int
+    accounts: str  # where they are
+    fingerprint: str = ""  # of the certificate, with TLS
+
+    def text(self, addresses: Sequence[str]) -> str:
+        others = "Others on this machine" if addresses and all(map(protocol.is_loopback, addresses)) else "Others"
+        tls = " --tls" if self.fingerprint else ""
+        lines = [f"Vessages {VERSION} listens at {', '.join(self.bound)} port {self.port}.", self.accounts]
+        lines += [f"{others} join with ({OTHER_SYSTEM}: {OTHER_PYTHON} instead of {PYTHON})"]
+        lines += [f"    {PYTHON} client.py {address} {self.port}{tls}" for address in addresses or ["ADDRESS"]]
+        if not addresses:
+            lines += ["where ADDRESS is that of this machine in the network."]
+        if any("%" in address for address in addresses):
+            lines += ["where the word behind % is this machine's network interface: others write their own."]
+        lines += [f"The certificate's fingerprint: {self.fingerprint}"] if self.fingerprint else []
+        return "\n".join([*lines, f"Ctrl-C stops the server, {QUESTION_KEY} logs who is connected."])
 
 
 class Backups:
@@ -1123,7 +1193,20 @@ class Backups:
             pass
 
 
-def greet(text: str) -> None:
+def greet(greeting: Greeting) -> None:
+    """Print it: at once, or where this machine does not tell all its addresses itself, when its name was asked for."""
+    addresses = lan_addresses(greeting.bound)
+    if not EVERYWHERE & set(greeting.bound) or (addresses and INTERFACES_TELL):
+        tell(greeting.text(addresses))
+        return
+
+    def ask_and_tell() -> None:
+        tell(greeting.text(reachable(greeting.bound, [*addresses, *named_addresses()])))
+
+    start(threading.Thread(target=ask_and_tell, name="greeting", daemon=True))
+
+
+def tell(text: str) -> None:
     """Print this, if anybody wants to read it."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # it may be unable to show where the accounts are
@@ -1141,6 +1224,7 @@ def serve(options: argparse.Namespace, writer: LogWriter) -> int:
         text = "the current folder was deleted: change to another one, or give --db with its whole path"
         raise StartError(text) from None
     listeners = bind(options.host, options.port)
+    new = not options.db.exists()
     with contextlib.closing(storage.open_store(options.db)) as store:
         limit = open_files_limit(options.connections + SPARE_FILES)
         spare = min(SPARE_FILES, max(LEAST_SPARE_FILES, limit // 4))
@@ -1158,8 +1242,11 @@ def serve(options: argparse.Namespace, writer: LogWriter) -> int:
         if options.backup_every:
             Backups(store.path, options.backup_every, options.keep).begin()
         server.heed_signals()
-        greet(greeting(listeners, store, options.cert if tls else None))
+        accounts = f"Accounts: {store.path}" + " (new, no accounts yet)" * new
+        bound = [bound_address(listener) for listener in listeners]
+        port = listeners[0].getsockname()[1]
         log.info("started")
+        greet(Greeting(bound, port, accounts, fingerprint(options.cert) if tls else ""))
         return run(server)
 
 

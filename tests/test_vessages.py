@@ -13,6 +13,7 @@ import hashlib
 import io
 import logging
 import os
+import queue
 import re
 import selectors
 import shutil
@@ -1499,19 +1500,56 @@ def test_a_port_in_use() -> None:
 
 
 def test_lan_addresses_of_a_listener_on_loopback() -> None:
-    listeners = vessages.bind("127.0.0.1", 0)
-    assert vessages.lan_addresses(listeners) == ["127.0.0.1"]
-    listeners[0].close()
+    assert vessages.lan_addresses(["127.0.0.1"]) == ["127.0.0.1"]
 
 
-class ListensEverywhere:
-    """As far as the greeting asks a listener."""
-
-    def getsockname(self) -> tuple[str, int]:
-        return "0.0.0.0", 5000
+def no_interface(*_: object) -> str:
+    raise OSError(errno.ENXIO, "No such device or address")
 
 
-EVERYWHERE: Any = [ListensEverywhere()]
+class Listener(socket.socket):
+    """As far as it is asked where it is bound."""
+
+    def getsockname(self) -> tuple[str, int, int, int]:
+        return "fe80::77", 5000, 0, 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there zones are numbers")
+def test_a_link_local_address_has_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "if_indextoname", {1: "lab0"}.__getitem__)
+    with Listener() as listener:
+        assert vessages.bound_address(listener) == "fe80::77%lab0"
+        monkeypatch.setattr(socket, "if_indextoname", no_interface)
+        assert vessages.bound_address(listener) == "fe80::77%1"
+
+
+def test_a_line_to_join_with_says_which_part_is_this_machines() -> None:
+    text = vessages.Greeting(["fe80::77%lab0"], 5000, "").text(["fe80::77%lab0"])
+    assert " client.py fe80::77%lab0 5000\nwhere the word behind % is this machine's " in text
+
+
+def test_an_address_that_needs_a_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::77", 0, 0, 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [found])
+    with pytest.raises(vessages.StartError, match=r"add %INTERFACE, such as fe80::77%eth0"):
+        vessages.bind("fe80::77", 0)
+
+
+def test_a_port_that_windows_keeps_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> socket.socket:
+        raise PermissionError(errno.EACCES, "forbidden")
+
+    monkeypatch.setattr(vessages, "_listen_at", refuse)
+    cases = [("win32", 50000, "netsh interface"), ("win32", 80, "above 1023"), ("linux", 80, "above 1023")]
+    for platform, port, said in cases:
+        monkeypatch.setattr(sys, "platform", platform)
+        with pytest.raises(vessages.StartError, match=said):
+            vessages.bind("127.0.0.1", port)
+
+
+EVERYWHERE = ["0.0.0.0"]
+LOOPBACK = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))
+NAMED = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.7.7.7", 0))
 
 
 class WithoutRoute(socket.socket):
@@ -1519,36 +1557,91 @@ class WithoutRoute(socket.socket):
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
 
-def isolate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on this machine has no default route, and its name stands for loopback only."""
-    loopback = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))
+@pytest.fixture
+def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine has no default route, its interfaces are loopback, and its name stands for that only."""
     monkeypatch.setattr(socket, "socket", WithoutRoute)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [loopback])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [LOOPBACK])
+    monkeypatch.setattr(vessages, "interface_addresses", lambda: ["127.0.0.1", "::1", "fe80::1"])
 
 
-def test_without_a_default_route_the_interfaces_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    isolate(monkeypatch)
-    monkeypatch.setattr(vessages, "interface_addresses", lambda: ["127.0.0.1", "10.1.2.3", "10.4.5.6"])
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[str]:
+    """The greetings that were printed."""
+    texts: queue.SimpleQueue[str] = queue.SimpleQueue()
+    monkeypatch.setattr(vessages, "tell", texts.put)
+    return texts
+
+
+def test_without_a_default_route_the_interfaces_are_asked(isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vessages, "interface_addresses", lambda: ["127.0.0.1", "10.1.2.3", "10.4.5.6", "fd00::5"])
     assert vessages.lan_addresses(EVERYWHERE) == ["10.1.2.3", "10.4.5.6"]
+    assert vessages.lan_addresses(["::"]) == ["10.1.2.3", "10.4.5.6", "fd00::5"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asked on Linux only")
-def test_the_interfaces_tell_their_addresses() -> None:
+def test_the_interfaces_tell_their_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "127.0.0.1" in vessages.interface_addresses()
+    (tmp_path / "if_inet6").write_text("fd000001000000000000000000000005 03 40 00 80     eth0\n")
+    monkeypatch.setattr(vessages, "IF_INET6", tmp_path / "if_inet6")
+    assert vessages.interface_addresses()[-1] == "fd00:1::5"
 
 
-def test_if_the_system_tells_no_address_the_greeting_does_not_say_loopback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_if_nothing_tells_an_address_the_greeting_does_not_say_loopback(
+    isolated: None, told: queue.SimpleQueue[str]
 ) -> None:
-    isolate(monkeypatch)
-    monkeypatch.setattr(vessages, "interface_addresses", lambda: ["127.0.0.1"])
-    with contextlib.closing(storage.open_store(tmp_path / "vessages.db")) as store:
-        assert vessages.greeting(EVERYWHERE, store, None).splitlines()[2:] == [
-            "Others join with",
-            "    python client.py ADDRESS 5000",
-            "where ADDRESS is that of this machine in the network.",
-            "Ctrl-C stops the server.",
-        ]
+    vessages.greet(vessages.Greeting(EVERYWHERE, 5000, "Accounts: here"))
+    assert told.get(timeout=60).splitlines() == [
+        f"Vessages {vessages.VERSION} listens at 0.0.0.0 port 5000.",
+        "Accounts: here",
+        f"Others join with ({vessages.OTHER_SYSTEM}: {vessages.OTHER_PYTHON} instead of {vessages.PYTHON})",
+        f"    {vessages.PYTHON} client.py ADDRESS 5000",
+        "where ADDRESS is that of this machine in the network.",
+        f"Ctrl-C stops the server, {vessages.QUESTION_KEY} logs who is connected.",
+    ]
+
+
+def test_a_name_server_that_does_not_answer_holds_nothing_up(
+    isolated: None, told: queue.SimpleQueue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[Any]:
+        answer.wait(60)
+        return [NAMED]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(vessages, "NAME_WITHIN", 0.01)
+    vessages.greet(vessages.Greeting(EVERYWHERE, 5000, ""))  # comes back
+    assert " client.py ADDRESS 5000" in told.get(timeout=60)
+    answer.set()
+
+
+def test_the_name_is_asked_for_where_nothing_else_tells_an_address(
+    isolated: None, told: queue.SimpleQueue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [NAMED])
+    vessages.greet(vessages.Greeting(EVERYWHERE, 5000, ""))
+    assert " client.py 10.7.7.7 5000" in told.get(timeout=60)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_the_name_is_asked_for_where_the_interfaces_cannot_be(
+    isolated: None, told: queue.SimpleQueue[str], monkeypatch: pytest.MonkeyPatch, tells: bool
+) -> None:
+    monkeypatch.setattr(vessages, "INTERFACES_TELL", tells)
+    monkeypatch.setattr(vessages, "interface_addresses", lambda: ["10.1.2.3"])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [NAMED])
+    vessages.greet(vessages.Greeting(EVERYWHERE, 5000, ""))
+    assert re.findall(r"client\.py (\S+)", told.get(timeout=60)) == ["10.1.2.3"] + ["10.7.7.7"] * (not tells)
+
+
+def test_the_name_server_is_not_asked_about_an_address_that_was_given(
+    told: queue.SimpleQueue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", fault)
+    vessages.greet(vessages.Greeting(["10.1.2.3"], 5000, ""))
+    assert told.qsize() == 1
 
 
 def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:

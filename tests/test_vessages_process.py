@@ -47,13 +47,20 @@ def statuses(folder: Path) -> dict[str, str]:
 
 def test_it_says_where_it_listens_and_how_to_join(server: ServerProcess, tmp_path: Path) -> None:
     port = server.address[1]
+    elsewhere = f"{vessages.OTHER_SYSTEM}: {vessages.OTHER_PYTHON} instead of {vessages.PYTHON}"
     assert server.greeting.splitlines() == [
         f"Vessages {server.greeting.split()[1]} listens at 127.0.0.1 port {port}.",
-        f"Accounts: {(tmp_path / 'vessages.db').resolve()}",
-        "Others on this machine join with",
-        f"    python client.py 127.0.0.1 {port}",
-        "Ctrl-C stops the server.",
+        f"Accounts: {(tmp_path / 'vessages.db').resolve()} (new, no accounts yet)",
+        f"Others on this machine join with ({elsewhere})",
+        f"    {vessages.PYTHON} client.py 127.0.0.1 {port}",
+        f"Ctrl-C stops the server, {vessages.QUESTION_KEY} logs who is connected.",
     ]
+
+
+def test_accounts_that_were_there_are_not_called_new(tmp_path: Path) -> None:
+    storage.open_store(tmp_path / "vessages.db").close()
+    with ServerProcess(tmp_path) as server:
+        assert server.greeting.splitlines()[1].endswith("vessages.db")
 
 
 def test_people_talk(server: ServerProcess) -> None:
