@@ -113,13 +113,21 @@ ADVICE = (
 )
 ADVICE_DAMAGED = "is damaged: keep a copy of it, then restore a backup: python storage.py --db PATH restore BACKUP"
 DAMAGED = ("not a database", "malformed", "unsupported file format", "decode")
+SAID_BY_THE_SYSTEM = {  # The same causes where no SQLite is in between.
+    errno.ENOSPC: "disk is full",
+    errno.EDQUOT: "disk is full",
+    errno.EROFS: "readonly",
+    errno.EIO: "I/O error",
+}
 SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)  # The latter when even the error message quotes damaged text.
 
 
 def _explain(path: Path, error: Exception) -> StorageError:
     """The `StorageError` for what SQLite or the operating system reported about the file at `path`."""
     said = str(error)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno in SAID_BY_THE_SYSTEM:
+        said = SAID_BY_THE_SYSTEM[error.errno]
+    elif isinstance(error, OSError):
         return StorageError(f"{path}: {error.strerror or said}: check the name, the folder and the permissions")
     if isinstance(error, UnicodeDecodeError) or any(word in said for word in DAMAGED):
         return DamagedError(f"{path} {ADVICE_DAMAGED}")
@@ -517,16 +525,33 @@ def _folder_syncs(folder: Path) -> bool:
 
 def _absolute(path: str | Path) -> Path:
     """The real place of a file, so that the lock is the same whatever way leads to it, and `chdir` does no harm."""
-    return Path(os.path.realpath(path))
+    try:
+        return Path(os.path.realpath(path))
+    except FileNotFoundError:
+        raise StorageError(
+            f"{path}: the current folder was deleted: change to another one, or give the whole path"
+        ) from None
 
 
 def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
+def _give(descriptor: int, folder: Path) -> None:
+    """What root makes belongs to the owner of `folder` where it lies, who runs the server without being root."""
+    if sys.platform != "win32" and os.geteuid() == 0:
+        owner = folder.stat()
+        with suppress(OSError):  # Some file systems know no owners, or let not even root change them.
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
 def _new_file(path: Path) -> None:
     """An empty file that only its owner may read; there must be none of that name."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        _give(descriptor, path.parent)
+    finally:
+        os.close(descriptor)
 
 
 def _discard(draft: Path) -> None:
@@ -553,10 +578,37 @@ def _create(path: Path) -> None:
 # --- One server per file ---------------------------------------------------------------------------------------------
 
 
+# How a file system says that it has no locks, such as a share without a service for them.
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
+
+
+def _lock(descriptor: int, shared: bool = False) -> None:
+    """Lock an open file until it is closed. Windows has no shared locks, and says PermissionError of a held one."""
+    if sys.platform == "win32":
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def _is_served(path: Path) -> bool:
+    """Whether a server has the accounts at `path`; also True where that cannot be told."""
+    try:
+        descriptor = os.open(_beside(path, ".lock"), os.O_RDONLY)
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
+    try:
+        _lock(descriptor, shared=True)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 class FileLock:
     """The right to be the only server of the database at `path`: held from creation until `release` or death.
 
-    Raises LockedError if another process has it, StorageError if the lock file cannot be made.
+    Raises LockedError if another process has it, StorageError if the lock file cannot be made or locked.
     """
 
     __slots__ = ("_descriptor", "_name")
@@ -565,9 +617,9 @@ class FileLock:
         self._name = _beside(path, ".lock")
         with _explained(self._name):
             while True:
-                self._descriptor = os.open(self._name, os.O_RDWR | os.O_CREAT, 0o600)
+                made = self._open_file()
                 try:
-                    self._take(path)
+                    self._take(path, made)
                     if self._is_current():
                         return
                 except BaseException:
@@ -575,14 +627,32 @@ class FileLock:
                     raise
                 os.close(self._descriptor)  # Its owner deleted it between our opening and locking: take the next one.
 
-    def _take(self, path: Path) -> None:
+    def _open_file(self) -> bool:
+        """Open the lock file; whether it had to be made."""
+        made = False
+        with suppress(FileExistsError):
+            _new_file(self._name)
+            made = True
         try:
-            if sys.platform == "win32":
-                msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._descriptor = os.open(self._name, os.O_RDWR | os.O_CREAT, 0o600)
+        except PermissionError:  # That it is locked cannot be asked without opening it.
+            raise StorageError(
+                f"{self._name} may not be opened by this user: if no server of another user runs, delete it"
+            ) from None
+        return made
+
+    def _take(self, path: Path, made: bool) -> None:
+        try:
+            _lock(self._descriptor)
         except (BlockingIOError, PermissionError):
             raise LockedError(f"{path} is in use by a running server: stop that first, or give another file") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            if made:
+                with suppress(OSError):
+                    self._name.unlink()
+            raise StorageError(f"{path.parent} cannot lock files: put the accounts on a local disk") from None
 
     def _is_current(self) -> bool:
         try:
@@ -851,7 +921,13 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, show: Progress
 def _make_folder(folder: Path) -> None:
     """Make `folder` if there is none. A link that leads nowhere stays: its disk may be mounted again."""
     with suppress(FileExistsError):
-        folder.mkdir()
+        folder.mkdir(mode=0o700)
+        if sys.platform != "win32":
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                _give(descriptor, folder.parent)
+            finally:
+                os.close(descriptor)
         _sync_folder(folder.parent)
     if not folder.is_dir():
         raise StorageError(f"{folder} is not a folder: mount the disk to which it leads, or move it away")
@@ -1219,12 +1295,17 @@ def _is_name(name: str) -> bool:
 def export(path: str | Path) -> dict[str, dict[str, dict[str, object]]]:
     """All accounts as `{"users": {KEY: {"username": …, "password": "scrypt$…", "status": …, …}}}`.
 
-    Times are Unix seconds. Tokens are not exported: who was logged in logs in again after an import elsewhere.
+    Times are Unix seconds. If no server runs, nobody is online. Tokens are not exported: who was logged in logs in
+    again after an import elsewhere.
     """
     path = _absolute(path)
     with closing(_open_current(path)) as db, _explained(path):
         rows = db.execute(SELECT_EXPORT)
-        return {"users": {key: dict(zip(EXPORTED, values, strict=True)) for key, *values in rows}}
+        users = {key: dict(zip(EXPORTED, values, strict=True)) for key, *values in rows}
+    if not _is_served(path):  # What a server that was killed has left.
+        for user in users.values():
+            user["status"] = "offline"
+    return {"users": users}
 
 
 def import_accounts(
@@ -1432,7 +1513,9 @@ def _progress(word: str) -> Iterator[ProgressLine]:
 
 def _short(path: Path) -> str:
     """The path as a person in this folder would type it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    with suppress(OSError, ValueError):  # The current folder may have been deleted, or be another one.
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
 
 
 def _accounts(count: int) -> str:
@@ -1504,7 +1587,7 @@ def _run_export(options: argparse.Namespace) -> Answer:
     with _progress("exporting"):
         data = export(options.db)
         if options.file is None:
-            return Answer(data, _export_lines(data))
+            return Answer(data, _export_lines(data, ascii_only=True))
         file = _absolute(options.file)
         _write_export(data, file)
     accounts = len(data["users"])
@@ -1512,12 +1595,15 @@ def _run_export(options: argparse.Namespace) -> Answer:
     return Answer({"path": str(file), "accounts": accounts}, [line])
 
 
-def _export_lines(data: dict[str, dict[str, dict[str, object]]]) -> Iterator[str]:
-    """The JSON text, one line for each account, so that two exports can be compared line by line."""
+def _export_lines(data: dict[str, dict[str, dict[str, object]]], ascii_only: bool = False) -> Iterator[str]:
+    """The JSON text, one line for each account, so that two exports can be compared line by line.
+
+    In ASCII only for standard output: a redirection of it, and PowerShell's twice, is in whatever encoding.
+    """
     last = len(data["users"])
     yield '{"users": {'
     for number, (key, user) in enumerate(data["users"].items(), 1):
-        pair = f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(user, ensure_ascii=False)}"
+        pair = f"{json.dumps(key, ensure_ascii=ascii_only)}: {json.dumps(user, ensure_ascii=ascii_only)}"
         yield pair if number == last else pair + ","
     yield "}}"
 
@@ -1562,6 +1648,8 @@ def _run_passwd(options: argparse.Namespace) -> Answer:
 
 def _ask_password(username: str) -> str:
     """The new password: typed twice without echo on a terminal, else one line of standard input."""
+    if sys.stdin is None:
+        raise StorageError("there is no standard input to read the password from: nothing was changed")
     if not sys.stdin.isatty():
         password = sys.stdin.readline().rstrip("\r\n")
     else:
@@ -1673,26 +1761,40 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _show(lines: Iterable[str]) -> int:
+    """Print the answer of a command; the exit code. `list | head` has seen enough, which is no error."""
+    if sys.stdout is None:
+        return 0
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain once more at its end.
+        if isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL):
+            return 0
+        print(f"storage.py: standard output: {error.strerror}: the answer is not complete", file=sys.stderr)
+        return 2
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command of the command line and return the exit code: 0 done, 2 refused, 130 interrupted."""
     options = _parser().parse_args(arguments, argparse.Namespace(db="vessages.db", json=False))
-    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)  # What this terminal cannot show, or types, is no reason for a traceback.
+    # What this terminal cannot show, or types, is no reason for a traceback. A pipe has UTF-8, whatever a terminal has.
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding=None if sys.stdin.isatty() else "utf-8-sig", errors="surrogateescape")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         answer = COMMANDS[options.command][0](options)
-        for line in [json.dumps(answer.data)] if options.json else answer.lines:
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `list | head` has seen enough; Python would complain once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _show([json.dumps(answer.data)] if options.json else answer.lines)
     except (StorageError, OSError) as error:
         print(f"storage.py: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, EOFError):
         print("interrupted: nothing was left half done", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

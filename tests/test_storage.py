@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -432,17 +434,122 @@ def test_a_lock_file_deleted_by_its_owner_while_we_wait_for_it_is_not_taken_for_
     take = storage.FileLock._take
     taken: list[Path] = []
 
-    def slow_take(lock: storage.FileLock, of: Path) -> None:
+    def slow_take(lock: storage.FileLock, of: Path, made: bool) -> None:
         if not taken:
             lock._name.unlink()
         taken.append(of)
-        take(lock, of)
+        take(lock, of, made)
 
     monkeypatch.setattr(storage.FileLock, "_take", slow_take)
     with closing(open_store(path)):
         assert len(taken) == 2
         with pytest.raises(LockedError):
             open_store(path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+@pytest.mark.parametrize("left", [False, True])
+def test_a_folder_that_cannot_lock_files_is_said_so_and_no_lock_file_is_left(
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: int, left: bool
+) -> None:
+    def refuse(_descriptor: int, shared: bool = False) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(storage, "_lock", refuse)
+    if left:
+        path.with_name("vessages.db.lock").touch()
+    with pytest.raises(StorageError, match=r"cannot lock files: put the accounts on a local disk") as refusal:
+        open_store(path)
+    assert not isinstance(refusal.value, LockedError)
+    assert names_in(path.parent) == ["vessages.db.lock"] * left
+
+
+def test_a_lock_file_of_another_user_is_said_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left by a server that was killed; or not left at all."""
+    open_store(path).close()
+    lock = path.with_name("vessages.db.lock")
+    lock.touch()
+    real_open = os.open
+
+    def refuse(name: Any, *rest: Any) -> int:
+        if Path(name) == lock and not rest[0] & os.O_EXCL:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_open(name, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(StorageError, match=r"vessages\.db\.lock may not be opened by this user: if .* delete it"):
+        open_store(path)
+    assert storage.export(path) == {"users": {}}
+
+
+# --- Run by root -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def handed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> set[str]:
+    """As root, whose new files go to the owner of their folder: the names of those that went."""
+    if sys.platform == "win32":
+        pytest.skip("there is no root")
+    names = set()
+
+    def note(descriptor: int, user: int, group: int) -> None:
+        status = os.fstat(descriptor)
+        files = [file for file in tmp_path.rglob("*") if os.path.samestat(file.stat(), status)]
+        owner = files[0].parent.stat()
+        assert (user, group) == (owner.st_uid, owner.st_gid)
+        names.add(re.sub(r"\d{4}-.*Z", "TIME", str(files[0].relative_to(tmp_path))))
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", note)
+    return names
+
+
+def test_what_root_makes_belongs_to_the_owner_of_the_folder(path: Path, handed_over: set[str]) -> None:
+    with closing(open_store(path)):
+        pass
+    assert handed_over == {"vessages.db.lock", "vessages.db.new"}
+    handed_over.clear()
+    saved = storage.backup(path).path
+    assert handed_over == {"backups", "backups/vessages-TIME.db.part"}
+    handed_over.clear()
+    path.unlink()
+    storage.restore(path, saved)
+    assert "vessages.db.new" in handed_over
+    handed_over.clear()
+    path.write_bytes(b"")
+    path.with_name("vessages.db-journal").write_bytes(b"journal")
+    storage.restore(path, saved)
+    kept = {"backups/vessages-replaced-TIME.db.part", "backups/vessages-replaced-TIME.db-journal"}
+    assert handed_over == {"vessages.db.lock", "vessages.db.new"} | kept
+    handed_over.clear()
+    assert storage.main(["--db", str(path), "export", str(path.with_name("all.json"))]) == 0
+    assert handed_over == {"all.json.part"}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+def test_a_server_of_another_user_can_use_what_root_has_made(path: Path) -> None:
+    os.chown(path.parent, 12345, 12346)
+    open_store(path).close()
+    made = storage.backup(path).path
+    assert {(file.stat().st_uid, file.stat().st_gid) for file in (path, made, made.parent)} == {(12345, 12346)}
+    link = path.with_name("other.db.lock")
+    precious = path.with_name("precious")
+    precious.touch()
+    os.chown(precious, 0, 0)
+    link.symlink_to(precious)
+    open_store(path.with_name("other.db")).close()
+    assert precious.stat().st_uid == 0, "what a link leads to is not given away"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no modes")
+def test_the_folder_of_the_backups_is_private_whatever_the_umask(path: Path) -> None:
+    old = os.umask(0)
+    try:
+        open_store(path).close()
+        folder = storage.backup(path).path.parent
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 # --- Faults of a running store ---------------------------------------------------------------------------------------

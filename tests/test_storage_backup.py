@@ -288,7 +288,7 @@ def test_a_folder_that_reports_an_error_is_one_and_no_backup_is_left_behind(
     storage.backup(path, now=NOW)
     before = files_in(path.parent)
     fail_folder_syncs(monkeypatch, errno.EIO)
-    with pytest.raises(StorageError, match="Input/output error"):
+    with pytest.raises(StorageError, match="the disk reports an error"):
         storage.backup(path, now=NOW + 1)
     assert files_in(path.parent) == before
 

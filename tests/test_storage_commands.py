@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import re
@@ -10,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -118,12 +121,39 @@ def test_verify_list_and_export_show_what_is_there(run: Run, accounts: Path) -> 
     assert run("verify")[1] == "vessages.db: whole, 2 accounts, 25 kB, version 2\n"
     assert json.loads(run("verify", "vessages.db", "--json")[1])["accounts"] == 2
     out = run("list")[1]
-    assert out.splitlines()[1].split() == ["Alice", "online", "2026-11-22T15:04:05Z", "2026-11-22T15:04:05Z", "1"]
+    assert out.splitlines()[1].split() == ["Alice", "offline", "2026-11-22T15:04:05Z", "2026-11-22T15:04:05Z", "1"]
     assert out.splitlines()[2].split() == ["Tuấn", "offline", "2026-11-22T15:04:05Z", "never", "0"]
     assert "scrypt" not in out + run("list", "--json")[1]
     users = json.loads(run("export")[1])["users"]
     assert users["alice"]["username"] == "Alice" and users["alice"]["password"] == HASH
     assert list(users["alice"])[:3] == ["username", "password", "status"]
+
+
+def test_a_status_counts_only_while_a_server_runs(run: Run, accounts: Path) -> None:
+    """`accounts` were left by a server that was killed while Alice was online."""
+
+    def status() -> str:
+        listed = run("list")[1].splitlines()[1].split()[1]
+        assert listed == json.loads(run("export")[1])["users"]["alice"]["status"]
+        assert listed == json.loads(run("list", "--json")[1])["users"]["alice"]["status"]
+        return listed
+
+    lock = accounts.with_name("vessages.db.lock")
+    assert status() == "offline" and not lock.exists()
+    lock.touch()
+    assert status() == "offline" and lock.exists()
+    with closing(open_store(accounts)):
+        assert status() == "online"
+    assert status() == "offline"
+
+
+def test_a_time_of_any_year_is_shown(run: Run, accounts: Path) -> None:
+    """The clock functions of Windows end with the year 3000; a damaged file has any number."""
+    for seconds, shown in [(99_999_999_999, "5138-11-16T09:46:39Z"), (1e300, "unknown"), (-1, "unknown")]:
+        with closing(open_store(accounts)) as store:
+            store._run("UPDATE users SET last_login = ?", (float(seconds),))
+        code, out, err = run("list")
+        assert (code, err) == (0, "") and out.splitlines()[1].split()[3] == shown
 
 
 def test_a_name_from_elsewhere_does_no_harm_on_the_terminal(run: Run, accounts: Path) -> None:
@@ -273,9 +303,15 @@ def test_every_command_and_every_argument_has_a_help_text(command: tuple[str, ..
 # --- As a process ----------------------------------------------------------------------------------------------------
 
 
-def process(folder: Path, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+def process(
+    folder: Path, *arguments: str, text: str = "", encoding: str = "utf-8", output: IO[bytes] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run it as a process whose standard streams have that encoding, whatever we send and expect."""
     command = [sys.executable, str(PROGRAM), *arguments]
-    return subprocess.run(command, input=text, cwd=folder, capture_output=True, encoding="utf-8", check=False)
+    return subprocess.run(
+        command, input=text, cwd=folder, stdout=output or subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+        check=False, env={**os.environ, "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
 
 
 def test_the_file_and_the_protocol_in_an_empty_folder_are_enough(accounts: Path) -> None:
@@ -296,11 +332,85 @@ def test_a_second_process_on_a_live_file_ends_with_2_and_names_it(accounts: Path
         assert f"{accounts.resolve()} is in use by a running server" in result.stderr
 
 
-def test_passwd_reads_a_line_where_there_is_no_terminal(accounts: Path) -> None:
-    result = process(accounts.parent, "passwd", "alice", "--hash-cost", "1,1,1", text="new secret\n")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "Alice has a new password\n", "")
-    assert password_is(accounts, "alice", "new secret")
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_passwd_reads_a_line_of_utf_8_where_there_is_no_terminal(accounts: Path, encoding: str) -> None:
+    for start in ("", "\ufeff"):  # PowerShell may put a mark in front.
+        text = start + "pässwörd-ok\n"
+        result = process(accounts.parent, "passwd", "alice", "--hash-cost", "1,1,1", text=text, encoding=encoding)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "Alice has a new password\n", "")
+        assert password_is(accounts, "alice", "pässwörd-ok")
     assert process(accounts.parent, "passwd", "alice").returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "latin-1", "ascii", "utf-16"])
+def test_an_export_by_redirection_comes_back_by_import(accounts: Path, encoding: str) -> None:
+    names = ["Jürgen", "Zoë", "Мария", "𠮷野"]
+    storage.import_accounts(accounts, {"users": {name: {"password": HASH} for name in names}})
+    file = accounts.with_name("all.json")
+    with file.open("wb") as output:
+        assert process(accounts.parent, "export", encoding=encoding, output=output).returncode == 0
+    assert process(accounts.parent, "--db", "new.db", "import", "all.json").stderr == ""
+    assert storage.export(accounts.with_name("new.db")) == storage.export(accounts)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted there")
+def test_a_backup_is_a_success_though_the_current_folder_was_deleted(accounts: Path, run: Run) -> None:
+    gone = accounts.parent / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    code, out, err = run("--db", str(accounts), "backup")
+    assert (code, err) == (0, "") and out.startswith(f"{accounts.parent}/backups/vessages-")
+    for arguments in (("backup",), ("list",), ("--db", str(accounts), "backup", "T")):
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "") and "current folder was deleted" in err and err.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no shell for it")
+@pytest.mark.parametrize(
+    ("redirections", "code", "words"),
+    [(">/dev/full", 2, "No space left"), (">&-", 0, ""), ("<&-", 0, "")],
+    ids=["full", "no output", "no input"],
+)
+def test_standard_streams_that_are_full_or_closed_cause_no_traceback(
+    accounts: Path, redirections: str, code: int, words: str
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    command = ["sh", "-c", f'"$0" "$1" list {redirections}', sys.executable, str(PROGRAM)]
+    result = subprocess.run(command, cwd=accounts.parent, capture_output=True, text=True, check=False)
+    assert result.returncode == code and words in result.stderr and result.stderr.count("\n") == (code != 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no shell for it")
+def test_passwd_without_standard_input_is_refused_in_words(accounts: Path) -> None:
+    command = ["sh", "-c", '"$0" "$1" passwd alice <&-', sys.executable, str(PROGRAM)]
+    result = subprocess.run(command, cwd=accounts.parent, capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and "no standard input" in result.stderr and result.stderr.count("\n") == 1
+
+
+class Gone(io.StringIO):
+    """Standard output that nobody reads any more, as Windows tells it."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.descriptor = descriptor
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+
+@pytest.mark.parametrize(("platform", "code"), [("win32", 0), ("linux", 2)])
+def test_on_windows_a_reader_that_has_gone_is_an_invalid_argument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, code: int
+) -> None:
+    with (tmp_path / "output").open("wb") as output, monkeypatch.context() as patches:
+        patches.setattr(sys, "stdout", Gone(output.fileno()))
+        patches.setattr(sys, "platform", platform)
+        assert storage._show(["a line"]) == code
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:

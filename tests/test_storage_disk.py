@@ -163,7 +163,8 @@ class Disk:
             unlink(path, missing_ok=missing_ok)
 
         def patched_new_file(path: Path) -> None:
-            self.add_python("create", path)
+            if not path.name.endswith(".lock"):
+                self.add_python("create", path)
             new_file(path)
 
         def patched_copy_bytes(source: Path, target: Path) -> None:
