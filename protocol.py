@@ -352,6 +352,7 @@ SLOW_AFTER = 30.0  # seconds in which a reader takes not one byte of what waits 
 HALF_FRAME_AFTER, HALF_FRAME_STEP = 30.0, 4096
 STRANGER_AFTER = 300.0  # seconds to log in: long enough for a person who looks for a password
 PROBE_AFTER = 5.0  # seconds a connection has to show life when somebody else knows its password
+CLOCK_STEP = 60.0  # seconds: so far no clock drifts from one turn to the next, so somebody has set it
 LATE = 5.0  # a turn later than this was no busy moment: the machine or the process was suspended
 ENCODING_FAULTS_MAX = 3  # one may be an accident, three are another protocol
 CONNECTIONS_MAX = 15_000  # a default; the reactor lowers it to what the system's open files allow
@@ -469,6 +470,11 @@ class RecordLogout(DiskJob):  # -> None
 @dataclass(eq=False, repr=False)
 class RecordStatuses(DiskJob):  # -> list[str]: those of them who have no token, or no account any more
     statuses: dict[str, str]
+
+
+@dataclass(eq=False, repr=False)
+class RecordClockStep(DiskJob):  # -> None: the tokens that were living by the clock of `before` count as used now
+    before: float
 
 
 @dataclass(eq=False, repr=False)
@@ -820,13 +826,14 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims", "_clogged",
-        "_connected", "_deadlines", "_dirty", "_encoding_faults", "_expected", "_forgiven", "_gate", "_give_up_at",
-        "_half_frames", "_horizon", "_keeping", "_later", "_lost", "_news", "_news_version", "_overfull",
-        "_presence_at", "_probed", "_record_at", "_recording", "_ripe", "_roster", "_roster_frame", "_roster_text",
-        "_rosters_due", "_serial", "_spare", "_stamp", "_stopping", "_strangers", "_suspended", "_taken", "_tokens",
-        "_unread", "_use_at", "_version", "closing", "connections_max", "faults", "frames", "grace", "held_bytes",
-        "jobs", "notes", "now", "password_min", "ready", "registration", "sessions", "wall",
+        "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims",
+        "_clock_offset", "_clogged", "_connected", "_deadlines", "_dirty", "_encoding_faults", "_expected",
+        "_forgiven", "_gate", "_give_up_at", "_half_frames", "_horizon", "_keeping", "_later", "_lost", "_news",
+        "_news_version", "_overfull", "_presence_at", "_probed", "_record_at", "_recording", "_ripe", "_roster",
+        "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_spare", "_stamp", "_stopping", "_strangers",
+        "_suspended", "_taken", "_tokens", "_unread", "_use_at", "_version", "closing", "connections_max", "faults",
+        "frames", "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions",
+        "wall",
     )  # fmt: skip
 
     def __init__(
@@ -862,6 +869,7 @@ class Hub:
         self.now = 0.0
         self.wall = 0.0
         self._stamp = ""  # the wall time as text, made at most once a turn
+        self._clock_offset = math.nan  # of the wall clock from the monotonic one; not known before the first turn
         self._forgiven = 0.0  # seconds for which the server was suspended: they do not count
         self._suspended = False  # whether it was until this turn, which may have to do without what waits to be read
         self._expected = FOREVER
@@ -904,6 +912,11 @@ class Hub:
     def wake(self, now: float, wall: float) -> None:
         """A turn begins at `now` (monotonic) and `wall` (Unix time). No two turns are at the same time."""
         self._awake = True
+        offset, before = wall - now, self.wall
+        step, self._clock_offset = offset - self._clock_offset, offset
+        if abs(step) > CLOCK_STEP and not self._stopping:
+            self.jobs.append(RecordClockStep(before))
+            self.notes.append(f"the clock was set by {step:+.0f} s")
         now -= self._forgiven
         self._suspended = now - self._expected > LATE
         if self._suspended:  # nobody knows since when: since the last turn, so that nobody has less time than before it

@@ -799,6 +799,11 @@ class Store:
                 without.append(key)
         return without
 
+    def record_clock_step(self, before: float, now: float) -> None:
+        """The clock was set, from `before` to `now`: every token that was living by the old one counts as used now."""
+        sql = "UPDATE users SET token_used = ? WHERE token IS NOT NULL AND ? - token_used <= ?"
+        self._run(sql, (now, before, TOKEN_LIFE))
+
     def record_logout(self, key: str, now: float) -> None:
         """Offline, and the token is dead."""
         self._run("UPDATE users SET status = 'offline', token = NULL, token_used = ? WHERE key = ?", (now, key))
@@ -816,9 +821,11 @@ class Store:
     def recover(self, now: float) -> list[Account]:
         """At the start of a server: who may come back is 'lost' and returned, everybody else is 'offline'.
 
-        That is who was online or lost when the last server ended, and has a living token. One transaction.
+        That is who was online or lost when the last server ended, and has a living token. One transaction. A token that
+        was used in the future, by a clock that was wrong, counts as used now: it lives no longer than any other.
         """
         with self.transaction():
+            self._run("UPDATE users SET token_used = ? WHERE token_used > ?", (now, now))
             self._run(
                 "UPDATE users SET status = CASE WHEN token IS NOT NULL AND ? - token_used <= ? "
                 "THEN 'lost' ELSE 'offline' END WHERE status <> 'offline'",

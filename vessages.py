@@ -717,6 +717,7 @@ DISK_WORK: dict[type[Job], Callable[[storage.Store, Any, float], object]] = {
     protocol.RecordFailure: lambda store, job, now: store.record_failure(job.key, now),
     protocol.RecordLogout: lambda store, job, now: store.record_logout(job.key, now),
     protocol.RecordStatuses: lambda store, job, now: store.record_statuses(job.statuses, now),
+    protocol.RecordClockStep: lambda store, job, now: store.record_clock_step(job.before, now),
     protocol.SetPassword: _set_password,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from vocabulary import PASSWORD, STAMP, Disk, StoredAccount, World
+from vocabulary import PASSWORD, STAMP, WALL, Disk, StoredAccount, World
 
 import protocol
 from protocol import COMMANDS, State, frame
@@ -749,8 +749,28 @@ def test_a_jump_of_the_wall_clock_expires_nothing() -> None:
     alice = world.person("alice")
     world.wall += 10 * 365 * 86400
     assert alice.says("PING") == ["OK PING"]
+    assert world.disk.clock_steps == [pytest.approx(WALL, abs=1)]
     world.wall = 0.0
     assert alice.says("SEND alice x")[0] == "MSG alice 0 1970-01-01T00:00:00.000Z x"
+
+
+@pytest.mark.parametrize("seconds", [-protocol.CLOCK_STEP + 1, 0, protocol.CLOCK_STEP - 1])
+def test_a_clock_that_is_put_right_by_little_costs_no_commit(seconds: float) -> None:
+    world = World()
+    world.people("alice", "bob")
+    for _ in range(10):
+        world.wall += seconds
+        world.wait(3600)
+    assert world.disk.clock_steps == []
+
+
+def test_a_suspension_is_no_step_of_the_clock() -> None:
+    world = World()
+    world.person("alice")
+    world.now += 3600
+    world.wall += 3600
+    world.turn()
+    assert world.disk.clock_steps == []
 
 
 # --- Passwords cost the attacker ---
@@ -847,7 +867,8 @@ def test_many_addresses_of_one_network_guess_no_faster() -> None:
     codes = [world.connect(f"2001:db8:1:2::{n:x}").says("LOGIN alice guess")[0].split(" ")[1] for n in range(2, 62)]
     assert codes == ["bad-login"] * 3 * protocol.WIDER + ["throttled"] * (60 - 3 * protocol.WIDER)
     assert world.connect("2001:db8:1:3::1").says("LOGIN alice guess")[0].startswith("ERROR bad-login")
-    assert world.connect("2001:db8:1:2::1").says(f"LOGIN alice {PASSWORD}")[0].startswith("OK")  # has been in from there
+    known = world.connect("2001:db8:1:2::1")  # who has been in from there
+    assert known.says(f"LOGIN alice {PASSWORD}")[0].startswith("OK LOGIN")
 
 
 def test_one_who_guesses_does_not_hold_up_his_network() -> None:

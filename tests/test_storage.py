@@ -281,6 +281,29 @@ def test_recover_makes_lost_who_may_come_back_and_everybody_else_offline(store: 
     assert len(store.recover(NOW + 2)) == 2
 
 
+def test_a_token_that_was_used_in_the_future_lives_no_longer_than_others(store: Store) -> None:
+    """The clock was years ahead, and the server was stopped when it was put right."""
+    token, digest = storage.new_token()
+    with store.transaction():
+        store.add("Alice", "alice", "hash", NOW)
+        store.record_login("alice", NOW + 1000 * DAY, digest)
+    assert [account.key for account in store.recover(NOW)] == ["alice"]
+    assert store.find_token(token, NOW + 7 * DAY) is not None
+    assert store.find_token(token, NOW + 7 * DAY + 1) is None
+
+
+def test_when_the_clock_is_set_living_tokens_count_as_used_and_dead_ones_stay_dead(store: Store) -> None:
+    living, dead = storage.new_token(), storage.new_token()
+    with store.transaction():
+        for name, (_, digest), used in (("living", living, NOW), ("dead", dead, NOW - 8 * DAY)):
+            store.add(name, name, "hash", NOW)
+            store.record_login(name, used, digest)
+        store.record_clock_step(NOW + 1, NOW + 1000 * DAY)
+    assert store.find_token(living[0], NOW + 1006 * DAY) is not None
+    assert store.find_token(living[0], NOW + 1008 * DAY) is None
+    assert store.find_token(dead[0], NOW + 1000 * DAY) is None
+
+
 NAMES = st.sampled_from(["alice", "мария"])  # Few, so that many things happen to the same account.
 
 
@@ -377,9 +400,20 @@ class StoreAgainstDict(RuleBasedStateMachine):
         self.store.close()
         self.store = open_store(self.folder / "v.db")
 
+    @rule(seconds=st.sampled_from([-9e8, -DAY, DAY, 9e8]))
+    def clock_step(self, seconds: float) -> None:
+        before, self.now = self.now, self.now + seconds
+        with self.store.transaction():
+            self.store.record_clock_step(before, self.now)
+        for user in self.model.values():
+            if before - user.used <= 7 * DAY:
+                user.used = self.now
+
     @precondition(lambda self: self.model)
     @rule()
     def recover(self) -> None:
+        for user in self.model.values():
+            user.used = min(user.used, self.now)
         back = [account.key for account in self.store.recover(self.now)]
         for user in self.model.values():
             alive = user.token is not None and self.now - user.used <= 7 * DAY

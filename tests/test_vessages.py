@@ -548,6 +548,24 @@ def test_a_jump_of_the_wall_clock_changes_only_the_stamps(rig: Rig, seconds: flo
     assert alice.sees("alice")
 
 
+YEARS = 54 * 365.25 * 86400
+
+
+@pytest.mark.parametrize("seconds", [YEARS, -YEARS])
+def test_who_has_logged_in_before_the_clock_was_set_comes_back_by_token(tmp_path: Path, seconds: float) -> None:
+    with running(tmp_path) as rig:
+        tokens = {name: rig.person(name, kept=True).token for name in ("alice", "bob")}
+        rig.peers[0].reset()
+        rig.wait(70)  # of alice only the token is left
+        rig.clock.wall += seconds
+        rig.wait(25)
+        now = rig.clock.wall
+        for name, token in tokens.items():
+            account = rig.store.find_token(token, now)
+            assert account is not None and account.username == name
+            assert rig.store.find_token(token, now + 8 * 86400) is None
+
+
 # --- TLS ------------------------------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,7 @@ class Disk:
         self.accounts: dict[str, StoredAccount] = {}
         self.failing = False
         self.tokens = 0
+        self.clock_steps: list[float] = []  # the times that it was before each
         self.writes = 0  # how often the statuses of some people were recorded
 
     def perform(self, job: Job) -> object:
@@ -95,6 +96,9 @@ class Disk:
         for account in known:
             account.status = job.statuses[account.key]
         return [key for key in job.statuses if key not in self.accounts or self.accounts[key].token is None]
+
+    def RecordClockStep(self, job: protocol.RecordClockStep) -> None:  # noqa: N802
+        self.clock_steps.append(job.before)
 
     def SetPassword(self, job: protocol.SetPassword) -> bool:  # noqa: N802
         account = self.accounts.get(job.key)
