@@ -1250,6 +1250,13 @@ class Hub:
         if rest:
             raise RefusedError(Code.BAD_COMMAND, "this command stands alone")
 
+    def _two_words(self, rest: str, form: str) -> tuple[str, str]:
+        """The first word of `rest` and what follows it; refused if either is missing."""
+        first, _, second = rest.partition(" ")
+        if not (first and second):
+            raise RefusedError(Code.BAD_COMMAND, form)
+        return first, second
+
     def _refuse_encoding(self, connection: Connection) -> None:
         self._encoding_faults[connection] = faults = self._encoding_faults.get(connection, 0) + 1
         self._answer(connection, connection.session, "", error(Code.BAD_ENCODING))
@@ -1356,7 +1363,7 @@ class Hub:
 
     def _register(self, connection: Connection, tag: str, rest: str) -> Steps:
         """REGISTER <username> <password>"""
-        name, _, password = rest.partition(" ")
+        name, password = self._two_words(rest, "REGISTER <username> <password>")
         username, password = clean_name(name), clean_password(password)
         if not self.registration:
             raise RefusedError(Code.CLOSED)
@@ -1415,9 +1422,9 @@ class Hub:
 
     def _passwd(self, connection: Connection, tag: str, rest: str) -> Steps:
         """PASSWD <password>\\n<new password>"""
-        old, newline, new = rest.partition("\n")
+        old, _, new = rest.partition("\n")
         session = connection.session
-        if session is None or not newline:
+        if session is None or not (old and new):
             raise RefusedError(Code.BAD_COMMAND, "PASSWD <password>, a line break, <new password>")
         old, new = clean_password(old), clean_password(new)
         fault = password_fault(new, session.name, self.password_min)
@@ -1448,7 +1455,7 @@ class Hub:
         return self._log_in(connection, tag, rest, takeover=True)
 
     def _log_in(self, connection: Connection, tag: str, rest: str, takeover: bool) -> Steps:
-        name, _, password = rest.partition(" ")
+        name, password = self._two_words(rest, f"{'TAKEOVER' if takeover else 'LOGIN'} <username> <password>")
         key, password, address = self._key(name), clean_password(password), connection.address
         account, better = yield from self._check_password(key, password, address)
         yield from self._until_unclaimed(key)
@@ -1539,10 +1546,11 @@ class Hub:
 
     def _resume(self, connection: Connection, tag: str, rest: str) -> Steps:
         """RESUME <token> <seq>"""
-        token, _, number = rest.partition(" ")
+        form = "RESUME <token> <number of the last frame shown>"
+        token, number = self._two_words(rest, form)
         seq = parse_number(number)
         if seq is None:
-            raise RefusedError(Code.BAD_COMMAND, "RESUME <token> <number of the last frame shown>")
+            raise RefusedError(Code.BAD_COMMAND, form)
         session = self._tokens.get(token)
         if session is None or session.key in self._claims:
             session = yield from self._find_session(connection, token)
@@ -1692,7 +1700,7 @@ class Hub:
         """SEND <username> <text>"""
         name, _, text = rest.partition(" ")
         sender = connection.session
-        if not text or sender is None:
+        if not (name and text) or sender is None:
             raise RefusedError(Code.BAD_COMMAND, "SEND <username> <text>")
         recipient = self.sessions.get(name) or self.sessions.get(self._key(name))
         if recipient is None:

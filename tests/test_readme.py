@@ -80,18 +80,20 @@ def test_the_client_in_a_few_lines_works_also_a_second_time(tmp_path: Path) -> N
     (program,) = re.findall(r"(?s)a test runs it\):\n\n```python\n(.*?)```", README)
     (tmp_path / "tiny.py").write_text(program, encoding="utf-8")
     with ServerProcess(tmp_path) as server:
-        server.person("alice").close()
-        bob = server.person("bob")
+        alice, bob = server.person("alice", kept=True), server.person("bob")
+        alice.close()
+        assert bob.sees("~alice", "bob")
+        bob.says("SEND alice held")
         port = bob.socket.getpeername()[1]
         words = [sys.executable, "tiny.py", "127.0.0.1", str(port), "alice", PASSWORD, "bob", "hi there"]
         ids = set()
-        for _ in range(2):
+        for before in (["OK LOGIN", "MSG bob", "ONLINE"], ["OK LOGIN", "ONLINE"]):
             done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stderr
-            logged_in, _, fate = done.stdout.splitlines()
-            assert logged_in.startswith("OK LOGIN alice")
-            assert re.fullmatch(r"#\d+ OK SEND", fate)
-            (heard,) = [heard for heard in bob.hears() if heard.startswith("MSG alice ")]
-            assert heard.endswith("Z hi there")
-            ids.add(heard.split(" ")[2])
+            heard = done.stdout.splitlines()
+            assert all(line.startswith(word) for line, word in zip(heard, before, strict=False)), heard
+            assert re.fullmatch(r"#\d+ OK SEND", heard[-1])
+            (message,) = [heard for heard in bob.hears() if heard.startswith("MSG alice ")]
+            assert message.endswith("Z hi there")
+            ids.add(message.split(" ")[2])
         assert len(ids) == 2  # else a recipient would take them for one message

@@ -317,7 +317,7 @@ def test_names_that_are_fine(rig: Rig, name: str) -> None:
 
 
 NO_NAMES = [
-    "", "x" * 33, "pаypal", "~bob", "_bob", "-bob", "+bob", "@bob", "bo\nb", "bo\tb", "bo\u200bb", "bob!", "😀", "a/b",
+    "x" * 33, "pаypal", "~bob", "_bob", "-bob", "+bob", "@bob", "bo\nb", "bo\tb", "bo\u200bb", "bob!", "😀", "a/b",
     "\u0301a",
 ]  # fmt: skip
 
@@ -336,7 +336,7 @@ def test_a_name_is_taken_in_every_spelling_and_shown_as_registered(rig: Rig) -> 
     assert peer.roster == {"Ann"}
 
 
-@pytest.mark.parametrize("password", ["", "short77", "alice99", "ALICE123", "x" * 1025, "é" * 513, "two\nlines more"])
+@pytest.mark.parametrize("password", ["short77", "alice99", "ALICE123", "x" * 1025, "é" * 513, "two\nlines more"])
 def test_passwords_that_are_not_allowed(rig: Rig, password: str) -> None:
     name = "alice123"
     assert codes(rig.connect().says(f"REGISTER {name} {password}")) == ["ERROR bad-password"]
