@@ -1,0 +1,305 @@
+"""Plays the same random traces on the hub of an older commit and on the one in this folder, and compares all they say.
+
+    python tests/tools/differential.py HEAD~1 --seeds 500
+
+A trace is what happens to a hub: connections come and go, bytes arrive in any pieces, readers stop and go on, workers
+take their time, the clock moves. After each step both hubs must have written the same bytes to the same connections,
+given the same jobs, closed the same connections and noted the same words. It is the net under a change that is to
+change nothing: the first difference is printed with its seed, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = "correct horse"
+NAMES = ("ann", "bob", "Carl", "dora", "ёж")
+WALL = 1_795_359_845.0
+# So small that every limit is reached again and again.
+LIMITS = {
+    "BACKLOG_MAX": 600, "FRAMES_A_TURN": 3, "QUEUE_FRAMES": 6, "QUEUE_BYTES": 1500, "ASK_FRAMES": 3, "ASK_BYTES": 750,
+    "HELD_FRAMES_MAX": 20, "HELD_BYTES_MAX": 6000, "HELD_IN_ALL_MAX": 4000, "PRESENCE_SLICE": 2,
+}  # fmt: skip
+
+
+def protocol_at(commit: str | None) -> types.ModuleType:
+    """The module `protocol` as it was at a commit; None: as it is in this folder."""
+    if commit is None:
+        source = (ROOT / "protocol.py").read_text(encoding="utf-8")
+    else:
+        command = ["git", "show", f"{commit}:protocol.py"]
+        source = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    module = types.ModuleType(f"protocol_{commit or 'here'}".replace("~", "_"))
+    sys.modules[module.__name__] = module
+    exec(compile(source, module.__name__, "exec"), module.__dict__)
+    for name, value in LIMITS.items():
+        setattr(module, name, value)
+    return module
+
+
+class Row:
+    """An account, with the fields that the hub looks at."""
+
+    def __init__(self, username: str, key: str, password: str) -> None:
+        self.username, self.key, self.password = username, key, password
+        self.status, self.failures = "offline", 0
+        self.last_login: float | None = None
+        self.token: str | None = None
+
+
+class Disk:
+    """What the workers would do, whatever form its jobs have in that version."""
+
+    def __init__(self, module: types.ModuleType) -> None:
+        self.failed = module.StorageFailedError
+        self.rows = {module.fold(name): Row(name, module.fold(name), "hash:" + PASSWORD) for name in NAMES}
+        self.tokens = 0
+        self.failing = False
+
+    def perform(self, job: Any) -> tuple[str, Any]:
+        """The name of the job, and its result."""
+        name, arguments = self._form(job)
+        if self.failing and name not in ("hash_password", "check_password"):
+            return name, self.failed()
+        return f"{name}{arguments}", getattr(self, name)(*arguments)
+
+    @staticmethod
+    def _form(job: Any) -> tuple[str, tuple[Any, ...]]:
+        if hasattr(job, "method"):
+            return job.method, tuple(job.arguments)
+        words = "".join("_" * letter.isupper() + letter.lower() for letter in type(job).__name__)
+        return words.lstrip("_"), tuple(value for name, value in vars(job).items() if name != "flow")
+
+    def hash_password(self, password: str) -> str:
+        return "hash:" + password
+
+    def check_password(self, password: str, stored: str | None) -> tuple[bool, str | None]:
+        return stored == "hash:" + password, None
+
+    def find_account(self, key: str) -> Row | None:
+        return self.rows.get(key)
+
+    def find_token(self, token: str) -> Row | None:
+        return next((row for row in self.rows.values() if row.token == token), None)
+
+    def add_account(self, username: str, key: str, password_hash: str) -> bool:
+        if key in self.rows:
+            return False
+        self.rows[key] = Row(username, key, password_hash)
+        return True
+
+    def record_login(self, key: str, kept: bool, checked: str, better: str | None) -> str | None:
+        row = self.rows.get(key)
+        if row is None or row.password != checked:
+            return None
+        self.tokens += kept
+        row.token, row.status, row.last_login = f"token{self.tokens}" if kept else None, "online", WALL
+        return row.token or ""
+
+    def record_failure(self, key: str) -> None:
+        if key in self.rows:
+            self.rows[key].failures += 1
+
+    def record_logout(self, key: str) -> None:
+        if key in self.rows:
+            self.rows[key].status, self.rows[key].token = "offline", None
+
+    def record_statuses(self, statuses: dict[str, str], *_: Any) -> list[str]:
+        for key in statuses:
+            if key in self.rows:
+                self.rows[key].status = statuses[key]
+        return [key for key in statuses if key not in self.rows or self.rows[key].token is None]
+
+    def record_use(self, *_: Any) -> None:
+        pass
+
+    def set_password(self, key: str, checked: str, password_hash: str) -> bool:
+        if key not in self.rows or self.rows[key].password != checked:
+            return False
+        self.rows[key].password = password_hash
+        return True
+
+
+class Player:
+    """A hub, its clock and its workers, played by a random trace. What it does goes into `log`."""
+
+    def __init__(self, module: types.ModuleType, seed: int) -> None:
+        self.module, self.chance = module, random.Random(seed)
+        self.disk = Disk(module)
+        self.hub = module.Hub(grace=30.0, connections_max=9)
+        self.now, self.wall = 1000.0, WALL
+        self.wires: list[Any] = []
+        self.numbers: dict[Any, int] = {}  # connection -> which one it is
+        self.stuck: set[Any] = set()  # connections from which nothing is taken
+        self.given: list[Any] = []
+        self.tag = 0
+        self.log: list[str] = []
+
+    def step(self) -> None:
+        """One thing that happens, and a turn."""
+        self.hub.wake(self.now, self.wall)
+        kind = self.chance.choices(
+            ("say", "come", "go", "stick", "drain", "wait", "fail", "jump"), (40, 8, 4, 3, 4, 12, 1, 1)
+        )[0]
+        getattr(self, "_" + kind)()
+        self._turn()
+
+    def _turn(self) -> None:
+        for _ in range(40):
+            self.hub.tick(self.now, self.wall)
+            self.given += self.hub.jobs
+            self.hub.jobs = []
+            busy = self.given and self.chance.random() < 0.8
+            if busy:
+                job = self.given.pop(0)
+                form, result = self.disk.perform(job)
+                self.log.append(form)
+                self.hub.complete(job, result)
+            ready, self.hub.ready = self.hub.ready, []
+            for wire in ready:
+                self._write(wire)
+            closing, self.hub.closing = self.hub.closing, []
+            for wire in closing:
+                self.log.append(f"{self.numbers[wire]} closes: {wire.closed}")
+                self.wires = [each for each in self.wires if each is not wire]
+                self.hub.disconnect(wire)
+            self.log += [f"note {note}" for note in self.hub.notes]
+            self.log += [f"FAULT {fault!r}" for fault in self.hub.faults]
+            self.hub.notes, self.hub.faults = [], []
+            due = self.hub.next_deadline()
+            if not (busy or ready or closing) and (due is None or due > self.now):
+                return
+            self.now += 1e-6
+            self.hub.wake(self.now, self.wall)
+
+    def _write(self, wire: Any) -> None:
+        if wire.unsent:
+            return
+        data = self.hub.take(wire)
+        if data:
+            self.log.append(f"{self.numbers[wire]} <- {data!r}")
+        if wire in self.stuck and data:
+            self.hub.sent(wire, len(data))
+
+    def _one(self) -> Any:
+        return self.chance.choice(self.wires) if self.wires else None
+
+    def _come(self) -> None:
+        wire = self.hub.connect(self.chance.choice(("10.0.0.2", "10.0.0.3", "127.0.0.1", "fe80::1")))
+        self.numbers[wire] = len(self.numbers)
+        self.wires.append(wire)
+        if self.chance.random() < 0.8:
+            first = self.chance.choice(("KEEP", "KEEP", "PING"))
+            self._feed(wire, [first, f"LOGIN {self.chance.choice(NAMES)} {PASSWORD}"])
+
+    def _go(self) -> None:
+        wire = self._one()
+        if wire is not None:
+            self.wires.remove(wire)
+            self.hub.disconnect(wire)
+
+    def _stick(self) -> None:
+        wire = self._one()
+        if wire is not None:
+            self.stuck ^= {wire}
+
+    def _drain(self) -> None:
+        wire = self._one()
+        if wire is not None and wire.unsent:
+            self.hub.sent(wire, int(wire.unsent * self.chance.choice((0.0, 0.5))))
+            if wire.outbox and not wire.unsent:
+                self.hub.ready.append(wire)
+
+    def _wait(self) -> None:
+        end = self.now + self.chance.choice((0.01, 0.1, 1.0, 3.0, 6.0, 21.0, 31.0, 46.0))
+        while self.now < end:
+            due = self.hub.next_deadline()
+            step = end if due is None else min(max(due, self.now + 1e-6), end)
+            self.wall += step - self.now
+            self.now = step
+            self.hub.wake(self.now, self.wall)
+            for wire in self.wires:
+                if self.chance.random() < 0.9 and wire.wants_reading:
+                    self.hub.feed(wire, self.module.frame(b"ACK 0"))
+            self._turn()
+
+    def _fail(self) -> None:
+        self.disk.failing = self.chance.random() < 0.3
+
+    def _jump(self) -> None:
+        self.wall += self.chance.choice((-3600.0, 3600.0))
+
+    def _say(self) -> None:
+        wire = self._one()
+        if wire is not None and wire.wants_reading:
+            self._feed(wire, [self._command() for _ in range(self.chance.choice((1, 1, 2, 5)))])
+
+    def _feed(self, wire: Any, commands: list[str]) -> None:
+        data = b"".join(self.module.frame(command.encode()) for command in commands)
+        while data and wire.wants_reading:
+            size = self.chance.choice((len(data), len(data), 3, 10, 50))
+            self.hub.feed(wire, data[:size])
+            data = data[size:]
+
+    def _command(self) -> str:
+        chance = self.chance
+        self.tag += 1
+        tag = f"#{self.tag} " if chance.random() < 0.6 else ""
+        name, token = chance.choice(NAMES), f"token{chance.randint(1, max(1, self.disk.tokens))}"
+        text = chance.choice(("hi", "x" * 100, "y" * 500, "ё\nz"))
+        return tag + chance.choices(
+            (
+                f"SEND {name} {text}", f"ACK {chance.randint(0, 40)}", "WHO", "PING x", "LOGOUT", "KEEP",
+                f"LOGIN {name} {PASSWORD}", f"TAKEOVER {name} {PASSWORD}", f"RESUME {token} {chance.randint(0, 9)}",
+                f"LOGIN {name} wrong", f"PASSWD {PASSWORD}\n{PASSWORD}", f"REGISTER u{self.tag} {PASSWORD}", "NONSENSE",
+            ),
+            (50, 25, 3, 3, 2, 2, 4, 3, 8, 1, 1, 1, 1),
+        )[0]  # fmt: skip
+
+
+def play(module: types.ModuleType, seed: int, steps: int) -> list[list[str]]:
+    """What a hub did in each step of a trace."""
+    player = Player(module, seed)
+    logs: list[list[str]] = []
+    for _ in range(steps):
+        player.step()
+        logs.append(player.log)
+        player.log = []
+    return logs
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("commit", help="the older version, such as HEAD~1")
+    parser.add_argument("--seeds", type=int, default=200, help="traces that are played")
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first")
+    parser.add_argument("--steps", type=int, default=300, help="steps of a trace")
+    options = parser.parse_args(argv)
+    old, new = protocol_at(options.commit), protocol_at(None)
+    lines = 0
+    for seed in range(options.first, options.first + options.seeds):
+        for number, (before, after) in enumerate(
+            zip(play(old, seed, options.steps), play(new, seed, options.steps), strict=True)
+        ):
+            lines += len(before)
+            if before != after:
+                print(f"seed {seed}, step {number}:")
+                width = max(len(before), len(after))
+                for one, other in zip(before + [""] * width, after + [""] * width, strict=False):
+                    if one != other:
+                        print(f"  was {one}\n  is  {other}")
+                        break
+                return 1
+    print(f"{options.seeds} traces, {lines:,} lines: no difference")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
