@@ -245,11 +245,6 @@ def frame(payload: bytes) -> bytes:
     return HEADER.pack(len(payload)) + payload
 
 
-def words_of(whole: bytes) -> str:
-    """What stands behind the number in a frame that has one."""
-    return whole[HEADER.size :].partition(b" ")[2].decode()
-
-
 class BadFrameError(Exception):
     """The other side announced a frame that is empty or too long. There is no way to go on after this."""
 
@@ -589,32 +584,98 @@ class Session:
     @property
     def unsaid(self) -> bool:
         """Whether frames are held that the present connection was not given."""
-        return self.held is not None and self.held.sent < self.held.last
+        return self.held is not None and self.held.unsaid
 
 
 class Held:
-    """What is held for a kept session until it is ACKed: numbered frames, and how far they have come."""
+    """The queue of a kept session: frames that are held until the client has ACKed them.
 
-    __slots__ = ("acked", "asked", "bytes", "frames", "last", "numbered", "peak", "sent", "token")
+    A frame's number is its position: `acked` + 1 is the first one, `last` the newest. `sent` is the last one that was
+    given to the present connection. A frame up to `written` may have been shown, also by an earlier connection.
+    At every moment acked <= sent <= written <= last == acked + len(frames).
+
+        >>> held = Held()
+        >>> held.hold("OK PING", None, ""), held.hold("OK WHO ann", None, "")
+        (b'\\x00\\x00\\x00\\n@1 OK PING', b'\\x00\\x00\\x00\\r@2 OK WHO ann')
+        >>> held.sent = 2  # both were written
+        >>> [words for words, *_ in held.acknowledge(1)], held.acked, held.written
+        (['OK PING'], 1, 2)
+        >>> held.rewind()  # the connection broke, and the client came back
+        >>> held.unsaid, held.say_next(), held.unsaid
+        (True, b'\\x00\\x00\\x00\\r@2 OK WHO ann', False)
+    """
+
+    __slots__ = ("_sent_before", "acked", "asked", "frames", "last", "numbered", "sent", "size", "token")
 
     def __init__(self, numbered: bool = True) -> None:
-        # The oldest comes first; their numbers are acked + 1 to `last`. `sent` is the last one that was given to the
-        # present connection, `peak` the last one that was ever given to any.
         self.frames: list[HeldFrame] = []
-        self.bytes = 0
-        self.acked = self.sent = self.last = self.peak = 0
+        self.size = 0  # bytes of all of them
+        self.acked = self.sent = self.last = 0
+        self._sent_before = 0  # the last frame that was given to any connection before the present one
         self.numbered = numbered  # False after a restart, until the client tells where its numbers stand
         self.asked = False  # whether an ACK was asked for
         self.token = ""  # the way back to it; empty if only the disk can tell
 
     @property
+    def unsaid(self) -> bool:
+        """Whether frames are held that the present connection was not given."""
+        return self.sent < self.last
+
+    @property
     def written(self) -> int:
         """The number of the newest frame that was ever given to a connection."""
-        return max(self.sent, self.peak)
+        return max(self.sent, self._sent_before)
+
+    def hold(self, words: str, sender: Session | None, tag: str) -> bytes:
+        """Hold one more frame, and return it as it goes over the wire. `sender` is told its fate under `tag`."""
+        self.last = number = self.last + 1
+        payload = f"@{number} {words}".encode()
+        whole = HEADER.pack(len(payload)) + payload  # as `frame` does: a call less for every message
+        self.frames.append((words, len(whole), sender, tag))
+        self.size += len(whole)
+        return whole
+
+    def say_next(self) -> bytes:
+        """The first frame that the present connection was not given; from now on it was."""
+        words = self.frames[self.sent - self.acked][0]
+        self.sent += 1
+        return frame(f"@{self.sent} {words}".encode())
+
+    def acknowledge(self, number: int) -> list[HeldFrame]:
+        """The client has shown everything up to this number, at most `written`: hold it no longer, and return it."""
+        count = number - self.acked
+        shown = self.frames[:count]
+        del self.frames[:count]
+        self.size -= sum([size for _, size, _, _ in shown])
+        self.acked = number
+        self.sent = max(self.sent, number)
+        self.asked = False
+        return shown
+
+    def rewind(self) -> None:
+        """Another connection takes over: it is given everything that was not ACKed once more."""
+        self._sent_before, self.sent = self.written, self.acked
+
+    def count_as_written(self) -> None:
+        """All that is held may have been shown, by the client of the session before."""
+        self._sent_before = self.last
+
+    def number_from(self, number: int) -> None:
+        """After a restart the numbers go on from the last one that the client has shown."""
+        self.numbered = True
+        self.acked = self.sent = self._sent_before = number
+        self.last = number + len(self.frames)
+
+    def let_go(self) -> list[HeldFrame]:
+        """All that was held, which is held no more."""
+        frames, self.frames = self.frames, []
+        self.size, self.last = 0, self.acked
+        return frames
 
 
-# A frame of a kept session as it goes over the wire, and whom its fate is told under which tag.
-HeldFrame = tuple[bytes, Session | None, str]
+# A frame of a kept session: its words without the number, its bytes on the wire, and whom its fate is told under which
+# tag.
+HeldFrame = tuple[str, int, Session | None, str]
 
 NEVER, FOREVER = float("-inf"), float("inf")
 # Instead of a version: this reader was behind, and gets a whole roster as soon as it has caught up, before other news.
@@ -696,7 +757,7 @@ def bytes_waiting(wire: tuple[Connection | None, Session | None]) -> int:
     """How much waits for somebody: what the connection has not taken, and what the session has not confirmed."""
     connection, session = wire
     held = session.held if session else None
-    return (connection.backlog if connection else 0) + (held.bytes if held else 0)
+    return (connection.backlog if connection else 0) + (held.size if held else 0)
 
 
 def is_loopback(address: str) -> bool:
@@ -1522,15 +1583,14 @@ class Hub:
 
     def _adopt(self, session: Session, old: Held) -> None:
         """The messages held for the session before, not its answers, are said to this one."""
-        for number, (whole, sender, tag) in enumerate(self._let_go(old), old.acked + 1):
-            words = words_of(whole)
+        for number, (words, _, sender, tag) in enumerate(self._let_go(old), old.acked + 1):
             if not words.startswith("MSG "):
                 continue
             self._say(session, words, sender, tag)
             if session.held is None:
                 self._settle(sender, tag, "OK SEND")
             elif number <= old.written:
-                session.held.peak = session.held.last
+                session.held.count_as_written()
 
     def _attach(self, connection: Connection, session: Session, how: str) -> None:
         """This connection is this session's from now on; the roster follows at the end of the turn."""
@@ -1560,7 +1620,7 @@ class Hub:
             raise RefusedError(Code.UNKNOWN_SESSION)
         held = session.held
         if held is not None and not held.numbered:
-            self._number(session, held, seq)
+            held.number_from(seq)
         if held is None or seq > held.written:
             raise RefusedError(Code.UNKNOWN_SESSION)
         self._acknowledge(held, max(seq, held.acked))
@@ -1569,7 +1629,7 @@ class Hub:
             old.session = None
             self._close(old, Bye.RESUMED)
         self._answer(connection, None, tag, f"OK RESUME {session.name} {session.last_tag} {held.acked}")
-        held.peak, held.sent = held.written, held.acked
+        held.rewind()
         self._attach(connection, session, "resumed")
         self._gate.succeed(session.key, connection.address)
         self._dirty[session.key] = None
@@ -1607,14 +1667,6 @@ class Hub:
         session = Session(account.username, account.key, Held(numbered=False), self.wall)
         self.sessions[session.key] = session
         return session
-
-    def _number(self, session: Session, held: Held, seq: int) -> None:
-        """After a restart the numbers go on from what the client has shown."""
-        frames = self._let_go(held)
-        held.numbered = True
-        held.acked = held.sent = held.last = held.peak = seq
-        for whole, sender, tag in frames:
-            self._say(session, words_of(whole), sender, tag)
 
     def _logout(self, connection: Connection, tag: str, rest: str) -> Steps:
         """LOGOUT"""
@@ -1670,7 +1722,7 @@ class Hub:
         since = self.wall - (self.now - began)
         if session is not None:
             name, since, heard = session.name, session.began, self._lost.get(session, heard)
-            held = (session.held.bytes, len(session.held.frames)) if session.held else held
+            held = (session.held.size, len(session.held.frames)) if session.held else held
         return Row(address, name, since, self.now - heard, unsent, held)
 
     def restore(self, accounts: Iterable[Account]) -> None:
@@ -1709,8 +1761,8 @@ class Hub:
         held = recipient.held
         if held is not None:
             size = len(rest.encode())  # and a little more, for the sender's name and the time
-            has_room = len(held.frames) < QUEUE_FRAMES and held.bytes + size <= QUEUE_BYTES
-            if has_room and (self.held_bytes + size <= HELD_IN_ALL_MAX or held.bytes + size <= HELD_LITTLE):
+            has_room = len(held.frames) < QUEUE_FRAMES and held.size + size <= QUEUE_BYTES
+            if has_room and (self.held_bytes + size <= HELD_IN_ALL_MAX or held.size + size <= HELD_LITTLE):
                 self._say(recipient, words, sender if tag else None, tag)
                 return None
         elif recipient.connection is not None and self._offer(recipient.connection, words):
@@ -1732,21 +1784,17 @@ class Hub:
                 self._queue(connection, words)
             return
         caught_up = held.sent == held.last
-        held.last = number = held.last + 1
-        payload = f"@{number} {words}".encode()
-        whole = HEADER.pack(len(payload)) + payload  # as `frame` and `_queue_frame` do: two calls less
+        whole = held.hold(words, sender, tag)
         size = len(whole)
-        held.frames.append((whole, sender, tag))
-        held.bytes += size
         self.held_bytes += size
         if caught_up and connection is not None and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
-            held.sent = number
+            held.sent += 1
             if not connection.outbox:
                 connection.outbox = []
                 self.ready.append(connection)
             connection.outbox.append(whole)
             connection.outbox_bytes += size
-        if number - held.acked > ASK_FRAMES or held.bytes > ASK_BYTES:
+        if len(held.frames) > ASK_FRAMES or held.size > ASK_BYTES:
             self._ask_for_ack(session, held)
 
     def _ask_for_ack(self, session: Session, held: Held) -> None:
@@ -1755,7 +1803,7 @@ class Hub:
             held.asked = True
             self._queue(session.connection, "PING")
         count = len(held.frames)
-        if count >= HELD_FRAMES_MAX or (count > 2 and held.bytes > HELD_BYTES_MAX):
+        if count >= HELD_FRAMES_MAX or (count > 2 and held.size > HELD_BYTES_MAX):
             self._overfull.append(session)
 
     def _catch_up(self, session: Session, all_of_it: bool = False) -> None:
@@ -1767,11 +1815,10 @@ class Hub:
         if connection is None:
             return
         if held is not None:
-            for whole, _, _ in held.frames[held.sent - held.acked :]:
+            while held.unsaid:
                 if connection.backlog >= BACKLOG_MAX and not all_of_it:
                     return
-                held.sent += 1
-                self._queue_frame(connection, whole)
+                self._queue_frame(connection, held.say_next())
         if connection.version == STALE:
             self._rosters_due[connection] = None
 
@@ -1784,16 +1831,10 @@ class Hub:
 
     def _acknowledge(self, held: Held, seq: int) -> None:
         """The client has shown everything up to this number: whoever sent it is told."""
-        count = seq - held.acked
-        shown = held.frames[:count]
-        del held.frames[:count]
-        size = sum([len(whole) for whole, _, _ in shown])
-        held.bytes -= size
-        self.held_bytes -= size
-        held.acked = seq
-        held.sent = max(held.sent, seq)
-        held.asked = False
-        for _, sender, tag in shown:
+        size = held.size
+        shown = held.acknowledge(seq)
+        self.held_bytes -= size - held.size
+        for _, _, sender, tag in shown:
             if sender is not None and not sender.over:  # else it is an answer, or the message had no tag
                 self._say(sender, f"#{tag} OK SEND")  # as `_settle` does: a call less for every message
 
@@ -1836,10 +1877,8 @@ class Hub:
 
     def _let_go(self, held: Held) -> list[HeldFrame]:
         """What was held, which is held and counted no more."""
-        frames, held.frames = held.frames, []
-        self.held_bytes -= held.bytes
-        held.bytes = 0
-        return frames
+        self.held_bytes -= held.size
+        return held.let_go()
 
     def _settle_all(self, name: str, held: Held) -> None:
         """Nobody will ACK these any more: their senders are told what is known of each."""
@@ -1848,7 +1887,7 @@ class Hub:
             return
         unconfirmed = error(Code.UNCONFIRMED, f"{name} left without confirming it")
         not_delivered = error(Code.NOT_DELIVERED, f"{name} has left")
-        for number, (_, sender, tag) in enumerate(frames, held.acked + 1):
+        for number, (_, _, sender, tag) in enumerate(frames, held.acked + 1):
             self._settle(sender, tag, unconfirmed if number <= held.written else not_delivered)
 
     def _end_overfull(self) -> None:

@@ -1346,10 +1346,9 @@ class World:
                 continue
             if len(held.frames) > protocol.HELD_FRAMES_MAX + protocol.FRAMES_A_TURN + protocol.QUEUE_FRAMES:
                 raise Violation(f"{len(held.frames)} frames are held for {key}")
-            frames = [whole for whole, _, _ in held.frames]
-            if held.bytes != sum(map(len, frames)) or held.last != held.acked + len(frames):
+            if held.size != sum(size for _, size, _, _ in held.frames) or not held.acked <= held.written <= held.last:
                 raise Violation(f"what is held for {key} is miscounted")
-            if sum(protocol.words_of(whole).startswith("MSG ") for whole in frames) > protocol.QUEUE_FRAMES:
+            if sum(words.startswith("MSG ") for words, *_ in held.frames) > protocol.QUEUE_FRAMES:
                 raise Violation(f"too many messages are held for {key}")
         for connection in hub.connections:
             owner = connection.session

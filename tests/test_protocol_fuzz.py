@@ -214,13 +214,13 @@ def check(hub: Hub) -> None:
         assert session.connection is None or session.connection.session is session
         held = session.held
         if held is not None:
-            assert held.bytes == sum(len(whole) for whole, _, _ in held.frames)
-            assert held.acked <= held.sent <= held.last == held.acked + len(held.frames)
+            assert held.size == sum(size for _, size, _, _ in held.frames)
+            assert held.acked <= held.sent <= held.written <= held.last
             # What is held was let in one by one, or is the fate of what this one has sent himself.
             assert len(held.frames) <= TIGHT["HELD_FRAMES_MAX"] + CONNECTIONS * TIGHT["QUEUE_FRAMES"]
     kept = [(session.held.token, session) for session in hub.sessions.values() if session.held is not None]
     assert hub._tokens == {token: session for token, session in kept if token}
-    assert hub.held_bytes == sum(session.held.bytes for session in hub.sessions.values() if session.held)
+    assert hub.held_bytes == sum(session.held.size for session in hub.sessions.values() if session.held)
     there = set(hub.connections)
     assert len(there) == hub._connected and not any(connection.closed for connection in there)
     assert set(hub._strangers) == {connection for connection in there if connection.session is None}

@@ -1,0 +1,15 @@
+"""The examples in the docstrings are true."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+import protocol
+
+
+@pytest.mark.parametrize("module", [protocol], ids=lambda module: module.__name__)
+def test_examples_in_docstrings(module: object) -> None:
+    outcome = doctest.testmod(module)  # type: ignore[arg-type]
+    assert outcome.attempted and not outcome.failed
