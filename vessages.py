@@ -35,6 +35,7 @@ if sys.version_info < (3, 10):
 import argparse
 import contextlib
 import errno
+import getpass
 import hashlib
 import itertools
 import logging
@@ -911,37 +912,95 @@ OPENSSL = (
     "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=Vessages"
     " -keyout {key} -out {cert}"
 )
+PAIR_SIZE = 16 * 1024  # bytes: more than a certificate and its key take, to see whether the disk has room for them
 
 
-def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
-    """What TLS connections are made with. A missing certificate is made first. StartError says what to do."""
-    if not cert.exists() and not key.exists():
+def tls_context(cert: Path, key: Path, ours: bool = True) -> ssl.SSLContext:
+    """What TLS connections are made with. StartError says what to do.
+
+    `ours`: nobody has chosen these files. A pair that was never whole is then made. One that cannot be loaded stays: a
+    new certificate would alarm everybody who knows the old one.
+    """
+    if ours and not (_holds_something(cert) and _holds_something(key)):
         _make_certificate(cert, key)
+    try:
+        return _load(cert, key)
+    except OSError as error:
+        why = reason_of(error).replace("PEM lib", "one of them is not PEM, or damaged")
+        text = f"cannot use {cert} and {key} as a certificate and its key: {why}; give others with --cert and --key"
+        raise StartError(text) from None
+
+
+def _load(cert: Path, key: Path) -> ssl.SSLContext:
+    def ask() -> str:
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise StartError(
+                f"{key} has a passphrase, and there is no terminal to ask for it:"
+                f" give a key without one (openssl pkey -in {key} -out NEW)"
+            )
+        return getpass.getpass(f"passphrase of {key}: ")
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
-    try:
-        context.load_cert_chain(cert, key)
-    except OSError as error:
-        why = reason_of(error)
-        text = f"cannot use {cert} and {key} as a certificate and its key: {why}; give others with --cert and --key"
-        raise StartError(text) from None
+    context.load_cert_chain(cert, key, ask)
     return context
 
 
-def _make_certificate(cert: Path, key: Path) -> None:
-    command = OPENSSL.format(cert=cert, key=key)
-    program = shutil.which("openssl")
-    words = [program or "openssl", *OPENSSL.split()[1:-3], str(key), "-out", str(cert)]
-    if program is None:
-        raise StartError(f"TLS needs a certificate, and there is no openssl here to make one. Elsewhere run: {command}")
+def _holds_something(file: Path) -> bool:
+    """Whether it is there and not empty. A link that leads nowhere is: its disk may be mounted again."""
     try:
-        with contextlib.suppress(OSError):
-            os.close(os.open(key, os.O_WRONLY | os.O_CREAT, 0o600))  # nobody else may read it, from the first byte on
-        subprocess.run(words, check=True, capture_output=True, timeout=60)
+        return file.is_symlink() or file.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _make_certificate(cert: Path, key: Path) -> None:
+    """Make both elsewhere, look whether they can be used, and only then put them into place."""
+    program = shutil.which("openssl")
+    if program is None:
+        command = OPENSSL.format(cert=cert, key=key)
+        raise StartError(f"TLS needs a certificate, and there is no openssl here to make one. Elsewhere run: {command}")
+    drafts = cert.with_name(cert.name + ".new")  # a folder: nobody else may read the key, from the first byte on
+    try:
+        _remove(drafts)  # of a start that was killed
+        drafts.mkdir(0o700)
+        _make_drafts(program, drafts / "cert.pem", drafts / "key.pem", OPENSSL.format(cert=cert, key=key))
+        for file in filter(_holds_something, (cert, key)):  # useless alone, but it may be somebody's
+            aside = file.replace(file.with_name(file.name + ".old"))
+            log.warning("%s was alone: it is %s now, and a new certificate and its key were made", file, aside)
+        (drafts / "key.pem").replace(key)
+        (drafts / "cert.pem").replace(cert)
+    except OSError as error:
+        raise StartError(f"no certificate can be made in {cert.parent}: {reason_of(error)}") from None
+    finally:
+        _remove(drafts)
+
+
+def _remove(drafts: Path) -> None:
+    shutil.rmtree(drafts, ignore_errors=True)
+
+
+def _make_drafts(program: str, cert: Path, key: Path, command: str) -> None:
+    """Make both and sync them. OSError if the disk is to blame, of which openssl may say nothing and exit with 0."""
+    words = [program, *OPENSSL.split()[1:-3], str(key), "-out", str(cert)]
+    try:
+        subprocess.run(words, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        _load(cert, key)
     except (OSError, subprocess.SubprocessError):
-        key.unlink(missing_ok=True)
+        with cert.with_name("room").open("wb") as room:
+            room.write(bytes(PAIR_SIZE))
+            room.flush()
+            os.fsync(room.fileno())
         raise StartError(f"openssl could not make a certificate. Try it yourself: {command}") from None
+    folder = cert.parent.parent.stat()
+    for file, mode in ((cert, 0o644), (key, 0o600)):
+        file.chmod(mode)
+        with file.open("r+b") as made:
+            if sys.platform != "win32" and os.geteuid() == 0:  # a later server may run as the owner of the folder
+                with contextlib.suppress(OSError):  # a file system without owners
+                    os.fchown(made.fileno(), folder.st_uid, folder.st_gid)
+            os.fsync(made.fileno())
 
 
 def fingerprint(cert: Path) -> str:
@@ -1120,6 +1179,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for file in (options.cert, options.key):
         if file is not None and not os.access(file, os.R_OK):
             parser.error(f"there is no file {file} to be read; without --cert and --key a certificate is made")
+    options.given = bool(options.cert or options.key)
     options.cert = options.cert or options.db.with_name("vessages-cert.pem")
     options.key = options.key or options.db.with_name("vessages-key.pem")
     if options.keep and not options.backup_every:
@@ -1236,7 +1296,7 @@ def serve(options: argparse.Namespace, writer: LogWriter) -> int:
         hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
                   registrations=options.registrations,
                   connections_max=max(1, min(limit, options.connections)))  # fmt: skip
-        tls = tls_context(options.cert, options.key) if options.tls else None
+        tls = tls_context(options.cert, options.key, not options.given) if options.tls else None
         server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, spare_files=spare,
                         tls=tls, tell_log=writer.write)  # fmt: skip
         hub.restore(store.recover(time.time()))

@@ -71,6 +71,7 @@ def test_a_backup_is_named_by_its_time_and_never_overwrites(path: Path) -> None:
     assert all(report.accounts == 2 and report.size == report.path.stat().st_size for report in reports)
     if sys.platform != "win32":
         assert all(report.path.stat().st_mode & 0o777 == 0o600 for report in reports)
+        assert (path.parent / "backups").stat().st_mode & 0o777 == 0o700
     assert sorted(files_in(path.parent / "backups")) == sorted(names)
 
 

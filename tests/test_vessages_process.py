@@ -261,6 +261,12 @@ def test_accounts_that_may_not_be_read(tmp_path: Path) -> None:
     assert_refused(run(tmp_path, "127.0.0.1", "0"), "permission")
 
 
+def test_a_certificate_that_was_given_is_not_made(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+    assert_refused(run(tmp_path, "127.0.0.1", "0", "--tls", "--cert", "cert.pem"), "cert.pem", "not PEM")
+    assert not (tmp_path / "vessages-key.pem").exists()
+
+
 def test_a_certificate_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("no certificate")
     (tmp_path / "key.pem").write_text("no key")
