@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import pytest
+from test_storage_backup import older
 
 import storage
 from storage import StorageError, open_store
@@ -443,11 +444,51 @@ def test_a_power_cut_or_a_kill_leaves_the_old_accounts_or_the_new_ones(
     assert seen == {True, False} or old == new
 
 
-def left_in_the_middle(path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+def upgrade(path: Path) -> None:
+    open_store(path).close()
+
+
+@needs_disk
+@pytest.mark.parametrize("left", [False, True], ids=["stopped", "killed in a commit"])
+def test_a_power_cut_while_an_older_file_is_brought_up_to_date_loses_nothing(
+    left: bool, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = older_in(tmp_path / "first")
+    if left:
+        put_files(left_in_the_middle(path, monkeypatch, change_older), path.parent, path.parent)
+    before = files_in(path.parent)
+    with disk.attached(monkeypatch):
+        upgrade(path)
+    expected = state_of(path)
+    assert len(expected) == 60 and len(disk.events) > 10
+    for number, (count, files) in enumerate(power_cuts(before, disk.events)):
+        folder = tmp_path / str(number)
+        put_files(files, path.parent, folder)
+        kept = list(folder.glob("backups/*.db"))
+        assert all(storage.verify(file) == (file, 60, file.stat().st_size, 1) for file in kept)
+        assert kept or count < len(disk.events)
+        assert state_of(folder / "v.db") == expected
+        with closing(open_store(folder / "v.db")) as store, store.transaction():
+            assert not store.add("0ld1", "0ld1", "posing", NOW)
+
+
+def older_in(folder: Path) -> Path:
+    folder.mkdir()
+    older(folder / "v.db", *(f"old{number}" for number in range(60)))
+    return folder / "v.db"
+
+
+def change_older(path: Path) -> None:
+    """What the older server did: every page of the file is changed."""
+    with closing(storage._connect(path)) as db:
+        db.execute("UPDATE users SET failures = failures + 1, password = password || 'x'")
+
+
+def left_in_the_middle(path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None] = register) -> Files:
     """What a server leaves that is killed while it commits, before its journal is deleted."""
     disk, before = Disk(), files_in(path.parent)
     with disk.attached(monkeypatch):
-        register(path)
+        change(path)
     moment = next(index for index, event in enumerate(disk.events) if event.kind == "delete")
     return crash(before, disk.events[:moment], random.Random(0), 1.0)
 
@@ -548,6 +589,33 @@ def test_a_disk_error_at_any_moment_is_reported_and_changes_all_or_nothing(
         assert state in ([old, new] if told else [new])
         if state != new:
             assert not attempt(change, folder / "v.db"), "the disk works again, so the change does too"
+        if not failed:
+            assert moment > 10
+            break
+
+
+@needs_disk
+@pytest.mark.parametrize(("code", "lasting"), [(None, False), (SQLITE_FULL, True)], ids=["EIO once", "full for good"])
+def test_a_disk_error_while_an_older_file_is_brought_up_to_date_loses_nothing(
+    code: int | None, lasting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = older_in(tmp_path / "first")
+    before = files_in(path.parent)
+    upgrade(path)
+    expected = state_of(path)
+    for moment in itertools.count():
+        folder = tmp_path / str(moment)
+        put_files(before, path.parent, folder)
+        disk = Disk()
+        disk.code = code
+        disk.fails = functools.partial(operator.le if lasting else operator.eq, moment)
+        with disk.attached(monkeypatch):
+            told = attempt(upgrade, folder / "v.db")
+        failed = [event.kind for event in disk.events if event.kind.startswith("failed")]
+        if failed and "failed delete" not in failed:
+            assert not [file.name for file in folder.rglob("*") if file.suffix in (".part", ".new", ".lock")]
+        assert told or storage.verify(folder / "v.db").version == len(storage.MIGRATIONS)
+        assert state_of(folder / "v.db") == expected
         if not failed:
             assert moment > 10
             break
