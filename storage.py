@@ -50,7 +50,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, NamedTuple
 
 import protocol
@@ -297,7 +297,11 @@ class Account(NamedTuple):
         return f"<Account {self.username!r} {self.status}>"
 
 
-SELECT_ACCOUNT = "SELECT username, key, password, status, last_login, failures FROM users"
+SELECT_ACCOUNT = (
+    "SELECT username, key, password, status, "
+    # To the end of the year 2999, the last that every system can show; another time is damage.
+    "CASE WHEN last_login BETWEEN 0 AND 32503679999 THEN last_login END, failures FROM users"
+)
 
 # MIGRATIONS[n] takes a file from version n to n + 1, one statement after the other, in one transaction; a new file
 # begins at version 0 and goes through all of them. To change the schema, append; never edit what has been released.
@@ -374,13 +378,18 @@ def _expected_schema(version: int) -> list[tuple[str, str, str]]:
 # --- Opening and checking a file -------------------------------------------------------------------------------------
 
 
+def _uri(path: PurePath) -> str:
+    """The file for SQLite, which knows no hosts: a share of Windows is a path that begins with two slashes."""
+    return re.sub("^file://(?!/)", "file:////", path.as_uri())
+
+
 def _connect(path: Path, mode: str = "rw", wait: float | None = None) -> sqlite3.Connection:
     """Open the existing file at `path` with our settings.
 
     `mode` is SQLite's: rw, or ro to leave the file alone. `wait` is how many seconds to wait for others (None: the
     usual BUSY_SECONDS).
     """
-    uri = f"{path.as_uri()}?mode={mode}"
+    uri = f"{_uri(path)}?mode={mode}"
     timeout = BUSY_SECONDS if wait is None else wait
     db = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
@@ -1238,7 +1247,7 @@ def _replace(path: Path, live: sqlite3.Connection | None, draft: Path, dry_run: 
 
 def _difference(new: sqlite3.Connection, path: Path) -> tuple[int, int, int]:
     """How many accounts of the open file `new` the file at `path` has not, has more, and has otherwise."""
-    new.execute("ATTACH DATABASE ? AS live", (f"{path.as_uri()}?mode=ro",))
+    new.execute("ATTACH DATABASE ? AS live", (f"{_uri(path)}?mode=ro",))
     questions = (
         "SELECT count(*) FROM users WHERE key NOT IN (SELECT key FROM live.users)",
         "SELECT count(*) FROM live.users WHERE key NOT IN (SELECT key FROM main.users)",

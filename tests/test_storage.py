@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -265,6 +265,28 @@ def test_a_token_lives_seven_days_from_its_last_use(store: Store) -> None:
         store.record_statuses({"alice": "lost"}, NOW + 6 * DAY)
     assert store.find_token(token, NOW + 13 * DAY) is not None
     assert store.find_token(token + "x", NOW) is None
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 1e300, -1e300, 99_999_999_999.0])
+def test_a_login_at_a_time_that_cannot_be_is_not_handed_out(store: Store, seconds: float) -> None:
+    """From a damaged file; telling it at the next login would fail, or would on Windows."""
+    with store.transaction():
+        store.add("alice", "alice", "hash", NOW)
+        store.record_login("alice", seconds, None)
+    account = store.find("alice")
+    assert account is not None and account.last_login is None
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        (PureWindowsPath(r"\\nas\backups\v é#.db"), "file:////nas/backups/v%20%C3%A9%23.db"),
+        (PureWindowsPath(r"C:\chat\v.db"), "file:///C:/chat/v.db"),
+        (PurePosixPath("/chat/v?.db"), "file:///chat/v%3F.db"),
+    ],
+)
+def test_a_path_is_told_to_sqlite_without_a_host(path: PurePath, uri: str) -> None:
+    assert storage._uri(path) == uri
 
 
 def test_recover_makes_lost_who_may_come_back_and_everybody_else_offline(store: Store) -> None:
