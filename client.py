@@ -312,6 +312,7 @@ class Link:
         self._dialling = self._closed = False
         self._lost_at = 0.0  # when the link was lost, or dialled in vain
         self.has_met = False  # whether there ever was a connection
+        self.shows = True  # whether what is taken from here still gets to the screen; only then is it acknowledged
 
     def watch(self, source: Watched) -> None:
         """Wake up for this too."""
@@ -373,7 +374,8 @@ class Link:
 
     def flush(self) -> None:
         """All that was taken has been shown. Write what there is to write, in one piece; hang up if it is time."""
-        self.session.shown()
+        if self.shows:
+            self.session.shown()
         if self._socket is None:
             return
         self._unsent += self.session.take_outbox()
@@ -2082,20 +2084,30 @@ def read_lines(descriptor: int, mailbox: Mailbox) -> None:
 
 
 def _read_some(descriptor: int) -> bytes:
+    """Wait for something to read; empty at the end."""
+    while (data := _read_now(descriptor)) is None:
+        select.select([descriptor], [], [])
+    return data
+
+
+def _read_now(descriptor: int) -> bytes | None:
+    """What there is to read; empty at the end, None if nothing is there and the descriptor does not wait."""
     try:
         return os.read(descriptor, READ_SIZE)
+    except BlockingIOError:
+        return None  # another program has made it so meanwhile: see `proper_descriptors`
     except OSError:
         return b""  # the terminal is gone
 
 
-def _read_burst(descriptor: int) -> bytes:
+def _read_burst(descriptor: int) -> bytes | None:
     """What a terminal has to say. After more than a key (a terminal gives 4 KiB at once) with what follows directly."""
-    burst = data = _read_some(descriptor)
-    while len(data) > 1 and data[0] != _ESCAPE and len(burst) < READ_SIZE:
+    burst = data = _read_now(descriptor)
+    while data is not None and burst is not None and len(data) > 1 and data[0] != _ESCAPE and len(burst) < READ_SIZE:
         if not select.select([descriptor], [], [], BURST_GAP)[0]:
             break
-        data = _read_some(descriptor)
-        burst += data
+        data = _read_now(descriptor)
+        burst += data or b""
     return burst
 
 
@@ -2107,13 +2119,81 @@ class Question(NamedTuple):
     hidden: bool
 
 
+class Writer(Protocol):
+    """Where the front ends write: `Output`, or memory."""
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
+
+
+class Output:
+    """Text to a descriptor: all of it has been written when `flush` returns, else it raises OSError.
+
+    Python's own text layer drops what a descriptor that does not wait has no room for, without a word. Then a message
+    would be acknowledged, and its sender told that it was delivered, though nobody saw it.
+    """
+
+    def __init__(self, stream: TextIOWrapper) -> None:
+        """stream: standard output, of which only the lowest layer and the encoding are used."""
+        self._raw: Any = getattr(stream.buffer, "raw", stream.buffer)
+        self._encoding = stream.encoding
+        self._pieces: list[str] = []
+
+    def write(self, text: str) -> None:
+        self._pieces.append(text if os.linesep == "\n" else text.replace("\n", os.linesep))
+
+    def flush(self) -> None:
+        rest = memoryview("".join(self._pieces).encode(self._encoding, "backslashreplace"))
+        self._pieces.clear()
+        while rest:
+            written: int | None = self._raw.write(rest)
+            if written is None:  # there is no room, and the descriptor does not wait: see `proper_descriptors`
+                select.select([], [self._raw], [])
+            rest = rest[written or 0 :]
+
+
+@contextlib.contextmanager
+def proper_descriptors() -> Iterator[frozenset[int]]:
+    """Make descriptors 0, 1 and 2 what every program expects, and give the numbers of those that were closed.
+
+    In place of a closed one the null device is opened: else the next socket would get its number, and be read from as
+    the keyboard. One that another program has left non-blocking is made blocking, and left as it was found: it is
+    shared with the shell.
+    """
+    closed = frozenset(number for number in range(3) if not _is_open(number))
+    for _ in closed:
+        os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (else print takes standard output)
+    found = [] if sys.platform == "win32" else [number for number in range(3) if not os.get_blocking(number)]
+    for number in found:
+        os.set_blocking(number, True)
+    try:
+        yield closed
+    finally:
+        if found and sys.stdout is not None:
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()  # the text of --help
+        for number in found:
+            with contextlib.suppress(OSError):
+                os.set_blocking(number, False)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 class Plain:
     """One event a line, no escapes, no prompt but for a password: for pipes, files, scripts and dumb terminals."""
 
     deadline: float | None = None  # when `lines` wants to be called even if nothing happens
     edits = False  # whether a line can be given back to be edited, and its recipient stands in a prompt
 
-    def __init__(self, out: TextIO, *, as_json: bool = False, interactive: bool = False) -> None:
+    def __init__(self, out: Writer, *, as_json: bool = False, interactive: bool = False) -> None:
         """`interactive`: whether there is a person at a terminal, who can be asked and who reads hints."""
         self.mailbox = Mailbox(LINES_WAITING)
         self.interactive = interactive
@@ -2312,6 +2392,8 @@ else:
         def rest(self) -> None:
             """There is something to read."""
             data = _read_burst(0)
+            if data is None:
+                return
             self._keys += as_one_burst(self._decoder.feed(data)) if data else [Key("hang-up")]
             self.deadline = time.monotonic() + ESCAPE_DELAY if self._decoder.undecided else None
 
@@ -2332,7 +2414,7 @@ class Terminal(Plain):
 
     edits = True
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: Writer) -> None:
         super().__init__(out, interactive=True)
         self._console = Console()
         self._editor = LineEditor(self._complete, lambda word: self.expand(word))
@@ -2709,6 +2791,7 @@ class Chat:
         self._leave_at: float | None = None
         self._logout = 0  # the tag of the last command of all, which is ours: that it has no answer is no failure
         self._interrupts = 0
+        self._hung_up = False  # whether the terminal was closed
 
     def run(self) -> int:
         """Until it is over; the exit status."""
@@ -2730,6 +2813,8 @@ class Chat:
         self.link.wait(min((d for d in deadlines if d is not None), default=None))
         if self._interrupts:
             self._interrupts -= 1
+            self.leave(LEAVE_SECONDS if self.link.is_up else 0.0)
+        if self._hung_up and self._leave_at is None:
             self.leave(LEAVE_SECONDS if self.link.is_up else 0.0)
         with self._while_showing():
             if self._resume_at is not None and self.link.now() >= self._resume_at:
@@ -2755,6 +2840,7 @@ class Chat:
         except OSError as error:  # nobody reads what is shown: `… | head` has seen enough, or the terminal was closed
             if error.errno not in (errno.EPIPE, errno.EINVAL, errno.EIO):  # Windows has EINVAL for a closed pipe
                 self.failed, self.last_words = True, f"what happens cannot be written: {error.strerror}"
+            self.link.shows = False
             self.front.show = lambda event: None  # type: ignore[method-assign]
             if self._leave_at is None:
                 self.leave()
@@ -3245,8 +3331,8 @@ class Chat:
 
     def hang_up(self) -> None:
         """The terminal was closed. The system and the shell both say so, which does not mean that it is urgent."""
-        if not self._interrupts and self._leave_at is None:
-            self.interrupt()
+        self._hung_up = True
+        self.front.mailbox.wake()
 
     def leave(self, patience: float | None = None) -> bool:
         """Log out and go, when all is answered, at most `patience` seconds later. Asked twice: at once."""
@@ -3425,7 +3511,16 @@ def given_secret(file: Path | None) -> str | None:
 
 def main(argv: list[str]) -> int:
     """Run a client; the exit status: 0, 1 if a command of a script failed, 2 if there is no server or no sense."""
-    options = arguments_of(argv)
+    with proper_descriptors() as closed:
+        options = arguments_of(argv)
+        if 1 in closed:
+            print("client.py: standard output is closed: say >/dev/null if nothing is to be shown", file=sys.stderr)
+            return 2
+        return run_client(options)
+
+
+def run_client(options: argparse.Namespace) -> int:
+    """Chat as the command line says; the exit status."""
     try:
         secret = given_secret(options.password_file)
         log = options.log.open("a", encoding="utf-8", errors="backslashreplace") if options.log else None
@@ -3444,10 +3539,9 @@ def main(argv: list[str]) -> int:
         print("Without --tls your password and messages can be read on this network.", file=sys.stderr)
     plain = options.plain or options.json or not (os.isatty(0) and os.isatty(1))
     plain = plain or is_dumb(os.environ, windows=sys.platform == "win32")
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    out = Output(sys.stdout) if isinstance(sys.stdout, TextIOWrapper) else sys.stdout
     person = os.isatty(0) and not options.json
-    front = Plain(sys.stdout, as_json=options.json, interactive=person) if plain else Terminal(sys.stdout)
+    front = Plain(out, as_json=options.json, interactive=person) if plain else Terminal(out)
     link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=dialler)
     with log or contextlib.nullcontext():
         return chat_to_the_end(Chat(link, front, user=options.user, to=options.to, secret=secret, log=log))

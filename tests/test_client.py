@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import socket
@@ -774,6 +775,36 @@ def test_a_server_that_hangs_up_without_a_word_is_no_server_for_a_pipe(room: Roo
     if not interactive:
         assert chat.status == 2 and not desk.seen
         assert "with --tls, this needs --tls too" in chat.last_words
+
+
+# --- What cannot be shown ---
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EAGAIN])
+def test_a_message_that_cannot_be_written_is_not_delivered(room: Room, number: int) -> None:
+    (_, alice), (bob_chat, bob) = room.person("alice"), room.person("bob")
+    room.types(alice, "/msg bob one", see="-> bob: one")
+
+    def flush(to: str | None) -> None:
+        raise OSError(number, "it cannot be written")
+
+    bob.flush = flush  # type: ignore[method-assign]
+    room.types(alice, "/msg bob two", see="!! not confirmed by bob")
+    assert not any("-> bob: two" in line for line in alice.seen)
+    room.until(lambda: bob_chat.status is not None)
+    assert bob_chat.failed == (number in (errno.ENOSPC, errno.EAGAIN))
+
+
+def test_a_terminal_that_is_closed_says_so_in_two_ways_and_still_logs_out(room: Room) -> None:
+    (_, alice), (bob_chat, bob) = room.person("alice"), room.person("bob")
+
+    def flush(to: str | None) -> None:
+        raise OSError(errno.EIO, "the terminal is gone")
+
+    bob.flush = flush  # type: ignore[method-assign]
+    bob_chat.hang_up()
+    room.until(lambda: bob_chat.status == 0)
+    room.until(lambda: "-- bob has left" in alice.seen)
 
 
 # --- The link ---

@@ -175,6 +175,6 @@ def test_keys_that_were_read_at_once_are_marked(data: bytes, more: list[bool]) -
 @pytest.mark.skipif(sys.platform == "win32", reason="a console is read in another way")
 def test_a_paste_in_pieces_is_read_as_one(pieces: list[bytes], read: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     left = list(pieces)
-    monkeypatch.setattr(client, "_read_some", lambda descriptor: left.pop(0))
+    monkeypatch.setattr(client, "_read_now", lambda descriptor: left.pop(0))
     monkeypatch.setattr("select.select", lambda *_: (left, [], []))
     assert client._read_burst(0) == read

@@ -176,6 +176,100 @@ def test_a_full_disk_behind_the_output_is_told(server: ServerProcess) -> None:
     assert done.stderr == "client.py: what happens cannot be written: No space left on device\n"
 
 
+# --- Descriptors as other programs leave them ---
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="descriptors always wait there")
+
+
+@posix
+def test_output_is_written_to_the_end_though_the_descriptor_does_not_wait() -> None:
+    reader, writer = os.pipe()
+    text = "".join(f"{number} … " + "x" * 100 + "\n" for number in range(5_000))  # many times what a pipe holds
+    heard = bytearray()
+
+    def listen() -> None:
+        while data := os.read(reader, 1_000):
+            heard.extend(data)
+
+    thread = threading.Thread(target=listen)
+    with open(writer, "w", encoding="utf-8") as stream:  # noqa: PTH123
+        os.set_blocking(writer, False)
+        out = client.Output(stream)
+        out.write(text)
+        thread.start()
+        out.flush()
+    thread.join(PATIENCE)
+    os.close(reader)
+    assert heard.decode() == text
+
+
+@posix
+def test_output_that_nobody_reads_is_an_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as stream:  # noqa: PTH123
+        out = client.Output(stream)
+        out.write("a line\n")
+        with pytest.raises(BrokenPipeError):
+            out.flush()
+        out.flush()  # which was all of it
+
+
+@posix
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_pipe_that_does_not_wait_is_not_at_its_end(server: ServerProcess, when: str) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, when == "meanwhile")
+    command = [sys.executable, str(ROOT / "client.py"), *place(server)]
+    with subprocess.Popen(command, stdin=reader, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "-- connected\n"
+        if when == "meanwhile":
+            os.write(writer, b"PING one\n")
+            assert process.stdout.readline() == "-- PING one\n"
+            os.set_blocking(reader, False)
+        for word in ("two", "three"):
+            os.write(writer, b"PING %s\n" % word.encode())
+            assert process.stdout.readline() == f"-- PING {word}\n"
+        os.close(writer)
+        assert process.wait(PATIENCE) == 0
+    assert os.get_blocking(reader) is False  # as it was found
+    os.close(reader)
+
+
+@posix
+@pytest.mark.parametrize(
+    ("closed", "status", "errors"),
+    [
+        ("<&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("<&- 2>&-", 0, ""),
+        (">&-", 2, "client.py: standard output is closed: say >/dev/null if nothing is to be shown\n"),
+        ("<&- >&- 2>&-", 2, ""),
+    ],
+)
+def test_closed_descriptors_are_no_reason_to_fall_over(
+    server: ServerProcess, closed: str, status: int, errors: str
+) -> None:
+    command = f'"$@" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", sys.executable, str(ROOT / "client.py"), *place(server)],
+        input="PING x\n", capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (status, errors)
+    assert ("-- PING x\n" in done.stdout) == (closed == "2>&-")
+
+
+@posix
+def test_the_null_device_takes_the_place_of_what_is_closed() -> None:
+    code = "import client, os\nwith client.proper_descriptors() as closed: print(sorted(closed), os.fstat(0).st_rdev)"
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- 2>&-', "sh", sys.executable, "-c", code],
+        capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT,
+    )  # fmt: skip
+    assert done.stdout == f"[0, 2] {Path(os.devnull).stat().st_rdev}\n"
+
+
 def test_a_password_file_with_a_mark_at_its_beginning(server: ServerProcess, tmp_path: Path) -> None:
     server.person("bot").close()
     (tmp_path / "secret").write_text(PASSWORD + "\r\n", encoding="utf-8-sig")

@@ -350,6 +350,29 @@ def test_a_dumb_terminal_does_not_show_a_password(server: ServerProcess, seats: 
     assert PASSWORD.encode() not in seat.raw
 
 
+def test_a_terminal_that_another_program_has_made_non_blocking(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    os.set_blocking(bob.slave, False)
+    lines = [f"{number:03} " + "x" * 60 for number in range(200)]  # more than a terminal takes at once
+    server.person("alice").says(*[f"SEND bob {line}" for line in lines])
+    bob.until(lambda: any(lines[-1] in row for row in bob.screen.history()))
+    assert all(any(line in row for row in bob.screen.history()) for line in lines)
+    bob.types("still here").prompts("2 online > still here").types("\x15\x04")
+    assert bob.leaves() == 0
+    assert not os.get_blocking(bob.slave)  # made so after the start, so it is not ours to change
+
+
+def test_a_dumb_terminal_that_another_program_has_made_non_blocking(server: ServerProcess, seats: list[Seat]) -> None:
+    seat = Seat(*map(str, server.address), TERM="dumb")
+    seats.append(seat)
+    seat.sees("-- connected")
+    os.set_blocking(seat.slave, False)
+    for word in ("one", "two"):
+        seat.types(f"PING {word}\n").sees(f"-- PING {word}")
+    seat.types("\x04")
+    assert seat.leaves() == 0
+
+
 def test_a_terminal_that_is_closed_logs_out(server: ServerProcess, seats: list[Seat]) -> None:
     alice = server.person("alice")
     seat = sit(seats, server)
