@@ -479,21 +479,23 @@ class SetPassword(DiskJob):  # -> bool: False if the checked hash is not stored 
     password_hash: str
 
 
-# What a flow is: it yields jobs, or None to wait for its turn at the hashing thread, and returns its answer.
+# The steps of a command that waits for the workers: it yields jobs, or A_SLOT to wait for a slot at the hashing thread,
+# and returns its answer.
 Steps = Generator[Job | None, typing.Any, str | None]
+A_SLOT: typing.Final = None
 
 
 class Flow:
     """A command that waits for the workers, and who gets its answer."""
 
-    __slots__ = ("connection", "session", "steps", "tag", "turn")
+    __slots__ = ("connection", "has_slot", "session", "steps", "tag")
 
     def __init__(self, connection: Connection, tag: str, steps: Steps) -> None:
         self.connection = connection
         self.session = connection.session
         self.tag = tag
         self.steps = steps
-        self.turn = False  # whether it holds one of the places at the hashing thread
+        self.has_slot = False  # whether it occupies one of the CHECKS_AT_ONCE slots at the hashing thread
 
 
 class Connection:
@@ -873,6 +875,226 @@ class Gate:
                 mistakes = min(mistakes, self._addresses.guesses.free)  # the network has counted no more
 
 
+class PresenceBoard:
+    """Who is shown how to the others, and which readers must still be told.
+
+    Changes are collected and told in one frame, encoded once, to some people a turn; a reader that is behind gets a
+    whole roster instead, once it has caught up. `write(connection, frame)` puts a frame into an outbox.
+    """
+
+    __slots__ = (
+        "_audience", "_changes", "_frame", "_names", "_news", "_news_version", "_not_before", "_owed", "_text",
+        "_version", "_write",
+    )  # fmt: skip
+
+    def __init__(self, write: Callable[[Connection, bytes], None]) -> None:
+        self._write = write
+        self._names: dict[str, str] = {}  # key -> name as it is displayed: `bob` or `~bob`
+        self._text = ""  # all of them, joined once a change
+        self._frame = b""  # the same as a frame, made once a change
+        self._version = 0  # number of changes so far
+        self._changes: dict[str, str] = {}  # key -> name of everybody of whom there is something to tell
+        self._not_before = 0.0  # earliest time of the next news
+        self._news = b""  # the last PRESENCE frame
+        self._news_version = 0
+        self._audience: list[Session] = []  # people who are still to be told the news
+        self._owed: dict[Connection, None] = {}  # readers that get a roster at the end of the turn
+
+    def show(self, session: Session, displayed: str | None) -> None:
+        """Others see this person as `name`, as `~name`, or not at all."""
+        if displayed == self._names.get(session.key):
+            return
+        self._changes[session.key] = session.name
+        if displayed is None:
+            del self._names[session.key]
+        else:
+            self._names[session.key] = displayed
+        self._text, self._frame = "", b""
+        self._version += 1
+
+    def owe_roster(self, connection: Connection) -> None:
+        """This reader gets ONLINE at the end of the turn."""
+        self._owed[connection] = None
+
+    def owe_roster_if_stale(self, connection: Connection) -> None:
+        """This reader has caught up with what was written for it, perhaps with more than that."""
+        if connection.version == STALE:
+            self._owed[connection] = None
+
+    def forget(self, connection: Connection) -> None:
+        """Nobody is logged in on this connection any more."""
+        self._owed.pop(connection, None)
+
+    def roster(self) -> str:
+        """The names of all who are online or lost."""
+        if not self._text:
+            self._text = " ".join(self._names.values())
+        return self._text
+
+    def next_time(self) -> float:
+        """When `tell` is next needed: NEVER if at once, FOREVER if not before something changes."""
+        if self._audience or self._owed:
+            return NEVER
+        return self._not_before if self._changes else FOREVER
+
+    def send_rosters(self) -> None:
+        """ONLINE for everybody to whom it is owed and who has caught up."""
+        if not self._owed:
+            return
+        owed, self._owed = self._owed, {}
+        for connection in owed:
+            session = connection.session
+            if session is None:
+                continue
+            if session.unsaid or connection.unsent:
+                connection.version = STALE
+                continue
+            if not self._frame:
+                self._frame = frame(b"ONLINE " + self.roster().encode())
+            connection.version = self._version
+            self._write(connection, self._frame)
+
+    def tell(self, now: float, sessions: dict[str, Session]) -> None:
+        """PRESENCE for everybody who has not yet seen the last changes, some people a turn."""
+        if self._changes and not self._audience and now >= self._not_before:
+            self._not_before = now + len(sessions) * PRESENCE_PAUSE
+            words = [self._word(key, name) for key, name in self._changes.items()]
+            self._changes = {}
+            self._news = frame(("PRESENCE " + " ".join(words)).encode())
+            self._news_version = self._version
+            self._audience = list(sessions.values())
+        if not self._audience:
+            return
+        people = self._audience[-PRESENCE_SLICE:]
+        del self._audience[-PRESENCE_SLICE:]
+        for session in people:
+            connection = session.connection
+            if connection is None or connection.version >= self._news_version:
+                continue
+            if session.unsaid or connection.unsent:
+                connection.version = STALE
+            else:
+                connection.version = self._news_version
+                self._write(connection, self._news)
+
+    def _word(self, key: str, name: str) -> str:
+        """What `name` is now: `+name`, `-name` or `~name`.
+
+        It is told even if it is what was last told: somebody may have got a roster in between.
+        """
+        displayed = self._names.get(key)
+        if displayed is None:
+            return "-" + name
+        return displayed if displayed[0] == "~" else "+" + displayed
+
+
+class CheckQueue:
+    """Commands that wait for the hashing thread. Addresses take turns: many guesses from one delay only that one."""
+
+    __slots__ = ("_running", "_waiting", "_waiting_in_all")
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[Flow]] = {}  # by address, the next one first
+        self._waiting_in_all = 0
+        self._running = 0
+
+    def __len__(self) -> int:
+        return self._waiting_in_all + self._running
+
+    def put(self, address: str, flow: Flow) -> int:
+        """0 if this flow waits now, else (there are too many) the seconds until it may try again."""
+        if self._waiting_in_all >= CHECKS_MAX or len(self._waiting.get(address, ())) >= CHECKS_AN_ADDRESS:
+            return 1 + self._waiting_in_all // CHECKS_A_SECOND
+        self._waiting.setdefault(address, deque()).append(flow)
+        self._waiting_in_all += 1
+        return 0
+
+    def next(self) -> Flow | None:
+        """The flow whose turn it is, if a slot is free. It has no slot yet: see `begin`."""
+        if not self._waiting or self._running >= CHECKS_AT_ONCE:
+            return None
+        address = next(iter(self._waiting))
+        queue = self._waiting.pop(address)
+        flow = queue.popleft()
+        if queue:
+            self._waiting[address] = queue  # behind the other addresses
+        self._waiting_in_all -= 1
+        return flow
+
+    def begin(self, flow: Flow) -> None:
+        """This flow takes a slot."""
+        flow.has_slot = True
+        self._running += 1
+
+    def end(self, flow: Flow) -> None:
+        """This flow is over, and so is its use of a slot, if it has one."""
+        self._running -= flow.has_slot
+
+
+class Statuses:
+    """Which accounts have a status on disk that is no longer true, and the one job at a time that mends it."""
+
+    __slots__ = ("_changed", "_job", "_not_before", "_use_at")
+
+    def __init__(self) -> None:
+        self._changed: dict[str, None] = {}  # keys of the accounts
+        self._job: RecordStatuses | None = None  # the one under way
+        self._not_before = NEVER  # earliest time of the next job
+        self._use_at = NEVER  # time at which all tokens in use are next recorded as such
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every status on disk is true."""
+        return not self._changed and self._job is None
+
+    def mark(self, key: str) -> None:
+        """The status of this account has changed, or may have."""
+        self._changed[key] = None
+
+    def next_time(self, now: float) -> float:
+        """When `job` is next needed; what waits for the job under way needs no time."""
+        return self._not_before if self._changed and self._not_before > now else FOREVER
+
+    def job(self, now: float, sessions: dict[str, Session], claims: set[str]) -> RecordStatuses | None:
+        """The job that is due; names whose login or logout is being written have to wait for that."""
+        if now >= self._use_at:
+            self._use_at = now + RECORD_USE
+            self._changed.update((key, None) for key, session in sessions.items() if session.kept)
+        if not self._changed or self._job is not None or now < self._not_before:
+            return None
+        statuses = {key: status_of(sessions.get(key)) for key in self._changed if key not in claims}
+        self._changed = {key: None for key in self._changed if key in claims}
+        if not statuses:
+            return None
+        self._not_before = now + RECORD_PAUSE
+        self._job = RecordStatuses(statuses)
+        return self._job
+
+    def done(self, job: Job, result: object, now: float) -> list[str]:
+        """The result of a job, if it is ours: keys of the accounts that have no token on disk any more."""
+        if job is not self._job or self._job is None:
+            return []
+        statuses, self._job = self._job.statuses, None
+        if not isinstance(result, StorageFailedError):
+            return typing.cast("list[str]", result)
+        self._changed.update(dict.fromkeys(statuses))
+        self._not_before = now + RECORD_AGAIN
+        return []
+
+    def at_a_stop(self, sessions: dict[str, Session], claims: set[str]) -> dict[str, str]:
+        """What everybody will be after the restart."""
+        statuses = dict.fromkeys((*self._changed, *claims), OFFLINE)
+        statuses.update((key, LOST if session.kept else OFFLINE) for key, session in sessions.items())
+        return statuses
+
+
+def status_of(session: Session | None) -> str:
+    """The status on disk of an account that has this session, or none."""
+    if session is None:
+        return OFFLINE
+    return ONLINE if session.connection is not None else LOST
+
+
 class Hub:
     """The whole behaviour of the server, without a socket, a file, a clock or a thread.
 
@@ -887,14 +1109,11 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_audience", "_awake", "_changes", "_checks", "_checks_running", "_checks_waiting", "_claims",
-        "_clock_offset", "_clogged", "_connected", "_deadlines", "_dirty", "_encoding_faults", "_expected",
-        "_forgiven", "_gate", "_give_up_at", "_half_frames", "_horizon", "_keeping", "_later", "_lost", "_news",
-        "_news_version", "_overfull", "_presence_at", "_probed", "_record_at", "_recording", "_ripe", "_roster",
-        "_roster_frame", "_roster_text", "_rosters_due", "_serial", "_spare", "_stamp", "_stopping", "_strangers",
-        "_suspended", "_taken", "_tokens", "_unread", "_use_at", "_version", "closing", "connections_max", "faults",
-        "frames", "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions",
-        "wall",
+        "_awake", "_checks", "_claims", "_clock_offset", "_clogged", "_connected", "_deadlines", "_encoding_faults",
+        "_expected", "_forgiven", "_gate", "_give_up_at", "_half_frames", "_horizon", "_keeping", "_later", "_lost",
+        "_overfull", "_presence", "_probed", "_ripe", "_serial", "_spare", "_stamp", "_statuses", "_stopping",
+        "_strangers", "_suspended", "_taken", "_tokens", "_unread", "closing", "connections_max", "faults", "frames",
+        "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions", "wall",
     )  # fmt: skip
 
     def __init__(
@@ -943,29 +1162,15 @@ class Hub:
         self._later: dict[int, tuple[int, list[Connection]]] = {}
         self._lost: dict[Session, float] = {}  # without a connection -> since when; oldest first
         self._give_up_at = FOREVER  # when the oldest of them is due; too early if that one is back
-        # Presence
-        self._roster: dict[str, str] = {}  # key -> name as shown: `bob` or `~bob`
-        self._roster_text = ""
-        self._roster_frame = b""
-        self._version = 0  # of the roster: it counts the changes
-        self._changes: dict[str, str] = {}  # key -> name of everybody of whom there is something to tell
-        self._presence_at = 0.0
-        self._audience: list[Session] = []  # who is still to be told `_news`
-        self._news = b""
-        self._news_version = 0
-        self._rosters_due: dict[Connection, None] = {}
         # Work under way
         self._unread: dict[Connection, None] = {}  # frames of theirs wait in the decoder, for the next turn
         self._ripe: dict[Connection, None] = {}  # those of the turn before this one
         self._overfull: list[Session] = []  # to be ended, in `tick`
         self._claims: set[str] = set()  # names of which a login or logout is being written to disk
-        self._dirty: dict[str, None] = {}  # names whose status on disk is no longer true
-        self._record_at = NEVER  # not before this
-        self._use_at = NEVER  # when all tokens in use are next recorded as such
-        self._recording: RecordStatuses | None = None
-        self._checks: dict[str, deque[Flow]] = {}  # by address, next one first: waiting for the hashing thread
-        self._checks_waiting = 0
-        self._checks_running = 0
+        # Parts, each with a state of its own
+        self._presence = PresenceBoard(self._queue_frame)
+        self._statuses = Statuses()
+        self._checks = CheckQueue()
         self._gate = Gate(registrations)
 
     # --- Time ---
@@ -1003,16 +1208,15 @@ class Hub:
             self._expire()
         if self._overfull:
             self._end_overfull()
-        if self._rosters_due:
-            self._send_rosters()
-        if self._changes or self._audience:
-            self._tell_presence()
+        self._presence.send_rosters()
+        self._presence.tell(self.now, self.sessions)
         if self._ripe:
             ripe, self._ripe = self._ripe, {}
             for connection in ripe:
                 self._read(connection)
-            self._send_rosters()  # before anything else is said to those who came back just now
-        self._record_statuses()
+            self._presence.send_rosters()  # before anything else is said to those who came back just now
+        if not self._stopping and (job := self._statuses.job(self.now, self.sessions, self._claims)):
+            self.jobs.append(job)
 
     def _expire(self) -> None:
         """Look at the connections that are due, and end what has been lost for the grace time."""
@@ -1028,16 +1232,12 @@ class Hub:
 
     def next_deadline(self) -> float | None:
         """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything."""
-        put_off = self._unread or self._ripe or self._audience or self._rosters_due or self._overfull
-        if put_off or self.ready or self.closing or self.jobs:
+        if self._unread or self._ripe or self._overfull or self.ready or self.closing or self.jobs:
             when = self.now
         else:
-            when = min(self._next_due(), self._give_up_at)
-            if self._changes:
-                when = min(when, self._presence_at)
-            if self._dirty and self._record_at > self.now:
-                when = min(when, self._record_at)
-        self._expected = max(when, self.now)
+            others = min(self._presence.next_time(), self._statuses.next_time(self.now))
+            when = max(self.now, min(self._next_due(), self._give_up_at, others))
+        self._expected = when
         return None if when == FOREVER else when + self._forgiven
 
     # --- Connections ---
@@ -1094,14 +1294,14 @@ class Hub:
         self._encoding_faults.pop(connection, None)
         self._probed.pop(connection, None)
         self._clogged.pop(connection, None)
-        self._rosters_due.pop(connection, None)
+        self._presence.forget(connection)
         session, connection.session = connection.session, None
         if session is None or session.connection is not connection:
             return
         session.connection = None
         if session.kept and not self._stopping:
             self._lose(session)
-            self._dirty[session.key] = None
+            self._statuses.mark(session.key)
             self.notes.append(f"{session.name} lost: {why}")
         else:
             self._end(session, why)
@@ -1110,7 +1310,7 @@ class Hub:
         """This session has no connection any more; somebody may come back to it within the grace time."""
         self._lost[session] = self.now
         self._give_up_at = min(self._give_up_at, self.now + self.grace)
-        self._show(session, "~" + session.name)
+        self._presence.show(session, "~" + session.name)
 
     def _queue(self, connection: Connection, words: str) -> None:
         """Put these words into the outbox, as a frame."""
@@ -1350,7 +1550,7 @@ class Hub:
             self._fail(flow.connection, fault)
         else:
             if job is None:
-                self._await_turn(flow)
+                self._await_slot(flow)
             else:
                 job.flow = flow
                 self.jobs.append(job)
@@ -1369,50 +1569,33 @@ class Hub:
         if connection.flow is not None:  # of the session that was resumed here: that answer comes first
             connection.flow.connection = connection
         self._read_on(connection)
-        if flow.turn:
-            self._checks_running -= 1
+        self._checks.end(flow)
 
     def complete(self, job: Job, result: object) -> None:
         """A worker has done this job; the result is a StorageFailedError if the disk refused it."""
         if job.flow is not None:
             self._advance(job.flow, result)
             self._next_checks()
-        elif job is self._recording:
-            if isinstance(result, StorageFailedError):
-                self._dirty.update(dict.fromkeys(self._recording.statuses))
-                self._record_at = self.now + RECORD_AGAIN
-            else:  # whoever has lost the token to `storage.py passwd` does not come back a second time
-                for session in filter(None, map(self.sessions.get, typing.cast("list[str]", result))):
-                    self._forget_token(session)
-            self._recording = None
+        else:  # a token that the operator has ended with `storage.py passwd` is no way back any more
+            for session in filter(None, map(self.sessions.get, self._statuses.done(job, result, self.now))):
+                self._forget_token(session)
 
-    def _await_turn(self, flow: Flow) -> None:
-        """Queue for the hashing thread. Addresses take turns, so that many guesses from one delay only that one."""
-        address = flow.connection.address
-        waiting = len(self._checks.get(address, ()))
-        if self._checks_waiting >= CHECKS_MAX or waiting >= CHECKS_AN_ADDRESS:
-            seconds = 1 + self._checks_waiting // CHECKS_A_SECOND
+    def _await_slot(self, flow: Flow) -> None:
+        """Queue for the hashing thread."""
+        seconds = self._checks.put(flow.connection.address, flow)
+        if seconds:
             self._finish(flow, error(Code.BUSY, f"{seconds} s to wait: many passwords are being checked"))
-            return
-        self._checks.setdefault(address, deque()).append(flow)
-        self._checks_waiting += 1
-        self._next_checks()
+        else:
+            self._next_checks()
 
     def _next_checks(self) -> None:
-        while self._checks_running < CHECKS_AT_ONCE and self._checks:
-            address = next(iter(self._checks))
-            queue = self._checks.pop(address)
-            flow = queue.popleft()
-            if queue:
-                self._checks[address] = queue  # behind the other addresses
-            self._checks_waiting -= 1
-            if not self._is_wanted(flow):
+        while (flow := self._checks.next()) is not None:
+            if self._is_wanted(flow):
+                self._checks.begin(flow)
+                self._advance(flow, None)
+            else:
                 flow.steps.close()
                 self._finish(flow, None)
-                continue
-            flow.turn = True
-            self._checks_running += 1
-            self._advance(flow, None)
 
     def _is_wanted(self, flow: Flow) -> bool:
         """Whether anybody waits for its answer: the session that asked, or else the connection."""
@@ -1437,7 +1620,7 @@ class Hub:
         if (yield FindAccount(key)) is not None:
             raise RefusedError(Code.NAME_TAKEN)
         self._limit_registrations(connection.address)
-        yield None
+        yield A_SLOT
         password_hash = yield HashPassword(password)
         if not (yield AddAccount(username, key, password_hash)):
             taken = (yield FindAccount(key)) is not None
@@ -1465,7 +1648,7 @@ class Hub:
         recorded behind the answer's back, since only a known name has something to record.
         """
         self._check_throttle(key, address)
-        yield None
+        yield A_SLOT
         self._check_throttle(key, address)  # others may have failed while this one waited
         return (yield from self._compare_password(key, password, address))
 
@@ -1536,7 +1719,7 @@ class Hub:
         finally:
             self._claims.discard(key)
         if connection.closed:
-            self._dirty[key] = None
+            self._statuses.mark(key)
             return None
         answer = f"OK {'TAKEOVER' if takeover else 'LOGIN'} {account.username}"
         answer += f" token={token}" if token else ""
@@ -1600,8 +1783,8 @@ class Hub:
         self._strangers.pop(connection, None)
         self._keeping.discard(connection)
         self._lost.pop(session, None)
-        self._rosters_due[connection] = None
-        self._show(session, session.name)
+        self._presence.owe_roster(connection)
+        self._presence.show(session, session.name)
         self.notes.append(f"{session.name} {how} from {connection.address}")
 
     def _resume(self, connection: Connection, tag: str, rest: str) -> Steps:
@@ -1632,7 +1815,7 @@ class Hub:
         held.rewind()
         self._attach(connection, session, "resumed")
         self._gate.succeed(session.key, connection.address)
-        self._dirty[session.key] = None
+        self._statuses.mark(session.key)
         self._catch_up(session)
         return None
 
@@ -1658,7 +1841,7 @@ class Hub:
         finally:
             self._claims.discard(account.key)
         if ended or connection.closed:  # by the operator, or by the client
-            self._dirty[account.key] = None
+            self._statuses.mark(account.key)
             return None
         return self._bring_back(account)
 
@@ -1689,7 +1872,7 @@ class Hub:
             here.session = None
             here.commands = COMMANDS_BY_STATE[State.STRANGER]
             self._strangers[here] = self.now
-            self._rosters_due.pop(here, None)
+            self._presence.forget(here)
             self._answer(here, None, tag, "OK LOGOUT")
         return None
 
@@ -1702,7 +1885,7 @@ class Hub:
             "lost": len(self.sessions) - online,
             "queued bytes": sum(connection.backlog for connection in self.connections),
             "held bytes": self.held_bytes,
-            "passwords waiting": self._checks_waiting + self._checks_running,
+            "passwords waiting": len(self._checks),
             "frames written": self.frames,
         }
 
@@ -1740,9 +1923,7 @@ class Hub:
             for connection in ripe:
                 self._read(connection)
         self._stopping = True
-        statuses = dict.fromkeys((*self._dirty, *self._claims), OFFLINE)
-        statuses.update((key, LOST if session.kept else OFFLINE) for key, session in self.sessions.items())
-        self.jobs.append(RecordStatuses(statuses))
+        self.jobs.append(RecordStatuses(self._statuses.at_a_stop(self.sessions, self._claims)))
         for connection in self.connections:
             self._close(connection, Bye.SHUTDOWN)
 
@@ -1819,8 +2000,7 @@ class Hub:
                 if connection.backlog >= BACKLOG_MAX and not all_of_it:
                     return
                 self._queue_frame(connection, held.say_next())
-        if connection.version == STALE:
-            self._rosters_due[connection] = None
+        self._presence.owe_roster_if_stale(connection)
 
     def _ack(self, connection: Connection, tag: str, rest: str) -> None:
         """ACK <seq>: it has no answer, whatever is wrong with it."""
@@ -1849,8 +2029,8 @@ class Hub:
             return
         self._retire(session)
         del self.sessions[session.key]
-        self._show(session, None)
-        self._dirty[session.key] = None
+        self._presence.show(session, None)
+        self._statuses.mark(session.key)
         comes_back = session.kept and self._stopping
         self.notes.append(f"{session.name} {'lost' if comes_back else 'left'}: {why}")
         if session.held is not None:
@@ -1904,76 +2084,10 @@ class Hub:
         """PING [<text>]"""
         return f"OK PING {rest}" if rest else "OK PING"
 
-    # --- Presence ---
-
     def _who(self, connection: Connection, tag: str, rest: str) -> str:
         """WHO"""
         self._expect_alone(rest)
-        return "OK WHO " + self._make_roster()
-
-    def _make_roster(self) -> str:
-        """The names of all who are online or lost, joined once per change."""
-        if not self._roster_text:
-            self._roster_text = " ".join(self._roster.values())
-        return self._roster_text
-
-    def _show(self, session: Session, shown: str | None) -> None:
-        """Others see this person as `name`, as `~name`, or not at all."""
-        if shown == self._roster.get(session.key):
-            return
-        self._changes[session.key] = session.name
-        if shown is None:
-            del self._roster[session.key]
-        else:
-            self._roster[session.key] = shown
-        self._roster_text, self._roster_frame = "", b""
-        self._version += 1
-
-    def _send_rosters(self) -> None:
-        """ONLINE for those who came or were behind, joined and encoded once for all of them."""
-        due, self._rosters_due = self._rosters_due, {}
-        for connection in due:
-            session = connection.session
-            if session is None:
-                continue
-            if session.unsaid or connection.unsent:  # it has not caught up
-                connection.version = STALE
-                continue
-            if not self._roster_frame:
-                self._roster_frame = frame(b"ONLINE " + self._make_roster().encode())
-            connection.version = self._version
-            self._queue_frame(connection, self._roster_frame)
-
-    def _tell_presence(self) -> None:
-        """PRESENCE for everybody who has not yet seen the last changes: one frame, some people a turn."""
-        if self._changes and not self._audience and self.now >= self._presence_at:
-            self._presence_at = self.now + len(self.sessions) * PRESENCE_PAUSE
-            words = [self._presence_word(key, name) for key, name in self._changes.items()]
-            self._changes = {}
-            self._news = frame(("PRESENCE " + " ".join(words)).encode())
-            self._news_version = self._version
-            self._audience = list(self.sessions.values())
-        audience = self._audience[-PRESENCE_SLICE:]
-        del self._audience[-PRESENCE_SLICE:]
-        for session in audience:
-            connection = session.connection
-            if connection is None or connection.version >= self._news_version:
-                continue
-            if session.unsaid or connection.unsent:
-                connection.version = STALE
-            else:
-                connection.version = self._news_version
-                self._queue_frame(connection, self._news)
-
-    def _presence_word(self, key: str, name: str) -> str:
-        """What `name` is now: `+name`, `-name` or `~name`.
-
-        It is told even if it is what was last told: somebody may have got a roster in between.
-        """
-        shown = self._roster.get(key)
-        if shown is None:
-            return "-" + name
-        return shown if shown[0] == "~" else "+" + shown
+        return "OK WHO " + self._presence.roster()
 
     # --- What is due ---
 
@@ -2038,28 +2152,6 @@ class Hub:
         for session, _ in list(due):
             self._end(session, "did not come back")
         self._give_up_at = next(iter(self._lost.values())) + self.grace if self._lost else FOREVER
-
-    # --- The status on disk ---
-
-    def _record_statuses(self) -> None:
-        """Everybody whose status has changed, in one job; the next one when that is done."""
-        if self.now >= self._use_at:
-            self._use_at = self.now + RECORD_USE
-            self._dirty.update((key, None) for key, session in self.sessions.items() if session.kept)
-        if not self._dirty or self._recording is not None or self._stopping or self.now < self._record_at:
-            return
-        statuses = {key: self._status(key) for key in self._dirty if key not in self._claims}
-        self._dirty = {key: None for key in self._dirty if key in self._claims}
-        if statuses:
-            self._record_at = self.now + RECORD_PAUSE
-            self._recording = RecordStatuses(statuses)
-            self.jobs.append(self._recording)
-
-    def _status(self, key: str) -> str:
-        session = self.sessions.get(key)
-        if session is None:
-            return OFFLINE
-        return ONLINE if session.connection is not None else LOST
 
 
 class State(enum.Enum):

@@ -45,7 +45,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vocabulary import PASSWORD, WALL, Disk
+from vocabulary import PASSWORD, WALL, Disk, left_behind
 
 import protocol
 from protocol import ClientSession, Connection, FrameDecoder, Hub, Job, Session, State, fold, frame
@@ -1403,8 +1403,7 @@ class World:
         for connection in hub.connections:
             if connection.flow is not None or connection.outbox or connection.unsent or connection.decoder:
                 raise Violation(f"something waits at {connection.address}")
-        allowed = {"sessions", "connections", "_roster", "_deadlines", "_later", "_tokens",
-                   "_encoding_faults"}  # fmt: skip
+        allowed = {"sessions", "_names", "_deadlines", "_later", "_tokens", "_encoding_faults", "connections"}
         self._check_left_behind(hub, allowed)
         if any(session.held is None or session.held.token != token for token, session in hub._tokens.items()):
             raise Violation("a token leads to a session that is not its own")
@@ -1440,9 +1439,9 @@ class World:
             raise Violation("a connection that has ended is still counted")
 
     def _check_left_behind(self, hub: Hub, allowed: set[str]) -> None:
-        for name, value in ((name, getattr(hub, name)) for name in Hub.__slots__):
-            if isinstance(value, (list, dict, set, deque)) and value and name not in allowed:
-                raise Violation(f"left behind in hub.{name}: {str(value)[:100]}")
+        for name, value in left_behind(hub).items():
+            if name not in allowed:
+                raise Violation(f"left behind in the hub's {name}: {str(value)[:100]}")
 
 
 Actor = Server | Worker | Program

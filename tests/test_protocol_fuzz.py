@@ -15,7 +15,7 @@ from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vocabulary import PASSWORD, Person, World
+from vocabulary import PASSWORD, Person, World, left_behind
 
 import protocol
 from protocol import Bye, Code, Connection, Hub, Job, frame
@@ -191,18 +191,12 @@ class Siege(World):
         self.alice.leave()
         self.bob.leave()
         self.wait(400.0)
-        assert {name for name in WORK_UNDER_WAY if getattr(self.hub, name)} == set()
+        assert left_behind(self.hub).keys() <= {"notes"}
         assert self.hub.next_deadline() is None
         assert {account.status for account in self.disk.accounts.values()} == {"offline"}
 
 
 UNASKED = ("PRESENCE", "ONLINE", "MSG")
-WORK_UNDER_WAY = {
-    "ready", "jobs", "closing", "faults", "held_bytes", "sessions", "connections", "_strangers", "_keeping",
-    "_half_frames", "_clogged", "_deadlines", "_later", "_lost", "_roster", "_changes", "_audience", "_rosters_due",
-    "_unread", "_overfull", "_claims", "_dirty", "_recording", "_checks", "_checks_waiting", "_checks_running",
-    "_tokens", "_encoding_faults", "_probed",
-}  # fmt: skip
 
 
 def check(hub: Hub) -> None:
@@ -224,7 +218,7 @@ def check(hub: Hub) -> None:
     there = set(hub.connections)
     assert len(there) == hub._connected and not any(connection.closed for connection in there)
     assert set(hub._strangers) == {connection for connection in there if connection.session is None}
-    assert set(hub._rosters_due) <= there
+    assert set(hub._presence._owed) <= there
     assert {connection for connection in there if connection.unsent} <= set(hub._clogged)
     assert all(connection.unsent for connection in hub._clogged)
     assert hub._keeping <= set(hub._strangers)
@@ -232,9 +226,10 @@ def check(hub: Hub) -> None:
     assert list(hub._lost) == sorted(hub._lost, key=hub._lost.__getitem__)  # oldest first
     assert set(hub._lost) == {session for session in hub.sessions.values() if session.connection is None}
     check_gate(hub._gate, [connection.address for connection in there])
-    assert set(hub._roster) == set(hub.sessions)
-    assert hub._checks_waiting == sum(len(queue) for queue in hub._checks.values()) <= TIGHT["CHECKS_MAX"]
-    assert 0 <= hub._checks_running <= protocol.CHECKS_AT_ONCE
+    assert set(hub._presence._names) == set(hub.sessions)
+    checks = hub._checks
+    assert checks._waiting_in_all == sum(map(len, checks._waiting.values())) <= TIGHT["CHECKS_MAX"]
+    assert 0 <= checks._running <= protocol.CHECKS_AT_ONCE
     assert len(hub._claims) <= CONNECTIONS
 
 

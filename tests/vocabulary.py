@@ -11,6 +11,7 @@ by `world.wait(seconds)`. The disk is a dict that can be told to fail or to take
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -159,6 +160,19 @@ class Person:
                 self.world.replies.append(self)  # in a turn of its own, as over any wire
             else:
                 self._heard.append(payload.decode())
+
+
+def left_behind(hub: Hub) -> dict[str, object]:
+    """Every list, table and queue of the hub and of its parts that has something in it. Limits may remember people."""
+    tables: dict[str, object] = {}
+    for part in (hub, hub._presence, hub._statuses, hub._checks):
+        for name in type(part).__slots__:
+            value = getattr(part, name)
+            if isinstance(value, (list, dict, set, deque)) and value:
+                tables[name] = value
+    counts = {"held_bytes": hub.held_bytes, "checks": len(hub._checks), "connections": hub.connections}
+    counts["statuses"] = not hub._statuses.is_empty
+    return tables | {name: value for name, value in counts.items() if value}
 
 
 class World:

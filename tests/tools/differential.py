@@ -117,7 +117,7 @@ class Disk:
                 self.rows[key].status = statuses[key]
         return [key for key in statuses if key not in self.rows or self.rows[key].token is None]
 
-    def record_use(self, *_: Any) -> None:
+    def record_clock_step(self, *_: Any) -> None:
         pass
 
     def set_password(self, key: str, checked: str, password_hash: str) -> bool:
