@@ -97,6 +97,7 @@ ROWS_MAX = 100  # of the table of who is connected: three screens, and nothing t
 BACKUP_DAYS = 30  # between two backups, at most: who loses more has none
 # Seconds between two looks whether a backup is due: the clock may be set, a laptop sleep, somebody make one by hand.
 BACKUP_LOOK = 60.0
+BACKUP_PATIENCE = 5.0  # seconds for one to be finished when the server stops: ten times what 100,000 accounts need
 BACKUP_AGAIN = 3600.0  # seconds after one that failed, if the next is not due sooner: a disk may be mounted meanwhile
 LOG_LINES = 50_000  # waiting, and again as many being written: a stop has a line for everybody. About 7 MB
 LOG_PAUSE = 0.05  # seconds that a line may wait for others: to change threads for each would double a login's cost
@@ -1215,13 +1216,20 @@ class Backups:
     def __init__(self, path: Path, every: float, keep: int | None, wall: Callable[[], float] = time.time) -> None:
         self._path, self._every, self._keep, self._wall = path, every, keep, wall
         self._made: float | None = None  # our own last one: the folder may be one that cannot be listed
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="backup", daemon=True)
 
     def begin(self) -> None:
         """Say when the next one is due, and make them from now on, in a thread of their own."""
         due = self.due()
         words = f"the next one is due at {local_time(due)}" if due > self._wall() else "one is due now"
-        start(threading.Thread(target=self._run, name="backup", daemon=True))
+        start(self._thread)
         log.info("backup: %s", words)
+
+    def end(self) -> None:
+        """Make no more; one that is being made is finished, since its first half would stay in the folder."""
+        self._ended.set()
+        self._thread.join(BACKUP_PATIENCE)
 
     def due(self) -> float:
         """When the next one is due, in Unix seconds. At once if there is none; one from the future does not count."""
@@ -1249,8 +1257,7 @@ class Backups:
 
     def _run(self) -> None:
         yield_to_the_chat(BACKUP_NICENESS)
-        pause = threading.Event()
-        while not pause.wait(self.look()):
+        while not self._ended.wait(self.look()):
             pass
 
 
@@ -1286,7 +1293,7 @@ def serve(options: argparse.Namespace, writer: LogWriter) -> int:
         raise StartError(text) from None
     listeners = bind(options.host, options.port)
     new = not options.db.exists()
-    with contextlib.closing(storage.open_store(options.db)) as store:
+    with contextlib.closing(storage.open_store(options.db)) as store, contextlib.ExitStack() as at_the_end:
         limit = open_files_limit(options.connections + SPARE_FILES)
         spare = min(SPARE_FILES, max(LEAST_SPARE_FILES, limit // 4))
         limit -= spare
@@ -1301,7 +1308,9 @@ def serve(options: argparse.Namespace, writer: LogWriter) -> int:
                         tls=tls, tell_log=writer.write)  # fmt: skip
         hub.restore(store.recover(time.time()))
         if options.backup_every:
-            Backups(store.path, options.backup_every, options.keep).begin()
+            backups = Backups(store.path, options.backup_every, options.keep)
+            backups.begin()
+            at_the_end.callback(backups.end)
         server.heed_signals()
         accounts = f"Accounts: {store.path}" + " (new, no accounts yet)" * new
         bound = [bound_address(listener) for listener in listeners]

@@ -1557,6 +1557,31 @@ def test_backups_go_on_after_one_that_failed(
     assert "the backup, 3 accounts, 4096 bytes" in said[1] and "cannot" in said[2] and "next try at" in said[0]
 
 
+def test_a_backup_that_is_being_made_is_finished_before_the_server_ends(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, may_end, make = threading.Event(), threading.Event(), storage.backup
+
+    def slow_backup(*arguments: Any, **options: Any) -> storage.BackupReport:
+        made.set()
+        assert may_end.wait(30)
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(storage, "backup", slow_backup)
+    backups = backups_at(path, Clock(NOON))
+    backups.begin()
+    assert made.wait(30) and stamps(path) == []
+    join = backups._thread.join
+
+    def wait(seconds: float) -> None:
+        may_end.set()
+        join(seconds)
+
+    monkeypatch.setattr(backups._thread, "join", wait)
+    backups.end()
+    assert stamps(path) == ["vessages-2026-11-22T150000Z.db"]
+
+
 def test_the_start_says_when_the_next_backup_is_due(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
