@@ -358,7 +358,7 @@ class Link:
         """What is due, in the session and here."""
         now = self.now()
         self.session.tick(now)
-        if self._socket is not None or self._dialling:
+        if self._socket is not None or self._dialling or any(isinstance(e, Unreachable) for e in self._events):
             return
         if self._dial_at is None and self.session.wants_link:
             self._dial_at = now  # it was not wanted until now
@@ -2018,6 +2018,8 @@ def back_words(event: protocol.Back) -> str:
     changes = presence_words(event.changes)
     if event.messages:
         changes.insert(0, f"{event.messages} message{'s' * (event.messages > 1)}")
+    if event.ended:
+        changes.append("you may have missed messages")
     return f"back as {event.name} after {event.seconds:.0f} s" + ": " * bool(changes) + ", ".join(changes)
 
 

@@ -2335,12 +2335,16 @@ class NotVessages(NamedTuple):
 
 
 class Back(NamedTuple):
-    """The session goes on: for how many seconds the link was lost, how many messages were missed, who changed."""
+    """One is back: for how many seconds the link was lost, how many messages were missed, who changed.
+
+    `ended`: the session was over meanwhile, and this is a new one: others may have been told that one had left.
+    """
 
     name: str
     seconds: float
     messages: int
     changes: Presence
+    ended: bool = False
 
 
 Event = (
@@ -2419,10 +2423,11 @@ class ClientSession:
     again with its old tag, in order, and the other end shows nothing twice. Times are monotonic seconds.
     """
 
-    __slots__ = ("_acked", "_back_from", "_barrier", "_bye", "_decoder", "_events", "_fresh", "_ghosts", "_greeted",
-                 "_heard", "_last_tag", "_missed", "_now", "_outbox", "_password", "_ping_due", "_pinged", "_queue",
-                 "_queue_bytes", "_read", "_retry_at", "_roster", "_sends", "_sent", "_shown", "_shown_ids", "_stage",
-                 "_stranded", "_taken", "_token", "_was_silent", "_why", "grace", "hang_up", "name")  # fmt: skip
+    __slots__ = ("_acked", "_back_from", "_barrier", "_bye", "_decoder", "_ended", "_events", "_expected", "_fresh",
+                 "_ghosts", "_greeted", "_heard", "_last_tag", "_looked_at", "_missed", "_must_look", "_now", "_outbox",
+                 "_password", "_ping_due", "_pinged", "_queue", "_queue_bytes", "_read", "_retry_at", "_roster",
+                 "_sends", "_sent", "_shown", "_shown_ids", "_stage", "_stranded", "_suspended_from", "_taken",
+                 "_token", "_was_silent", "_why", "grace", "hang_up", "name")  # fmt: skip
 
     def __init__(self, first_tag: int) -> None:
         """`first_tag`: the clock in microseconds, so that another process of the same person does not repeat tags."""
@@ -2460,6 +2465,12 @@ class ClientSession:
         self._bye = self._why = ""
         self._back_from: float | None = None
         self._missed = 0
+        self._ended = False  # whether the session before this one was over when we came back
+        # A suspended program (Ctrl-Z, a laptop's lid): its wait returns without what waits to be read.
+        self._looked_at = 0.0  # when the last wait began
+        self._expected = FOREVER  # when it was to end at the latest
+        self._must_look = False  # whether nothing may expire before the next wait is over
+        self._suspended_from: float | None = None  # until the server is known to have outlived it
 
     # What the person wants
 
@@ -2570,7 +2581,7 @@ class ClientSession:
         return dict(self._roster or {})
 
     def next_deadline(self) -> float | None:
-        """When `tick` has to be called at the latest, even if nothing happens; None for never."""
+        """When `tick` has to be called at the latest, even if nothing happens; None for never. Asked before waiting."""
         deadlines = [self._fresh[0].asked + WAITING_SECONDS] if self._fresh else []
         if self._stage is _Stage.GREETING and not self.hang_up:
             deadlines.append(self._heard + HELLO_SECONDS)
@@ -2580,7 +2591,12 @@ class ClientSession:
             deadlines.append(self._now)
         if self._stage is _Stage.OUT and self._barrier is None and self.wants_link and not self.hang_up:
             deadlines.append(max(self._retry_at, self._now))
-        return min(deadlines, default=None)
+        if self._must_look:
+            deadlines.append(self._now)
+        self._must_look, self._looked_at = False, self._now
+        deadline = min(deadlines, default=FOREVER)
+        self._expected = max(deadline, self._now)
+        return None if deadline == FOREVER else deadline
 
     # What happened to the link
 
@@ -2592,6 +2608,7 @@ class ClientSession:
         self._outbox = [frame(b"PING")]
         self._pinged = self._ping_due = self._was_silent = self.hang_up = False
         self._retry_at, self._bye, self._why = now, "", ""
+        self._must_look, self._suspended_from, self._expected = False, None, FOREVER
 
     def feed(self, data: bytes, now: float) -> None:
         """These bytes were read."""
@@ -2618,8 +2635,13 @@ class ClientSession:
     def disconnected(self, now: float, why: str = "connection lost") -> None:
         """The connection is over; `why` is for the person, unless the session had its own reason to hang up."""
         self._now = now
+        suspended_from = None if self._bye not in ("", Bye.SILENT.value) else self._suspended_from
+        if suspended_from is not None and self._stage is not _Stage.GREETING:
+            self._why = f"this client was suspended for {now - suspended_from:.0f} s"
         if self._stage is _Stage.IN:
             self._back_from = self._heard if self._was_silent else now
+            if suspended_from is not None:
+                self._back_from = min(suspended_from, self._back_from)
             self._ghosts = GHOST_RETRIES
         barrier, self._barrier = self._barrier, None
         if barrier is not None and barrier.verb != "LOGOUT":
@@ -2638,9 +2660,12 @@ class ClientSession:
 
     def tick(self, now: float) -> None:
         """Do what is due: say that we are there, hang up on a dead server, come back, send what waits."""
-        self._now = now
+        if now - self._expected > LATE:
+            self._wake_up()
+        self._now, self._expected = now, FOREVER
         if self._stage is not _Stage.DOWN and not self.hang_up:
-            self._watch_the_server()
+            if not self._must_look:
+                self._watch_the_server()
             if self._stage is _Stage.OUT and self._barrier is None and now >= self._retry_at:
                 self._come_back()
             self._send_what_waits()
@@ -2672,6 +2697,14 @@ class ClientSession:
         return data
 
     # What is due
+
+    def _wake_up(self) -> None:
+        """We were suspended. What waits is read before anything expires, and the server asked whether it still is."""
+        self._must_look = True
+        if self._stage in (_Stage.OUT, _Stage.IN):
+            self._suspended_from = self._looked_at if self._suspended_from is None else self._suspended_from
+            self._outbox.append(frame(b"PING"))
+            self._pinged = True
 
     def _watch_the_server(self) -> None:
         silence = self._now - self._heard
@@ -2784,6 +2817,8 @@ class ClientSession:
     def _ok(self, command: Command | None, word: str, words: str) -> None:
         if word == "KEEP":
             self.grace = float(words)
+        elif word == "PING" and command is None:
+            self._suspended_from = None
         elif command is not None:
             command.settled = True
             OKS.get(command.verb, ClientSession._ok_plain)(self, command, words)
@@ -2819,6 +2854,8 @@ class ClientSession:
     def _enter(self, last_tag: int) -> None:
         """We are in. What the server has not read goes out again before all else; the rest it will answer."""
         self._stage, self._stranded, self._ghosts, self._missed = _Stage.IN, False, 0, 0
+        # 0 is a new session, or one that has read nothing; that one would still be there within the grace time.
+        self._ended = last_tag == 0 and self._back_from is not None and self._now > self._back_from + self.grace
         for command in [c for c in reversed(self._sent.values()) if c.tag > last_tag or c.verb == "LOGOUT"]:
             del self._sent[command.number]
             self._sends -= command.verb == "SEND"
@@ -2929,7 +2966,7 @@ class ClientSession:
             self._events.append(Roster(tuple(n for n in names if not now[n]), tuple(n for n in names if now[n])))
         changes = Presence() if before is None else self._difference(before, now)
         if back_from is not None:
-            self._events.append(Back(self.name or "", self._now - back_from, self._missed, changes))
+            self._events.append(Back(self.name or "", self._now - back_from, self._missed, changes, self._ended))
         elif any(changes):
             self._events.append(changes)
 

@@ -810,6 +810,27 @@ def test_a_terminal_that_is_closed_says_so_in_two_ways_and_still_logs_out(room: 
 # --- The link ---
 
 
+def test_when_the_first_contact_fails_it_is_not_dialled_again_before_that_is_told() -> None:
+    calls: list[str] = []
+
+    def dial(host: str, port: int) -> socket.socket:
+        calls.append(host)
+        raise ConnectionRefusedError
+
+    link = Link("lab", 5000, ClientSession(1), dial=dial)
+    link.session.login("bot", PASSWORD)  # as a pipe with commands that wait
+    events: list[client.Event] = []
+    while not events:
+        link.tick()
+        link.flush()
+        link.wait()
+        link.tick()
+        events = link.take_events()
+    link.close()
+    assert [type(event) for event in events] == [client.Unreachable]
+    assert calls == ["lab"]
+
+
 def test_attempts_become_rarer_up_to_a_limit_and_are_spread_by_chance() -> None:
     now = [0.0]
     for chance, first, last in ((0.0, 0.5, 15.0), (1.0, 1.0, 30.0)):

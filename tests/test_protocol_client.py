@@ -807,6 +807,79 @@ def test_who_was_away_from_a_silent_server_was_away_since_it_was_last_heard() ->
     assert [e.seconds for e in talk.shows() if isinstance(e, Back)] == [0.0]
 
 
+def suspend(talk: Talk, seconds: float) -> list[str]:
+    """Ctrl-Z, and `fg` so much later: the wait returns without what waits. What is sent before the next wait."""
+    talk.session.next_deadline()
+    talk.now += seconds
+    said = talk.turn()
+    assert talk.turn() == []  # a second look before the next wait: still nothing was read
+    assert not talk.session.hang_up
+    deadline = talk.session.next_deadline()
+    assert deadline is not None and deadline <= talk.now
+    return said
+
+
+def test_what_waits_when_a_suspended_client_goes_on_is_shown_before_its_server_is_judged() -> None:
+    talk = Talk().enter("bob", "eve")
+    talk.wait(10.0)
+    assert suspend(talk, 167.0) == ["PING"]
+    talk.hears("PING", f"@1 MSG eve 7 {NOON} sent while your lid was closed", "BYE silent")
+    message = talk.shows()[0]
+    assert isinstance(message, Message) and message.text.startswith("sent while")
+    assert talk.breaks().words == "this client was suspended for 167 s"
+    talk.link()
+    assert talk.hears(f"#{talk.session._last_tag} OK RESUME bob 0 1", "ONLINE bob eve") == []
+    (back,) = talk.shows()[1:]
+    assert back == Back("bob", 167.0, 0, Presence(), ended=True)
+
+
+@pytest.mark.parametrize("why", ["cut", "silent"])
+def test_a_suspended_client_with_nothing_to_read_was_not_left_by_a_silent_server(why: str) -> None:
+    talk = Talk().enter()
+    suspend(talk, 80.0)
+    if why == "silent":
+        talk.turn()
+        assert talk.session.hang_up
+    assert talk.breaks().words == "this client was suspended for 80 s"
+    talk.link()
+    talk.hears(f"#{talk.session._last_tag} OK RESUME bob 0 0", "ONLINE bob")
+    assert talk.shows()[-1] == Back("bob", 80.0, 0, Presence(), ended=True)
+
+
+def test_a_link_that_outlives_the_suspension_is_as_before_it() -> None:
+    talk = Talk().enter()
+    assert suspend(talk, 35.0) == ["PING"]
+    talk.hears("PING", "OK PING")
+    assert talk.wait(24.0) == []
+    assert talk.wait(21.0) == ["PING"]
+    assert "silent for 45 s" in talk.breaks().words
+
+
+def test_a_session_that_was_there_all_the_time_has_missed_nothing() -> None:
+    talk = Talk().enter()
+    suspend(talk, 80.0)
+    tag = talk.session.send("eve", "hi")
+    talk.breaks()
+    talk.link()
+    talk.hears(f"#{talk.session._last_tag} OK RESUME bob {tag} 0", "ONLINE bob")
+    assert talk.shows()[-1] == Back("bob", 80.0, 0, Presence())
+
+
+def test_a_server_that_says_goodbye_has_its_own_reason() -> None:
+    talk = Talk().enter()
+    suspend(talk, 80.0)
+    talk.hears("BYE shutdown")
+    assert "being stopped" in talk.breaks().words
+
+
+def test_a_dialled_server_is_given_its_time_after_a_suspension() -> None:
+    talk = Talk()
+    talk.session.connected(talk.now)
+    suspend(talk, 100.0)
+    assert talk.hears("OK PING") == []
+    assert not talk.session.hang_up
+
+
 def test_something_that_does_not_answer_is_left() -> None:
     talk = Talk()
     talk.session.connected(talk.now)
