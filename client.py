@@ -33,6 +33,7 @@ Reading order
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import difflib
 import errno
@@ -47,6 +48,7 @@ import random
 import re
 import select
 import selectors
+import shutil
 import signal
 import socket
 import ssl
@@ -779,9 +781,13 @@ class Key(NamedTuple):
 LINE_LIMIT: Final = 60_000
 # One byte more than fits a line, so that a longer paste is refused as too long and not sent cut in the middle.
 PASTE_LIMIT: Final = LINE_LIMIT + 1
-# How long, in seconds, the caller waits after an escape byte before it calls `KeyDecoder.settle`: longer than the gaps
-# inside a sequence on a slow line, shorter than a person notices.
+# How long, in seconds, the caller waits after an escape byte before it calls `KeyDecoder.settle`: where the Escape key
+# means something, longer than most gaps inside a sequence and shorter than a person notices; elsewhere as long as a bad
+# network may take for the rest of a sequence.
 ESCAPE_DELAY: Final = 0.05
+SEQUENCE_DELAY: Final = 0.5
+# Seconds without a byte after which a key ends a paste whose end has got lost: longer than the stutter of a network.
+PASTE_PAUSE: Final = 1.0
 # Sequences that terminals send are under 20 bytes; what does not end by then is noise.
 _SEQUENCE_LIMIT: Final = 32
 
@@ -820,6 +826,15 @@ _LETTER_KEYS: Final[Mapping[str, str]] = {
     "H": "home",
     "Z": "shift-tab",
 }
+# Code points by which terminals name keys of the keypad (kitty's protocol).
+_KEYPAD_CODES: Final[Mapping[int, str]] = dict(
+    enumerate(
+        (*"0123456789./*-+", "enter", "=", ",", "left", "right", "up", "down")
+        + ("page-up", "page-down", "home", "end", "insert", "delete"),
+        57_399,
+    )
+)
+_SHIFT, _ALT, _CTRL, _SUPER = 1, 2, 4, 8 | 16 | 32  # bits of a modifier; the higher ones are Caps Lock and Num Lock
 # After ESC O: the same in the keypad's mode, its Enter, and rxvt's arrows with Ctrl.
 _KEYPAD_KEYS: Final[Mapping[str, str]] = {**_LETTER_KEYS, "M": "enter", "c": "ctrl-right", "d": "ctrl-left"}
 _NUMBER_KEYS: Final[Mapping[str, str]] = {
@@ -836,22 +851,79 @@ _NUMBER_KEYS: Final[Mapping[str, str]] = {
 _IGNORED: Final = "ignored"
 
 
-def _modified(name: str, modifiers: str) -> str:
-    """Put Alt and Ctrl before the name of a key; `modifiers` is xterm's number, 1 + a bit each (Shift is no matter)."""
-    bits = int(modifiers) - 1 if modifiers.isdigit() else 0
-    return ("ctrl-" if bits & 4 else "") + ("alt-" if bits & 2 else "") + name
+def _modified(name: str, bits: int) -> str:
+    """Put Alt and Ctrl before the name of a key (Shift is no matter)."""
+    return ("ctrl-" if bits & _CTRL else "") + ("alt-" if bits & _ALT else "") + name
 
 
-def _sequence_key(arguments: str, final: str) -> str:
-    """The name of the key that sent ESC [ `arguments` `final`."""
+def _modifier_bits(modifiers: str) -> int | None:
+    """The bits of xterm's number, which is 1 + them; None if the key was let go (kitty's protocol)."""
+    number, _, event = modifiers.partition(":")
+    return None if event == "3" else int(number) - 1 if number.isdigit() and number != "0" else 0
+
+
+def _sequence_key(arguments: str, final: str) -> Key:
+    """The key that sent ESC [ `arguments` `final`."""
     fields = arguments.split(";")
-    if (final, fields[0]) == ("u", "13") or (final, fields[0], fields[2:]) == ("~", "27", ["13"]):
-        return "alt-enter"  # Enter with any modifier, from terminals that can tell
+    bits = _modifier_bits(fields[1]) if len(fields) > 1 else 0
+    if bits is None or arguments[:1] in tuple("[<=>?"):  # the Linux console's function keys; answers nobody asked for
+        return Key(_IGNORED)
+    if final == "u":
+        return _coded_key(fields[0].split(":"), bits)
+    if final == "~" and fields[0] == "27" and len(fields) > 2:
+        return _coded_key(fields[2:3], bits)
     table, field_name = (_NUMBER_KEYS, fields[0]) if final == "~" else (_LETTER_KEYS, final)
     name = table.get(field_name)
-    if name is None or arguments[:1] in tuple("[<=>?"):  # the Linux console's function keys; answers nobody asked for
+    return Key(_IGNORED if name is None else _modified(name, bits))
+
+
+def _coded_key(codes: list[str], bits: int) -> Key:
+    """A key that came as its code point (CSI u, modifyOtherKeys). codes: of the key, and of it with Shift, and where
+    the key is on an English keyboard, as far as the terminal tells."""
+    code, shifted, english = (int(text) if text.isdigit() and len(text) < 8 else 0 for text in (*codes, "", "")[:3])
+    name = _KEYPAD_CODES.get(code, _CONTROL_KEYS.get(code, "escape" if code == _ESCAPE else ""))
+    if not code or bits & _SUPER:
+        return Key(_IGNORED)
+    if len(name) > 1:
+        return Key(_named_key(name, bits))
+    if bits & _CTRL:
+        return Key(_control_key(code if code < 0x80 else english, bits))
+    char = name or (chr(shifted) if shifted and bits & _SHIFT else _printable(code))
+    if bits & _SHIFT and not shifted and len(char.upper()) == 1:
+        char = char.upper()
+    if not char:
+        return Key(_IGNORED)
+    return Key(f"alt-{char}") if bits & _ALT else Key("char", char)
+
+
+def _named_key(name: str, bits: int) -> str:
+    """A key that has a name, with modifiers, as it is meant here."""
+    if name == "enter":
+        return "alt-enter" if bits & (_SHIFT | _ALT | _CTRL) else name
+    if name == "tab" and bits & _SHIFT:
+        return "shift-tab"
+    if name == "backspace" and bits & _CTRL:
+        return "alt-backspace"
+    return name if name.startswith("ctrl-") else _modified(name, bits)
+
+
+def _control_key(code: int, bits: int) -> str:
+    """The name of Ctrl with a character, as terminals have always sent it: Ctrl-I is Tab."""
+    char = chr(code).upper()
+    if char in "/-7":
+        char = "_"
+    if char == " " or (char == "2" and bits & _SHIFT):
+        char = "@"
+    if not "@" <= char <= "_":
         return _IGNORED
-    return _modified(name, fields[1]) if len(fields) > 1 else name
+    name = "escape" if char == "[" else _CONTROL_KEYS[ord(char) & 0x1F]
+    return f"alt-{name}" if bits & _ALT else name
+
+
+def _printable(code: int) -> str:
+    """The character, if it is one that can be typed."""
+    char = chr(code) if code <= sys.maxunicode else ""
+    return char if char.isprintable() else ""
 
 
 def _next_sequence(data: bytes) -> tuple[int, Key] | None:
@@ -862,21 +934,19 @@ def _next_sequence(data: bytes) -> tuple[int, Key] | None:
         return (end, Key(_IGNORED)) if end >= _SEQUENCE_LIMIT else None
     if not 0x40 <= data[end] <= 0x7E:
         return end, Key(_IGNORED)  # broken off; the byte that broke it is looked at anew: it may be Ctrl-C
-    return end + 1, Key(_sequence_key(arguments.decode("ascii"), chr(data[end])))
+    return end + 1, _sequence_key(arguments.decode("ascii"), chr(data[end]))
 
 
-def _next_character(data: bytes) -> tuple[int, Key] | None:
-    """As `_next_key`, for data that begins with a byte over 0x7F. What is not UTF-8 becomes U+FFFD."""
-    length = 2 if data[0] < 0xE0 else 3 if data[0] < 0xF0 else 4
-    for index in range(1, length):
-        if index == len(data):
-            return None
-        if data[index] & 0xC0 != 0x80:
-            return index, Key("char", "\ufffd")
-    return length, Key("char", data[:length].decode("utf-8", "replace")[:1])
+def _next_character(data: bytes, encoding: str) -> tuple[int, Key] | None:
+    """As `_next_key`, for data that begins with a byte over 0x7F. What is malformed becomes U+FFFD."""
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    for index in range(len(data)):
+        if text := decoder.decode(data[index : index + 1]):
+            return index + 2 - len(text), Key("char", text[0])  # what broke off a character is looked at anew
+    return None
 
 
-def _after_escape(data: bytes) -> tuple[int, Key] | None:
+def _after_escape(data: bytes, encoding: str) -> tuple[int, Key] | None:
     """As `_next_key`, for data that begins with ESC."""
     if data in _UNDECIDED:
         return None
@@ -886,7 +956,7 @@ def _after_escape(data: bytes) -> tuple[int, Key] | None:
         return 3, Key(_KEYPAD_KEYS.get(chr(data[2]), _IGNORED))
     if data[1] == _ESCAPE and data[2:3] not in (b"[", b"O"):
         return 1, Key("escape")
-    rest = _next_key(data[1:])
+    rest = _next_key(data[1:], encoding)
     if rest is None:
         return None
     length, key = rest
@@ -895,14 +965,14 @@ def _after_escape(data: bytes) -> tuple[int, Key] | None:
     return length + 1, Key(f"alt-{key.text or key.name}" if key.name != _IGNORED else _IGNORED)
 
 
-def _next_key(data: bytes) -> tuple[int, Key] | None:
+def _next_key(data: bytes, encoding: str) -> tuple[int, Key] | None:
     """Take the first key off `data`: how many bytes it has, and the key; None if it needs bytes still to come."""
     if not data:
         return None
     if data[0] == _ESCAPE:
-        return _after_escape(data)
+        return _after_escape(data, encoding)
     if data[0] > 0x7F:
-        return _next_character(data)
+        return _next_character(data, encoding)
     name = _CONTROL_KEYS.get(data[0])
     return 1, Key("char", chr(data[0])) if name is None else Key(name)
 
@@ -910,21 +980,30 @@ def _next_key(data: bytes) -> tuple[int, Key] | None:
 class KeyDecoder:
     """Bytes from a terminal, split anywhere, to keys. The same bytes in other pieces give the same keys."""
 
-    __slots__ = ("_buffer", "_pasting")
+    __slots__ = ("_buffer", "_encoding", "_fed_at", "_pasting")
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str = "utf-8") -> None:
+        """encoding: the terminal's."""
         self._buffer = bytearray()
+        self._encoding = encoding
         self._pasting = False
+        self._fed_at = 0.0  # when a paste last went on
 
     @property
     def undecided(self) -> bool:
         """Whether an escape waits to be told from the start of a sequence: call `settle` after `ESCAPE_DELAY`."""
         return not self._pasting and bytes(self._buffer[:4]) in _UNDECIDED
 
-    def feed(self, data: bytes) -> list[Key]:
-        """Take in `data` and return the keys that are complete. A paste is one key, at its end."""
-        self._buffer += data
+    def feed(self, data: bytes, now: float = 0.0) -> list[Key]:
+        """Take in `data`, read at the time `now`, and return the keys that are complete. A paste is one key, at its
+        end; if that has got lost, it ends at the first key that is pressed after `PASTE_PAUSE`."""
         keys: list[Key] = []
+        if self._pasting and now - self._fed_at >= PASTE_PAUSE and self._is_one_key(data):
+            keys.append(self._end_paste(len(self._buffer)))
+            self._buffer.clear()
+        if data != b"\x03":  # who presses Ctrl-C again and again must not wait longer for that
+            self._fed_at = now
+        self._buffer += data
         while taken := self._take():
             length, key = taken
             del self._buffer[:length]
@@ -933,6 +1012,17 @@ class KeyDecoder:
             elif key.name != _IGNORED:
                 keys.append(key)
         return keys
+
+    def _is_one_key(self, data: bytes) -> bool:
+        """Whether `data` comes from a finger, not from a paste that goes on or ends."""
+        if _PASTE_END in self._buffer[-len(_PASTE_END) :] + data:
+            return False
+        taken = _next_key(data[:_SEQUENCE_LIMIT], self._encoding)
+        return data == b"\x1b" or (taken is not None and taken[0] == len(data))
+
+    def _end_paste(self, end: int) -> Key:
+        self._pasting = False
+        return Key("paste", self._buffer[: min(end, PASTE_LIMIT)].decode(self._encoding, "replace"))
 
     def settle(self) -> list[Key]:
         """Nothing came after an escape: it was the Escape key. Longer sequences go on waiting for their end."""
@@ -944,13 +1034,12 @@ class KeyDecoder:
 
     def _take(self) -> tuple[int, Key] | None:
         if not self._pasting:
-            return _next_key(bytes(self._buffer[:_SEQUENCE_LIMIT]))
+            return _next_key(bytes(self._buffer[:_SEQUENCE_LIMIT]), self._encoding)
         end = self._buffer.find(_PASTE_END)
         if end < 0:
             del self._buffer[PASTE_LIMIT : -len(_PASTE_END)]  # too long for a line anyway; only its end matters now
             return None
-        self._pasting = False
-        return end + len(_PASTE_END), Key("paste", self._buffer[: min(end, PASTE_LIMIT)].decode("utf-8", "replace"))
+        return end + len(_PASTE_END), self._end_paste(end)
 
 
 # The second character of the pairs that `msvcrt.getwch` gives for keys without a character of their own.
@@ -973,27 +1062,37 @@ _WINDOWS_KEYS: Final[Mapping[str, str]] = {
     "0": "alt-b",
     "!": "alt-f",
     " ": "alt-d",
+    "\x93": "ctrl-delete",
+    "\xa3": "alt-delete",
 }
 
 
-def windows_keys(batch: str) -> list[Key]:
-    """Characters that `msvcrt.getwch` gave without a pause (as long as `kbhit` was true) to keys.
+def windows_character(getwch: Callable[[], str], ungetwch: Callable[[str], object]) -> str:
+    """The next character of `msvcrt.getwch`, a key without a character of its own as U+0000 and its code.
 
-    A batch of several characters with an Enter in it came from a paste, not from fingers, and is one block. U+00E0
-    begins the pair of an arrow key but is also the letter "à": it is a letter unless the whole batch is pairs.
+    It gives such a key in two halves, and the first may be U+00E0, the letter "à". While the second waits there is no
+    place for a character that is put back.
+    """
+    char = getwch()
+    if char not in "\x00\xe0":
+        return char
+    try:
+        ungetwch("\x01")
+    except OSError:
+        return "\x00" + getwch()
+    getwch()
+    return char.strip("\x00")
+
+
+def windows_keys(batch: str) -> list[Key]:
+    """Characters that `windows_character` gave without a pause (as long as `kbhit` was true) to keys.
+
+    A batch of several characters with an Enter in it came from a paste, not from fingers, and is one block.
     """
     text = batch.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    only_pairs = (
-        bool(text)
-        and len(text) % 2 == 0
-        and all(
-            prefix in "\x00\xe0" and code in _WINDOWS_KEYS for prefix, code in zip(text[::2], text[1::2], strict=True)
-        )
-    )
-    if only_pairs:
-        return [Key(_WINDOWS_KEYS[code]) for code in text[1::2]]
-    if len(text) > 1 and "\r" in text:
-        return [Key("paste", text.replace("\x00", ""))]
+    typed = re.sub("\x00.?", "", text, flags=re.DOTALL)
+    if len(typed) > 1 and "\r" in typed:
+        return [Key("paste", typed)]
     keys: list[Key] = []
     rest = iter(text)
     for char in rest:
@@ -1091,6 +1190,13 @@ def _is_word(cluster: str) -> bool:
 
 def _is_ink(cluster: str) -> bool:
     return not cluster[0].isspace()
+
+
+def _is_typed_mark(char: str) -> bool:
+    """Whether a mark is a letter of its own to whoever types it. Those that belong to no script (accents, the keycap,
+    what makes an emoji of a sign) are named so, and are one with their letter."""
+    is_mark = unicodedata.category(char) in _MARKS
+    return is_mark and not unicodedata.name(char, "COMBINING").startswith(("COMBINING", "VARIATION"))
 
 
 class _Search(NamedTuple):
@@ -1202,6 +1308,11 @@ class LineEditor:
     def waits(self) -> bool:
         """Whether a hidden answer was given and its consequence is not known yet."""
         return self._waits
+
+    @property
+    def hears_escape(self) -> bool:
+        """Whether the Escape key means something now."""
+        return self._search is not None or self._aside is not None
 
     @property
     def search_prompt(self) -> str | None:
@@ -1373,7 +1484,14 @@ class LineEditor:
             self.text, self.cursor = f"{self.to}:{self.text}", len(self.to) + 1
             self.to = ""
         else:
-            self._cut(self._left(), self.cursor)
+            self._cut(self._last_typed(), self.cursor)
+
+    def _last_typed(self) -> int:
+        """Where the last cluster before the cursor begins, or its last mark if people type the marks of that script one
+        by one, as in Thai and Devanagari."""
+        start = self._left()
+        cluster = self.text[start : self.cursor].rstrip("".join(_JOINERS))
+        return start + len(cluster) - 1 if len(cluster) > 1 and _is_typed_mark(cluster[-1]) else start
 
     def _delete(self) -> None:
         self._cut(self.cursor, self._right())
@@ -1601,6 +1719,8 @@ class LineEditor:
         "ctrl-w": _kill_ink,
         "alt-backspace": _kill_word_left,
         "alt-d": _kill_word_right,
+        "ctrl-delete": _kill_word_right,
+        "alt-delete": _kill_word_right,
         "ctrl-y": _yank,
         "ctrl-t": _transpose,
         "up": _up,
@@ -2071,7 +2191,7 @@ def json_of(event: Shown) -> str:
 # --- The front ends -------------------------------------------------------------------------------------------------
 
 
-def read_lines(descriptor: int, mailbox: Mailbox) -> None:
+def read_lines(descriptor: int, mailbox: Mailbox, encoding: str = "utf-8") -> None:
     """In a thread: put each line of a pipe, file or terminal into the mailbox, then None. Of a line that is longer
     than a message can be, no more is kept than is needed to say so."""
     rest = b""
@@ -2079,9 +2199,9 @@ def read_lines(descriptor: int, mailbox: Mailbox) -> None:
         *lines, rest = (rest + data).split(b"\n")
         rest = rest[: LINE_MAX * 4]
         for line in lines:
-            mailbox.put(line.decode("utf-8", "replace").rstrip("\r"))
+            mailbox.put(line.decode(encoding, "replace").rstrip("\r"))
     if rest:
-        mailbox.put(rest.decode("utf-8", "replace").rstrip("\r"))
+        mailbox.put(rest.decode(encoding, "replace").rstrip("\r"))
     mailbox.put(None)
 
 
@@ -2095,6 +2215,8 @@ def _read_some(descriptor: int) -> bytes:
 def _read_now(descriptor: int) -> bytes | None:
     """What there is to read; empty at the end, None if nothing is there and the descriptor does not wait."""
     try:
+        if sys.platform == "win32" and os.isatty(descriptor):  # os.read gives bytes of the console's code page
+            return sys.stdin.buffer.raw.read(READ_SIZE)
         return os.read(descriptor, READ_SIZE)
     except BlockingIOError:
         return None  # another program has made it so meanwhile: see `proper_descriptors`
@@ -2128,6 +2250,11 @@ class Writer(Protocol):
     def flush(self) -> object: ...
 
 
+def terminal_encoding(stream: TextIO) -> str:
+    """How a standard stream is encoded: a terminal as the locale says; pipes and files in UTF-8 on every system."""
+    return stream.encoding if stream is not None and stream.isatty() else "utf-8"
+
+
 class Output:
     """Text to a descriptor: all of it has been written when `flush` returns, else it raises OSError.
 
@@ -2138,7 +2265,7 @@ class Output:
     def __init__(self, stream: TextIOWrapper) -> None:
         """stream: standard output, of which only the lowest layer and the encoding are used."""
         self._raw: Any = getattr(stream.buffer, "raw", stream.buffer)
-        self._encoding = stream.encoding
+        self._encoding = terminal_encoding(stream)
         self._pieces: list[str] = []
 
     def write(self, text: str) -> None:
@@ -2210,7 +2337,7 @@ class Plain:
     def start(self, link: Link) -> None:
         """Begin to read what is typed; the link wakes up for it."""
         link.watch(self.mailbox)
-        threading.Thread(target=read_lines, args=(0, self.mailbox), daemon=True).start()
+        threading.Thread(target=read_lines, args=(0, self.mailbox, terminal_encoding(sys.stdin)), daemon=True).start()
 
     def show(self, event: Shown) -> None:
         """Print an event; OSError if nobody reads any more."""
@@ -2322,7 +2449,7 @@ if sys.platform == "win32":
 
         deadline: float | None = None
 
-        def __init__(self) -> None:
+        def __init__(self, escape_delay: Callable[[], float]) -> None:
             self._mailbox = Mailbox()
             self._found = ctypes.c_uint32()
             self._handle = ctypes.windll.kernel32.GetStdHandle(-11)
@@ -2340,9 +2467,9 @@ if sys.platform == "win32":
 
         def _read(self) -> None:
             while True:
-                batch = msvcrt.getwch()
+                batch = windows_character(msvcrt.getwch, msvcrt.ungetwch)
                 while msvcrt.kbhit() and len(batch) < BATCH_MAX:
-                    batch += msvcrt.getwch()
+                    batch += windows_character(msvcrt.getwch, msvcrt.ungetwch)
                 self._mailbox.put(batch)
 
         def keys(self) -> list[Key]:
@@ -2356,11 +2483,18 @@ else:
     class Console:
         """The terminal: raw while we are in front, else as it was found; and the bytes it sends, as keys."""
 
-        def __init__(self) -> None:
+        def __init__(self, escape_delay: Callable[[], float]) -> None:
+            """escape_delay: seconds after which an escape that has stayed alone is the Escape key."""
             self._found = termios.tcgetattr(0)
-            self._decoder = KeyDecoder()
+            self._decoder = KeyDecoder(terminal_encoding(sys.stdin))
             self._keys: list[Key] = []
-            self.deadline: float | None = None  # when an escape that has stayed alone is the Escape key
+            self._escape_delay = escape_delay
+            self._escape_at: float | None = None  # when such an escape came
+
+        @property
+        def deadline(self) -> float | None:
+            """When `keys` has to be called though nothing came."""
+            return None if self._escape_at is None else self._escape_at + self._escape_delay()
 
         def begin(self) -> None:
             try:
@@ -2396,13 +2530,14 @@ else:
             data = _read_burst(0)
             if data is None:
                 return
-            self._keys += as_one_burst(self._decoder.feed(data)) if data else [Key("hang-up")]
-            self.deadline = time.monotonic() + ESCAPE_DELAY if self._decoder.undecided else None
+            now = time.monotonic()
+            self._keys += as_one_burst(self._decoder.feed(data, now)) if data else [Key("hang-up")]
+            self._escape_at = now if self._decoder.undecided else None
 
         def keys(self) -> list[Key]:
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 self._keys += self._decoder.settle()
-                self.deadline = None
+                self._escape_at = None
             keys, self._keys = self._keys, []
             return keys
 
@@ -2418,7 +2553,7 @@ class Terminal(Plain):
 
     def __init__(self, out: Writer) -> None:
         super().__init__(out, interactive=True)
-        self._console = Console()
+        self._console = Console(lambda: ESCAPE_DELAY if self._editor.hears_escape else SEQUENCE_DELAY)
         self._editor = LineEditor(self._complete, lambda word: self.expand(word))
         self._screen = Screen(*window_size(), colour=wants_colour(os.environ), reflows=terminal_reflows(os.environ))
         self._link: Link | None = None
@@ -2664,11 +2799,13 @@ class Terminal(Plain):
 
 
 def window_size() -> tuple[int, int]:
-    """Columns and rows of the window."""
+    """Columns and rows of the window. Where the terminal does not know (0), COLUMNS and LINES tell, or it is usual."""
     try:
         size = os.get_terminal_size(1)
     except OSError:
-        return 80, 24
+        size = os.terminal_size((0, 0))
+    if 0 in size:
+        size = shutil.get_terminal_size()
     return size.columns, size.lines
 
 

@@ -77,6 +77,19 @@ TABLE = {
     "one<enter>two<up>x<ctrl-c><up>": "one|",
     "one_two<alt-b><ctrl-k><ctrl-u><ctrl-y>": "one two|",
     "one_two<alt-b><ctrl-k><left><ctrl-u><ctrl-y>": "one| ",
+    "one_two<home><ctrl-delete>": "| two",
+    "one_two<home><alt-delete>": "| two",
+    # the last mark of scripts whose marks are typed one by one; others are one with their letter
+    "กี่<backspace>": "กี|",
+    "กี่<backspace><backspace>": "ก|",
+    "xकि<left><backspace>": "|कि",
+    "कि<backspace>": "क|",
+    "क्\u200d<backspace>": "क|",
+    "שָ<backspace>": "ש|",
+    "e\u0302\u0301<backspace>": "|",
+    "か\u3099<backspace>": "|",
+    "a❤\ufe0f1\ufe0f\u20e3<backspace><backspace>": "a|",
+    "\u0e35<backspace>": "|",
     # transposing
     "abc<ctrl-t>": "acb|",
     "abc<left><left><ctrl-t>": "ba|c",
@@ -579,3 +592,14 @@ def test_history_against_a_model(script: list[str]) -> None:
         else:
             slots[at] += step
         assert editor.text == slots[at]
+
+
+def test_escape_means_something_in_a_search_and_in_a_question() -> None:
+    editor = new_editor()
+    assert not editor.hears_escape
+    press(editor, "<ctrl-r>")
+    assert editor.hears_escape
+    press(editor, "<escape>")
+    assert not editor.hears_escape
+    editor.ask(hidden=True)
+    assert editor.hears_escape

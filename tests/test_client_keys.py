@@ -29,6 +29,24 @@ KEYS: dict[bytes, list[Key]] = {
     b"\x1bb\x1bf\x1bd": [Key("alt-b"), Key("alt-f"), Key("alt-d")],
     b"\x1b\x7f\x1b\r": [Key("alt-backspace"), Key("alt-enter")],
     b"\x1b[13;2u\x1b[27;3;13~": [Key("alt-enter"), Key("alt-enter")],
+    b"\x1b[13u\x1b[27;1;13~\x1b[13;3u\x1b[13;5u\x1b[57414u\x1b[57414;65u": [
+        Key("enter"), Key("enter"), Key("alt-enter"), Key("alt-enter"), Key("enter"), Key("enter"),
+    ],
+    b"\x1b[32;2u\x1b[97;2u\x1b[97:65;2u\x1b[27;2;65~\x1b[49:33;2u\x1b[223;2u": [
+        Key("char", char) for char in " AAA!\xdf"
+    ],
+    b"\x1b[228u\x1b[128077;1u\x1b[97;65u\x1b[57404u": [Key("char", char) for char in "ä👍a5"],
+    b"\x1b[99;5u\x1b[27;5;99~\x1b[67;6u\x1b[99;69u\x1b[1089::99;5u": [Key("ctrl-c")] * 5,
+    b"\x1b[105;5u\x1b[109;5u\x1b[91;5u\x1b[45:95;6u\x1b[47;5u\x1b[92;5u\x1b[32;5u": [
+        Key("tab"), Key("enter"), Key("escape"), Key("ctrl-_"), Key("ctrl-_"), Key("ctrl-\\"), Key("ctrl-space"),
+    ],
+    b"\x1b[27u\x1b[9;2u\x1b[127;5u\x1b[127;2u\x1b[8;3u\x1b[57417;5u": [
+        Key("escape"), Key("shift-tab"), Key("alt-backspace"), Key("backspace"), Key("alt-backspace"), Key("ctrl-left"),
+    ],
+    b"\x1b[98;3u\x1b[99;7u\x1b[27;3;66~": [Key("alt-b"), Key("alt-ctrl-c"), Key("alt-B")],
+    b"\x1b[3;5~\x1b[3;3~": [Key("ctrl-delete"), Key("alt-delete")],
+    # let go; Super; Shift alone; no code point; a control; Ctrl with a digit, a Cyrillic letter
+    b"\x1b[97;1:3u\x1b[1;1:3D\x1b[99;9u\x1b[57441;2u\x1b[9999999u\x1b[u\x1b[55296u\x1b[133u\x1b[49;5u\x1b[1089;5u": [],
     b"\x1b\x1b[D": [Key("alt-left")],
     b"\x1b\x1bx": [Key("escape"), Key("alt-x")],
     "\x1bé".encode(): [Key("alt-é")],
@@ -127,8 +145,10 @@ def test_a_huge_paste_is_bounded_but_ends(piece: int) -> None:
         ("\n", [Key("alt-enter")]),
         ("\x03", [Key("ctrl-c")]),
         ("\x1b", [Key("escape")]),
-        ("\xe0H", [Key("up")]),
-        ("\xe0K\xe0K\xe0S", [Key("left"), Key("left"), Key("delete")]),
+        ("\0K\0K\0S\0\x93", [Key("left"), Key("left"), Key("delete"), Key("ctrl-delete")]),
+        ("\0\x86\0\x85\0\x8d\0wà", [Key("char", "à")]),  # F12, F11, Ctrl-Up, Ctrl-Home
+        ("\0H\r", [Key("up"), Key("enter")]),
+        ("a\0H\rb", [Key("paste", "a\rb")]),
         ("\x00H\x000", [Key("up"), Key("alt-b")]),
         ("\x00\x0f", [Key("shift-tab")]),
         ("\x00;", []),
@@ -141,6 +161,119 @@ def test_a_huge_paste_is_bounded_but_ends(piece: int) -> None:
 )
 def test_windows_keys(batch: str, keys: list[Key]) -> None:
     assert client.windows_keys(batch) == keys
+
+
+class WindowsKeyboard:
+    """`getwch` and `ungetwch` as the C runtime of Windows has them. A letter is one character, another key two."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self.keys = keys
+        self.place = ""  # the second half of a key, or what was put back
+
+    def getwch(self) -> str:
+        if self.place:
+            char, self.place = self.place, ""
+            return char
+        key = self.keys.pop(0)
+        self.place = key[1:]
+        return key[0]
+
+    def ungetwch(self, char: str) -> None:
+        if self.place:
+            raise OSError
+        self.place = char
+
+
+def test_halves_of_windows_keys_are_told_from_the_letter() -> None:
+    keys = ["à", "\xe0H", "à", "à", "\0\x0f", "\xe0\x86", "\0", "x"]
+    keyboard = WindowsKeyboard(list(keys))
+    read = [client.windows_character(keyboard.getwch, keyboard.ungetwch) for _ in keys]
+    assert read == ["à", "\0H", "à", "à", "\0\x0f", "\0\x86", "", "x"]
+    assert not keyboard.keys and not keyboard.place
+
+
+# --- Pastes whose end is lost ---
+
+BEGIN, END = b"\x1b[200~", b"\x1b[201~"
+
+
+@pytest.mark.parametrize(
+    ("key", "keys"),
+    [
+        (b"\x03", [Key("ctrl-c")]),
+        (b"\r", [Key("enter")]),
+        (b"y", [Key("char", "y")]),
+        ("é".encode(), [Key("char", "é")]),
+        (b"\x1b[A", [Key("up")]),
+        (b"\x1b", []),
+    ],
+)
+def test_a_key_after_a_pause_ends_a_paste(key: bytes, keys: list[Key]) -> None:
+    decoder = KeyDecoder()
+    assert decoder.feed(BEGIN + b"x", 10.0) == []
+    assert decoder.feed(b"y", 10.9) == []
+    assert decoder.feed(b"z", 11.8) == []
+    assert decoder.feed(key, 12.8) == [Key("paste", "xyz"), *keys]
+    assert decoder.undecided is (not keys)
+
+
+def test_ctrl_c_again_and_again_ends_a_paste() -> None:
+    decoder = KeyDecoder()
+    decoder.feed(BEGIN + b"x", 10.0)
+    assert [decoder.feed(b"\x03", 10.0 + n / 4) for n in range(4)] == [[]] * 4
+    assert decoder.feed(b"\x03", 11.0) == [Key("paste", "x" + "\x03" * 4), Key("ctrl-c")]
+
+
+@pytest.mark.parametrize("split", range(1, len(END)))
+def test_a_paste_that_still_flows_is_not_cut(split: int) -> None:
+    """Neither by pauses of the network nor by their place."""
+    decoder = KeyDecoder()
+    keys = decoder.feed(BEGIN + b"x" * 5_000, 0.0)
+    for now in range(2, 20, 2):
+        keys += decoder.feed(b"line\r" * 1_000, now)
+    keys += decoder.feed(END[:split], 30.0) + decoder.feed(END[split:] + b"!", 40.0)
+    assert "".join(key.text for key in keys) == "x" * 5_000 + "line\r" * 9_000 + "!"
+    assert {key.name for key in keys} == {"paste", "char"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a console is read in another way")
+def test_an_escape_waits_for_the_rest_where_it_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, delay, pieces = [10.0], [client.SEQUENCE_DELAY], [b"\x1b", b"[D", b"\x1b", b"\r", b"\x1b"]
+    monkeypatch.setattr("termios.tcgetattr", lambda descriptor: [])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr(client, "_read_burst", lambda descriptor: pieces.pop(0))
+    console = client.Console(lambda: delay[0])
+    for key in ("left", "alt-enter"):
+        console.rest()
+        assert (console.keys(), console.deadline) == ([], now[0] + client.SEQUENCE_DELAY)
+        now[0] += 0.3  # a bad network
+        assert console.keys() == []
+        console.rest()
+        assert (console.keys(), console.deadline) == ([Key(key)], None)
+    console.rest()
+    delay[0] = client.ESCAPE_DELAY  # a question was asked
+    now[0] += client.ESCAPE_DELAY
+    assert (console.keys(), console.deadline) == ([Key("escape")], None)
+
+
+# --- Other encodings than UTF-8 ---
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("iso8859-1", "é½ÿ"), ("koi8-r", "Привет"), ("euc-jp", "日本語"), ("gb18030", "中ễ👍"), ("shift_jis", "ソ能")],
+)
+def test_keys_are_decoded_in_the_terminals_encoding(encoding: str, text: str) -> None:
+    data = text.encode(encoding)
+    decoder = KeyDecoder(encoding)
+    keys = [key for byte in data + BEGIN + data + END for key in decoder.feed(bytes([byte]))]
+    assert keys == [*(Key("char", char) for char in text), Key("paste", text)]
+
+
+@given(st.sampled_from(["utf-8", "euc-jp", "gb18030", "shift_jis", "big5", "iso8859-1"]), st.binary())
+def test_malformed_characters_end(encoding: str, data: bytes) -> None:
+    keys = KeyDecoder(encoding).feed(data.replace(b"\x1b", b"") + b"\x03\x03")
+    assert keys[-1] == Key("ctrl-c")
 
 
 @pytest.mark.parametrize(

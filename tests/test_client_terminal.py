@@ -19,6 +19,8 @@ from terminal import Terminal
 from test_client_programs import again
 from wire import PASSWORD, PATIENCE, ROOT, ServerProcess
 
+import client
+
 if sys.platform == "win32":
     pytest.skip("there are no pseudo-terminals", allow_module_level=True)
 
@@ -318,6 +320,41 @@ def test_the_window_becomes_narrow_and_wide_again(server: ServerProcess, seats: 
     bob.sees("→ bob  a line with 世界 and 😀 in it")
 
 
+@pytest.mark.parametrize(
+    ("window", "environ", "size"),
+    [
+        ((0, 0), {}, (80, 24)),
+        ((0, 0), {"COLUMNS": "100", "LINES": "30"}, (100, 30)),
+        ((0, 0), {"COLUMNS": "x", "LINES": "-1"}, (80, 24)),
+        ((90, 20), {"COLUMNS": "100", "LINES": "30"}, (90, 20)),
+        (None, {"COLUMNS": "100"}, (100, 24)),
+    ],
+)
+def test_the_size_of_a_window_that_does_not_know_it(
+    window: tuple[int, int] | None, environ: dict[str, str], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(descriptor: int = 1) -> os.terminal_size:
+        if window is None:
+            raise OSError
+        return os.terminal_size(window)
+
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.get_terminal_size", ask)
+    assert client.window_size() == size
+
+
+def test_a_window_without_a_size(server: ServerProcess, seats: list[Seat]) -> None:
+    seat = Seat(*map(str, server.address), width=0, height=0, COLUMNS="", LINES="")
+    seats.append(seat)
+    seat.screen = Terminal(80, 24)
+    seat.until(lambda: any("/register NAME" in row for row in seat.screen.lines()))
+    seat.types("all of this is seen").prompts("> all of this is seen").types("\x15\x04\x04")
+    assert seat.leaves() == 0
+
+
 def test_a_first_contact_that_fails_leaves_one_line(seats: list[Seat]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -456,8 +493,6 @@ def test_what_is_shown_is_logged(server: ServerProcess, seats: list[Seat], tmp_p
     "line", ["LOGIN bob secret", "/login bob secret", "REGISTER a b", "/takeover a b c", "PASSWD a b"]
 )
 def test_lines_with_passwords_are_known(line: str) -> None:
-    import client
-
     assert client.holds_secret(line)
     assert not client.holds_secret("/login bob")
     assert not client.holds_secret("/msg bob login x y")
