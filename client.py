@@ -625,6 +625,8 @@ _DROPPED: Final = frozenset(
 )
 # Letters by category, empty to the eye: a name or a message made of them would look like nothing at all.
 _BLANK_LETTERS: Final = frozenset("\u115f\u3164\uffa0")
+# Characters that are shown and look like nothing: newline, space, a Braille pattern without dots, a headless note.
+_BLANKS: Final = frozenset("\n \u2800\U0001d159")
 _JOINERS: Final = frozenset("\u200c\u200d")
 _JOINER: Final = "\u200d"
 _BLACK_FLAG: Final = "\U0001f3f4"
@@ -1762,8 +1764,10 @@ RED: Final = "31"
 # Readable on dark and on light ground, and none of them the red of errors.
 _NAME_STYLES: Final = ("36", "35", "32", "33", "94", "96", "95", "92")
 
-# Lines of one message: 60,000 empty ones would push everything else out of the terminal's scrollback.
-SHOWN_LINES: Final = 500
+# Empty lines of a message that are shown as such: 60,000 of them would push all else out of the terminal's scrollback.
+# Lines with something in them are all shown, since their sender is told that they were.
+EMPTY_LINES: Final = 20
+_EMPTY_LINES: Final = re.compile(rf"\n(?:[ \t]*\n){{{EMPTY_LINES + 1},}}")
 # In a narrower window a continued row would have no room for its margin, a split word and a wide character.
 NARROWEST: Final = 8
 # Erases all from the first cell of a row on. In two steps, because tmux takes one erase from the upper left corner for
@@ -1859,43 +1863,83 @@ def _lines(spans: Iterable[Span]) -> Iterator[_Unit]:
     """The units of `spans`, with newlines as such (also those of other systems)."""
     for text, style in spans:
         cut = text[:SHOWN_LIMIT] + "…" if len(text) > SHOWN_LIMIT else text
-        lines = cut.replace("\r\n", "\n").split("\n")
-        if len(lines) > SHOWN_LINES + 1:
-            lines[SHOWN_LINES:] = [f"… {len(lines) - SHOWN_LINES:,} more lines"]
+        lines = _EMPTY_LINES.sub(_count_empty_lines, cut.replace("\r\n", "\n")).split("\n")
         for number, line in enumerate(lines):
             if number:
                 yield _NEWLINE
             yield from _units(Span(line, style))
 
 
-def _split_word(row: _Row, most: int) -> tuple[_Row, _Row]:
-    """Cut a full row before its last word, if that is at most `most` cells wide; the space between them is dropped."""
-    width = 0
-    for index in range(len(row) - 1, 0, -1):
-        if row[index].text == " ":
-            return row[:index], row[index + 1 :]
-        width += row[index].width
-        if width > most:
-            break
-    return row, []
+def _count_empty_lines(found: re.Match[str]) -> str:
+    return f"\n… {found[0].count(chr(10)) - 1:,} empty lines\n"
 
 
-def _wrap(paragraph: Paragraph, width: int) -> list[_Row]:
-    """Lay out a paragraph in rows of at most `width` cells, at spaces where there are some."""
+def _stands_alone(unit: _Unit) -> bool:
+    """Whether a row may be broken on both sides of `unit`: a newline, a space, what looks like one, or a character of a
+    script that is written without spaces (the ranges are Thai to Burmese, and Khmer)."""
+    first = unit.text[0]
+    if first < "\u0e00":
+        return first in _BLANKS
+    spaceless = first <= "\u109f" or "\u1780" <= first <= "\u17ff" or unicodedata.east_asian_width(first) in ("W", "F")
+    return spaceless or first in _BLANKS
+
+
+def _words(units: Iterable[_Unit]) -> Iterator[_Row]:
+    """The units of a text in pieces between which a row may be broken."""
+    word: _Row = []
+    for unit in units:
+        if not _stands_alone(unit):
+            word.append(unit)
+            continue
+        if word:
+            yield word
+        yield [unit]
+        word = []
+    if word:
+        yield word
+
+
+def _wrap(paragraph: Paragraph, width: int, *, flowing: bool = False) -> list[_Row]:
+    """Lay out a paragraph in rows of at most `width` cells, broken between words.
+
+    A word that is longer than a row is broken too, or, if `flowing`, left whole in a row that the terminal wraps, so
+    that an address can be clicked and copied. Nothing else follows in that row: a blank in it would let the word pose
+    as the beginning of another message, since its second half stands at the left edge.
+    """
     margin = [_unit(" ", PLAIN)] * max(1, min(paragraph.indent, width // 4))
     rows: list[_Row] = []
     row: _Row = []
     used = 0
-    for unit in _lines(paragraph.spans):
-        if unit is _NEWLINE or used + unit.width > width:
-            row, rest = (row, []) if unit is _NEWLINE or unit.text == " " else _split_word(row, width // 2)
-            rows.append(row)
-            row = [*margin, *rest]
-            used = _width(row)
-            if unit is _NEWLINE or unit.text == " ":
-                continue
-        row.append(unit)
-        used += unit.width
+
+    def end_row() -> None:
+        nonlocal row, used
+        while row and row[-1].text == " ":
+            row.pop()
+        rows.append(row)
+        row, used = [*margin], len(margin)
+
+    for word in _words(_lines(paragraph.spans)):
+        wanted = _width(word)
+        if word[0] is _NEWLINE:
+            end_row()
+        elif used + wanted <= width:
+            row += word
+            used += wanted
+        elif word[0].text == " ":
+            end_row()
+        elif len(margin) + wanted <= width or (flowing and used > max(width // 2, len(margin))):
+            end_row()
+            row += word
+            used += wanted
+        elif flowing:
+            row += word
+            used += wanted
+        else:
+            for unit in word:
+                if used + unit.width > width:
+                    end_row()
+                row.append(unit)
+                used += unit.width
     return [*rows, row]
 
 
@@ -1925,7 +1969,8 @@ def _fold(units: Iterable[_Unit], width: int, marked: int) -> _Drawing:
 class Screen:
     """Keeps the block at the bottom and prints above it; makes the string for each change and never writes it.
 
-    The block's rows are ended by the program, not by the terminal's own wrapping, so it is known where they are.
+    The block's rows are ended by the program, not by the terminal's own wrapping, so it is known where they are. What
+    is printed above it is never touched again, so a long word there may be left to the terminal.
     No scrolling region, no second screen: what is printed goes up into the terminal's own scrollback.
     """
 
@@ -1944,7 +1989,7 @@ class Screen:
 
     def draw(self, block: Block, paragraphs: Iterable[Paragraph] = ()) -> str:
         """Print `paragraphs` above the block and show the block: one string, empty if nothing changes."""
-        printed = [row for paragraph in paragraphs for row in _wrap(paragraph, self._width)]
+        printed = [row for paragraph in paragraphs for row in _wrap(paragraph, self._width, flowing=True)]
         drawing = self._lay_out(block)
         if not printed and drawing == self._drawn and not self._stale:
             return ""
@@ -2432,8 +2477,9 @@ def set_echo(on: bool) -> bool:
     return True
 
 
-# Asks the terminal to mark pastes, and to remember its title; and the way back.
-TERMINAL_BEGIN, TERMINAL_END = "\x1b[?2004h\x1b[22;0t", "\x1b[?2004l\x1b[23;0t"
+# Asks the terminal to wrap long words (as it does, unless a program left that off), to mark pastes, and to remember its
+# title; and the way back.
+TERMINAL_BEGIN, TERMINAL_END = "\x1b[?7h\x1b[?2004h\x1b[22;0t", "\x1b[?2004l\x1b[23;0t"
 # Seconds between two pieces of one paste; a finger that follows another within that is rare, and harmless.
 BURST_GAP = 0.01
 BATCH_MAX = 65_536  # characters that come at once on Windows and are taken for one paste

@@ -122,7 +122,7 @@ class Terminal:
         if final is None:
             self.title = title
         elif private:
-            assert arguments == "2004" and final in "hl"
+            assert (arguments == "2004" and final in "hl") or arguments + final == "7h"
             (self.modes.add if final == "h" else self.modes.discard)(arguments)
         elif final == "m":
             self.style = "" if arguments == "0" else arguments
@@ -188,6 +188,16 @@ class Terminal:
         lines = ["".join(line).rstrip() for line in self.scrollback] + self.lines()
         while lines and not lines[-1]:
             lines.pop()
+        return lines
+
+    def copied(self) -> list[str]:
+        """As `history`, rows that the terminal broke joined again: what a person gets who selects and copies."""
+        lines = [""]
+        for row in [*self.scrollback, *self.rows]:
+            lines[-1] += "".join(row)
+            if not row.goes_on:
+                lines[-1] = lines[-1].rstrip()
+                lines.append("")
         return lines
 
 

@@ -129,14 +129,22 @@ def test_messages_go_up_into_the_scrollback() -> None:
     assert len(window.terminal.scrollback) == 17
 
 
-def test_one_message_does_not_push_everything_out_of_the_scrollback() -> None:
+def test_a_message_of_many_lines_is_shown_whole() -> None:
+    """Its sender is told that it was delivered."""
+    window = Window(80, 24)
+    window.say("\n".join(f"[{number}]" for number in range(9_000)))
+    assert numbers_in(window.lines()) == list(range(9_000))
+
+
+def test_empty_lines_do_not_push_everything_out_of_the_scrollback() -> None:
     window = Window(40, 4)
     window.say("[1]")
-    window.say("hi" + "\n" * 60_000 + "bye")
-    window.say("[2]")
-    assert numbers_in(window.lines()) == [1, 2]
-    assert len(window.lines()) < client.SHOWN_LINES + 10
-    assert any(row.strip() == "… 59,501 more lines" for row in window.lines())
+    window.say("hi\n" + "\n" * 30_000 + "\r\n" * 9_000 + " \t\n" * 1_000 + "bye" + "\n" * client.EMPTY_LINES + "\n[2]")
+    window.say("[3]")
+    rows = [row.strip() for row in window.lines()]
+    assert rows[1:5] == ["15:04 alice  hi", "… 40,000 empty lines", "bye", ""]
+    assert rows[-3:] == ["[2]", "15:04 alice  [3]", "bob (3) >"]
+    assert len(rows) == 7 + client.EMPTY_LINES
 
 
 def test_a_line_longer_than_the_window_wraps() -> None:
@@ -184,13 +192,54 @@ def test_a_long_message_cannot_pose_as_another() -> None:
 
 def test_words_are_kept_whole_where_there_is_room() -> None:
     window = Window(32, 10)
-    window.say("the quick brown fox jumps over the lazy dog " + "x" * 40)
+    window.say("the quick brown fox jumps over the lazy dog " + "x" * 26 + " end")
     assert window.lines()[:-1] == [
         "15:04 alice  the quick brown fox",
         "      jumps over the lazy dog",
         "      " + "x" * 26,
-        "      " + "x" * 14,
+        "      end",
     ]
+
+
+URL = "https://example.org/a/very/long/path/that/goes/over/the/edge/of?query=" + "1" * 30
+
+
+@pytest.mark.parametrize("width", [16, 30, 50, 80, 100, 120])
+def test_a_word_longer_than_a_row_can_be_copied(width: int) -> None:
+    window = Window(width, 30)
+    window.type("half a line")
+    window.say(f"see {URL} and tell me")
+    window.say("[2]")
+    assert any(URL in line.split() for line in window.terminal.copied())
+    check_bottom(window)
+
+
+def test_what_follows_a_long_word_has_a_row_of_its_own() -> None:
+    """Else its second half and the rest of the text could pose as another message, at the left edge."""
+    window = Window(20, 30)
+    for blank in " \u00a0\u2003\u2800\u3000\U0001d159\t\u200b":
+        window.say("x" * 27 + f"15:05{blank}bob{blank}owes me 100")
+    rows = window.lines()
+    assert len(rows) > 24
+    assert not [row for row in rows if re.match(r"15:05\W+bob", row)]
+
+
+def test_scripts_without_spaces_are_broken_between_characters() -> None:
+    window = Window(20, 30)
+    for text in ("漢字" * 30, "ภาษาไทย" * 10, "x" * 30 + "漢"):
+        window.say(text)
+    rows = window.lines()
+    assert all(re.match(r"15:04| {5}|x|bob", row) for row in rows), rows
+
+
+def test_a_waiting_message_with_a_long_word_is_taken_away_again() -> None:
+    window = Window(20, 30)
+    window.pinned = (Paragraph((Span("…  " + URL, client.DIM),), 6),)
+    window.say("[1]")
+    window.resize(17, 30)
+    window.pinned = ()
+    window.say("[2]")
+    assert window.lines() == ["15:04 alice  [1]", "15:04 alice  [2]", "bob (3) >"]
 
 
 def test_hostile_text_cannot_leave_its_place() -> None:
@@ -425,8 +474,8 @@ def quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[client.Terminal]
     """A front end without a terminal behind it, at 100 s by a clock that stands still."""
     monkeypatch.setattr(client, "Console", lambda: SimpleNamespace(deadline=None))
     terminal = client.Terminal(io.StringIO())
-    session = SimpleNamespace(online=0, logged_in=False, undelivered=[], roster={})
-    terminal._link = SimpleNamespace(now=lambda: 100.0, redial_in=None, session=session)  # type: ignore[assignment]
+    session = SimpleNamespace(online=0, logged_in=False, name=None, undelivered=[], roster={})
+    terminal._link = SimpleNamespace(now=lambda: 100.0, redial_in=None, is_up=True, session=session)  # type: ignore[assignment]
     yield terminal
     terminal.mailbox.close()
 
