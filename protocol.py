@@ -353,7 +353,8 @@ ENCODING_FAULTS_MAX = 3  # one may be an accident, three are another protocol
 CONNECTIONS_MAX = 15_000  # a default; the reactor lowers it to what the system's open files allow
 PRESENCE_PAUSE = 30e-6  # seconds for each person online between two PRESENCE frames: about 1/4 of the CPU they cost
 PRESENCE_SLICE = 100  # people told of a change in one turn: about 1 ms, so that messages do not wait for it
-WATCHED_A_TURN = 200  # people looked at in one turn, whether they are still there: about 1 ms if all are sent a PING
+WALK_PAUSE = 1.0  # seconds between two looks at every connection, so what is due is late by this at most
+LOOKS_A_TURN = 200  # connections looked at in one turn: about 1 ms if all of them are sent a PING
 RECORD_PAUSE = 1.0  # seconds between two commits of who is online: whoever drops in between shares the next one
 RECORD_AGAIN = 5.0  # seconds after the disk has refused to record who is online
 RECORD_USE = 12 * 3600.0  # seconds after which the tokens of all who are there count as used again
@@ -502,7 +503,7 @@ class Connection:
     """A wire: what came in and is not yet read, what is to go out, and when it last showed life."""
 
     __slots__ = (
-        "address", "closed", "commands", "decoder", "due", "flow", "heard", "outbox", "outbox_bytes", "pinged",
+        "address", "closed", "commands", "decoder", "flow", "heard", "outbox", "outbox_bytes", "pinged",
         "session", "socket", "unsent", "version",
     )  # fmt: skip
 
@@ -522,7 +523,6 @@ class Connection:
         # Times, as the hub counts them.
         self.heard = now
         self.pinged = NEVER
-        self.due = FOREVER
 
     @property
     def pending(self) -> bool:
@@ -1109,10 +1109,10 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_awake", "_checks", "_claims", "_clock_offset", "_clogged", "_connected", "_deadlines", "_encoding_faults",
-        "_expected", "_forgiven", "_gate", "_give_up_at", "_half_frames", "_horizon", "_keeping", "_later", "_lost",
-        "_overfull", "_presence", "_probed", "_ripe", "_serial", "_spare", "_stamp", "_statuses", "_stopping",
-        "_strangers", "_suspended", "_taken", "_tokens", "_unread", "closing", "connections_max", "faults", "frames",
+        "_awake", "_checks", "_claims", "_clock_offset", "_clogged", "_connected", "_encoding_faults", "_expected",
+        "_forgiven", "_gate", "_half_frames", "_keeping", "_lost", "_overfull", "_presence", "_probed", "_ripe",
+        "_spare", "_stamp", "_statuses", "_stopping", "_strangers", "_suspended", "_taken", "_tokens", "_unread",
+        "_walk", "_walk_at", "closing", "connections_max", "faults", "frames",
         "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions", "wall",
     )  # fmt: skip
 
@@ -1154,14 +1154,9 @@ class Hub:
         self._suspended = False  # whether it was until this turn, which may have to do without what waits to be read
         self._expected = FOREVER
         self._awake = False  # whether `wake` was called in this turn
-        self._deadlines: list[tuple[float, int, Connection]] = []  # a heap of those before `_horizon`
-        self._serial = itertools.count()
-        self._horizon = 0  # a whole second
-        # Those from then on: second -> that number, and the connections to be looked at then. They share it as their
-        # `due`: a number and a list for many take a twentieth of the memory of as many heap entries.
-        self._later: dict[int, tuple[int, list[Connection]]] = {}
+        self._walk: list[Connection] = []  # connections that are still to be looked at in this second
+        self._walk_at = 0.0  # time at which the next walk over all of them begins
         self._lost: dict[Session, float] = {}  # without a connection -> since when; oldest first
-        self._give_up_at = FOREVER  # when the oldest of them is due; too early if that one is back
         # Work under way
         self._unread: dict[Connection, None] = {}  # frames of theirs wait in the decoder, for the next turn
         self._ripe: dict[Connection, None] = {}  # those of the turn before this one
@@ -1219,24 +1214,25 @@ class Hub:
             self.jobs.append(job)
 
     def _expire(self) -> None:
-        """Look at the connections that are due, and end what has been lost for the grace time."""
-        for _ in range(WATCHED_A_TURN):
-            if self._next_due() > self.now:
-                break
-            when, _, connection = heapq.heappop(self._deadlines)
-            if when == connection.due:  # else an earlier one has taken its place
-                connection.due = FOREVER
-                self._watch(connection)
-        if self._give_up_at <= self.now:
+        """Once a second: end what was lost for the grace time, and look at all connections, so many a turn."""
+        if self.now >= self._walk_at:
+            self._walk_at = self.now + WALK_PAUSE
+            self._walk = self.connections
             self._give_up()
+        if self._walk:
+            looks = self._walk[-LOOKS_A_TURN:]
+            del self._walk[-LOOKS_A_TURN:]
+            for connection in looks:
+                if not connection.closed:
+                    self._look_at(connection)
 
     def next_deadline(self) -> float | None:
         """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything."""
-        if self._unread or self._ripe or self._overfull or self.ready or self.closing or self.jobs:
+        if self._unread or self._ripe or self._walk or self._overfull or self.ready or self.closing or self.jobs:
             when = self.now
         else:
-            others = min(self._presence.next_time(), self._statuses.next_time(self.now))
-            when = max(self.now, min(self._next_due(), self._give_up_at, others))
+            walk_at = self._walk_at if self._connected or self._lost else FOREVER
+            when = max(self.now, min(walk_at, self._presence.next_time(), self._statuses.next_time(self.now)))
         self._expected = when
         return None if when == FOREVER else when + self._forgiven
 
@@ -1252,8 +1248,6 @@ class Hub:
             self._close(connection, Bye.FULL)
         elif self._connected > self.connections_max:
             self._close(next(iter(self._strangers)), Bye.FULL)
-        if not connection.closed:
-            self._arm(connection, self.now + PING_AFTER)
         return connection
 
     @property
@@ -1309,7 +1303,6 @@ class Hub:
     def _lose(self, session: Session) -> None:
         """This session has no connection any more; somebody may come back to it within the grace time."""
         self._lost[session] = self.now
-        self._give_up_at = min(self._give_up_at, self.now + self.grace)
         self._presence.show(session, "~" + session.name)
 
     def _queue(self, connection: Connection, words: str) -> None:
@@ -1744,7 +1737,6 @@ class Hub:
         if self._probed.get(connection, NEVER) < connection.heard:
             self._probed[connection] = self.now
             self._queue(connection, "PING")
-            self._arm(connection, self.now + PROBE_AFTER)
 
     def _begin(self, connection: Connection, account: Account, token: str) -> None:
         """A session begins here, kept if it has a token. Messages held for a lost or replaced one come first."""
@@ -2091,67 +2083,38 @@ class Hub:
 
     # --- What is due ---
 
-    def _arm(self, connection: Connection, when: float) -> None:
-        """Look at this connection again at `when`, if not earlier.
-
-        If that is beyond the horizon, then at the whole second before it, and `_watch` will ask for the rest.
-        """
-        if when >= connection.due:
-            return
-        if when < self._horizon:
-            connection.due = when
-            heapq.heappush(self._deadlines, (when, next(self._serial), connection))
-        else:
-            connection.due, connections = self._later.setdefault(int(when), (int(when), []))
-            connections.append(connection)
-
-    def _next_due(self) -> float:
-        """When the next of all deadlines is. When all before the horizon have passed, it moves on."""
-        while self._later and not self._deadlines:
-            second, connections = self._later.pop(min(self._later))
-            self._horizon = second + 1
-            due = [connection for connection in connections if connection.due == second]  # else one came before it
-            self._deadlines = [(second, next(self._serial), connection) for connection in due]
-        return self._deadlines[0][0] if self._deadlines else FOREVER
-
-    def _watch(self, connection: Connection) -> None:
-        """Is there still somebody? If so, look again when the next answer to that is due."""
-        if connection.closed:
-            return
+    def _look_at(self, connection: Connection) -> None:
+        """Close a connection that has been given the time it had, and ask one for life that has been silent."""
+        now, heard = self.now, connection.heard
         if connection.flow is not None:  # it waits for us, and may not even be read from
-            connection.heard = self.now
-        limits = [connection.heard + SILENT_AFTER]
-        if connection in self._strangers:
-            limits.append(self._strangers[connection] + STRANGER_AFTER)
-        if connection in self._half_frames:
-            limits.append(self._half_frames[connection][0] + HALF_FRAME_AFTER)
-        if connection in self._probed:
-            if self._probed[connection] >= connection.heard:
-                limits.append(self._probed[connection] + PROBE_AFTER)
-            else:
-                del self._probed[connection]
-        if min(limits) <= self.now:
+            connection.heard = heard = now
+        if connection.unsent and now - self._clogged[connection].since >= SLOW_AFTER:
+            self._close(connection, Bye.SLOW)
+        elif self._is_silent(connection, heard):
             self._close(connection, Bye.SILENT)
-            return
-        if connection.unsent:
-            limits.append(self._clogged[connection].since + SLOW_AFTER)
-            if limits[-1] <= self.now:
-                self._close(connection, Bye.SLOW)
-                return
-        if connection.pinged <= connection.heard:
-            limits.append(connection.heard + PING_AFTER)
-            if limits[-1] <= self.now:
-                connection.pinged = self.now
-                self._queue(connection, "PING")
-                limits[-1] = self.now + PING_AFTER  # the answer may come at once
-        self._arm(connection, min(limits))
+        elif now - heard >= PING_AFTER and connection.pinged <= heard:
+            connection.pinged = now
+            self._queue(connection, "PING")
+
+    def _is_silent(self, connection: Connection, heard: float) -> bool:
+        """Whether one of the times is over in which this connection had to say something."""
+        since, begun = self._strangers.get(connection), self._half_frames.get(connection)
+        probed = self._probed.get(connection)
+        if probed is not None and probed < heard:
+            del self._probed[connection]
+            probed = None
+        return (
+            self.now - heard >= SILENT_AFTER
+            or (since is not None and self.now - since >= STRANGER_AFTER)
+            or (begun is not None and self.now - begun[0] >= HALF_FRAME_AFTER)
+            or (probed is not None and self.now - probed >= PROBE_AFTER)
+        )
 
     def _give_up(self) -> None:
         """Whoever has been lost for the grace time does not come back any more."""
         due = itertools.takewhile(lambda lost: lost[1] + self.grace <= self.now, self._lost.items())
         for session, _ in list(due):
             self._end(session, "did not come back")
-        self._give_up_at = next(iter(self._lost.values())) + self.grace if self._lost else FOREVER
 
 
 class State(enum.Enum):

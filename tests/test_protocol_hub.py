@@ -384,7 +384,7 @@ def test_a_ghost_gives_way_after_five_seconds() -> None:
     assert ghost.hears() == ["PING"]
     world.wait(3)
     assert other.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR already-online")  # does not start it again
-    world.wait(2)
+    world.wait(2 + protocol.WALK_PAUSE)
     assert ghost.hears() == ["BYE silent"]
     assert other.says(f"LOGIN alice {PASSWORD}")[0].startswith("OK LOGIN alice")
 
@@ -535,7 +535,7 @@ def test_who_does_not_read_makes_his_senders_busy_and_is_cut() -> None:
     assert answers[0] == "#1 OK SEND"
     assert answers[-1].startswith(f"#{protocol.QUEUE_FRAMES + 5} ERROR busy ")
     assert sum("busy" in answer for answer in answers) == 6
-    world.wait(protocol.SLOW_AFTER)
+    world.wait(protocol.SLOW_AFTER + protocol.WALK_PAUSE)
     assert bob.gone
     assert alice.hears()[-1] == "PRESENCE -bob"
 
@@ -609,7 +609,7 @@ def test_all_that_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert alice.says("SEND carol " + "x" * 100)[0].startswith("#0 ERROR busy")
     bob.say("ACK 1")
     assert alice.says("SEND carol " + "x" * 500) == []
-    world.wait(60)  # carol does not come back
+    world.wait(60 + protocol.WALK_PAUSE)  # carol does not come back
     assert world.hub.held_bytes == 0
 
 
@@ -654,15 +654,15 @@ def test_whoever_answers_is_asked_again_after_the_same_time() -> None:
 
 
 def test_a_crowd_that_is_due_at_once_is_looked_at_over_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "WATCHED_A_TURN", 3)
+    monkeypatch.setattr(protocol, "LOOKS_A_TURN", 3)
     world = World()
     crowd = [world.connect() for _ in range(10)]
     for stranger in crowd:
         stranger.lively = False
     world.wait(19)
-    world.now += 1
+    world.now += 1 + protocol.WALK_PAUSE
     world.hub.tick(world.now, world.wall)
-    assert len(world.hub.ready) <= 3
+    assert len(world.hub.ready) == 3
     world.wait(0)
     assert [stranger.hears() for stranger in crowd] == [["PING"]] * 10
 
@@ -757,7 +757,7 @@ def test_after_a_suspension_everything_has_as_much_time_as_it_had_before() -> No
     alice.says("PING")
     world.wait(1.9)
     assert "bob" in world.hub.sessions
-    world.wait(0.2)
+    world.wait(0.2 + protocol.WALK_PAUSE)
     assert "bob" not in world.hub.sessions
 
 

@@ -477,7 +477,7 @@ def test_a_login_adopts_the_messages_but_not_the_answers_of_a_lost_session(world
     assert bob.says("#1 PING") == ["@3 #1 OK PING"]  # tags start afresh
     bob.says("ACK 1")
     bob.leave()
-    world.wait(60)
+    world.wait(60 + protocol.WALK_PAUSE)
     told = [line for line in alice.hears() if line.startswith("#")]
     assert told == ["#1 OK SEND", "#2 ERROR unconfirmed bob left without confirming it"]
 
@@ -489,7 +489,7 @@ def test_what_was_written_once_stays_unconfirmed_after_an_adoption(world: World)
     alice.say("#2 SEND bob two")
     heir = _silent_heir(world)
     heir.leave()
-    world.wait(60)
+    world.wait(60 + protocol.WALK_PAUSE)
     fates = [line for line in alice.hears() if " ERROR " in line]
     assert [fate.split(" ")[2] for fate in fates] == ["unconfirmed", "unconfirmed"]
 

@@ -319,7 +319,7 @@ def test_a_reader_that_takes_nothing_for_30_seconds_is_closed(rig: Rig) -> None:
     alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
     rig.wait(29)
     assert alice.sees("alice", "bob")
-    rig.wait(1.2)
+    rig.wait(1.2 + protocol.WALK_PAUSE)
     bob.reading = True
     assert bob.ends()[-2:] == ["BYE slow", END]
     assert alice.sees("alice")
