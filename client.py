@@ -1761,8 +1761,9 @@ class LineEditor:
 PLAIN: Final = ""
 DIM: Final = "2"
 RED: Final = "31"
-# Readable on dark and on light ground, and none of them the red of errors.
-_NAME_STYLES: Final = ("36", "35", "32", "33", "94", "96", "95", "92")
+# Readable on black and on white: the contrast is at least 2.5 in the palettes of xterm, VGA, GNOME, macOS and Windows
+# (of the others, but for the red of errors, it is down to 2.2 on one of the two); and bold, alone and with each.
+_NAME_STYLES: Final = ("94", "35", "95", "1", "1;94", "1;35", "1;95")
 
 # Empty lines of a message that are shown as such: 60,000 of them would push all else out of the terminal's scrollback.
 # Lines with something in them are all shown, since their sender is told that they were.
@@ -2070,6 +2071,11 @@ def _up_to_cursor(row: _Row, column: int) -> _Row:
     return row
 
 
+def unread_title(count: int, sender: str) -> str:
+    """How many messages came since the last key, and from whom the last one; not its text: others see a title."""
+    return title(f"({count:,}) {sender} - Vessages" if count else "Vessages")
+
+
 def title(text: str) -> str:
     """The sequence that sets the title of the window; `text` may come from anywhere."""
     return f"\x1b]0;{safe_text(text.replace(chr(10), ' '), 200)}\x1b\\"
@@ -2088,9 +2094,23 @@ class Note(NamedTuple):
 Shown = Event | Note
 
 
+# What does something to a terminal, to the end of a line or to the direction of writing: by category, and by direction.
+_ACTS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_TURNS: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+
+
 def one_line(text: str) -> str:
-    """`text` in one line that does nothing to a terminal; a backslash is doubled, so that `\\n` can only mean one."""
-    return safe_text(text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t"))
+    """`text` in one line that does nothing to a terminal; a backslash is doubled, so that `\\n` can only mean one.
+
+    All else is left as it is, joiners and skin tones too: it is for pipes, where a width is nobody's concern.
+    """
+    cut = text[: 2 * SHOWN_LIMIT] + "…" * (len(text) > 2 * SHOWN_LIMIT)
+    line = cut.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+    return line if line.isprintable() else "".join(_code_point(char) if _acts(char) else char for char in line)
+
+
+def _acts(char: str) -> bool:
+    return unicodedata.category(char) in _ACTS or unicodedata.bidirectional(char) in _TURNS
 
 
 def clock_time(wall: float, pattern: str = "%H:%M:%S") -> str:
@@ -2134,6 +2154,30 @@ def presence_words(changes: protocol.Presence) -> list[str]:
     """A sentence for each kind of change: `alice, bob and carol are online`."""
     kinds = [(people, words) for people, words in zip(changes, CHANGES, strict=True) if people]
     return [f"{people_words(people)} {words[len(people) > 1]}" for people, words in kinds]
+
+
+# What one person did twice in a moment: a first and a last change, each a field of `protocol.Presence`.
+BOTH_CHANGES = {
+    ("came", "left"): "came and left", ("came", "lost"): "came and lost the connection",
+    ("left", "came"): "left and came back", ("left", "lost"): "left, came back and lost the connection",
+    ("lost", "left"): "lost the connection and left", ("lost", "returned"): "lost the connection and came back",
+    ("lost", "came"): "lost the connection, left and came back", ("returned", "left"): "came back and left",
+    ("returned", "lost"): "came back and lost the connection again",
+    ("returned", "came"): "came back, left and came again",
+}  # fmt: skip
+
+
+def moment_words(changes: Mapping[str, tuple[str, str]]) -> list[str]:
+    """As `presence_words`, for names with the first and the last change of a moment: none is told by halves."""
+    kinds = {
+        kind: tuple(n for n, both in changes.items() if both == (kind, kind)) for kind in protocol.Presence._fields
+    }
+    twice: dict[str, list[str]] = {}
+    for name, (first, last) in changes.items():
+        if first != last:
+            twice.setdefault(BOTH_CHANGES.get((first, last), "came and went"), []).append(name)
+    words = [f"{people_words(people)} {what}" for what, people in twice.items()]
+    return [*presence_words(protocol.Presence(**kinds)), *words]
 
 
 def people_words(people: Sequence[str]) -> str:
@@ -2212,6 +2256,9 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     protocol.NotVessages: lambda e: ["!! " + e.words],
     protocol.Back: lambda e: ["-- " + back_words(e)],
 }
+
+
+TIMED = (protocol.Message, protocol.Delivered)  # their lines begin with a time
 
 
 def words_of(event: Shown) -> list[str]:
@@ -2395,6 +2442,9 @@ class Plain:
 
     def ring(self) -> None:
         """Ring the bell, where there is one."""
+
+    def count_unread(self) -> None:
+        """Count a message in the title of the window, where there is one."""
 
     def clear(self) -> None:
         """Clear the screen, where there is one."""
@@ -2605,9 +2655,12 @@ class Terminal(Plain):
         self._link: Link | None = None
         self._keys: deque[Key] = deque()
         self._arrived: list[Paragraph] = []
-        self._extra = ""  # the bell and the title, to be written with the rest
+        self._rings = False  # whether the bell is to be rung with the next write
+        self._unread = 0  # messages since the last key
+        self._title = ""  # the sequence that set it last, "" if it was left alone
         self._moved = False  # the window may have another size, or we are back in front
-        self._changes: dict[str, str] = {}  # who came or went and was not told of yet -> the field of `Presence`
+        # People who came or went and were not told of yet, each with the first and the last field of `Presence`.
+        self._changes: dict[str, tuple[str, str]] = {}
         self._tell_at: float | None = None  # when that is told
         self._day = ""  # of the last message
         self._trouble = ""  # what was last wrong with the link
@@ -2643,6 +2696,7 @@ class Terminal(Plain):
         self._join_block()
         while self._keys:
             key = self._keys.popleft()
+            self._unread = 0
             if key.name == "tab" and key.more:  # nobody looks at what Tab offers in the middle of a burst
                 key = Key("char", "\t")
             event = self._editor.feed(key)
@@ -2712,7 +2766,7 @@ class Terminal(Plain):
         return complete_word(before, [f"/{word}" for word in COMMANDS], expected_words(before, names))
 
     def _suspend(self) -> None:
-        self._out.write(self._screen.hide() + TERMINAL_END)
+        self._out.write(self._screen.hide() + self._leave_title() + TERMINAL_END)
         self._out.flush()
         self._console.end()
         self._console.suspend()
@@ -2730,7 +2784,6 @@ class Terminal(Plain):
         if isinstance(event, protocol.Message):
             self._speak(event.time, event.sender, event.text)
             self._last_sender = event.sender
-            self._extra += title(f"{event.sender}: {event.text}")
         elif isinstance(event, protocol.Delivered):
             self._speak(time.time(), f"→ {event.recipient}", event.text)
         elif isinstance(event, protocol.Failed):
@@ -2748,14 +2801,13 @@ class Terminal(Plain):
         """Comings and goings wait a moment for more of them: a class that comes in is a line or two, not thirty."""
         for kind, people in event._asdict().items():
             for name in people:
-                self._changes.pop(name, None)
-                self._changes[name] = kind
+                first, _ = self._changes.pop(name, (kind, kind))
+                self._changes[name] = first, kind
         if self._tell_at is None and self._link is not None:
             self._tell_at = self._link.now() + GATHER_SECONDS
 
     def _tell_changes(self) -> None:
-        kinds = {kind: tuple(n for n, k in self._changes.items() if k == kind) for kind in protocol.Presence._fields}
-        for words in presence_words(protocol.Presence(**kinds)):
+        for words in moment_words(self._changes):
             self._arrived.append(Paragraph((Span(f"-- {words}", DIM),), 3))
         self._changes.clear()
         self._tell_at = None
@@ -2784,7 +2836,23 @@ class Terminal(Plain):
         self._arrived.append(Paragraph(spans, len(stamp) + len(who) + 2))
 
     def ring(self) -> None:
-        self._extra += BELL
+        self._rings = True
+
+    def count_unread(self) -> None:
+        self._unread += 1
+
+    def _calls(self) -> str:
+        """The bell and the title, each at most once a turn."""
+        bell, self._rings = BELL * self._rings, False
+        if not self._unread and not self._title:
+            return bell
+        before, self._title = self._title, unread_title(self._unread, self._last_sender)
+        return bell + self._title * (self._title != before)
+
+    def _leave_title(self) -> str:
+        """Clears the title, for terminals that do not remember the one before."""
+        before, self._title = self._title, ""
+        return title("") * bool(before)
 
     def clear(self) -> None:
         self._out.write(self._screen.clear())
@@ -2798,10 +2866,9 @@ class Terminal(Plain):
             self._console.begin()
             self._screen.resize(*window_size())
         block = Block(self._prompt(to), *self._editor.view(), self._pinned())
-        self._out.write(self._screen.draw(block, self._arrived) + self._extra)
+        self._out.write(self._screen.draw(block, self._arrived) + self._calls())
         self._out.flush()
         self._arrived.clear()
-        self._extra = ""
 
     def _prompt(self, to: str | None) -> tuple[Span, ...]:
         if self._question is not None:
@@ -2820,7 +2887,7 @@ class Terminal(Plain):
         if self._editor.waits:
             return (*spans, Span("one moment; what you type is hidden ", DIM))
         to = self._editor.to or to
-        if to is not None:
+        if to is not None and (self._link is None or self._link.session.name is not None):
             spans.append(Span(to, name_style(to)))
             if self._link is not None and self._link.session.logged_in and to not in self._link.session.roster:
                 spans.append(Span(" (not online)", RED))
@@ -2838,7 +2905,9 @@ class Terminal(Plain):
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._out.write(self._screen.draw(Block(()), self._arrived) + self._screen.hide() + TERMINAL_END)
+            self._out.write(
+                self._screen.draw(Block(()), self._arrived) + self._screen.hide() + self._leave_title() + TERMINAL_END
+            )
             self._out.flush()
         self._console.end()
         super().close()
@@ -3356,7 +3425,7 @@ class Chat:
         name, _, text = arguments.lstrip().partition(" ")
         if not name or not text:
             return False
-        self.session.send(name, text)
+        self.session.send(self._spelling(name) or name, text)
         return True
 
     def reply(self, text: str) -> bool:
@@ -3402,7 +3471,7 @@ class Chat:
 
     def set_bell(self, when: str) -> bool:
         """When to ring."""
-        when = when.strip()
+        when = when.strip() or self.bell
         if when not in BELLS:
             return False
         self.bell = when
@@ -3477,6 +3546,8 @@ class Chat:
     def _heard(self, event: protocol.Message) -> None:
         self._last_sender = event.sender
         if self.bell != "off":
+            self.front.count_unread()
+        if self.bell in ("msg", "all"):
             self.front.ring()
 
     def _lost(self, event: protocol.LinkLost) -> None:
@@ -3495,8 +3566,9 @@ class Chat:
         if self._log is None:
             return
         try:
+            wall, timed = getattr(event, "time", None) or time.time(), isinstance(event, TIMED)
             for line in words_of(event):
-                self._log.write(f"{clock_time(time.time(), '%Y-%m-%d %H:%M:%S')} {line}\n")
+                self._log.write(f"{clock_time(wall, '%Y-%m-%d %H:%M:%S')} {line[timed * len('HH:MM:SS ') :]}\n")
             self._log.flush()
         except OSError as error:
             self._log = None
@@ -3587,7 +3659,7 @@ COMMANDS = {
     "to": Verb("/to [NAME]", "send what you type to NAME from now on, or to nobody", Chat.aim),
     "me": Verb("/me TEXT", "say what you do: /me waves", Chat.act),
     "quiet": Verb("/quiet", "hide comings and goings, or show them again", Chat.hide_presence),
-    "bell": Verb("/bell off|msg|all", "ring never, for messages, or for comings and goings too", Chat.set_bell),
+    "bell": Verb("/bell [off|title|msg|all]", "what calls you: nothing, the title, a bell too", Chat.set_bell),
     "clear": Verb("/clear", "clear the screen", lambda c, a: c.simple(c.front.clear)),
     "passwd": Verb("/passwd or PASSWD OLD NEW", "change your password", Chat.passwd),
     "ping": Verb("/ping [TEXT]", "ask the server for a sign of life", lambda c, a: c.simple(lambda: c.session.ping(a))),
@@ -3595,7 +3667,10 @@ COMMANDS = {
     "quit": Verb("/quit", "log out and leave", lambda c, a: c.leave()),
 }
 BELLS = {
-    "off": "never rings", "msg": "rings for messages", "all": "rings for messages, comings and goings",
+    "off": "never rings, and the title of the window is left alone",
+    "title": "never rings; the title of the window counts messages",
+    "msg": "rings for messages, and the title of the window counts them",
+    "all": "rings for messages, comings and goings; the title of the window counts messages",
 }  # fmt: skip
 
 
@@ -3610,7 +3685,7 @@ def expected_words(before: str, names: list[str]) -> list[str]:
     else:
         place = places[-1] if places and "TEXT" in places[-1] else ""  # a text may have many words
     offers = {"NAME": names, "[NAME]": names, "TEXT": names, "[TEXT]": names, "[COMMAND]": list(COMMANDS)}
-    return offers.get(place, place.split("|") if "|" in place else [])
+    return offers.get(place, place.strip("[]").split("|") if "|" in place else [])
 
 
 # What else is good to know about a line, for /help.
@@ -3694,6 +3769,12 @@ def given_secret(file: Path | None) -> str | None:
     return os.environ.pop("VESSAGES_PASSWORD", None)
 
 
+def open_log(file: Path) -> TextIO:
+    """The log, to be appended to. A new one is for its owner only: there will be private messages in it. OSError."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+
+
 def main(argv: list[str]) -> int:
     """Run a client; the exit status: 0, 1 if a command of a script failed, 2 if there is no server or no sense."""
     with proper_descriptors() as closed:
@@ -3708,7 +3789,7 @@ def run_client(options: argparse.Namespace) -> int:
     """Chat as the command line says; the exit status."""
     try:
         secret = given_secret(options.password_file)
-        log = options.log.open("a", encoding="utf-8", errors="backslashreplace") if options.log else None
+        log = open_log(options.log) if options.log else None
     except (OSError, UnicodeError) as error:
         print(f"client.py: the file cannot be used: {error}", file=sys.stderr)
         return 2

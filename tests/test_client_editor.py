@@ -430,7 +430,7 @@ def test_without_candidates_tab_does_nothing() -> None:
         ("/to ann ", []),
         ("/who ", []),
         ("/passwd ", []),
-        ("/bell ", ["off", "msg", "all"]),
+        ("/bell ", ["off", "title", "msg", "all"]),
         ("/bell off ", []),
         ("/help ", list(client.COMMANDS)),
         ("/nonsense ", ["ann", "bob"]),

@@ -377,8 +377,31 @@ def test_windows_has_no_term() -> None:
 
 def test_the_colour_of_a_name_is_stable() -> None:
     assert client.name_style("alice") == client.name_style("ALICE")
-    assert len({client.name_style(f"name{number}") for number in range(50)}) == 8
+    assert len({client.name_style(f"name{number}") for number in range(50)}) == len(client._NAME_STYLES)
     assert client.RED not in {client.name_style(f"name{number}") for number in range(50)}
+
+
+# What 35, 94 and 95 are in xterm, VGA, GNOME, macOS and Windows.
+PALETTES = {
+    "35": ["cd00cd", "aa00aa", "a347ba", "d338d3", "881798"],
+    "94": ["5c5cff", "5555ff", "2a7bde", "5833ff", "3b78ff"],
+    "95": ["ff00ff", "ff55ff", "c061cb", "f935f8", "b4009e"],
+}
+
+
+def luminance(colour: str) -> float:
+    """As WCAG 2 defines it."""
+    values = [int(colour[index : index + 2], 16) / 255 for index in (0, 2, 4)]
+    red, green, blue = (v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in values)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_names_can_be_read_on_black_and_on_white() -> None:
+    for style in client._NAME_STYLES:
+        for colour in PALETTES.get(style.removeprefix("1;"), []):
+            lightness = luminance(colour) + 0.05
+            assert min(lightness / 0.05, 1.05 / lightness) > 2.5, (style, colour)
+        assert style == "1" or style.removeprefix("1;") in PALETTES
 
 
 # -- properties ------------------------------------------------------------------------------------------------------
@@ -472,7 +495,7 @@ def test_a_terminal_that_does_not_reflow(script: list[tuple[str, object]], befor
 @pytest.fixture
 def quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[client.Terminal]:
     """A front end without a terminal behind it, at 100 s by a clock that stands still."""
-    monkeypatch.setattr(client, "Console", lambda: SimpleNamespace(deadline=None))
+    monkeypatch.setattr(client, "Console", lambda *_: SimpleNamespace(deadline=None, keys=list))
     terminal = client.Terminal(io.StringIO())
     session = SimpleNamespace(online=0, logged_in=False, name=None, undelivered=[], roster={})
     terminal._link = SimpleNamespace(now=lambda: 100.0, redial_in=None, is_up=True, session=session)  # type: ignore[assignment]
@@ -496,7 +519,11 @@ def test_comings_and_goings_of_a_moment_are_told_together(quiet_terminal: client
     assert quiet_terminal.deadline == 100.0 + client.GATHER_SECONDS
     quiet_terminal.show(protocol.Presence(came=("carol",), left=("bob",), lost=("dave",)))
     quiet_terminal._link.now = lambda: 100.0 + client.GATHER_SECONDS  # type: ignore[union-attr, method-assign]
-    assert told(quiet_terminal) == ["-- alice and carol are online", "-- bob has left", "-- dave lost the connection"]
+    assert told(quiet_terminal) == [
+        "-- alice and carol are online",
+        "-- dave lost the connection",
+        "-- bob came and left",
+    ]
     assert told(quiet_terminal) == []
     assert quiet_terminal.deadline is None
 
@@ -505,3 +532,63 @@ def test_comings_are_told_before_what_is_said_after_them(quiet_terminal: client.
     quiet_terminal.show(protocol.Presence(came=("alice",)))
     quiet_terminal.show(protocol.Message("alice", 1, 0.0, "hi"))
     assert told(quiet_terminal) == ["-- alice is online", "alice  hi"]
+
+
+MOMENTS = [
+    (["came"], "api is online"),
+    (["came", "left"], "api came and left"),
+    (["left", "came"], "api left and came back"),
+    (["lost", "returned"], "api lost the connection and came back"),
+    (["came", "left", "came"], "api is online"),
+    (["left", "came", "left"], "api has left"),
+]
+
+
+@pytest.mark.parametrize(("kinds", "words"), MOMENTS)
+def test_nobody_who_comes_and_goes_is_told_of_by_halves(
+    quiet_terminal: client.Terminal, kinds: list[str], words: str
+) -> None:
+    for kind in kinds:
+        quiet_terminal.show(protocol.Presence(**{kind: ("api",)}))
+    quiet_terminal.show(protocol.Message("alice", 1, 0.0, "hi"))
+    assert told(quiet_terminal) == [f"-- {words}", "alice  hi"]
+
+
+def test_every_two_changes_of_a_moment_have_words() -> None:
+    fields = protocol.Presence._fields
+    pairs = {(first, last) for first in fields for last in fields if first != last} - {
+        ("came", "returned"), ("left", "returned")  # nobody returns who was not lost
+    }  # fmt: skip
+    assert set(client.BOTH_CHANGES) == pairs
+
+
+# -- bell and title --------------------------------------------------------------------------------------------------
+
+
+def test_one_bell_and_one_title_a_turn(quiet_terminal: client.Terminal) -> None:
+    out = quiet_terminal._out
+    assert isinstance(out, io.StringIO)
+    for number in range(200):
+        quiet_terminal.show(protocol.Message("bob", number, 0.0, "a secret"))
+        quiet_terminal.ring()
+        quiet_terminal.count_unread()
+    quiet_terminal.flush(None)
+    assert out.getvalue().count("\a") == 1
+    assert re.findall(r"\x1b\]0;(.*?)\x1b", out.getvalue()) == ["(200) bob - Vessages"]
+    quiet_terminal.flush(None)
+    assert (out.getvalue().count("\a"), out.getvalue().count("\x1b]0;")) == (1, 1)
+
+
+def test_the_title_forgets_what_has_been_seen_and_is_given_back(quiet_terminal: client.Terminal) -> None:
+    out = quiet_terminal._out
+    assert isinstance(out, io.StringIO)
+    quiet_terminal.flush(None)
+    assert quiet_terminal._leave_title() == ""  # it was never set
+    quiet_terminal.show(protocol.Message("bob", 1, 0.0, "hi"))
+    quiet_terminal.count_unread()
+    quiet_terminal.flush(None)
+    quiet_terminal._keys.append(Key("char", "x"))
+    quiet_terminal.lines(1)
+    quiet_terminal.flush(None)
+    assert re.findall(r"\x1b\]0;(.*?)\x1b", out.getvalue()) == ["(1) bob - Vessages", "Vessages"]
+    assert quiet_terminal._leave_title() == client.title("")

@@ -274,8 +274,10 @@ def test_comings_and_goings_can_be_hidden_and_the_bell_rings(server: ServerProce
     bob.sees("alice  one")
     assert sum("alice is online" in row for row in bob.screen.history()) == 1
     assert bob.screen.bells == 1
-    assert bob.screen.title == "alice: one"
-    bob.types("/bell off\r").sees("the bell never rings")
+    assert bob.screen.title == "(1) alice - Vessages"
+    bob.types("/bell\r").sees("the bell rings for messages, and the title of the window counts them")
+    assert bob.screen.title == "Vessages"
+    bob.types("/bell off\r").sees("the bell never rings, and the title of the window is left alone")
     alice.say("SEND bob two")
     bob.sees("alice  two")
     assert bob.screen.bells == 1
@@ -484,7 +486,10 @@ def test_what_is_shown_is_logged(server: ServerProcess, seats: list[Seat], tmp_p
     )
     assert seat.leaves() == 0
     text = log.read_text(encoding="utf-8")
-    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d -- you are bob$", text, re.MULTILINE)
+    stamp = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+    for line in ("-- you are bob", "bob: hi", "-> bob: hi"):
+        assert re.search(f"{stamp}{line}$", text, re.MULTILINE), text
+    assert log.stat().st_mode & 0o777 == 0o600  # private messages are in it
     assert text.count(" -> bob: hi") == 1
     assert PASSWORD not in text
 

@@ -130,3 +130,24 @@ def test_one_character_for_a_person_is_one_cluster(cluster: str) -> None:
 )
 def test_width(text: str, width: int) -> None:
     assert client.cell_width(text) == width
+
+
+@pytest.mark.parametrize(
+    "text", [FAMILY, THUMB, HEART, SCOTLAND, "می\u200cخواهم", "क\u094d\u200dष", "pay\u200bpal", "\U0001f3fd"]
+)
+def test_a_pipe_gets_the_text_as_it_is(text: str) -> None:
+    assert client.one_line(text) == text
+
+
+def test_a_pipe_gets_a_message_of_the_greatest_length_whole() -> None:
+    assert client.one_line("12:00:00 bob: " + "\n" * 65_000) == "12:00:00 bob: " + "\\n" * 65_000
+
+
+@given(hostile)
+def test_in_a_pipe_nothing_acts_on_a_terminal(text: str) -> None:
+    line = client.one_line(text)
+    assert not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in line)
+    assert not set(line) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+    assert len(line.splitlines()) <= 1
+    harmless = [char for char in text if char not in "\\\n\t" and f"<U+{ord(char):04X}>" not in line]
+    assert all(char in line for char in harmless)
