@@ -744,6 +744,36 @@ class Allowance:
         return wait
 
 
+class Refusals:
+    """Counts for the log who was refused: of each kind a line at once, then a line a minute as long as there are more.
+
+    The kinds are a few sentences of ours, so that a storm of strangers costs neither lines nor memory.
+    """
+
+    PAUSE = 60.0  # seconds
+
+    def __init__(self) -> None:
+        self.due = FOREVER  # when `lines` has something to do
+        self._silent: dict[str, tuple[float, int, str]] = {}  # kind -> until when, how many meanwhile, the last address
+
+    def count(self, kind: str, address: str, now: float) -> None:
+        until, number, _ = self._silent.get(kind, (now, 0, ""))
+        self._silent[kind] = until, number + 1, address
+        self.due = min(self.due, until)
+
+    def lines(self, now: float) -> list[str]:
+        """What the log should say now."""
+        said: list[str] = []
+        for kind, (until, number, address) in list(self._silent.items()):
+            if until <= now:
+                del self._silent[kind]
+                if number:
+                    said.append(f"refused: {number:,}, the last from {address}: {kind}")
+                    self._silent[kind] = now + self.PAUSE, 0, ""
+        self.due = min((until for until, _, _ in self._silent.values()), default=FOREVER)
+        return said
+
+
 class Row(NamedTuple):
     """Somebody who is connected, or lost, as the person who runs the server may see it."""
 
@@ -1110,8 +1140,8 @@ class Hub:
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
         "_awake", "_checks", "_claims", "_clock_offset", "_clogged", "_connected", "_encoding_faults", "_expected",
-        "_forgiven", "_gate", "_half_frames", "_keeping", "_lost", "_overfull", "_presence", "_probed", "_ripe",
-        "_spare", "_stamp", "_statuses", "_stopping", "_strangers", "_suspended", "_taken", "_tokens", "_unread",
+        "_forgiven", "_gate", "_half_frames", "_keeping", "_lost", "_overfull", "_presence", "_probed", "_refusals",
+        "_ripe", "_spare", "_stamp", "_statuses", "_stopping", "_strangers", "_suspended", "_taken", "_tokens", "_unread",
         "_walk", "_walk_at", "closing", "connections_max", "faults", "frames",
         "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions", "wall",
     )  # fmt: skip
@@ -1167,6 +1197,7 @@ class Hub:
         self._statuses = Statuses()
         self._checks = CheckQueue()
         self._gate = Gate(registrations)
+        self._refusals = Refusals()
 
     # --- Time ---
 
@@ -1225,6 +1256,8 @@ class Hub:
             for connection in looks:
                 if not connection.closed:
                     self._look_at(connection)
+        if self._refusals.due <= self.now:
+            self.notes += self._refusals.lines(self.now)
 
     def next_deadline(self) -> float | None:
         """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything."""
@@ -1232,7 +1265,8 @@ class Hub:
             when = self.now
         else:
             walk_at = self._walk_at if self._connected or self._lost else FOREVER
-            when = max(self.now, min(walk_at, self._presence.next_time(), self._statuses.next_time(self.now)))
+            others = min(self._presence.next_time(), self._statuses.next_time(self.now), self._refusals.due)
+            when = max(self.now, min(walk_at, others))
         self._expected = when
         return None if when == FOREVER else when + self._forgiven
 
@@ -1245,10 +1279,14 @@ class Hub:
         self._connected += 1
         self._strangers[connection] = self.now
         if not admitted:
-            self._close(connection, Bye.FULL)
+            self._turn_away(connection, "too many connections from one address")
         elif self._connected > self.connections_max:
-            self._close(next(iter(self._strangers)), Bye.FULL)
+            self._turn_away(next(iter(self._strangers)), "the server is full")
         return connection
+
+    def _turn_away(self, connection: Connection, why: str) -> None:
+        self._refusals.count(why, connection.address, self.now)
+        self._close(connection, Bye.FULL)
 
     @property
     def connections(self) -> list[Connection]:
@@ -1603,6 +1641,7 @@ class Hub:
         name, password = self._two_words(rest, "REGISTER <username> <password>")
         username, password = clean_name(name), clean_password(password)
         if not self.registration:
+            self._refusals.count("new accounts are closed", connection.address, self.now)
             raise RefusedError(Code.CLOSED)
         if username is None:
             raise RefusedError(Code.BAD_USERNAME)
@@ -1626,6 +1665,7 @@ class Hub:
     def _limit_registrations(self, address: str) -> None:
         wait = self._gate.register(address, self.now)
         if wait:
+            self._refusals.count("too many new accounts from one address", address, self.now)
             words = f"{math.ceil(wait)} s to wait: many new accounts came from your address"
             raise RefusedError(Code.TOO_MANY, words)
 
@@ -1915,6 +1955,7 @@ class Hub:
             for connection in ripe:
                 self._read(connection)
         self._stopping = True
+        self.notes += self._refusals.lines(FOREVER)
         self.jobs.append(RecordStatuses(self._statuses.at_a_stop(self.sessions, self._claims)))
         for connection in self.connections:
             self._close(connection, Bye.SHUTDOWN)

@@ -121,6 +121,9 @@ PYTHON, OTHER_SYSTEM, OTHER_PYTHON = (
 )
 QUESTION_KEY = "Ctrl-Break" if sys.platform == "win32" else "Ctrl-\\"
 
+# Of all that `accept` may say, what another try at once would meet again. (Windows calls them WSA…, Python as here.)
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
 log = logging.getLogger("vessages")
 
 
@@ -254,14 +257,19 @@ class Server:
                 return  # the sweep makes room
             try:
                 sock, address = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+            except WOULD_BLOCK:
                 return
             except OSError as error:
+                if error.errno not in EXHAUSTED:  # that connection's own fault: it has gone already
+                    continue
                 log.warning("cannot accept: %s; no newcomers for %.0f s", error.strerror, ACCEPT_REST)
                 self._listen(False)
                 return
             self._came[listener] = self.turns
-            self._welcome(sock, address)
+            if address:
+                self._welcome(sock, address)
+            else:  # macOS may not know any more whose it was
+                sock.close()
 
     def _welcome(self, sock: socket.socket, address: Sequence[Any]) -> None:
         host = str(address[0]).removeprefix("::ffff:")
@@ -1296,13 +1304,14 @@ def serve(options: argparse.Namespace, writer: LogWriter) -> int:
     with contextlib.closing(storage.open_store(options.db)) as store, contextlib.ExitStack() as at_the_end:
         limit = open_files_limit(options.connections + SPARE_FILES)
         spare = min(SPARE_FILES, max(LEAST_SPARE_FILES, limit // 4))
-        limit -= spare
+        limit = files = limit - spare
         selector = selectors.DefaultSelector()
         if isinstance(selector, selectors.SelectSelector):
             limit = min(limit, SELECT_MAX - (len(listeners) - 1))  # each further listener takes a place
+        most = max(1, min(limit, options.connections))
         hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
                   registrations=options.registrations,
-                  connections_max=max(1, min(limit, options.connections)))  # fmt: skip
+                  connections_max=most)  # fmt: skip
         tls = tls_context(options.cert, options.key, not options.given) if options.tls else None
         server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, spare_files=spare,
                         tls=tls, tell_log=writer.write)  # fmt: skip
@@ -1316,6 +1325,9 @@ def serve(options: argparse.Namespace, writer: LogWriter) -> int:
         bound = [bound_address(listener) for listener in listeners]
         port = listeners[0].getsockname()[1]
         log.info("started")
+        if most < options.connections:
+            why = "the select of this system" if most < files else "the limit of open files (ulimit -n)"
+            log.warning("at most %d clients at once, not %d: %s allows no more", most, options.connections, why)
         greet(Greeting(bound, port, accounts, fingerprint(options.cert) if tls else ""))
         return run(server)
 

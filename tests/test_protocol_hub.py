@@ -1017,3 +1017,53 @@ def test_a_stop_is_told_and_recorded() -> None:
     assert "BYE shutdown" in alice.hears()
     assert "BYE shutdown" in carol.hears()
     assert (world.disk.accounts["alice"].status, world.disk.accounts["carol"].status) == ("offline", "lost")
+
+
+# --- Refusals in the log ---
+
+
+def refusals(world: World) -> list[str]:
+    """The lines about refusals since the last time."""
+    notes = [note for note in world.hub.notes if note.startswith("refused: ")]
+    world.hub.notes.clear()
+    return notes
+
+
+def test_a_full_server_says_so_once_and_then_once_a_minute() -> None:
+    world = World(connections_max=2)
+    world.people("alice", "bob")
+    for number in range(34):
+        assert world.connect(f"10.0.1.{number}").gone
+    assert refusals(world) == ["refused: 1, the last from 10.0.1.0: the server is full"]
+    world.wait(protocol.Refusals.PAUSE - 1)
+    assert refusals(world) == []
+    world.wait(2)
+    assert refusals(world) == ["refused: 33, the last from 10.0.1.33: the server is full"]
+    world.wait(10)
+    world.connect("10.0.2.1")
+    assert refusals(world) == []
+    world.hub.shutdown()
+    assert refusals(world) == ["refused: 1, the last from 10.0.2.1: the server is full"]
+
+
+def test_after_a_quiet_minute_a_refusal_is_told_at_once_again() -> None:
+    world = World(connections_max=1)
+    world.person("alice")
+    for _ in range(2):
+        world.connect()
+        assert len(refusals(world)) == 1
+        world.wait(protocol.Refusals.PAUSE + 1)
+        assert refusals(world) == []
+
+
+def test_each_kind_of_refusal_has_its_own_line() -> None:
+    world = World(registration=False)
+    stranger = world.connect()
+    stranger.says(f"REGISTER alice {PASSWORD}", f"REGISTER bob {PASSWORD}")
+    assert refusals(world) == ["refused: 1, the last from 10.0.0.1: new accounts are closed"]
+    world = World(registrations=1)
+    world.connect().says(f"REGISTER alice {PASSWORD}", f"REGISTER bob {PASSWORD}", f"REGISTER carol {PASSWORD}")
+    assert refusals(world) == ["refused: 1, the last from 10.0.0.1: too many new accounts from one address"]
+    for _ in range(protocol.CONNECTIONS_AN_ADDRESS):
+        world.connect()
+    assert refusals(world) == ["refused: 1, the last from 10.0.0.1: too many connections from one address"]

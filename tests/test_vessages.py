@@ -807,7 +807,7 @@ def test_a_storm_of_newcomers_leaves_no_more_sockets_to_the_selector_than_are_co
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_where_there_is_only_select_its_sockets_are_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, count: int
 ) -> None:
     listeners = [sock for _ in range(count) for sock in vessages.bind("127.0.0.1", 0)]
     allowed: list[int] = []
@@ -821,17 +821,19 @@ def test_where_there_is_only_select_its_sockets_are_enough(
 
     monkeypatch.setattr(vessages.Server, "run", note_and_run)
     assert run_main(tmp_path, monkeypatch) == 0
+    said = f"at most {allowed[0]} clients at once, not 15000: the select of this system allows no more"
+    assert said in caplog.messages
     half_of_the_lingering = int(vessages.SPARE_FILES * vessages.LINGERING) // 2
     assert allowed[0] + half_of_the_lingering + count + len(["the bell"]) <= 512  # FD_SETSIZE of Python on Windows
 
 
-def run_out_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def run_out_of_descriptors(monkeypatch: pytest.MonkeyPatch, number: int = errno.EMFILE) -> list[int]:
     """From now on nothing can be accepted; each try is counted."""
     tries: list[int] = []
 
     def accept(listener: socket.socket) -> None:
         tries.append(1)
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise OSError(number, "Too many open files")
 
     monkeypatch.setattr(socket.socket, "accept", accept)
     return tries
@@ -871,7 +873,10 @@ def test_the_server_can_stop_while_the_listener_rests(rig: Rig, monkeypatch: pyt
     rig.stop()
 
 
-@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EAGAIN, errno.EINTR])
+GONE = [errno.ECONNABORTED, errno.ECONNRESET, errno.ENOTCONN, errno.EPERM, errno.EAGAIN, errno.EINTR]
+
+
+@pytest.mark.parametrize("number", GONE)
 def test_a_newcomer_that_has_gone_again_is_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def accept(listener: socket.socket) -> None:
         monkeypatch.undo()
@@ -879,6 +884,47 @@ def test_a_newcomer_that_has_gone_again_is_nobody(rig: Rig, monkeypatch: pytest.
 
     monkeypatch.setattr(socket.socket, "accept", accept)
     assert rig.connect().says("PING") == ["OK PING"]
+
+
+def test_many_newcomers_that_have_gone_again_hold_nobody_up(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept, gone = socket.socket.accept, [ConnectionResetError(errno.ECONNRESET, "reset")] * 200
+
+    def accept_or_fail(listener: socket.socket) -> Any:
+        if gone:
+            raise gone.pop()
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", accept_or_fail)
+    assert rig.connect().says("PING") == ["OK PING"]
+    assert not gone
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("address", [None, "", b""])
+def test_a_newcomer_whose_address_is_not_known_any_more_is_nobody(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, address: Any
+) -> None:
+    accept = socket.socket.accept
+
+    def accept_nameless(listener: socket.socket) -> Any:
+        monkeypatch.undo()
+        return accept(listener)[0], address
+
+    monkeypatch.setattr(socket.socket, "accept", accept_nameless)
+    assert rig.connect().ends() == [END]
+    assert rig.connect().says("PING") == ["OK PING"]
+
+
+@pytest.mark.parametrize("number", sorted(vessages.EXHAUSTED))
+def test_what_another_try_would_meet_again_makes_the_listener_rest(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    tries = run_out_of_descriptors(monkeypatch, number)
+    rig.connect()
+    rig.turns(10)
+    assert len(tries) == 1
 
 
 def test_a_newcomer_whose_socket_is_broken_is_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
