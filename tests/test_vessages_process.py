@@ -383,7 +383,7 @@ import sys
 sys.path[0] = {folder!r}
 import protocol, vessages
 def fault(hub, connection, tag, rest):
-    protocol.Hub._record_statuses = lambda hub: 1 / 0
+    protocol.Hub.tick = lambda hub, now, wall: 1 / 0
     return "OK KEEP 0"
 protocol.COMMANDS_BY_STATE[protocol.State.STRANGER]["KEEP"] = fault
 sys.exit(vessages.main(sys.argv[1:]))
