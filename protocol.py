@@ -1141,8 +1141,8 @@ class Hub:
     __slots__ = (
         "_awake", "_checks", "_claims", "_clock_offset", "_clogged", "_connected", "_encoding_faults", "_expected",
         "_forgiven", "_gate", "_half_frames", "_keeping", "_lost", "_overfull", "_presence", "_probed", "_refusals",
-        "_ripe", "_spare", "_stamp", "_statuses", "_stopping", "_strangers", "_suspended", "_taken", "_tokens", "_unread",
-        "_walk", "_walk_at", "closing", "connections_max", "faults", "frames",
+        "_ripe", "_spare", "_stamp", "_statuses", "_stopping", "_strangers", "_suspended", "_taken", "_tokens",
+        "_unread", "_walk", "_walk_at", "closing", "connections_max", "faults", "frames",
         "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions", "wall",
     )  # fmt: skip
 
