@@ -65,13 +65,32 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Protocol, TextIO
 
 import protocol
-from protocol import ClientSession
+from protocol import (
+    Back,
+    ClientSession,
+    Delivered,
+    Failed,
+    Linked,
+    LinkLost,
+    LoggedIn,
+    Message,
+    NotYet,
+    Presence,
+    Roster,
+    Waiting,
+)
 
 if sys.platform == "win32":
     import ctypes
     import msvcrt
 else:
     import termios
+
+# For scripts: `Client`, what it raises, and what its `events` are.
+__all__ = (
+    "Back", "ChatError", "Client", "Delivered", "Dialling", "Failed", "LinkLost", "Linked", "LoggedIn", "Message",
+    "NotYet", "Presence", "Roster", "Tls", "Waiting",
+)  # fmt: skip
 
 VERSION = "1.0"
 
@@ -283,6 +302,7 @@ class Unreachable(NamedTuple):
 
 
 Event = protocol.Event | Dialling | Unreachable
+Ready = list[tuple[selectors.SelectorKey, int]]
 
 
 class Link:
@@ -338,10 +358,25 @@ class Link:
 
     def wait(self, until: float | None = None) -> None:
         """Sleep until something happens or is due, at the latest `until`, and read what there is."""
+        self.take_in(self.select(self.patience(until)))
+
+    def patience(self, until: float | None = None) -> float | None:
+        """Seconds until something is due, at the latest `until`; None for ever."""
         deadlines = [self.session.next_deadline(), self._dial_at, until, self.now() if self._events else None]
         deadline = min((d for d in deadlines if d is not None), default=None)
-        timeout = None if deadline is None else max(0.0, deadline - self.now())
-        for key, mask in self._selector.select(timeout):
+        return None if deadline is None else max(0.0, deadline - self.now())
+
+    def select(self, patience: float | None) -> Ready:
+        """Sleep until something happens. Other threads may ask the session for something meanwhile, and `wake`."""
+        return self._selector.select(patience)
+
+    def wake(self) -> None:
+        """End the sleep; from any thread."""
+        self._dialled.wake()
+
+    def take_in(self, ready: Ready) -> None:
+        """Read what there is."""
+        for key, mask in ready:
             if key.fileobj is self._socket:
                 if mask & selectors.EVENT_READ:
                     self._read(self._socket)
@@ -481,17 +516,20 @@ class ChatError(Exception):
 
 
 class Client:
-    """A person made of code. One thread; it comes back by itself after a lost connection or a restart of the server.
+    """A person made of code; it comes back by itself after a lost connection or a restart of the server.
 
         with Client("192.168.1.5", 5000) as client:
             client.login("bot", password)
             client.send("alice", "good morning")
             for message in client.messages():
-                client.send(message.sender, message.text)
+                client.send(message.sender, message.text, wait=False)
 
     It lives while you call it: without a call for 45 s the server takes the connection for dead, and 60 s after that
     the session ends. A message counts as shown (its sender is told so) when it has been read into this process; of
-    those that nobody asks for with `messages` the newest 10,000 are kept.
+    those that nobody asks for with `messages` or `events` the newest 10,000 are kept, and as many other events.
+
+    Several threads may use it: while one waits for messages another may send. One of those that wait does so at the
+    link, for all of them. After `close` the loops over messages and events end; every other call is a RuntimeError.
     """
 
     INBOX_MAX = 10_000
@@ -504,8 +542,15 @@ class Client:
         self.timeout = timeout
         self._session = ClientSession(int(time.time() * 1_000_000))
         self._link = Link(host, port, self._session, dial=tls.dial if tls else dial)
-        self._inbox: deque[protocol.Message] = deque(maxlen=self.INBOX_MAX)
+        self._inbox: deque[tuple[int, Message]] = deque(maxlen=self.INBOX_MAX)
+        self._others: deque[tuple[int, Event]] = deque(maxlen=self.INBOX_MAX)  # what is neither that nor awaited
+        self._serial = itertools.count()  # of both, so that they come in order
         self._awaited: dict[int, Event | None] = {}
+        self._trouble: tuple[str, str] | None = None  # why nothing more comes before the next login: code and words
+        self._lock = threading.Condition(threading.Lock())
+        self._holder: int | None = None  # the thread that has the lock
+        self._waiter: int | None = None  # the thread that waits at the link
+        self._closed = False
 
     def __enter__(self) -> Client:
         return self
@@ -520,85 +565,174 @@ class Client:
 
     def register(self, name: str, password: str) -> None:
         """Make an account; log in afterwards. ChatError `name-taken`, `bad-password`, …"""
-        self._await(self._session.register(name, password), self.timeout)
+        with self._alone():
+            self._trouble = None
+            self._await(self._session.register(name, password), self.timeout)
 
     def login(self, name: str, password: str, *, takeover: bool = False) -> None:
         """Log in; with `takeover` ending a session that is online under this name. ChatError `bad-login`, …"""
-        ask = self._session.takeover if takeover else self._session.login
-        self._await(ask(name, password), self.timeout)
+        with self._alone():
+            self._trouble = None
+            ask = self._session.takeover if takeover else self._session.login
+            self._await(ask(name, password), self.timeout)
 
-    def send(self, recipient: str, text: str, *, timeout: float | None = None) -> None:
-        """Send, and return when the recipient has been shown it. ChatError `not-online`, `not-delivered`, …
+    def send(self, recipient: str, text: str, *, timeout: float | None = None, wait: bool = True) -> int:
+        """Send, and return when the recipient has been shown it: 1. ChatError `not-online`, `not-delivered`, …
 
-        TimeoutError if its fate is not known in time; it may still arrive then.
+        TimeoutError if its fate is not known in time; it may still arrive then. Without `wait` it returns at once, the
+        tag of the message; among the `events` a Delivered or a Failed with that tag will tell its fate.
         """
-        self._await(self._session.send(recipient, text), self.timeout if timeout is None else timeout)
+        with self._alone():
+            tag = self._session.send(recipient, text)
+            if wait:
+                self._await(tag, self.timeout if timeout is None else timeout)
+                return 1
+            if self._waiter is None:
+                self._turn(self._link.now())
+            else:
+                self._link.wake()
+            return tag
 
     def who(self) -> list[str]:
         """Who is online, oneself included; a `~` stands before those whose connection is lost."""
-        answer = self._await(self._session.who(), self.timeout)
+        with self._alone():
+            answer = self._await(self._session.who(), self.timeout)
         return answer.words.split() if isinstance(answer, protocol.Answer) else []
 
-    def messages(self, timeout: float | None = None) -> Iterator[protocol.Message]:
+    def messages(self, timeout: float | None = None) -> Iterator[Message]:
         """The messages, as they come: sender, id, time (Unix seconds), text. It ends after `timeout` seconds without
         one; None: never."""
-        while True:
-            until = None if timeout is None else self._link.now() + timeout
-            while not self._inbox:
-                if until is not None and self._link.now() >= until:
-                    return
-                self._turn(until)
-            yield self._inbox.popleft()
+        while self._wait_for(lambda: self._inbox, timeout):
+            with contextlib.suppress(IndexError):  # another thread has taken it
+                yield self._inbox.popleft()[1]
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """As `messages`, and in between all else that happens: Delivered and Failed (the fates of what was sent without
+        waiting), Waiting, Roster, Presence, and what becomes of the link: LinkLost, Dialling, Back, …"""
+        while self._wait_for(lambda: self._inbox or self._others, timeout):
+            with self._lock:
+                queues: list[deque[Any]] = [queue for queue in (self._inbox, self._others) if queue]
+                event = min(queues, key=lambda queue: queue[0][0]).popleft()[1] if queues else None
+            if event is not None:
+                yield event
 
     def logout(self) -> None:
         """Log out; others see it at once."""
-        self._await(self._session.logout(), self.timeout)
+        with self._alone():
+            self._await(self._session.logout(), self.timeout)
 
     def close(self) -> None:
         """Log out if logged in, and close the connection. May be called twice."""
-        if self._session.logged_in and self._link.is_up:
-            with contextlib.suppress(ChatError, TimeoutError):
-                self._await(self._session.logout(), LOGOUT_SECONDS)
-        self._link.close()
+        if self._closed:
+            return
+        with self._alone():
+            if self._session.logged_in and self._link.is_up:
+                with contextlib.suppress(ChatError, TimeoutError):
+                    self._await(self._session.logout(), LOGOUT_SECONDS)
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._link.wake()
+                self._lock.wait_for(lambda: self._waiter is None)
+                self._lock.notify_all()
+                self._link.close()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else does anything meanwhile, but while this thread waits."""
+        me = threading.get_ident()
+        if me in (self._holder, self._waiter):
+            raise RuntimeError("a signal handler cannot use the Client that it has interrupted: let it set a flag")
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this Client is closed: make another one")
+            self._holder = me
+            try:
+                yield
+            finally:
+                self._holder = None
+
+    def _wait_for(self, done: Callable[[], object], timeout: float | None) -> bool:
+        """Work until `done`; False if that takes longer than `timeout`, or if another thread has called `close`."""
+        with self._alone():
+            return self._work_until(done, None if timeout is None else self._link.now() + timeout)
 
     def _await(self, tag: int, timeout: float) -> Event:
         """Work until the command with this tag is answered."""
-        until = self._link.now() + timeout
         self._awaited[tag] = None
+        if self._waiter is not None:
+            self._link.wake()
         try:
-            while (event := self._awaited[tag]) is None:
-                if self._link.now() >= until:
-                    raise TimeoutError("no answer in time")
-                self._turn(until)
+            if not self._work_until(lambda: self._awaited[tag] is not None, self._link.now() + timeout):
+                if self._closed:
+                    raise RuntimeError("this Client was closed by another thread")
+                raise TimeoutError("no answer in time")
         finally:
-            del self._awaited[tag]
-        if isinstance(event, (protocol.Refused, protocol.Failed)):
+            event = self._awaited.pop(tag)
+        assert event is not None  # noqa: S101 (for the type checker: `_work_until` has said so)
+        if isinstance(event, (protocol.Refused, Failed)):
             raise ChatError(event.code, event.words)
         return event
 
+    def _work_until(self, done: Callable[[], object], until: float | None) -> bool:
+        """Turn until `done`. False if it is not after the turn that ends behind `until`, or when closed."""
+        over = False
+        while not done():
+            if self._trouble is not None:
+                raise ChatError(*self._trouble)
+            if over or self._closed:
+                return False
+            over = until is not None and self._link.now() >= until  # what waits to be read is read first
+            self._turn(until)
+        return True
+
     def _turn(self, until: float | None) -> None:
-        self._link.tick()
-        self._link.flush()
-        self._link.wait(until)
-        self._link.tick()
-        events = self._link.take_events()
-        self._link.flush()
-        for event in events:
-            self._sort(event)
+        """A turn of the link, or, if another thread waits at it, of that thread."""
+        me = threading.get_ident()
+        if self._waiter is not None:
+            self._holder = None
+            self._lock.wait(None if until is None else max(0.0, until - self._link.now()))
+            self._holder = me
+            return
+        self._waiter = me
+        try:
+            self._link.tick()
+            self._link.flush()
+            ready = self._sleep(self._link.patience(until))
+            self._link.take_in(ready)
+            self._link.tick()
+            for event in self._link.take_events():
+                self._sort(event)
+            self._link.flush()
+        finally:
+            self._waiter = None
+            self._lock.notify_all()
+
+    def _sleep(self, patience: float | None) -> Ready:
+        """Wait at the link. Other threads may have the lock meanwhile."""
+        me, self._holder = self._holder, None
+        self._lock.release()
+        try:
+            return self._link.select(patience)
+        finally:
+            self._lock.acquire()
+            self._holder = me
 
     def _sort(self, event: Event) -> None:
         tag = getattr(event, "tag", None)
-        if isinstance(event, protocol.Message):
-            self._inbox.append(event)
-        elif tag in self._awaited and not isinstance(event, protocol.Waiting):
+        if isinstance(event, Message):
+            self._inbox.append((next(self._serial), event))
+        elif tag in self._awaited and not isinstance(event, Waiting):
             self._awaited[tag] = event
         elif isinstance(event, Unreachable):
             self._session.abandon()
-            raise ChatError("unreachable", event.words)
+            self._trouble = "unreachable", event.words
         elif isinstance(event, protocol.LoginNeeded):
-            raise ChatError(event.code, event.words)
-        elif isinstance(event, protocol.LinkLost) and event.bye == protocol.Bye.REPLACED.value:
-            raise ChatError("replaced", event.words)
+            self._trouble = event.code, event.words
+        elif isinstance(event, LinkLost) and event.bye == protocol.Bye.REPLACED.value:
+            self._trouble = "replaced", event.words
+        elif not isinstance(event, (protocol.Answer, protocol.Refused)):  # to calls that have given up
+            self._others.append((next(self._serial), event))
 
 
 # --- Safe text --------------------------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,7 +14,8 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +26,9 @@ import client
 import protocol
 from client import ChatError, Client
 
-BOT = '''"""A bot that says what it is told."""
-import os
-
-from client import ChatError, Client
-
-password = os.environ["VESSAGES_PASSWORD"]
-with Client("127.0.0.1", 5000) as bot:
-    try:
-        bot.register("echo", password)
-    except ChatError as error:
-        if error.code != "name-taken":
-            raise
-    bot.login("echo", password)
-    for message in bot.messages():
-        try:
-            bot.send(message.sender, message.text)
-        except ChatError as error:  # they have left, for example
-            print(message.sender, "did not get an answer:", error)
-'''
+(BOT,) = re.findall(
+    r'(?s)```python\n("""A bot that says what it is told.*?)```', (ROOT / "README.md").read_text(encoding="utf-8")
+)
 
 
 @pytest.fixture
@@ -334,33 +321,53 @@ def test_help_and_version() -> None:
 # --- Scripts ---
 
 
-def test_the_bot_of_the_readme_needs_two_files(server: ServerProcess, tmp_path: Path) -> None:
-    folder = tmp_path / "bot"
-    folder.mkdir()
+@contextlib.contextmanager
+def running_bot(server: ServerProcess, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """The README's, with the two files that it needs."""
+    (folder / "bot").mkdir()
     for name in ("client.py", "protocol.py"):
-        shutil.copy(ROOT / name, folder)
-    (folder / "bot.py").write_text(BOT.replace("5000", place(server)[1]), encoding="utf-8")
-    alice = server.person("alice")
-    options: dict[str, Any] = {"code": "bot.py", "cwd": folder, "environ": {"VESSAGES_PASSWORD": PASSWORD}}
-    with start(**options) as process:
+        shutil.copy(ROOT / name, folder / "bot")
+    (folder / "bot" / "bot.py").write_text(BOT.replace("5000", place(server)[1]), encoding="utf-8")
+    environ = {"VESSAGES_PASSWORD": PASSWORD, "PYTHONUNBUFFERED": "1"}
+    with start(code="bot.py", cwd=folder / "bot", environ=environ) as process:
         try:
-            while not alice.sees("alice", "echo"):
-                pass
-            alice.say("#9 SEND echo hello\nthere")
-            answers = sorted(alice.next(2))
+            yield process
         finally:
             process.kill()
             process.communicate()
+
+
+def test_the_bot_of_the_readme_needs_two_files(server: ServerProcess, tmp_path: Path) -> None:
+    alice = server.person("alice")
+    with running_bot(server, tmp_path):
+        while not alice.sees("alice", "echo"):
+            pass
+        alice.say("#9 SEND echo hello\nthere")
+        answers = sorted(alice.next(2))
     assert answers[0] == "#9 OK SEND"
     assert answers[1].startswith("MSG echo ")
     assert answers[1].endswith(" hello\nthere")
 
 
-def test_the_readme_shows_this_bot() -> None:
-    readme = ROOT / "README.md"
-    if not readme.exists() or "from client import" not in readme.read_text(encoding="utf-8"):
-        pytest.skip("the README does not speak of bots yet")
-    assert BOT in readme.read_text(encoding="utf-8")
+def test_the_bot_of_the_readme_answers_everybody_while_one_person_never_confirms(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, "--grace", "1") as server:
+        alice, asleep = server.person("alice"), server.person("asleep", kept=True)
+        with running_bot(server, tmp_path) as bot:
+            while not alice.sees("alice", "asleep", "echo"):
+                pass
+
+            def is_answered(text: str) -> bool:
+                alice.say("SEND echo " + text)
+                while not (answer := alice.next()[0]).startswith("MSG echo "):
+                    assert answer.startswith("PRESENCE ")
+                return answer.endswith(" " + text)
+
+            asleep.says("SEND echo zzz")
+            assert all(is_answered(f"number {number}") for number in range(3))
+            asleep.close()  # never having confirmed it
+            assert bot.stdout is not None
+            assert bot.stdout.readline() == "asleep did not get an answer: asleep left without confirming it\n"
+            assert is_answered("are you still there?")
 
 
 @pytest.fixture
@@ -426,6 +433,129 @@ def test_a_call_gives_up_in_time(server: ServerProcess) -> None:
         with pytest.raises(TimeoutError):
             bot.send("alice", "hi", timeout=0)
         assert list(bot.messages(timeout=0)) == []
+
+
+def test_what_was_sent_without_waiting_has_its_fate_among_the_events(server: ServerProcess) -> None:
+    with Client(*server.address) as bot:
+        bot.register("bot", PASSWORD)
+        bot.login("bot", PASSWORD)
+        tags = [bot.send("bot", "one", wait=False), bot.send("nobody", "two", wait=False)]
+        events: list[client.Event] = []
+        while not {client.Delivered, client.Failed, client.Roster} <= set(map(type, events)):
+            events += bot.events(timeout=0)
+        (message,) = [event for event in events if isinstance(event, client.Message)]
+        (delivered,) = [event for event in events if isinstance(event, client.Delivered)]
+        (failed,) = [event for event in events if isinstance(event, client.Failed)]
+        assert (message.text, message.id, delivered.tag) == ("one", tags[0], tags[0])
+        assert (failed.tag, failed.code, failed.text) == (tags[1], "not-online", "two")
+        assert list(bot.events(timeout=0)) == []
+
+
+def test_who_asks_only_for_messages_keeps_the_other_events(server: ServerProcess) -> None:
+    with Client(*server.address) as bot:
+        bot.register("bot", PASSWORD)
+        bot.login("bot", PASSWORD)
+        bot.send("bot", "hi", wait=False)
+        assert next(bot.messages()).text == "hi"
+        kinds = [type(event) for event in bot.events(timeout=0)]
+        assert kinds[-2:] == [client.Roster, client.Delivered] or client.Delivered not in kinds
+
+
+def test_a_client_is_used_by_many_threads(server: ServerProcess) -> None:
+    heard: list[str] = []
+    with Client(*server.address) as bot:
+        bot.register("bot", PASSWORD)
+        bot.login("bot", PASSWORD)
+        listener = threading.Thread(target=lambda: heard.extend(message.text for message in bot.messages()))
+        listener.start()
+        texts = [[f"{number}.{n}" for n in range(30)] for number in range(4)]
+
+        def talk(mine: list[str]) -> None:
+            for text in mine:
+                assert bot.send("bot", text) == 1
+                assert bot.who() == ["bot"]
+
+        talkers = [threading.Thread(target=talk, args=(mine,)) for mine in texts]
+        for thread in talkers:
+            thread.start()
+        for thread in talkers:
+            thread.join(PATIENCE)
+        while len(heard) < 120:
+            bot.who()
+    listener.join(PATIENCE)  # the loop ends when the client is closed
+    assert not listener.is_alive()
+    assert sorted(heard) == sorted(itertools.chain(*texts))
+    for mine in texts:
+        assert [text for text in heard if text in mine] == mine
+
+
+def test_all_threads_are_told_that_somebody_logged_in_elsewhere(server: ServerProcess) -> None:
+    codes: list[str] = []
+    with Client(*server.address) as bot, Client(*server.address) as other:
+        bot.register("bot", PASSWORD)
+        bot.login("bot", PASSWORD)
+
+        def listen() -> None:
+            with pytest.raises(ChatError) as caught:
+                next(bot.messages())
+            codes.append(caught.value.code)
+
+        threads = [threading.Thread(target=listen) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        other.login("bot", PASSWORD, takeover=True)
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert codes == ["replaced"] * 3
+        with pytest.raises(ChatError, match="replaced"):
+            bot.send("bot", "hi", timeout=PATIENCE)
+        bot.login("bot", PASSWORD, takeover=True)
+        bot.send("bot", "hi")
+
+
+def test_a_closed_client_says_so(server: ServerProcess) -> None:
+    bot = Client(*server.address)
+    bot.register("bot", PASSWORD)
+    bot.login("bot", PASSWORD)
+    bot.close()
+    calls: list[Callable[[], object]] = [bot.who, bot.logout, lambda: next(bot.messages()), lambda: next(bot.events())]
+    calls += [lambda: bot.login("bot", "x"), lambda: bot.send("bot", "hi"), lambda: bot.send("bot", "hi", wait=False)]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="this Client is closed: make another one"):
+            call()
+    bot.close()
+
+
+def test_a_signal_handler_is_told_that_it_may_not(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(*server.address) as bot:
+        monkeypatch.setattr(bot._link, "select", lambda patience: bot.who())
+        with pytest.raises(RuntimeError, match="signal handler"):
+            bot.login("nobody", PASSWORD)
+        monkeypatch.undo()
+        bot.register("bot", PASSWORD)
+
+
+def test_what_waits_to_be_read_is_read_before_a_call_gives_up(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a program that was suspended for longer than it meant to wait."""
+    now = time.monotonic()
+    with Client(*server.address) as bot:
+        bot.register("bot", PASSWORD)
+        bot.login("bot", PASSWORD)
+        monkeypatch.setattr(bot._link, "_clock", lambda: now)
+        select, looks = bot._link.select, []
+
+        def suspended(patience: float | None) -> client.Ready:
+            nonlocal now
+            looks.append(patience)
+            if len(looks) > 1:
+                return select(PATIENCE)
+            now += 100
+            return []
+
+        monkeypatch.setattr(bot._link, "select", suspended)
+        assert bot.who() == ["bot"]
 
 
 def test_a_script_outlives_its_server(server: ServerProcess, tmp_path: Path, quick: None) -> None:
