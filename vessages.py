@@ -32,6 +32,11 @@ import sys
 if sys.version_info < (3, 10):
     sys.exit(f"Vessages needs Python 3.10 or newer, and this is {sys.version.split()[0]}: run it with a newer one.")
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it runs: no traceback of an import, no wait for a name server
+
 import argparse
 import contextlib
 import errno
@@ -44,7 +49,6 @@ import queue
 import re
 import selectors
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -165,6 +169,7 @@ class Server:
         self._listen_again = 0.0  # when the listeners have rested
         self._stop_by = 0.0  # when the server ends whether or not all is written; 0 while it runs
         self._stop_wanted = False
+        self._heeded: list[int] = []  # signals
         self._hurry_from = 0.0  # when a further signal ends the process at once
         self._figures_wanted = False
         self._bell, self._rope = socket.socketpair()  # whoever wants to wake the loop pulls the rope
@@ -505,6 +510,12 @@ class Server:
                 number = getattr(signal, name, None)
                 if number is not None and signal.getsignal(number) != signal.SIG_IGN:
                     signal.signal(number, answer)
+                    self._heeded.append(number)
+
+    def _ignore_signals(self) -> None:
+        """All is done: one that comes while Python ends would only change the exit code."""
+        for number in self._heeded:
+            signal.signal(number, signal.SIG_IGN)
 
     def _on_signal(self, number: int, stack: FrameType | None) -> None:
         now = self.clock()
@@ -545,6 +556,8 @@ class Server:
 
     def close(self) -> None:
         """Let the workers finish what they were given, and close everything."""
+        if self._heeded:
+            signal.set_wakeup_fd(-1)
         self._hand_out_jobs()
         self.disk.finish()
         self.hasher.finish()
@@ -553,6 +566,7 @@ class Server:
         for sock in (*self.listeners, self._bell, self._rope):
             sock.close()
         self.selector.close()
+        self._ignore_signals()
 
 
 def send_records(sock: socket.socket, data: bytes | memoryview) -> int:
@@ -1343,8 +1357,6 @@ def run(server: Server) -> int:
         with contextlib.suppress(Exception):  # what can still be told, is
             server.stop()
             server.run()
-    with contextlib.suppress(ValueError):  # only the main thread heeds signals
-        signal.set_wakeup_fd(-1)
     server.close()
     log.info("stopped")
     return code

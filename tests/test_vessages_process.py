@@ -333,6 +333,38 @@ def test_a_signal_that_comes_twice_is_one(server: ServerProcess, tmp_path: Path,
     assert statuses(tmp_path) == {"alice": "lost"}
 
 
+PLANTED_SIGNALS = """
+import os, signal, sys
+sys.path[0] = {folder!r}
+import vessages
+code = vessages.main(sys.argv[1:])
+for name in vessages.STOP_SIGNALS + vessages.QUESTION_SIGNALS:
+    if hasattr(signal, name):
+        os.kill(os.getpid(), getattr(signal, name))
+sys.exit(code)
+"""
+
+
+@posix
+def test_a_signal_while_python_ends_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(PLANTED_SIGNALS.format(folder=str(ROOT)))
+    with ServerProcess(tmp_path, code=tmp_path / "late.py") as server:
+        server.signal()
+        assert server.ends() == 0
+        assert "Traceback" not in server.said()
+
+
+@posix
+def test_ctrl_c_while_the_program_is_read_is_no_fault(tmp_path: Path) -> None:
+    for name in ("vessages.py", "storage.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "protocol.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    done = subprocess.run(
+        [sys.executable, "vessages.py", "127.0.0.1", "0"], cwd=tmp_path, capture_output=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
 @posix
 def test_what_was_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, before="trap '' HUP INT QUIT;") as server:  # nohup; a background job of a script
