@@ -1355,6 +1355,42 @@ class _Cycle(NamedTuple):
     to: str
 
 
+# Steps back; each holds a line, which may be long.
+UNDO_LIMIT: Final = 100
+
+
+class _Undo:
+    """The line as it was before each of its last changes. A word that was typed is one change."""
+
+    __slots__ = ("_states", "_typing")
+
+    def __init__(self) -> None:
+        self._states: deque[tuple[Line, int]] = deque(maxlen=UNDO_LIMIT)
+        self._typing = False  # the last change was a character that was typed
+
+    def note(self, before: tuple[Line, int], typed: str) -> None:
+        """before: the line and the cursor as they were. typed: the character that changed the line, "" for a key."""
+        text, cursor = before[0].text, before[1]
+        begins_a_word = not typed.isspace() and text[:cursor][-1:].isspace()
+        if not (self._typing and typed) or begins_a_word:
+            self._states.append(before)
+        self._typing = bool(typed)
+
+    def end_word(self) -> None:
+        """What is typed next is another change."""
+        self._typing = False
+
+    def take(self) -> tuple[Line, int] | None:
+        """The line before the last change, if it is known."""
+        self._typing = False
+        return self._states.pop() if self._states else None
+
+    def clear(self) -> None:
+        """Another line is being edited from now on."""
+        self._states.clear()
+        self._typing = False
+
+
 class LineEditor:
     """The line being typed: keys in, line and cursor out. It never draws and never asks the terminal anything.
 
@@ -1380,6 +1416,7 @@ class LineEditor:
         "_killed",
         "_place",
         "_search",
+        "_undo",
         "_waits",
         "_warned",
         "cursor",
@@ -1405,6 +1442,7 @@ class LineEditor:
         self._warned = False  # the last key was a Ctrl-C on an empty line
         self._cycle: _Cycle | None = None
         self._search: _Search | None = None
+        self._undo = _Undo()
         self._aside: tuple[Line, int] | None = None  # the line, while a question is asked
         self._waits = False  # a hidden answer was given, and its consequence is not known yet
         self._early = ""  # the next hidden answer, finished before it was asked for
@@ -1413,6 +1451,17 @@ class LineEditor:
 
     def feed(self, key: Key) -> EditorEvent | None:
         """Do what `key` means. Returns an event when the caller has something to do."""
+        before, asked, place = (self.line, self.cursor), self._aside, self._place
+        event = self._feed(key)
+        if asked or self._aside or self._search or place != self._place or (event and event.kind == "line"):
+            self._undo.clear()
+        elif self.line != before[0] and key.name != "ctrl-_":
+            self._undo.note(before, key.text if key.name == "char" else "")
+        else:
+            self._undo.end_word()
+        return event
+
+    def _feed(self, key: Key) -> EditorEvent | None:
         if key.name != "ctrl-c":
             self._warned = False
         if key.name == "paste":
@@ -1486,6 +1535,7 @@ class LineEditor:
     def replace(self, line: Line) -> None:
         """Put `line` in the line's place, cursor at its end, as for a message that may be sent otherwise."""
         self.stop_asking()
+        self._undo.clear()
         self._end_search()
         self._put(line)
 
@@ -1666,6 +1716,12 @@ class LineEditor:
 
     def _yank(self) -> EditorEvent | None:
         return self._insert(self._killed)
+
+    def _undo_last(self) -> None:
+        """Back to the line before the last change; what was undone cannot be redone."""
+        if (before := self._undo.take()) is not None:
+            self._put(before[0])
+            self.cursor = before[1]
 
     def _discard(self) -> None:
         self._put(Line())
@@ -1858,6 +1914,7 @@ class LineEditor:
         "ctrl-delete": _kill_word_right,
         "alt-delete": _kill_word_right,
         "ctrl-y": _yank,
+        "ctrl-_": _undo_last,
         "ctrl-t": _transpose,
         "up": _up,
         "ctrl-p": _up,
@@ -2476,9 +2533,47 @@ class Writer(Protocol):
     def flush(self) -> object: ...
 
 
+# What stands for signs of our own, and for usual ones of others, on a terminal that does not have them.
+_SPELLED: Final[Mapping[str, str]] = {
+    "→": "->", "…": "...", "–": "--", "—": "--", "‘": "'", "’": "'", "“": '"', "”": '"', "„": '"', "•": "*", "€": "EUR",
+}  # fmt: skip
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding does not have, by other means: the handler "spelled" of `str.encode`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_SPELLED.get(c) or _code_point(c) for c in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("spelled", _spell)
+
+
+def spelled(text: str, encoding: str) -> str:
+    """`text` with nothing in it that `encoding` lacks, so that its width is known."""
+    lines = [safe_text(line, len(line)) for line in text.replace("\r\n", "\n").split("\n")]
+    return "\n".join(lines).encode(encoding, "spelled").decode(encoding)
+
+
+def _spelled_spans(spans: Iterable[Span], encoding: str) -> tuple[Span, ...]:
+    return tuple(Span(spelled(span.text, encoding), span.style) for span in spans)
+
+
+def spelled_paragraph(paragraph: Paragraph, encoding: str) -> Paragraph:
+    """A paragraph with nothing in it that `encoding` lacks."""
+    return paragraph._replace(spans=_spelled_spans(paragraph.spans, encoding))
+
+
+def spelled_block(block: Block, encoding: str) -> Block:
+    """The block with nothing in it that `encoding` lacks, the cursor where it was."""
+    before, after = spelled(block.text[: block.cursor], encoding), spelled(block.text[block.cursor :], encoding)
+    pinned = tuple(spelled_paragraph(paragraph, encoding) for paragraph in block.pinned)
+    return Block(_spelled_spans(block.prompt, encoding), before + after, len(before), pinned)
+
+
 def terminal_encoding(stream: TextIO) -> str:
     """How a standard stream is encoded: a terminal as the locale says; pipes and files in UTF-8 on every system."""
-    return stream.encoding if stream is not None and stream.isatty() else "utf-8"
+    return codecs.lookup(stream.encoding).name if stream is not None and stream.isatty() else "utf-8"
 
 
 class Output:
@@ -2498,7 +2593,7 @@ class Output:
         self._pieces.append(text if os.linesep == "\n" else text.replace("\n", os.linesep))
 
     def flush(self) -> None:
-        rest = memoryview("".join(self._pieces).encode(self._encoding, "backslashreplace"))
+        rest = memoryview("".join(self._pieces).encode(self._encoding, "spelled"))
         self._pieces.clear()
         while rest:
             written: int | None = self._raw.write(rest)
@@ -2785,6 +2880,7 @@ class Terminal(Plain):
         super().__init__(out, interactive=True)
         self._console = Console(lambda: ESCAPE_DELAY if self._editor.hears_escape else SEQUENCE_DELAY)
         self._editor = LineEditor(self._complete, lambda word: self.expand(word))
+        self._encoding = terminal_encoding(sys.stdout)
         self._screen = Screen(*window_size(), colour=wants_colour(os.environ), reflows=terminal_reflows(os.environ))
         self._link: Link | None = None
         self._keys: deque[Key] = deque()
@@ -3000,9 +3096,16 @@ class Terminal(Plain):
             self._console.begin()
             self._screen.resize(*window_size())
         block = Block(self._prompt(to), *self._editor.view(), self._pinned())
-        self._out.write(self._screen.draw(block, self._arrived) + self._calls())
+        self._out.write(self._drawn(block) + self._calls())
         self._out.flush()
         self._arrived.clear()
+
+    def _drawn(self, block: Block) -> str:
+        """What arrived, and the block, in signs that the terminal has."""
+        if self._encoding != "utf-8":
+            self._arrived = [spelled_paragraph(paragraph, self._encoding) for paragraph in self._arrived]
+            block = spelled_block(block, self._encoding)
+        return self._screen.draw(block, self._arrived)
 
     def _prompt(self, to: str | None) -> tuple[Span, ...]:
         if self._question is not None:
@@ -3039,9 +3142,7 @@ class Terminal(Plain):
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._out.write(
-                self._screen.draw(Block(()), self._arrived) + self._screen.hide() + self._leave_title() + TERMINAL_END
-            )
+            self._out.write(self._drawn(Block(())) + self._screen.hide() + self._leave_title() + TERMINAL_END)
             self._out.flush()
         self._console.end()
         super().close()

@@ -90,6 +90,20 @@ TABLE = {
     "か\u3099<backspace>": "|",
     "a❤\ufe0f1\ufe0f\u20e3<backspace><backspace>": "a|",
     "\u0e35<backspace>": "|",
+    # undo: a word is a step, and so is every other change
+    "one_two<ctrl-_>": "one |",
+    "one_two<ctrl-_><ctrl-_><ctrl-_>": "|",
+    "one<left>x<ctrl-_>": "on|e",
+    "one_two<ctrl-w><ctrl-_>": "one two|",
+    "one_two<ctrl-c><ctrl-_>": "one two|",
+    "one<backspace><backspace><ctrl-_>": "on|",
+    "one<paste:two\nthree><ctrl-_>": "one|",
+    "b<tab><ctrl-_>": "b|",
+    "one<ctrl-_>x<ctrl-_>": "|",
+    "one<enter><ctrl-_>": "|",
+    "one<enter>two<up><ctrl-_>": "one|",
+    "one<enter>two<up>x<ctrl-_><ctrl-_>": "one|",
+    "one<enter><ctrl-r>o<ctrl-_>": "one|",
     # transposing
     "abc<ctrl-t>": "acb|",
     "abc<left><left><ctrl-t>": "ba|c",
@@ -603,3 +617,22 @@ def test_escape_means_something_in_a_search_and_in_a_question() -> None:
     assert not editor.hears_escape
     editor.ask(hidden=True)
     assert editor.hears_escape
+
+
+def test_undo_is_bounded_and_brings_back_no_answer() -> None:
+    editor = new_editor()
+    press(editor, "x<left>" * (2 * client.UNDO_LIMIT) + "<ctrl-_>" * (3 * client.UNDO_LIMIT))
+    assert len(editor.text) == client.UNDO_LIMIT
+    editor.ask(hidden=True)
+    press(editor, "secret<ctrl-_><backspace><enter>")
+    editor.stop_asking()
+    text = editor.text
+    press(editor, "<ctrl-_>")
+    assert editor.text == text
+    editor.ask(hidden=False)
+    press(editor, "yes<ctrl-_><enter><ctrl-_>")
+    assert editor.text == text
+    press(editor, "z")
+    editor.replace(client.Line("another"))
+    press(editor, "<ctrl-_>")
+    assert editor.text == "another"

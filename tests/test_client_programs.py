@@ -163,6 +163,11 @@ def test_a_full_disk_behind_the_output_is_told(server: ServerProcess) -> None:
     assert done.stderr == "client.py: what happens cannot be written: No space left on device\n"
 
 
+def test_pipes_are_utf_8_whatever_the_locale_says(server: ServerProcess) -> None:
+    status, lines, _ = run(*place(server), typed="PING é → 中\n", environ={"PYTHONIOENCODING": "iso8859-1"})
+    assert (status, lines) == (0, ["-- connected", "-- PING é → 中"])
+
+
 # --- Descriptors as other programs leave them ---
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="descriptors always wait there")

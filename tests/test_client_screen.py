@@ -592,3 +592,26 @@ def test_the_title_forgets_what_has_been_seen_and_is_given_back(quiet_terminal: 
     quiet_terminal.flush(None)
     assert re.findall(r"\x1b\]0;(.*?)\x1b", out.getvalue()) == ["(1) bob - Vessages", "Vessages"]
     assert quiet_terminal._leave_title() == client.title("")
+
+
+# --- Terminals that lack signs ---
+
+ENCODINGS = st.sampled_from(["ascii", "iso8859-1", "koi8-r", "euc_jp", "cp437"])
+
+
+def test_signs_that_a_terminal_lacks_are_spelled() -> None:
+    assert client.spelled("→ bob  café…\r\n“x” — 中 e\u0301", "iso8859-1") == '-> bob  café...\n"x" -- <U+4E2D> é'
+    assert client.spelled("→ Привет", "koi8-r") == "-> Привет"
+    assert client.spelled("→ 中", "gb18030") == "→ 中"
+
+
+@given(ENCODINGS, st.text(), st.text())
+def test_what_is_spelled_can_be_written_and_is_as_wide_as_it_is_counted(encoding: str, before: str, after: str) -> None:
+    block = client.spelled_block(Block(PROMPT, before + after, len(before)), encoding)
+    assert block.text.encode(encoding).decode(encoding) == block.text
+    assert block.text[: block.cursor] == client.spelled(before, encoding)
+    paragraph = client.spelled_paragraph(Paragraph((Span(before, client.RED), Span(after))), encoding)
+    for span in paragraph.spans:
+        for line in span.text.split("\n"):
+            shown = client.safe_text(line, len(line))
+            assert shown.encode(encoding, "spelled").decode(encoding) == shown

@@ -42,7 +42,7 @@ class Seat:
         self._resize_pty(width, height)
         self.before = termios.tcgetattr(slave)
         self.raw = b""
-        self._decode = codecs.getincrementaldecoder("utf-8")()
+        self.encoded("utf-8")
         self._rest = ""
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "client.py"), *arguments],
@@ -51,6 +51,9 @@ class Seat:
             env=os.environ | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", "TZ": "UTC"} | environ,
         )  # fmt: skip
         self.slave = slave
+
+    def encoded(self, encoding: str) -> None:
+        self._decode: codecs.IncrementalDecoder = codecs.getincrementaldecoder(encoding)()
 
     def _resize_pty(self, width: int, height: int) -> None:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -346,6 +349,34 @@ def test_the_size_of_a_window_that_does_not_know_it(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("os.get_terminal_size", ask)
     assert client.window_size() == size
+
+
+def test_a_terminal_that_is_not_utf_8(server: ServerProcess, seats: list[Seat]) -> None:
+    seat = Seat(*map(str, server.address), width=60, PYTHONIOENCODING="iso8859-1")
+    seats.append(seat)
+    seat.encoded("iso8859-1")
+    seat.until(lambda: any("/register NAME" in row for row in seat.screen.lines()))
+    seat.types(f"REGISTER bob {PASSWORD}\r").prompts("1 online >")
+    alice = server.person("alice")
+    os.write(seat.master, "/msg alice café".encode("iso8859-1"))
+    seat.prompts("2 online > /msg alice café").types("\r").sees("-> alice  café")
+    assert alice.hears()[-1].endswith(" café")
+    alice.say("SEND bob … 中 é")
+    seat.sees("alice  ... <U+4E2D> é").types("\x04\x04")
+    assert seat.leaves() == 0
+
+
+@pytest.mark.parametrize("arguments", [("--plain",), ()])
+def test_plain_lines_on_a_terminal_that_is_not_utf_8(
+    server: ServerProcess, seats: list[Seat], arguments: tuple[str]
+) -> None:
+    seat = Seat(*map(str, server.address), *arguments, TERM="dumb", PYTHONIOENCODING="iso8859-1")
+    seats.append(seat)
+    seat.encoded("iso8859-1")
+    seat.sees("-- connected")
+    os.write(seat.master, "PING café\n".encode("iso8859-1"))
+    seat.sees("-- PING café").types("\x04")
+    assert seat.leaves() == 0
 
 
 def test_a_window_without_a_size(server: ServerProcess, seats: list[Seat]) -> None:
