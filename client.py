@@ -602,14 +602,18 @@ class Client:
     def messages(self, timeout: float | None = None) -> Iterator[Message]:
         """The messages, as they come: sender, id, time (Unix seconds), text. It ends after `timeout` seconds without
         one; None: never."""
-        while self._wait_for(lambda: self._inbox, timeout):
+        begun = False
+        while self._wait_for(lambda: self._inbox, timeout, begun):
+            begun = True
             with contextlib.suppress(IndexError):  # another thread has taken it
                 yield self._inbox.popleft()[1]
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
         """As `messages`, and in between all else that happens: Delivered and Failed (the fates of what was sent without
         waiting), Waiting, Roster, Presence, and what becomes of the link: LinkLost, Dialling, Back, …"""
-        while self._wait_for(lambda: self._inbox or self._others, timeout):
+        begun = False
+        while self._wait_for(lambda: self._inbox or self._others, timeout, begun):
+            begun = True
             with self._lock:
                 queues: list[deque[Any]] = [queue for queue in (self._inbox, self._others) if queue]
                 event = min(queues, key=lambda queue: queue[0][0]).popleft()[1] if queues else None
@@ -623,10 +627,8 @@ class Client:
 
     def close(self) -> None:
         """Log out if logged in, and close the connection. May be called twice."""
-        if self._closed:
-            return
-        with self._alone():
-            if self._session.logged_in and self._link.is_up:
+        with self._alone(even_closed=True):
+            if not self._closed and self._session.logged_in and self._link.is_up:
                 with contextlib.suppress(ChatError, TimeoutError):
                     self._await(self._session.logout(), LOGOUT_SECONDS)
         with self._lock:
@@ -638,13 +640,13 @@ class Client:
                 self._link.close()
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, even_closed: bool = False) -> Iterator[None]:
         """Nobody else does anything meanwhile, but while this thread waits."""
         me = threading.get_ident()
         if me in (self._holder, self._waiter):
             raise RuntimeError("a signal handler cannot use the Client that it has interrupted: let it set a flag")
         with self._lock:
-            if self._closed:
+            if self._closed and not even_closed:
                 raise RuntimeError("this Client is closed: make another one")
             self._holder = me
             try:
@@ -652,9 +654,9 @@ class Client:
             finally:
                 self._holder = None
 
-    def _wait_for(self, done: Callable[[], object], timeout: float | None) -> bool:
-        """Work until `done`; False if that takes longer than `timeout`, or if another thread has called `close`."""
-        with self._alone():
+    def _wait_for(self, done: Callable[[], object], timeout: float | None, begun: bool) -> bool:
+        """Work until `done`; False if that takes longer than `timeout`, or if the loop had begun before `close`."""
+        with self._alone(even_closed=begun):
             return self._work_until(done, None if timeout is None else self._link.now() + timeout)
 
     def _await(self, tag: int, timeout: float) -> Event:

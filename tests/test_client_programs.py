@@ -531,6 +531,23 @@ def test_a_closed_client_says_so(server: ServerProcess) -> None:
     bot.close()
 
 
+def test_a_loop_that_had_begun_ends_when_the_client_is_closed(server: ServerProcess) -> None:
+    bot = Client(*server.address)
+    bot.register("bot", PASSWORD)
+    bot.login("bot", PASSWORD)
+    for number in range(3):
+        bot.send("bot", str(number))
+    heard = []
+    for message in bot.messages():
+        heard.append(message.text)  # its sender was told that it was shown
+        threads = [threading.Thread(target=bot.close) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert heard == ["0", "1", "2"]
+
+
 def test_a_signal_handler_is_told_that_it_may_not(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     with Client(*server.address) as bot:
         monkeypatch.setattr(bot._link, "select", lambda patience: bot.who())
