@@ -22,7 +22,6 @@ from __future__ import annotations
 import enum
 import heapq
 import ipaddress
-import itertools
 import math
 import re
 import typing
@@ -504,7 +503,7 @@ class Connection:
 
     __slots__ = (
         "address", "closed", "commands", "decoder", "flow", "heard", "outbox", "outbox_bytes", "pinged",
-        "session", "socket", "unsent", "version",
+        "rare", "session", "socket", "unsent", "version",
     )  # fmt: skip
 
     def __init__(self, address: str, now: float) -> None:
@@ -523,6 +522,26 @@ class Connection:
         # Times, as the hub counts them.
         self.heard = now
         self.pinged = NEVER
+        self.rare: Rare | None = None
+
+    @property
+    def facts(self) -> Rare:
+        """Its rare facts, to be changed."""
+        if self.rare is None:
+            self.rare = Rare()
+        return self.rare
+
+    def forget_keep(self) -> None:
+        """The login is done, for which KEEP was said; nearly always that was the only rare fact."""
+        if self.rare is not None:
+            self.rare.keep = False
+            if self.rare.clog is None and not self.rare.encoding_faults:
+                self.rare = None
+
+    @property
+    def clog(self) -> Clog | None:
+        """What is known of its unsent bytes, if it has any."""
+        return self.rare.clog if self.rare is not None else None
 
     @property
     def pending(self) -> bool:
@@ -556,6 +575,19 @@ class Connection:
         return not self.decoder.pending
 
 
+class Rare:
+    """Facts about a connection that few of them have, so that the others stay small. They go with the connection."""
+
+    __slots__ = ("begun", "clog", "encoding_faults", "keep", "probed")
+
+    def __init__(self) -> None:
+        self.keep = False  # KEEP was said: the next login begins a kept session
+        self.begun: tuple[float, int] | None = None  # when an unfinished frame had how many bytes
+        self.encoding_faults = 0  # frames so far that were not UTF-8
+        self.probed = NEVER  # time of the last question whether it is still there
+        self.clog: Clog | None = None  # unsent bytes
+
+
 class Clog(NamedTuple):
     """A connection for which the system has not taken all that was written."""
 
@@ -566,7 +598,7 @@ class Clog(NamedTuple):
 class Session:
     """A person who is logged in."""
 
-    __slots__ = ("began", "connection", "flow", "held", "key", "last_tag", "name", "over")
+    __slots__ = ("began", "connection", "flow", "held", "key", "last_tag", "lost_at", "name", "over")
 
     def __init__(self, name: str, key: str, held: Held | None, wall: float) -> None:
         self.name = name
@@ -574,6 +606,7 @@ class Session:
         self.connection: Connection | None = None
         self.held = held  # None: a plain session
         self.began = wall
+        self.lost_at = NEVER  # when its connection was lost, if it has none
         self.last_tag = 0
         self.flow: Flow | None = None  # a command of it that waits for the workers, on whichever connection it came
         self.over = False  # it has ended, or another session has taken its place
@@ -830,9 +863,10 @@ class Gate:
     a class behind one address does not pay for each other's slips, nor for somebody among them who guesses.
     """
 
-    __slots__ = ("_addresses", "_known", "_networks", "_proven")
+    __slots__ = ("_addresses", "_known", "_networks", "_proven", "connections")
 
     def __init__(self, registrations: int) -> None:
+        self.connections = 0  # open at the moment
         self._addresses = Limits(registrations)
         self._networks = Limits(registrations, WIDER)
         self._known: dict[str, str] = {}  # the one copy of each address that has connections
@@ -845,6 +879,7 @@ class Gate:
 
     def enter(self, address: str, now: float) -> tuple[str, bool]:
         """A connection from this address: the one copy of the address, and whether it may stay."""
+        self.connections += 1
         address = self._known.setdefault(address, address)
         admitted = True
         for limits, where in self._limits_of(address):
@@ -856,6 +891,7 @@ class Gate:
 
     def leave(self, address: str) -> None:
         """A connection from this address has ended."""
+        self.connections -= 1
         for limits, where in self._limits_of(address):
             limits.opened[where] -= 1
             if not limits.opened[where]:
@@ -903,6 +939,93 @@ class Gate:
                 limits.guesses.take_off((key, where), mistakes)
                 limits.guessers.take_off(where, mistakes)
                 mistakes = min(mistakes, self._addresses.guesses.free)  # the network has counted no more
+
+
+class Settings(NamedTuple):
+    """What the person who runs the server can choose: see its command line."""
+
+    grace: float
+    password_min: int
+    connections_max: int
+    registration: bool
+
+
+class Clock:
+    """The time of a turn by both clocks.
+
+    now: monotonic seconds, less those for which the server was suspended: they count for nobody. wall: Unix time.
+    """
+
+    __slots__ = ("_expected", "_forgiven", "_offset", "now", "running", "stamp", "suspended", "wall")
+
+    def __init__(self) -> None:
+        self.now = self.wall = 0.0
+        self.stamp = ""  # the wall time as text, made at most once a turn
+        self.running = False  # whether a turn has begun that is not over
+        self.suspended = False  # whether it was until this turn, which may have to do without what waits to be read
+        self._offset = math.nan  # of the wall clock from the monotonic one; not known before the first turn
+        self._forgiven = 0.0  # seconds for which the server was suspended so far
+        self._expected = FOREVER  # latest time of the next turn
+
+    def begin(self, now: float, wall: float) -> tuple[float, float]:
+        """A turn begins. Seconds by which somebody has set the clock since the last one, and seconds of suspension."""
+        self.running = True
+        offset = wall - now
+        step, self._offset = offset - self._offset, offset
+        now -= self._forgiven
+        late = now - self._expected
+        self.suspended = late > LATE
+        if self.suspended:  # nobody knows since when: since the last turn, so that nobody has less time than before it
+            self._forgiven += now - self.now
+            now = self.now
+        self._expected = FOREVER
+        self.now = max(now, self.now + 1e-6)
+        self.wall = wall
+        self.stamp = ""
+        return step if abs(step) > CLOCK_STEP else 0.0, late if self.suspended else 0.0
+
+    def expect(self, when: float) -> float | None:
+        """The next turn is needed at `when`, by this clock: the monotonic time of that; None for FOREVER."""
+        self._expected = when
+        return None if when == FOREVER else when + self._forgiven
+
+    def make_stamp(self) -> str:
+        """The wall time as it goes over the wire."""
+        self.stamp = format_time(self.wall)
+        return self.stamp
+
+
+class Walk:
+    """All connections are looked at once every WALK_PAUSE, so many a turn."""
+
+    __slots__ = ("_at", "_left")
+
+    def __init__(self) -> None:
+        self._left: list[Connection] = []  # connections that are still to be looked at
+        self._at = 0.0  # time at which the next walk begins
+
+    def begins(self, now: float) -> bool:
+        """Whether it is time for the next walk; if so, the one after it begins a pause later."""
+        if now < self._at:
+            return False
+        self._at = now + WALK_PAUSE
+        return True
+
+    def begin(self, connections: list[Connection]) -> None:
+        """These are to be looked at."""
+        self._left = connections
+
+    def some(self) -> list[Connection]:
+        """The next connections to look at, as many as belong into one turn."""
+        if not self._left:
+            return self._left
+        some = self._left[-LOOKS_A_TURN:]
+        del self._left[-LOOKS_A_TURN:]
+        return some
+
+    def next_time(self) -> float:
+        """When the next connections are to be looked at; NEVER if at once."""
+        return NEVER if self._left else self._at
 
 
 class PresenceBoard:
@@ -1062,12 +1185,16 @@ class CheckQueue:
 
 
 class Statuses:
-    """Which accounts have a status on disk that is no longer true, and the one job at a time that mends it."""
+    """Which accounts have a status on disk that is no longer true, and the one job at a time that mends it.
 
-    __slots__ = ("_changed", "_job", "_not_before", "_use_at")
+    A login or logout that is being written claims its name: whatever else concerns that name waits for it.
+    """
+
+    __slots__ = ("_changed", "_claims", "_job", "_not_before", "_use_at")
 
     def __init__(self) -> None:
         self._changed: dict[str, None] = {}  # keys of the accounts
+        self._claims: set[str] = set()  # names of which a login or logout is being written
         self._job: RecordStatuses | None = None  # the one under way
         self._not_before = NEVER  # earliest time of the next job
         self._use_at = NEVER  # time at which all tokens in use are next recorded as such
@@ -1075,7 +1202,19 @@ class Statuses:
     @property
     def is_empty(self) -> bool:
         """Whether every status on disk is true."""
-        return not self._changed and self._job is None
+        return not (self._changed or self._claims or self._job)
+
+    def claim(self, key: str) -> None:
+        """A login or logout of this name is being written."""
+        self._claims.add(key)
+
+    def release(self, key: str) -> None:
+        """It is written, or the disk has refused it."""
+        self._claims.discard(key)
+
+    def is_claimed(self, key: str) -> bool:
+        """Whether a login or logout of this name is being written."""
+        return key in self._claims
 
     def mark(self, key: str) -> None:
         """The status of this account has changed, or may have."""
@@ -1085,15 +1224,15 @@ class Statuses:
         """When `job` is next needed; what waits for the job under way needs no time."""
         return self._not_before if self._changed and self._not_before > now else FOREVER
 
-    def job(self, now: float, sessions: dict[str, Session], claims: set[str]) -> RecordStatuses | None:
-        """The job that is due; names whose login or logout is being written have to wait for that."""
+    def job(self, now: float, sessions: dict[str, Session]) -> RecordStatuses | None:
+        """The job that is due; claimed names have to wait."""
         if now >= self._use_at:
             self._use_at = now + RECORD_USE
             self._changed.update((key, None) for key, session in sessions.items() if session.kept)
         if not self._changed or self._job is not None or now < self._not_before:
             return None
-        statuses = {key: status_of(sessions.get(key)) for key in self._changed if key not in claims}
-        self._changed = {key: None for key in self._changed if key in claims}
+        statuses = {key: status_of(sessions.get(key)) for key in self._changed if key not in self._claims}
+        self._changed = {key: None for key in self._changed if key in self._claims}
         if not statuses:
             return None
         self._not_before = now + RECORD_PAUSE
@@ -1111,9 +1250,9 @@ class Statuses:
         self._not_before = now + RECORD_AGAIN
         return []
 
-    def at_a_stop(self, sessions: dict[str, Session], claims: set[str]) -> dict[str, str]:
+    def at_a_stop(self, sessions: dict[str, Session]) -> dict[str, str]:
         """What everybody will be after the restart."""
-        statuses = dict.fromkeys((*self._changed, *claims), OFFLINE)
+        statuses = dict.fromkeys((*self._changed, *self._claims), OFFLINE)
         statuses.update((key, LOST if session.kept else OFFLINE) for key, session in sessions.items())
         return statuses
 
@@ -1139,21 +1278,16 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_awake", "_checks", "_claims", "_clock_offset", "_clogged", "_connected", "_encoding_faults", "_expected",
-        "_forgiven", "_gate", "_half_frames", "_keeping", "_lost", "_overfull", "_presence", "_probed", "_refusals",
-        "_ripe", "_spare", "_stamp", "_statuses", "_stopping", "_strangers", "_suspended", "_taken", "_tokens",
-        "_unread", "_walk", "_walk_at", "closing", "connections_max", "faults", "frames",
-        "grace", "held_bytes", "jobs", "notes", "now", "password_min", "ready", "registration", "sessions", "wall",
+        "_checks", "_clock", "_gate", "_overfull", "_presence", "_refusals", "_ripe", "_spare", "_statuses",
+        "_stopping", "_strangers", "_taken", "_tokens", "_unread", "_walk", "closing", "faults", "frames", "held_bytes",
+        "jobs", "notes", "ready", "sessions", "settings",
     )  # fmt: skip
 
     def __init__(
         self, *, grace: float = GRACE, password_min: int = PASSWORD_MIN, connections_max: int = CONNECTIONS_MAX,
         registration: bool = True, registrations: int = REGISTRATIONS,
     ) -> None:  # fmt: skip
-        self.grace = grace
-        self.password_min = password_min
-        self.connections_max = connections_max
-        self.registration = registration
+        self.settings = Settings(grace, password_min, connections_max, registration)
         self.ready: list[Connection] = []
         self.jobs: list[Job] = []
         self.closing: list[Connection] = []
@@ -1164,35 +1298,17 @@ class Hub:
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
         # Kept ones by token, so that the way back needs no disk; after a restart, once the client has told it.
         self._tokens: dict[str, Session] = {}
-        self._connected = 0  # as many as `connections` has: counted, since that list takes time to make
-        # Of connections that are not as most are
-        self._strangers: dict[Connection, float] = {}  # not logged in -> since when; oldest first
-        self._keeping: set[Connection] = set()  # KEEP was said: the next login begins a kept session
-        self._half_frames: dict[Connection, tuple[float, int]] = {}  # a frame is begun -> when it had how many bytes
-        self._encoding_faults: dict[Connection, int] = {}  # how often it said what is not UTF-8
-        self._probed: dict[Connection, float] = {}  # it was asked for a sign of life -> when
-        self._clogged: dict[Connection, Clog] = {}  # it has unsent bytes
+        self._strangers: dict[Connection, float] = {}  # connections on which nobody is logged in -> since when
         self._taken = 0  # frames in the piece that `take` gave last, for `sent`
         self._spare: FrameDecoder | None = None  # for the next read: to make one each time would cost more than it does
         self._stopping = False
-        # Time
-        self.now = 0.0
-        self.wall = 0.0
-        self._stamp = ""  # the wall time as text, made at most once a turn
-        self._clock_offset = math.nan  # of the wall clock from the monotonic one; not known before the first turn
-        self._forgiven = 0.0  # seconds for which the server was suspended: they do not count
-        self._suspended = False  # whether it was until this turn, which may have to do without what waits to be read
-        self._expected = FOREVER
-        self._awake = False  # whether `wake` was called in this turn
-        self._walk: list[Connection] = []  # connections that are still to be looked at in this second
-        self._walk_at = 0.0  # time at which the next walk over all of them begins
-        self._lost: dict[Session, float] = {}  # without a connection -> since when; oldest first
         # Work under way
         self._unread: dict[Connection, None] = {}  # frames of theirs wait in the decoder, for the next turn
         self._ripe: dict[Connection, None] = {}  # those of the turn before this one
         self._overfull: list[Session] = []  # to be ended, in `tick`
-        self._claims: set[str] = set()  # names of which a login or logout is being written to disk
         # Parts, each with a state of its own
+        self._clock = Clock()
+        self._walk = Walk()
         self._presence = PresenceBoard(self._queue_frame)
         self._statuses = Statuses()
         self._checks = CheckQueue()
@@ -1203,89 +1319,83 @@ class Hub:
 
     def wake(self, now: float, wall: float) -> None:
         """A turn begins at `now` (monotonic) and `wall` (Unix time). No two turns are at the same time."""
-        self._awake = True
-        offset, before = wall - now, self.wall
-        step, self._clock_offset = offset - self._clock_offset, offset
-        if abs(step) > CLOCK_STEP and not self._stopping:
+        before = self._clock.wall
+        step, late = self._clock.begin(now, wall)
+        if step and not self._stopping:
             self.jobs.append(RecordClockStep(before))
             self.notes.append(f"the clock was set by {step:+.0f} s")
-        now -= self._forgiven
-        self._suspended = now - self._expected > LATE
-        if self._suspended:  # nobody knows since when: since the last turn, so that nobody has less time than before it
-            self._forgiven += now - self.now
-            self.notes.append(f"suspended for {now - self._expected:.0f} s: nobody is held to it")
-            now = self.now
-        self._expected = FOREVER
+        if late:
+            self.notes.append(f"suspended for {late:.0f} s: nobody is held to it")
         self._ripe |= self._unread
         self._unread = {}
-        self.now = max(now, self.now + 1e-6)
-        self.wall = wall
-        self._stamp = ""
 
     def tick(self, now: float, wall: float) -> None:
         """Once a turn, after reading and completions: what is due, then what was put off.
 
         A turn in which nothing was read needs no `wake` before.
         """
-        if not self._awake:
+        if not self._clock.running:
             self.wake(now, wall)
-        self._awake = False
-        if not self._suspended:
+        self._clock.running = False
+        if not self._clock.suspended:
             self._expire()
         if self._overfull:
             self._end_overfull()
         self._presence.send_rosters()
-        self._presence.tell(self.now, self.sessions)
+        self._presence.tell(self._clock.now, self.sessions)
         if self._ripe:
             ripe, self._ripe = self._ripe, {}
             for connection in ripe:
                 self._read(connection)
             self._presence.send_rosters()  # before anything else is said to those who came back just now
-        if not self._stopping and (job := self._statuses.job(self.now, self.sessions, self._claims)):
+        if not self._stopping and (job := self._statuses.job(self._clock.now, self.sessions)):
             self.jobs.append(job)
 
     def _expire(self) -> None:
         """Once a second: end what was lost for the grace time, and look at all connections, so many a turn."""
-        if self.now >= self._walk_at:
-            self._walk_at = self.now + WALK_PAUSE
-            self._walk = self.connections
-            self._give_up()
-        if self._walk:
-            looks = self._walk[-LOOKS_A_TURN:]
-            del self._walk[-LOOKS_A_TURN:]
-            for connection in looks:
-                if not connection.closed:
-                    self._look_at(connection)
-        if self._refusals.due <= self.now:
-            self.notes += self._refusals.lines(self.now)
+        if self._walk.begins(self._clock.now):
+            since = self._clock.now - self.settings.grace
+            lost = [each for each in self.sessions.values() if each.connection is None and each.lost_at <= since]
+            for session in sorted(lost, key=lambda each: each.lost_at):
+                self._end(session, "did not come back")
+            self._walk.begin(self.connections)
+        for connection in self._walk.some():
+            if not connection.closed:
+                self._look_at(connection)
+        if self._refusals.due <= self._clock.now:
+            self.notes += self._refusals.lines(self._clock.now)
 
     def next_deadline(self) -> float | None:
         """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything."""
-        if self._unread or self._ripe or self._walk or self._overfull or self.ready or self.closing or self.jobs:
-            when = self.now
+        now = self._clock.now
+        if self._unread or self._ripe or self._overfull or self.ready or self.closing or self.jobs:
+            when = now
         else:
-            walk_at = self._walk_at if self._connected or self._lost else FOREVER
-            others = min(self._presence.next_time(), self._statuses.next_time(self.now), self._refusals.due)
-            when = max(self.now, min(walk_at, others))
-        self._expected = when
-        return None if when == FOREVER else when + self._forgiven
+            walk = self._walk.next_time() if self._strangers or self.sessions else FOREVER
+            others = min(self._presence.next_time(), self._statuses.next_time(now), self._refusals.due)
+            when = max(now, min(walk, others))
+        return self._clock.expect(when)
+
+    @property
+    def now(self) -> float:
+        """The time of this turn as the hub counts it: monotonic, less the seconds in which it was suspended."""
+        return self._clock.now
 
     # --- Connections ---
 
     def connect(self, address: str) -> Connection:
         """A new wire from this address. When the server is full, somebody who is not logged in has to go."""
-        address, admitted = self._gate.enter(address, self.now)
-        connection = Connection(address, self.now)
-        self._connected += 1
-        self._strangers[connection] = self.now
+        address, admitted = self._gate.enter(address, self._clock.now)
+        connection = Connection(address, self._clock.now)
+        self._strangers[connection] = self._clock.now
         if not admitted:
             self._turn_away(connection, "too many connections from one address")
-        elif self._connected > self.connections_max:
+        elif self._gate.connections > self.settings.connections_max:
             self._turn_away(next(iter(self._strangers)), "the server is full")
         return connection
 
     def _turn_away(self, connection: Connection, why: str) -> None:
-        self._refusals.count(why, connection.address, self.now)
+        self._refusals.count(why, connection.address, self._clock.now)
         self._close(connection, Bye.FULL)
 
     @property
@@ -1314,18 +1424,13 @@ class Hub:
         """This connection does not count any more, although its last words may still be on their way."""
         if not connection.closed:
             connection.closed = why
-            self._connected -= 1
             self._gate.leave(connection.address)
         self._detach(connection, why)
 
     def _detach(self, connection: Connection, why: str) -> None:
         """Whoever was logged in here is lost if kept, gone if plain. By identity: the name may be elsewhere by now."""
         self._strangers.pop(connection, None)
-        self._keeping.discard(connection)
-        self._half_frames.pop(connection, None)
-        self._encoding_faults.pop(connection, None)
-        self._probed.pop(connection, None)
-        self._clogged.pop(connection, None)
+        connection.rare = None
         self._presence.forget(connection)
         session, connection.session = connection.session, None
         if session is None or session.connection is not connection:
@@ -1340,7 +1445,7 @@ class Hub:
 
     def _lose(self, session: Session) -> None:
         """This session has no connection any more; somebody may come back to it within the grace time."""
-        self._lost[session] = self.now
+        session.lost_at = self._clock.now
         self._presence.show(session, "~" + session.name)
 
     def _queue(self, connection: Connection, words: str) -> None:
@@ -1362,8 +1467,9 @@ class Hub:
         outbox = connection.outbox or []
         queued = connection.outbox_bytes + len(whole)
         frames, size = len(outbox), queued
-        if connection.unsent:
-            frames += self._clogged[connection].frames
+        clog = connection.clog
+        if clog is not None:
+            frames += clog.frames
             size += connection.unsent
         if frames >= QUEUE_FRAMES or size > QUEUE_BYTES:
             return False
@@ -1395,15 +1501,15 @@ class Hub:
         """
         if connection.closed:
             return
-        clog = self._clogged.pop(connection, None)
+        facts = connection.facts
+        clog = facts.clog
         if clog is not None:
-            connection.heard = self.now  # it made room: somebody reads at the other end
-            if connection in self._half_frames:  # nor was it read from meanwhile
-                self._half_frames[connection] = self.now, self._half_frames[connection][1]
+            connection.heard = self._clock.now  # it made room: somebody reads at the other end
+            if facts.begun is not None:  # nor was it read from meanwhile
+                facts.begun = self._clock.now, facts.begun[1]
         connection.unsent = unsent
-        if unsent:
-            self._clogged[connection] = Clog(clog.frames if clog else self._taken, self.now)
-        elif connection.session is not None:
+        facts.clog = Clog(clog.frames if clog else self._taken, self._clock.now) if unsent else None
+        if not unsent and connection.session is not None:
             self._catch_up(connection.session)
         if connection.decoder is not None:
             self._read_on(connection)
@@ -1442,19 +1548,27 @@ class Hub:
             self._fail(connection, fault)
         left = decoder.buffered
         if left < before:
-            connection.heard = self.now
+            connection.heard = self._clock.now
         if not left:
             connection.decoder, self._spare = None, decoder
-            self._half_frames.pop(connection, None)
+            if connection.rare is not None:
+                connection.rare.begun = None
             return
         if decoder.pending or connection.flow is not None or connection.closed:
-            self._half_frames.pop(connection, None)
-        elif left < before or connection not in self._half_frames:
-            self._half_frames[connection] = self.now, left
-        elif left >= self._half_frames[connection][1] + HALF_FRAME_STEP:
-            self._half_frames[connection] = self.now, left
-            connection.heard = self.now
+            if connection.rare is not None:
+                connection.rare.begun = None
+        else:
+            self._watch_half_frame(connection, left, progress=left < before)
         self._read_on(connection)
+
+    def _watch_half_frame(self, connection: Connection, size: int, progress: bool) -> None:
+        """An unfinished frame has so many bytes by now; `progress`: others were finished in front of it."""
+        facts = connection.facts
+        if facts.begun is None or progress:
+            facts.begun = self._clock.now, size
+        elif size >= facts.begun[1] + HALF_FRAME_STEP:
+            facts.begun = self._clock.now, size
+            connection.heard = self._clock.now
 
     def _read_on(self, connection: Connection) -> None:
         """If frames wait in the decoder and nothing speaks against it, they are read in the next turn.
@@ -1479,7 +1593,7 @@ class Hub:
             connection.decoder = connection.decoder or FrameDecoder(0)
             connection.decoder.feed(frame(payload))
             return False
-        connection.heard = self.now
+        connection.heard = self._clock.now
         return self._obey(connection, iter((payload,)))
 
     def _obey(self, connection: Connection, payloads: Iterator[bytes]) -> bool:
@@ -1550,9 +1664,9 @@ class Hub:
         return first, second
 
     def _refuse_encoding(self, connection: Connection) -> None:
-        self._encoding_faults[connection] = faults = self._encoding_faults.get(connection, 0) + 1
+        connection.facts.encoding_faults += 1
         self._answer(connection, connection.session, "", error(Code.BAD_ENCODING))
-        if faults >= ENCODING_FAULTS_MAX:
+        if connection.facts.encoding_faults >= ENCODING_FAULTS_MAX:
             self._close(connection, "not UTF-8")
 
     def _answer(self, connection: Connection, session: Session | None, tag: str, answer: str) -> None:
@@ -1608,7 +1722,7 @@ class Hub:
             self._advance(job.flow, result)
             self._next_checks()
         else:  # a token that the operator has ended with `storage.py passwd` is no way back any more
-            for session in filter(None, map(self.sessions.get, self._statuses.done(job, result, self.now))):
+            for session in filter(None, map(self.sessions.get, self._statuses.done(job, result, self._clock.now))):
                 self._forget_token(session)
 
     def _await_slot(self, flow: Flow) -> None:
@@ -1640,12 +1754,12 @@ class Hub:
         """REGISTER <username> <password>"""
         name, password = self._two_words(rest, "REGISTER <username> <password>")
         username, password = clean_name(name), clean_password(password)
-        if not self.registration:
-            self._refusals.count("new accounts are closed", connection.address, self.now)
+        if not self.settings.registration:
+            self._refusals.count("new accounts are closed", connection.address, self._clock.now)
             raise RefusedError(Code.CLOSED)
         if username is None:
             raise RefusedError(Code.BAD_USERNAME)
-        fault = password_fault(password, username, self.password_min)
+        fault = password_fault(password, username, self.settings.password_min)
         if fault:
             raise RefusedError(Code.BAD_PASSWORD, fault)
         key = fold(username)
@@ -1663,14 +1777,14 @@ class Hub:
         return f"OK REGISTER {username}"
 
     def _limit_registrations(self, address: str) -> None:
-        wait = self._gate.register(address, self.now)
+        wait = self._gate.register(address, self._clock.now)
         if wait:
-            self._refusals.count("too many new accounts from one address", address, self.now)
+            self._refusals.count("too many new accounts from one address", address, self._clock.now)
             words = f"{math.ceil(wait)} s to wait: many new accounts came from your address"
             raise RefusedError(Code.TOO_MANY, words)
 
     def _check_throttle(self, key: str, address: str) -> None:
-        seconds = self._gate.wait(key, address, self.now)
+        seconds = self._gate.wait(key, address, self._clock.now)
         if seconds > 0:
             raise RefusedError(Code.THROTTLED, f"{math.ceil(seconds)} s to wait after so many wrong passwords")
 
@@ -1692,7 +1806,7 @@ class Hub:
         if account is not None and right:
             self._gate.succeed(key, address)
             return account, better
-        self._gate.fail(key, address, self.now)
+        self._gate.fail(key, address, self._clock.now)
         self.jobs.append(RecordFailure(key))
         self.notes.append(f"wrong name or password from {address}")
         raise RefusedError(Code.BAD_LOGIN)
@@ -1704,7 +1818,7 @@ class Hub:
         if session is None or not (old and new):
             raise RefusedError(Code.BAD_COMMAND, "PASSWD <password>, a line break, <new password>")
         old, new = clean_password(old), clean_password(new)
-        fault = password_fault(new, session.name, self.password_min)
+        fault = password_fault(new, session.name, self.settings.password_min)
         if fault:
             raise RefusedError(Code.BAD_PASSWORD, fault)
         key, address = session.key, connection.address
@@ -1720,8 +1834,8 @@ class Hub:
     def _keep(self, connection: Connection, tag: str, rest: str) -> str:
         """KEEP: the next login on this connection begins a kept session."""
         self._expect_alone(rest)
-        self._keeping.add(connection)
-        return f"OK KEEP {self.grace:.0f}"
+        connection.facts.keep = True
+        return f"OK KEEP {self.settings.grace:.0f}"
 
     def _login(self, connection: Connection, tag: str, rest: str) -> Steps:
         """LOGIN <username> <password>"""
@@ -1743,14 +1857,14 @@ class Hub:
             self._probe(session.connection)
             since = f"since {format_time(session.began)} from {session.connection.address}"
             raise RefusedError(Code.ALREADY_ONLINE, f"{session.name} is online {since}; TAKEOVER ends that session")
-        kept = connection in self._keeping
-        self._claims.add(key)
+        kept = connection.rare is not None and connection.rare.keep
+        self._statuses.claim(key)
         try:
             while (token := (yield RecordLogin(key, kept, account.password, better))) is None:
                 # The operator has changed the password meanwhile, or removed the account; or another login the hash.
                 account, better = yield from self._compare_password(key, password, address)
         finally:
-            self._claims.discard(key)
+            self._statuses.release(key)
         if connection.closed:
             self._statuses.mark(key)
             return None
@@ -1764,7 +1878,7 @@ class Hub:
 
     def _until_unclaimed(self, key: str) -> Steps:
         """While a login or logout of this name is being written, look again behind it in the disk's queue."""
-        while key in self._claims:
+        while self._statuses.is_claimed(key):
             yield FindAccount(key)
         return None
 
@@ -1774,14 +1888,15 @@ class Hub:
 
     def _probe(self, connection: Connection) -> None:
         """Somebody knows the password of who is online here. Is this only the ghost of a connection?"""
-        if self._probed.get(connection, NEVER) < connection.heard:
-            self._probed[connection] = self.now
+        facts = connection.facts
+        if facts.probed < connection.heard:
+            facts.probed = self._clock.now
             self._queue(connection, "PING")
 
     def _begin(self, connection: Connection, account: Account, token: str) -> None:
         """A session begins here, kept if it has a token. Messages held for a lost or replaced one come first."""
         old = self.sessions.get(account.key)
-        session = Session(account.username, account.key, Held() if token else None, self.wall)
+        session = Session(account.username, account.key, Held() if token else None, self._clock.wall)
         self.sessions[session.key] = session
         if token:
             self._know_token(session, token)
@@ -1813,8 +1928,7 @@ class Hub:
         connection.session = session
         connection.commands = COMMANDS_BY_STATE[State.LOGGED_IN]
         self._strangers.pop(connection, None)
-        self._keeping.discard(connection)
-        self._lost.pop(session, None)
+        connection.forget_keep()
         self._presence.owe_roster(connection)
         self._presence.show(session, session.name)
         self.notes.append(f"{session.name} {how} from {connection.address}")
@@ -1827,7 +1941,7 @@ class Hub:
         if seq is None:
             raise RefusedError(Code.BAD_COMMAND, form)
         session = self._tokens.get(token)
-        if session is None or session.key in self._claims:
+        if session is None or self._statuses.is_claimed(session.key):
             session = yield from self._find_session(connection, token)
         if connection.closed:
             return None
@@ -1854,7 +1968,7 @@ class Hub:
     def _find_session(self, connection: Connection, token: str) -> Generator[Job, typing.Any, Session | None]:
         """Whom the disk knows by this token: the session, a new one if it is gone, or None."""
         account: Account | None = yield FindToken(token)
-        while account is not None and account.key in self._claims:
+        while account is not None and self._statuses.is_claimed(account.key):
             account = yield FindToken(token)
         if account is None:
             return self._tokens.get(token)  # the login that would have ended it may have come to nothing
@@ -1867,11 +1981,11 @@ class Hub:
 
     def _restart(self, connection: Connection, account: Account) -> Generator[Job, typing.Any, Session | None]:
         """A new kept session under an old token; that its user is online is on disk first."""
-        self._claims.add(account.key)
+        self._statuses.claim(account.key)
         try:
             ended = yield RecordStatuses({account.key: ONLINE})
         finally:
-            self._claims.discard(account.key)
+            self._statuses.release(account.key)
         if ended or connection.closed:  # by the operator, or by the client
             self._statuses.mark(account.key)
             return None
@@ -1879,7 +1993,7 @@ class Hub:
 
     def _bring_back(self, account: Account) -> Session:
         """A kept session without a past, for a token that has outlived its own."""
-        session = Session(account.username, account.key, Held(numbered=False), self.wall)
+        session = Session(account.username, account.key, Held(numbered=False), self._clock.wall)
         self.sessions[session.key] = session
         return session
 
@@ -1892,18 +2006,18 @@ class Hub:
         yield from self._until_unclaimed(session.key)
         if session.over:
             return None
-        self._claims.add(session.key)
+        self._statuses.claim(session.key)
         try:
             yield RecordLogout(session.key)
         finally:
-            self._claims.discard(session.key)
+            self._statuses.release(session.key)
         self._catch_up(session, all_of_it=True)  # every command has its answer, also before a logout
         here, session.connection = session.connection, None  # a RESUME may have moved it meanwhile
         self._end(session, "logged out")
         if here is not None:
             here.session = None
             here.commands = COMMANDS_BY_STATE[State.STRANGER]
-            self._strangers[here] = self.now
+            self._strangers[here] = self._clock.now
             self._presence.forget(here)
             self._answer(here, None, tag, "OK LOGOUT")
         return None
@@ -1912,7 +2026,7 @@ class Hub:
         """What the person who runs the server may ask for."""
         online = sum(session.connection is not None for session in self.sessions.values())
         return {
-            "connections": self._connected,
+            "connections": self._gate.connections,
             "online": online,
             "lost": len(self.sessions) - online,
             "queued bytes": sum(connection.backlog for connection in self.connections),
@@ -1928,17 +2042,17 @@ class Hub:
         return [self._row(*wire) for wire in heapq.nlargest(most, wires, key=bytes_waiting)]
 
     def _row(self, connection: Connection | None, session: Session | None) -> Row:
-        address, name, began, heard, unsent, held = "", "", self.now, self.now, (0, 0), (0, 0)
+        address, name, began, heard, unsent, held = "", "", self._clock.now, self._clock.now, (0, 0), (0, 0)
         if connection is not None:
-            clog = self._clogged.get(connection)
-            frames = len(connection.outbox or ()) + (clog.frames if clog else 0)
+            frames = len(connection.outbox or ()) + (connection.clog.frames if connection.clog else 0)
             address, heard, unsent = connection.address, connection.heard, (connection.backlog, frames)
-            began = self._strangers.get(connection, self.now)
-        since = self.wall - (self.now - began)
+            began = self._strangers.get(connection, self._clock.now)
+        since = self._clock.wall - (self._clock.now - began)
         if session is not None:
-            name, since, heard = session.name, session.began, self._lost.get(session, heard)
+            name, since = session.name, session.began
+            heard = session.lost_at if connection is None else heard
             held = (session.held.size, len(session.held.frames)) if session.held else held
-        return Row(address, name, since, self.now - heard, unsent, held)
+        return Row(address, name, since, self._clock.now - heard, unsent, held)
 
     def restore(self, accounts: Iterable[Account]) -> None:
         """At a start: those who were there before are lost, not gone, for the grace time."""
@@ -1956,7 +2070,7 @@ class Hub:
                 self._read(connection)
         self._stopping = True
         self.notes += self._refusals.lines(FOREVER)
-        self.jobs.append(RecordStatuses(self._statuses.at_a_stop(self.sessions, self._claims)))
+        self.jobs.append(RecordStatuses(self._statuses.at_a_stop(self.sessions)))
         for connection in self.connections:
             self._close(connection, Bye.SHUTDOWN)
 
@@ -1971,7 +2085,7 @@ class Hub:
         recipient = self.sessions.get(name) or self.sessions.get(self._key(name))
         if recipient is None:
             raise RefusedError(Code.NOT_ONLINE, f"{name} is not online" if 0 < len(name) <= NAME_MAX else "")
-        words = f"MSG {sender.name} {tag or '0'} {self._stamp or self._make_stamp()} {text}"
+        words = f"MSG {sender.name} {tag or '0'} {self._clock.stamp or self._clock.make_stamp()} {text}"
         held = recipient.held
         if held is not None:
             size = len(rest.encode())  # and a little more, for the sender's name and the time
@@ -1982,10 +2096,6 @@ class Hub:
         elif recipient.connection is not None and self._offer(recipient.connection, words):
             return "OK SEND" if tag else None
         raise RefusedError(Code.BUSY, f"too much is waiting for {recipient.name}, try again soon")
-
-    def _make_stamp(self) -> str:
-        self._stamp = format_time(self.wall)
-        return self._stamp
 
     def _say(self, session: Session, words: str, sender: Session | None = None, tag: str = "") -> None:
         """The next frame for this person; `sender` is told its fate under `tag`.
@@ -2072,7 +2182,6 @@ class Hub:
     def _retire(self, session: Session) -> None:
         """It has ended, or another one has taken its place: nobody comes back to it."""
         session.over = True
-        self._lost.pop(session, None)
         self._forget_token(session)
 
     def _know_token(self, session: Session, token: str) -> None:
@@ -2126,10 +2235,10 @@ class Hub:
 
     def _look_at(self, connection: Connection) -> None:
         """Close a connection that has been given the time it had, and ask one for life that has been silent."""
-        now, heard = self.now, connection.heard
+        now, heard = self._clock.now, connection.heard
         if connection.flow is not None:  # it waits for us, and may not even be read from
             connection.heard = heard = now
-        if connection.unsent and now - self._clogged[connection].since >= SLOW_AFTER:
+        if connection.clog is not None and now - connection.clog.since >= SLOW_AFTER:
             self._close(connection, Bye.SLOW)
         elif self._is_silent(connection, heard):
             self._close(connection, Bye.SILENT)
@@ -2139,23 +2248,14 @@ class Hub:
 
     def _is_silent(self, connection: Connection, heard: float) -> bool:
         """Whether one of the times is over in which this connection had to say something."""
-        since, begun = self._strangers.get(connection), self._half_frames.get(connection)
-        probed = self._probed.get(connection)
-        if probed is not None and probed < heard:
-            del self._probed[connection]
-            probed = None
-        return (
-            self.now - heard >= SILENT_AFTER
-            or (since is not None and self.now - since >= STRANGER_AFTER)
-            or (begun is not None and self.now - begun[0] >= HALF_FRAME_AFTER)
-            or (probed is not None and self.now - probed >= PROBE_AFTER)
-        )
-
-    def _give_up(self) -> None:
-        """Whoever has been lost for the grace time does not come back any more."""
-        due = itertools.takewhile(lambda lost: lost[1] + self.grace <= self.now, self._lost.items())
-        for session, _ in list(due):
-            self._end(session, "did not come back")
+        now, rare = self._clock.now, connection.rare
+        if now - heard >= SILENT_AFTER or now - self._strangers.get(connection, now) >= STRANGER_AFTER:
+            return True
+        if rare is None:
+            return False
+        if rare.begun is not None and now - rare.begun[0] >= HALF_FRAME_AFTER:
+            return True
+        return rare.probed >= heard and now - rare.probed >= PROBE_AFTER
 
 
 class State(enum.Enum):

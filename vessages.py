@@ -258,7 +258,7 @@ class Server:
         # To ask whether there is another one costs as much as to let one in: only if one came in the last turn, too.
         batch = ACCEPT_BATCH if self._came.get(listener) == self.turns - 1 else 1
         for _ in range(batch):
-            if self.sockets >= self.hub.connections_max + self.lingering:
+            if self.sockets >= self.hub.settings.connections_max + self.lingering:
                 return  # the sweep makes room
             try:
                 sock, address = listener.accept()
@@ -447,7 +447,7 @@ class Server:
             for connection in late:
                 self._lose(connection, "no TLS: the handshake took too long")
         if self._closing:
-            crowd = self.sockets - self.hub.connections_max - self.lingering // 2
+            crowd = self.sockets - self.hub.settings.connections_max - self.lingering // 2
             for connection in [*self._closing][: max(0, crowd)]:  # a storm of newcomers: their last words had a chance
                 self._lose(connection, "closed")
         for connection in self._gone:

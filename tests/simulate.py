@@ -1402,7 +1402,7 @@ class World:
         for connection in hub.connections:
             if connection.flow is not None or connection.outbox or connection.unsent or connection.decoder:
                 raise Violation(f"something waits at {connection.address}")
-        allowed = {"sessions", "_names", "_tokens", "_encoding_faults", "connections"}
+        allowed = {"sessions", "_names", "_tokens", "connections"}
         self._check_left_behind(hub, allowed)
         if any(session.held is None or session.held.token != token for token, session in hub._tokens.items()):
             raise Violation("a token leads to a session that is not its own")

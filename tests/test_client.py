@@ -226,7 +226,7 @@ def test_a_password_is_changed_by_a_dialogue(room: Room) -> None:
 
 
 def test_a_length_that_was_refused_once_is_not_typed_twice_again(room: Room) -> None:
-    room.rig.hub.password_min = 12
+    room.rig.hub.settings = room.rig.hub.settings._replace(password_min=12)
     _, bob = room.desk()
     room.types(bob, "/register bob", "ten-chars-", "ten-chars-", see="!! REGISTER: a password has at least 12 ")
     room.types(bob, "nine-char", see="!! REGISTER: ")

@@ -216,21 +216,17 @@ def check(hub: Hub) -> None:
     assert hub._tokens == {token: session for token, session in kept if token}
     assert hub.held_bytes == sum(session.held.size for session in hub.sessions.values() if session.held)
     there = set(hub.connections)
-    assert len(there) == hub._connected and not any(connection.closed for connection in there)
+    assert len(there) == hub._gate.connections and not any(connection.closed for connection in there)
     assert set(hub._strangers) == {connection for connection in there if connection.session is None}
     assert set(hub._presence._owed) <= there
-    assert {connection for connection in there if connection.unsent} <= set(hub._clogged)
-    assert all(connection.unsent for connection in hub._clogged)
-    assert hub._keeping <= set(hub._strangers)
-    assert {*hub._half_frames, *hub._encoding_faults, *hub._probed} <= there
-    assert list(hub._lost) == sorted(hub._lost, key=hub._lost.__getitem__)  # oldest first
-    assert set(hub._lost) == {session for session in hub.sessions.values() if session.connection is None}
+    assert all((connection.clog is not None) is bool(connection.unsent) for connection in there)
+    assert all(connection.session is None for connection in there if connection.rare and connection.rare.keep)
     check_gate(hub._gate, [connection.address for connection in there])
     assert set(hub._presence._names) == set(hub.sessions)
     checks = hub._checks
     assert checks._waiting_in_all == sum(map(len, checks._waiting.values())) <= TIGHT["CHECKS_MAX"]
     assert 0 <= checks._running <= protocol.CHECKS_AT_ONCE
-    assert len(hub._claims) <= CONNECTIONS
+    assert len(hub._statuses._claims) <= CONNECTIONS
 
 
 def check_gate(gate: protocol.Gate, addresses: list[str]) -> None:

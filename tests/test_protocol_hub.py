@@ -262,7 +262,7 @@ def test_a_login_under_way_is_refused_when_the_operator_has_changed_the_account(
     operate(world.disk)
     world.working = True
     assert alice.hears() == ["ERROR bad-login wrong name or password"]
-    assert not world.hub._claims
+    assert not world.hub._statuses._claims
     assert bob.says("WHO")[-1] == "OK WHO bob"
     assert [account.token for account in world.disk.accounts.values()] == [None] * len(world.disk.accounts)
     if operate is not remove_account:
@@ -674,10 +674,10 @@ def test_what_the_system_takes_for_a_closed_connection_leaves_nothing_behind() -
     hub.feed(connection, frame(b"PING"))
     hub.take(connection)
     hub.sent(connection, 5)
-    assert connection in hub._clogged
+    assert connection.clog is not None
     hub.disconnect(connection)
     hub.sent(connection, 4)
-    assert not hub._clogged
+    assert connection.clog is None
 
 
 def test_an_answer_to_ping_is_enough() -> None:

@@ -564,7 +564,7 @@ def test_a_logout_finds_the_session_on_its_new_connection(world: World) -> None:
     world.working = False
     bob.say("#5 LOGOUT")
     (logout,), world.hub.jobs = world.hub.jobs, []
-    world.hub._claims.clear()  # as if a login that was refused by the disk had let the RESUME pass
+    world.hub._statuses._claims.clear()  # as if a login that was refused by the disk had let the RESUME pass
     world.working = True
     bob.leave()
     bob = world.resume(token_of(world, "bob"), 0)

@@ -816,7 +816,7 @@ def test_where_there_is_only_select_its_sockets_are_enough(
     run = vessages.Server.run
 
     def note_and_run(server: vessages.Server) -> None:
-        allowed.append(server.hub.connections_max)
+        allowed.append(server.hub.settings.connections_max)
         run(server)
 
     monkeypatch.setattr(vessages.Server, "run", note_and_run)
