@@ -192,7 +192,9 @@ def dial_words(host: str, port: int, error: Exception) -> str:
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return f"there is no computer named {host}: check the spelling, or try its address, like 192.168.1.5"
     if isinstance(error, ConnectionRefusedError):
-        return f"nobody listens at {host} port {port}: start the server there, or check the port"
+        return (
+            f"nobody listens at {host} port {port}: check address and port, or ask whoever runs the server to start it"
+        )
     if isinstance(error, TrustError):
         return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -244,13 +246,15 @@ class Tls:
     def dial(self, host: str, port: int) -> socket.socket:
         """As the function `dial`. TrustError before a byte of ours is sent, if the certificate is not the right one."""
         sock = self._connect(host, port)
-        if not self._signed and fingerprint(sock) != self._fingerprint:
+        seen = "" if self._signed else fingerprint(sock)
+        if not self._signed and seen != self._fingerprint:
             sock.close()
             if self._fingerprint is None:
                 raise TrustError(f"the certificate of {self._server} is not known yet: connect once in a terminal")
             raise TrustError(
-                f"the certificate of {self._server} has CHANGED: somebody may be posing as the server. Ask whoever "
-                f"runs it; if the change is right, delete that line from {self._known}"
+                f"the certificate of {self._server} has CHANGED: somebody may be posing as the server.\n"
+                f"Its fingerprint was\n{fingerprint_words(self._fingerprint)}\nand is now\n{fingerprint_words(seen)}\n"
+                f"Ask whoever runs it; if the change is right, delete that line from {self._known}"
             )
         sock.setblocking(False)
         return sock
@@ -288,6 +292,13 @@ def fingerprint(sock: ssl.SSLSocket) -> str:
     return ":".join(f"{byte:02X}" for byte in hashlib.sha256(sock.getpeercert(binary_form=True) or b"").digest())
 
 
+def fingerprint_words(fingerprint: str) -> str:
+    """A fingerprint for people who compare it, perhaps by voice: two lines of blocks of four, as its server has it."""
+    digits = fingerprint.replace(":", "")
+    blocks = [digits[index : index + 4] for index in range(0, len(digits), 4)]
+    return "\n".join("    " + " ".join(blocks[index : index + 8]) for index in range(0, len(blocks), 8))
+
+
 class Dialling(NamedTuple):
     """There is no connection. The next attempt is in `seconds`; `words` says what is wrong."""
 
@@ -320,9 +331,10 @@ class Link:
         dial: Callable[[str, int], socket.socket] = dial,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.host, self.port, self.session = host, port, session
-        self._dial, self._clock, self._chance = dial, clock, chance
+        self._dial, self._clock, self._chance, self._wall = dial, clock, chance, wall
         self._selector = selectors.DefaultSelector()
         self._dialled = Mailbox()
         self._selector.register(self._dialled, selectors.EVENT_READ, self._dialled.rest)
@@ -376,6 +388,7 @@ class Link:
 
     def take_in(self, ready: Ready) -> None:
         """Read what there is."""
+        self.session.wall = self._wall()
         for key, mask in ready:
             if key.fileobj is self._socket:
                 if mask & selectors.EVENT_READ:
@@ -2438,7 +2451,7 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     protocol.Roster: lambda e: ["-- online: " + names([*e.online, *("~" + name for name in e.lost)])],
     protocol.Presence: presence_lines,
     protocol.Message: lambda e: [f"{clock_time(e.time)} {e.sender}: {e.text}"],
-    protocol.Delivered: lambda e: [f"{clock_time(time.time())} -> {e.recipient}: {e.text}"],
+    protocol.Delivered: lambda e: [f"{clock_time(e.time)} -> {e.recipient}: {e.text}"],
     protocol.Failed: lambda e: [f"!! {' '.join(failed_words(e))} {e.recipient} ({e.code}: {e.words}): {e.text}"],
     protocol.Waiting: lambda e: [f"-- {e.recipient} has not got this yet: {e.text}"],
     protocol.Answer: lambda e: ["-- " + answer_words(e)],
@@ -2765,6 +2778,7 @@ TERMINAL_BEGIN, TERMINAL_END = "\x1b[?7h\x1b[?2004h\x1b[22;0t", "\x1b[?2004l\x1b
 BURST_GAP = 0.01
 BATCH_MAX = 65_536  # characters that come at once on Windows and are taken for one paste
 GATHER_SECONDS = 0.5  # for which comings and goings wait to be told together; any other news ends it
+LATE_SECONDS = 3600.0  # by which an own message may be older than what stands above it, without a date line of its own
 PINNED_MAX = 3  # own messages without a fate that are shown above the prompt,
 PINNED_TEXT = 120  # and characters of each: it is printed whole when its fate is known
 
@@ -2894,7 +2908,9 @@ class Terminal(Plain):
         # People who came or went and were not told of yet, each with the first and the last field of `Presence`.
         self._changes: dict[str, tuple[str, str]] = {}
         self._tell_at: float | None = None  # when that is told
-        self._day = ""  # of the last message
+        self._day = ""  # of the last message that was not late
+        self._spoken = -math.inf  # and its time
+        self._met = False  # whether a server has answered
         self._trouble = ""  # what was last wrong with the link
         self._last_sender = ""
 
@@ -3017,10 +3033,10 @@ class Terminal(Plain):
             self._speak(event.time, event.sender, event.text)
             self._last_sender = event.sender
         elif isinstance(event, protocol.Delivered):
-            self._speak(time.time(), f"→ {event.recipient}", event.text)
+            self._speak(event.time, f"→ {event.recipient}", event.text)
         elif isinstance(event, protocol.Failed):
             failure = f"  {failed_words(event)[0]}: {event.words}"
-            self._speak(time.time(), f"→ {event.recipient}", event.text, failure)
+            self._speak(event.time, f"→ {event.recipient}", event.text, failure)
         elif isinstance(event, Note):
             style = RED if event.failed else PLAIN
             self._arrived += [Paragraph((Span(line, style),), 2) for line in event.words.split("\n")]
@@ -3053,15 +3069,17 @@ class Terminal(Plain):
         if isinstance(event, protocol.LinkLost):
             self._trouble = event.words
         elif isinstance(event, protocol.Linked):
+            self._met = True
             before, self._trouble = self._trouble, ""
             return not before
         return not isinstance(event, protocol.Waiting)
 
     def _speak(self, wall: float, who: str, text: str, failure: str = "") -> None:
         day = clock_time(wall, "%A, %d %B %Y")
-        if day != self._day and self._day:
-            self._arrived.append(Paragraph((Span(f"-- {day}", DIM),)))
-        self._day = day
+        if not self._spoken - LATE_SECONDS < wall < self._spoken:
+            if day != self._day and self._day:
+                self._arrived.append(Paragraph((Span(f"-- {day}", DIM),)))
+            self._day, self._spoken = day, wall
         stamp = clock_time(wall, "%H:%M ")
         style = name_style(who.removeprefix("→ "))
         spans = (Span(stamp, DIM), Span(who, style), Span("  " + text, RED if failure else PLAIN), Span(failure, RED))
@@ -3117,7 +3135,9 @@ class Terminal(Plain):
         spans: list[Span] = []
         if self._link is not None:
             wait, online = self._link.redial_in, self._link.session.online
-            if wait is not None:
+            if not self._met and not wait:
+                spans.append(Span(f"connecting to {self._link.host} port {self._link.port} … ", DIM))
+            elif wait is not None:
                 spans.append(Span(f"… {math.ceil(wait)} s " if wait else "… ", RED))
             elif online and self._link.session.logged_in:
                 spans.append(Span(f"{online} online ", DIM))
@@ -3727,8 +3747,12 @@ class Chat:
         if name and name not in COMMANDS:
             self.note(f"there is no /{name}; /help lists the commands", failed=True)
             return True
-        rows = [(command.usage, command.help) for command in ([COMMANDS[name]] if name else COMMANDS.values())]
-        self.note("\n".join(f"{usage:<28} {words}" for usage, words in (rows if name else [*rows, *KEYS])))
+        if name:
+            self.note(f"{COMMANDS[name].usage}  {COMMANDS[name].help}")
+            return True
+        rows = [f"{group:<5} {' '.join('/' + word for word in words)}" for group, words in HELP_GROUPS]
+        keys = [f"{usage}  {words}" for usage, words in KEYS]
+        self.note("\n".join([*rows, *keys, "/help COMMAND tells more"]))
         return True
 
     # Events
@@ -3739,7 +3763,7 @@ class Chat:
             return
         fault = "" if self._met else self._first_contact_fault(event)
         if fault:
-            self.last_words, self.status = one_line(fault), 2
+            self.last_words, self.status = "\n".join(map(one_line, fault.split("\n"))), 2
             return
         self.failed |= isinstance(event, (protocol.Refused, protocol.Failed)) or getattr(event, "failed", False) is True
         self._write_log(event)
@@ -3925,14 +3949,22 @@ def expected_words(before: str, names: list[str]) -> list[str]:
     return offers.get(place, place.strip("[]").split("|") if "|" in place else [])
 
 
+# The commands in the order of /help, which fits a window of 50 x 15.
+HELP_GROUPS = (
+    ("you", ("register", "login", "takeover", "logout", "passwd")),
+    ("talk", ("msg", "r", "to", "me")),
+    ("here", ("who", "quiet")),
+    ("show", ("bell", "clear")),
+    ("else", ("ping", "help", "quit")),
+)
 # What else is good to know about a line, for /help.
 KEYS = (
     ("NAME: TEXT", "send to NAME, now and from now on"),
     ("@NAME TEXT", "send to NAME this time"),
     ("//TEXT", "send a text that begins with a slash"),
     ("Tab", "complete a name or a command"),
-    ("Alt-Enter, or \\ at the end", "begin a new line in the same message"),
-    ("Ctrl-C", "drop what is being typed; twice on an empty line: leave"),
+    ("Alt-Enter, or \\ at the end", "begin a new line"),
+    ("Ctrl-C", "drop the line; twice when empty: leave"),
 )
 # The same as they stand on the wire, in capitals, for scripts and old hands.
 BARE = {name.upper(): name for name in ("register", "login", "takeover", "logout", "who", "passwd", "ping", "quit")}
@@ -4054,8 +4086,10 @@ def secure_dial(host: str, port: int, ca: Path | None) -> Callable[[str, int], s
     """How to dial with TLS. A certificate that was never seen is shown first, and the person asked. OSError."""
     tls = Tls(host, port, ca=ca)
     if not tls.is_known and os.isatty(0) and os.isatty(2):
+        print(f"connecting to {host} port {port} …", file=sys.stderr)
         seen = tls.meet(host, port)
-        print(f"{host} port {port} is new. Its certificate has the fingerprint\n    {seen}", file=sys.stderr)
+        print(f"{host} port {port} is new. Its certificate has the fingerprint", file=sys.stderr)
+        print(fingerprint_words(seen), file=sys.stderr)
         print("Is that what the server printed when it was started? [yes/no] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise TrustError("not connected; ask whoever runs the server for the fingerprint that it prints")

@@ -2365,11 +2365,12 @@ class Message(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """The good fate of an own message."""
+    """The good fate of an own message. `time` is when it was written, in Unix seconds by the server's clock."""
 
     tag: int
     recipient: str
     text: str
+    time: float = 0.0
 
 
 class Failed(NamedTuple):
@@ -2380,6 +2381,7 @@ class Failed(NamedTuple):
     text: str
     code: str
     words: str
+    time: float = 0.0  # as in Delivered
 
 
 class Waiting(NamedTuple):
@@ -2460,7 +2462,8 @@ Event = (
 class Command:
     """One command on its way, from being asked for until its answer. No NamedTuple: its repr must show no password."""
 
-    __slots__ = ("asked", "by_itself", "doubtful", "name", "number", "settled", "tag", "text", "transmitted", "verb")
+    __slots__ = ("asked", "by_itself", "doubtful", "name", "number", "settled", "tag", "text", "transmitted", "verb",
+                 "written")  # fmt: skip
 
     def __init__(self, tag: int, verb: str, name: str, text: str, asked: float) -> None:
         self.tag = tag
@@ -2469,6 +2472,7 @@ class Command:
         self.name = name  # whom it is about, "" if nobody
         self.text = text  # the rest: a message, a password
         self.asked = asked
+        self.written = 0.0  # the same by the wall clock, 0 if nobody told it
         self.by_itself = False  # the session's own attempt to come back: the person did not ask and is not answered
         self.settled = False
         self.transmitted = False  # whether a server may have had it, even if it waits to be sent again
@@ -2511,6 +2515,11 @@ SERVER_FRAME = re.compile(
 )
 
 
+# Messages by which the server's clock is compared with ours: enough that one that was late does not matter, few enough
+# that a clock that was set is soon followed.
+CLOCKS_COMPARED = 8
+
+
 class ClientSession:
     """The client's end of a conversation, over as many connections as it takes.
 
@@ -2527,17 +2536,19 @@ class ClientSession:
     again with its old tag, in order, and the other end shows nothing twice. Times are monotonic seconds.
     """
 
-    __slots__ = ("_acked", "_back_from", "_barrier", "_bye", "_decoder", "_ended", "_events", "_expected", "_fresh",
-                 "_ghosts", "_greeted", "_heard", "_last_tag", "_looked_at", "_missed", "_must_look", "_now", "_outbox",
-                 "_password", "_ping_due", "_pinged", "_queue", "_queue_bytes", "_read", "_retry_at", "_roster",
-                 "_sends", "_sent", "_shown", "_shown_ids", "_stage", "_stranded", "_suspended_from", "_taken",
-                 "_token", "_was_silent", "_why", "grace", "hang_up", "name")  # fmt: skip
+    __slots__ = ("_acked", "_ahead", "_back_from", "_barrier", "_bye", "_decoder", "_ended", "_events", "_expected",
+                 "_fresh", "_ghosts", "_greeted", "_heard", "_last_tag", "_looked_at", "_missed", "_must_look", "_now",
+                 "_outbox", "_password", "_ping_due", "_pinged", "_queue", "_queue_bytes", "_read", "_retry_at",
+                 "_roster", "_sends", "_sent", "_shown", "_shown_ids", "_stage", "_stranded", "_suspended_from",
+                 "_taken", "_token", "_was_silent", "_why", "grace", "hang_up", "name", "wall")  # fmt: skip
 
     def __init__(self, first_tag: int) -> None:
         """`first_tag`: the clock in microseconds, so that another process of the same person does not repeat tags."""
         self.name: str | None = None  # who we are, also while the link is lost
         self.grace = 0.0  # how long the server holds a session without a connection, in seconds
         self.hang_up = False
+        self.wall = 0.0  # the time of day here, as far as the caller tells it
+        self._ahead: deque[float] = deque(maxlen=CLOCKS_COMPARED)  # of the server's clock, by the last live messages
         self._last_tag = min(max(first_tag, 1), TAG_MAX // 2)  # a clock gone mad must not leave us without tags
         self._stage = _Stage.DOWN
         self._decoder = FrameDecoder(SERVER_FRAME_MAX)
@@ -2626,6 +2637,7 @@ class ClientSession:
     def _ask(self, verb: str, name: str = "", text: str = "") -> int:
         self._last_tag += 1
         command = Command(self._last_tag, verb, name, text, self._now)
+        command.written = self.wall
         size = command.size
         if verb in NAMED and (not name or " " in name):  # it would be read as something else
             self._refuse(command, Code.BAD_USERNAME.word)
@@ -2814,7 +2826,7 @@ class ClientSession:
         silence = self._now - self._heard
         if self._stage is _Stage.GREETING:
             if silence >= HELLO_SECONDS:
-                self._events.append(NotVessages("something is there, but it does not answer"))
+                self._events.append(NotVessages("something is there, but it does not answer: check the port"))
                 self._drop("no answer")
         elif silence >= SILENT_SECONDS:
             self._was_silent = True
@@ -2933,7 +2945,7 @@ class ClientSession:
         self._events.append(Answer(command.tag, command.verb, words))
 
     def _ok_send(self, command: Command, words: str) -> None:
-        self._events.append(Delivered(command.tag, command.name, command.text))
+        self._events.append(Delivered(command.tag, command.name, command.text, self._written(command)))
 
     def _ok_login(self, command: Command, words: str) -> None:
         name, *rest = words.split(" ")
@@ -3040,7 +3052,7 @@ class ClientSession:
         if command.doubtful and command.verb == "PASSWD":
             self._password = None  # only the person can try out which one it is now
         if command.verb == "SEND":
-            self._events.append(Failed(command.tag, command.name, command.text, code, words))
+            self._events.append(Failed(command.tag, command.name, command.text, code, words, self._written(command)))
         else:
             self._events.append(Refused(command.tag, command.verb, code, words, wait))
 
@@ -3059,7 +3071,15 @@ class ClientSession:
         if len(self._shown_ids) > SHOWN_MAX:
             del self._shown_ids[next(iter(self._shown_ids))]
         self._missed += 1
-        self._events.append(Message(sender, key[1], _parse_wall(time), text))
+        wall = _parse_wall(time)
+        if self.wall and self._roster is not None and self._back_from is None:  # else it may have been held for long
+            self._ahead.append(wall - self.wall)
+        self._events.append(Message(sender, key[1], wall, text))
+
+    def _written(self, command: Command) -> float:
+        """When a message was written, by the server's clock. The delay of a message makes that clock seem slower, so
+        the greatest difference is the truest."""
+        return command.written + max(self._ahead, default=0.0)
 
     def _online(self, rest: str) -> None:
         now = {name.removeprefix("~"): name[0] == "~" for name in rest.split()}

@@ -1034,6 +1034,13 @@ def fingerprint(cert: Path) -> str:
     return ":".join(f"{byte:02X}" for byte in digest)
 
 
+def fingerprint_words(fingerprint: str) -> str:
+    """A fingerprint for people who compare it, perhaps by voice: two lines of blocks of four, as clients show it."""
+    digits = fingerprint.replace(":", "")
+    blocks = [digits[index : index + 4] for index in range(0, len(digits), 4)]
+    return "\n".join("    " + " ".join(blocks[index : index + 8]) for index in range(0, len(blocks), 8))
+
+
 SIOCGIFADDR = 0x8915  # Linux: what address has the network interface whose name a `struct ifreq` begins with
 IFREQ_SIZE = 40  # bytes of such a struct
 INTERFACES_TELL = sys.platform == "linux"  # all addresses of this machine: see `interface_addresses`
@@ -1228,7 +1235,7 @@ class Greeting(NamedTuple):
             lines += ["where ADDRESS is that of this machine in the network."]
         if any("%" in address for address in addresses):
             lines += ["where the word behind % is this machine's network interface: others write their own."]
-        lines += [f"The certificate's fingerprint: {self.fingerprint}"] if self.fingerprint else []
+        lines += ["The certificate's fingerprint:", fingerprint_words(self.fingerprint)] if self.fingerprint else []
         return "\n".join([*lines, f"Ctrl-C stops the server, {QUESTION_KEY} logs who is connected."])
 
 

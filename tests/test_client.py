@@ -263,7 +263,7 @@ def test_a_lost_connection_is_mended_and_nothing_typed_is_lost(room: Room) -> No
     room.until(lambda: "-- trying again in 1 s" in alice.seen)
     assert not alice_chat.link.is_up
     room.types(bob, "/msg alice two", see="-- nobody listens at lab port 5000")
-    assert any(line.endswith("check the port; trying again in 2 s") for line in bob.seen)
+    assert any(line.endswith("the server to start it; trying again in 2 s") for line in bob.seen)
     room.start()
     room.until(lambda: any(line.endswith("-> alice: two") for line in bob.seen))
     assert sum(line.endswith(" bob: two") for line in alice.seen) == 1
@@ -706,14 +706,14 @@ def test_a_log_that_cannot_be_written_is_told_once(room: Room) -> None:
 
     _, bob = room.desk(log=FullDisk())
     room.until(lambda: "!! the log cannot be written any more: No space left on device" in bob.seen)
-    room.types(bob, "/help", see="-- /quit")
+    room.types(bob, "/help", see="-- /help COMMAND")
     assert not any(line.startswith("!! ") for line in bob.seen)
 
 
 def test_help_lists_every_command(room: Room) -> None:
     _, desk = room.desk()
-    room.types(desk, "/help", see="-- /quit")
-    listed = [line.split()[1] for line in desk.seen if line.startswith("-- /")]
+    room.types(desk, "/help", see="-- /help COMMAND")
+    listed = [word for line in desk.seen for word in line.split() if word.startswith("/")]
     assert set(listed) >= {"/" + name for name in client.COMMANDS}
     room.types(desk, "/help who", see="-- /who")
     assert len(desk.seen) == 1
@@ -944,3 +944,28 @@ def test_who_is_logged_in_is_not_asked_for_a_password_in_vain(room: Room) -> Non
 def test_nothing_can_pose_as_another_line() -> None:
     (line,) = client.words_of(protocol.Message("eve", 7, 0.0, "hi\n15:04:05 ann: I quit \\n"))
     assert line.endswith(r" eve: hi\n15:04:05 ann: I quit \\n")
+
+
+def test_every_command_is_in_the_help_which_fits_a_small_window(room: Room) -> None:
+    grouped = [word for _, words in client.HELP_GROUPS for word in words]
+    assert sorted(grouped) == sorted(client.COMMANDS)
+    _, desk = room.desk()
+    room.types(desk, "/help", see="-- /help COMMAND tells more")
+    rows = [row.removeprefix("-- ") for row in desk.seen]
+    assert len(rows) <= 14
+    assert all(len(row) <= 50 for row in rows), rows
+
+
+def test_own_messages_are_stamped_by_the_clock_of_the_server(room: Room) -> None:
+    alice_chat, alice = room.person("alice")
+    bob_chat, bob = room.person("bob")
+    alice_chat.link._wall = lambda: room.clock.now + 1_000_000_000.0  # some years and hours off
+    bob_chat.link._wall = alice_chat.link._wall
+    room.types(bob, "/msg alice hi", see="-> alice: hi")
+    room.until(lambda: any(" bob: hi" in line for line in alice.seen))
+    room.types(alice, "/msg bob and you", see="-> bob: and you")
+    room.until(lambda: any(" alice: and you" in line for line in bob.seen))
+    stamps = [line[:8] for desk in (alice, bob) for line in desk.seen if "and you" in line]
+    assert len(stamps) == 2
+    seconds = [sum(int(part) * unit for part, unit in zip(s.split(":"), (3600, 60, 1), strict=True)) for s in stamps]
+    assert (seconds[1] - seconds[0]) % 86_400 <= 2

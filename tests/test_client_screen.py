@@ -499,6 +499,7 @@ def quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[client.Terminal]
     terminal = client.Terminal(io.StringIO())
     session = SimpleNamespace(online=0, logged_in=False, name=None, undelivered=[], roster={})
     terminal._link = SimpleNamespace(now=lambda: 100.0, redial_in=None, is_up=True, session=session)  # type: ignore[assignment]
+    terminal._met = True
     yield terminal
     terminal.mailbox.close()
 
@@ -615,3 +616,19 @@ def test_what_is_spelled_can_be_written_and_is_as_wide_as_it_is_counted(encoding
         for line in span.text.split("\n"):
             shown = client.safe_text(line, len(line))
             assert shown.encode(encoding, "spelled").decode(encoding) == shown
+
+
+# -- dates -----------------------------------------------------------------------------------------------------------
+
+MIDNIGHT = 1_795_392_000.0 - 43_200 + 86_400  # of some day; in the zone of the test, some hour
+
+
+def test_a_date_does_not_go_back_and_forth(quiet_terminal: client.Terminal) -> None:
+    """An own message of just before midnight is delivered after it."""
+    day = 86_400.0
+    midnight = next(t for t in (MIDNIGHT + 900.0 * n for n in range(200)) if client.clock_time(t, "%H:%M") == "00:00")
+    for wall, text in ((midnight - 60, "a"), (midnight + 1, "b"), (midnight + 2, "c"), (midnight + day, "e")):
+        quiet_terminal.show(protocol.Message("bob", 0, wall, text))
+        quiet_terminal.show(protocol.Delivered(1, "bob", "own " + text, wall - 30))
+    rows = told(quiet_terminal)
+    assert sum(row.startswith("-- ") for row in rows) == 2, rows

@@ -50,8 +50,12 @@ def test_what_was_trusted_once_is_known_ever_after(server: ServerProcess, tmp_pa
 
 def test_a_changed_certificate_gets_nothing(server: ServerProcess, tmp_path: Path) -> None:
     tls_to(server, tmp_path).trust("AB:CD")
-    with pytest.raises(client.TrustError, match="CHANGED"):
+    with pytest.raises(client.TrustError, match="CHANGED") as caught:
         tls_to(server, tmp_path).dial("127.0.0.1", server.address[1])
+    now = vessages.fingerprint_words(vessages.fingerprint(tmp_path / "vessages-cert.pem"))
+    assert "was\n    ABCD\n" in str(caught.value)
+    assert f"now\n{now}\n" in str(caught.value)
+    assert [len(line) for line in now.split("\n")] == [43, 43]
 
 
 def test_what_is_known_of_one_port_says_nothing_of_another(server: ServerProcess, tmp_path: Path) -> None:
