@@ -1794,8 +1794,33 @@ def _show(lines: Iterable[str]) -> int:
     return 0
 
 
+@contextmanager
+def _waiting_descriptors() -> Iterator[None]:
+    """Descriptors 0 to 2 wait for room and for input, however another program has left them; at the end as they were.
+
+    Python drops what one that does not wait has no room for, without a word: an export lacks accounts, exit code 0.
+    """
+    found: list[int] = []
+    if sys.platform != "win32":
+        for number in range(3):
+            with suppress(OSError):  # it is closed
+                found += [] if os.get_blocking(number) else [number]
+        for number in found:
+            os.set_blocking(number, True)
+    try:
+        yield
+    finally:
+        for number in found:
+            os.set_blocking(number, False)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command of the command line and return the exit code: 0 done, 2 refused, 130 interrupted."""
+    with _waiting_descriptors():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments, argparse.Namespace(db="vessages.db", json=False))
     # What this terminal cannot show, or types, is no reason for a traceback. A pipe has UTF-8, whatever a terminal has.
     if isinstance(sys.stdin, io.TextIOWrapper):

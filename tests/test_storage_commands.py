@@ -487,3 +487,16 @@ def test_the_timer_of_the_progress_line_ends_with_it() -> None:
     with storage._progress("backing up") as line:
         assert line._timer.is_alive()
     assert not line._timer.is_alive()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors always wait there")
+def test_an_export_is_not_cut_by_a_pipe_that_does_not_wait() -> None:
+    """Python drops what such a pipe has no room for, so that accounts were missing from the middle of an export."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    code = "import os, storage; storage._run = lambda arguments: print(os.get_blocking(1)); storage.main([])"
+    subprocess.run([sys.executable, "-c", code], stdout=writer, check=True, cwd=PROGRAM.parent)
+    assert os.read(reader, 100) == b"True\n"
+    assert not os.get_blocking(writer)  # as it was found: others may share it
+    os.close(reader)
+    os.close(writer)
