@@ -1005,8 +1005,11 @@ class Walk:
         self._at = 0.0  # time at which the next walk begins
 
     def begins(self, now: float) -> bool:
-        """Whether it is time for the next walk; if so, the one after it begins a pause later."""
-        if now < self._at:
+        """Whether it is time for the next walk; if so, the one after it begins a pause later.
+
+        Not before the last one is through: turns may be so slow that a crowd takes longer than a pause.
+        """
+        if self._left or now < self._at:
             return False
         self._at = now + WALK_PAUSE
         return True
@@ -1366,7 +1369,10 @@ class Hub:
             self.notes += self._refusals.lines(self._clock.now)
 
     def next_deadline(self) -> float | None:
-        """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything."""
+        """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything.
+
+        To be asked before every wait: a turn that begins much later than this tells of a suspension.
+        """
         now = self._clock.now
         if self._unread or self._ripe or self._overfull or self.ready or self.closing or self.jobs:
             when = now

@@ -667,6 +667,19 @@ def test_a_crowd_that_is_due_at_once_is_looked_at_over_turns(monkeypatch: pytest
     assert [stranger.hears() for stranger in crowd] == [["PING"]] * 10
 
 
+def test_slow_turns_keep_nobody_of_a_crowd_from_being_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LOOKS_A_TURN", 3)
+    world = World()
+    crowd = [world.connect() for _ in range(10)]
+    for stranger in crowd:
+        stranger.lively = False
+    for _ in range(60):  # each turn takes longer than the pause between two walks
+        world.now += protocol.WALK_PAUSE + 0.1
+        world.tick()
+    world.turn()
+    assert [stranger.hears() for stranger in crowd] == [["PING", "BYE silent"]] * 10
+
+
 def test_what_the_system_takes_for_a_closed_connection_leaves_nothing_behind() -> None:
     world = World()
     alice = world.person("alice")
