@@ -215,9 +215,9 @@ class Server:
 
     def _patience(self) -> float | None:
         """Seconds until something is due without anybody's doing; None for ever."""
+        deadline = self.hub.next_deadline()  # asked before every wait: by the answer the hub sees a suspension
         if self._readable:
             return 0.0
-        deadline = self.hub.next_deadline()
         times = [] if deadline is None else [deadline]
         now = self.clock()
         times += self._closing.values()

@@ -521,6 +521,17 @@ def test_a_suspended_server_reads_what_waits_before_anybody_expires(rig: Rig) ->
     assert bob.ends() == ["PING", "BYE silent", END]
 
 
+def test_a_server_that_is_suspended_while_it_has_something_to_read_closes_nobody(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True) as rig:
+        alice = rig.person("alice")
+        newcomer = rig.connect()
+        while not rig.server._readable:  # its handshake is done, and it may have said something already
+            rig.turn()
+        rig.clock.now += 10_000
+        rig.turns(2)
+        assert [peer.hears() for peer in (alice, newcomer)] == [[], []]
+
+
 def test_a_suspended_server_reads_the_resume_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP and SIGCONT, or a laptop's lid: CPython's poll finds its time over, and looks at nothing."""
     with running(tmp_path, grace=4) as rig:
