@@ -169,7 +169,7 @@ class Server:
         self._listen_again = 0.0  # when the listeners have rested
         self._stop_by = 0.0  # when the server ends whether or not all is written; 0 while it runs
         self._stop_wanted = False
-        self._heeded: list[int] = []  # signals
+        self._heeds_signals = False
         self._hurry_from = 0.0  # when a further signal ends the process at once
         self._figures_wanted = False
         self._bell, self._rope = socket.socketpair()  # whoever wants to wake the loop pulls the rope
@@ -510,12 +510,7 @@ class Server:
                 number = getattr(signal, name, None)
                 if number is not None and signal.getsignal(number) != signal.SIG_IGN:
                     signal.signal(number, answer)
-                    self._heeded.append(number)
-
-    def _ignore_signals(self) -> None:
-        """All is done: one that comes while Python ends would only change the exit code."""
-        for number in self._heeded:
-            signal.signal(number, signal.SIG_IGN)
+        self._heeds_signals = True
 
     def _on_signal(self, number: int, stack: FrameType | None) -> None:
         now = self.clock()
@@ -556,7 +551,7 @@ class Server:
 
     def close(self) -> None:
         """Let the workers finish what they were given, and close everything."""
-        if self._heeded:
+        if self._heeds_signals:
             signal.set_wakeup_fd(-1)
         self._hand_out_jobs()
         self.disk.finish()
@@ -566,7 +561,13 @@ class Server:
         for sock in (*self.listeners, self._bell, self._rope):
             sock.close()
         self.selector.close()
-        self._ignore_signals()
+
+
+def ignore_signals() -> None:
+    """All is done: a signal for our server that comes while Python ends would only change the exit code."""
+    for number in signal.valid_signals():
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), Server):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def send_records(sock: socket.socket, data: bytes | memoryview) -> int:
@@ -1388,6 +1389,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if writer is not None:
             writer.finish()
+        ignore_signals()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Every process ends with its test. What needs no process is in `test_vessages.py`
 from __future__ import annotations
 
 import contextlib
+import contextlib
 import os
 import re
 import shutil
@@ -352,6 +353,26 @@ def test_a_signal_while_python_ends_does_not_change_the_exit_code(tmp_path: Path
         server.signal()
         assert server.ends() == 0
         assert "Traceback" not in server.said()
+
+
+ENDLESS_BACKUP = """
+import sys, threading
+sys.path[0] = {folder!r}
+import storage, vessages
+storage.backup = lambda *arguments, **options: threading.Event().wait()
+sys.exit(vessages.main(sys.argv[1:]))
+"""
+
+
+@posix
+def test_a_second_signal_ends_a_server_that_waits_for_its_backup(tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(ENDLESS_BACKUP.format(folder=str(ROOT)))
+    with ServerProcess(tmp_path, "--backup-every", "1s", code=tmp_path / "endless.py") as server:
+        while server.process.poll() is None:
+            server.signal()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.process.wait(0.1)
+        assert server.ends() == 128 + signal.SIGTERM
 
 
 @posix
