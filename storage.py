@@ -1,7 +1,7 @@
 """Vessages: the accounts on disk.
 
 One SQLite file holds every account. The server opens it as a `Store`; the person who runs the server uses this file
-as a command: `python storage.py --help`. Of Vessages it needs only `protocol.py` beside it, which has the rules for
+as a command: `python3 storage.py --help`. Of Vessages it needs only `protocol.py` beside it, which has the rules for
 names and passwords.
 
 The rules:
@@ -60,6 +60,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+PYTHON = "py" if sys.platform == "win32" else "python3"  # How it is called: a plain Debian has no `python`.
+
 STATUSES = ("online", "offline", "lost")
 
 MAX_FAILURES = 2**53  # Counted no further, nor imported: above 2^63 SQLite would make a fraction of the count.
@@ -111,7 +113,7 @@ ADVICE = (
     ("unable to open", "it cannot be opened: check that the file is there and may be read and written by this user"),
     ("I/O error", "the disk reports an error: check the disk and the system's log, and make a backup to another disk"),
 )
-ADVICE_DAMAGED = "is damaged: keep a copy of it, then restore a backup: python storage.py --db PATH restore BACKUP"
+ADVICE_DAMAGED = f"is damaged: keep a copy of it, then restore a backup: {PYTHON} storage.py --db PATH restore BACKUP"
 DAMAGED = ("not a database", "malformed", "unsupported file format", "decode")
 SAID_BY_THE_SYSTEM = {  # The same causes where no SQLite is in between.
     errno.ENOSPC: "disk is full",
@@ -134,7 +136,7 @@ def _explain(path: Path, error: Exception) -> StorageError:
     for word, advice in ADVICE:
         if word in said:
             return StorageError(f"{path}: {advice}")
-    return StorageError(f"{path}: {said}: run python storage.py --db PATH verify")
+    return StorageError(f"{path}: {said}: run {PYTHON} storage.py --db PATH verify")
 
 
 @contextmanager
@@ -492,7 +494,7 @@ def _open(path: Path, mode: str = "rw") -> sqlite3.Connection:
     return db
 
 
-def _sync(file: IO[bytes]) -> None:
+def sync(file: IO[bytes]) -> None:
     """Bring what was written to an open file to the disk itself."""
     file.flush()
     if sys.platform == "darwin":  # There fsync leaves it in the drive's cache.
@@ -546,8 +548,8 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def _give(descriptor: int, folder: Path) -> None:
-    """What root makes belongs to the owner of `folder` where it lies, who runs the server without being root."""
+def give_to_owner_of(folder: Path, descriptor: int) -> None:
+    """Hand over an open file that root has made: a server that runs without being root can then use it."""
     if sys.platform != "win32" and os.geteuid() == 0:
         owner = folder.stat()
         with suppress(OSError):  # Some file systems know no owners, or let not even root change them.
@@ -558,7 +560,7 @@ def _new_file(path: Path) -> None:
     """An empty file that only its owner may read; there must be none of that name."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        _give(descriptor, path.parent)
+        give_to_owner_of(path.parent, descriptor)
     finally:
         os.close(descriptor)
 
@@ -941,7 +943,7 @@ def _make_folder(folder: Path) -> None:
         if sys.platform != "win32":
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                _give(descriptor, folder.parent)
+                give_to_owner_of(folder.parent, descriptor)
             finally:
                 os.close(descriptor)
         _sync_folder(folder.parent)
@@ -992,7 +994,7 @@ def _becoming(draft: Path, final: Path) -> Iterator[None]:
     try:
         yield
         with draft.open("r+b") as file:
-            _sync(file)
+            sync(file)
         draft.replace(final)
         renamed = True
         _sync_folder(final.parent)
@@ -1281,7 +1283,7 @@ def _set_aside(path: Path, now: float) -> Path | None:
 def _copy_bytes(source: Path, target: Path) -> None:
     with source.open("rb") as reader, target.open("r+b") as writer:
         shutil.copyfileobj(reader, writer)
-        _sync(writer)
+        sync(writer)
 
 
 # --- Export and import -----------------------------------------------------------------------------------------------
@@ -1442,7 +1444,7 @@ def _find_username(db: sqlite3.Connection, name: str) -> str:
     key = protocol.fold(name).encode("utf-8", "replace").decode()  # What came from a terminal may not be UTF-8.
     row = db.execute("SELECT username FROM users WHERE key = ?", (key,)).fetchone()
     if row is None:
-        raise StorageError(f"there is no account {name!r}: python storage.py list shows them all")
+        raise StorageError(f"there is no account {name!r}: {PYTHON} storage.py list shows them all")
     return str(row[0])
 
 

@@ -65,6 +65,7 @@ from typing import Any, NamedTuple, NoReturn, TextIO
 import protocol
 import storage
 from protocol import Connection, HashJob, Hub, Job, StorageFailedError
+from storage import PYTHON
 
 if sys.platform != "win32":
     import fcntl
@@ -119,10 +120,8 @@ WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLW
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 QUESTION_SIGNALS = ("SIGUSR1", "SIGQUIT", "SIGBREAK")
 
-# How Python is called, here and on the other kind of system: a plain Debian has no `python`, Windows always has `py`.
-PYTHON, OTHER_SYSTEM, OTHER_PYTHON = (
-    ("py", "on Linux and macOS", "python3") if sys.platform == "win32" else ("python3", "on Windows", "py")
-)
+# How Python is called on the other kind of system: see `storage.PYTHON`.
+OTHER_SYSTEM, OTHER_PYTHON = ("on Linux and macOS", "python3") if sys.platform == "win32" else ("on Windows", "py")
 QUESTION_KEY = "Ctrl-Break" if sys.platform == "win32" else "Ctrl-\\"
 
 # Of all that `accept` may say, what another try at once would meet again. (Windows calls them WSA…, Python as here.)
@@ -1017,14 +1016,11 @@ def _make_drafts(program: str, cert: Path, key: Path, command: str) -> None:
             room.flush()
             os.fsync(room.fileno())
         raise StartError(f"openssl could not make a certificate. Try it yourself: {command}") from None
-    folder = cert.parent.parent.stat()
     for file, mode in ((cert, 0o644), (key, 0o600)):
         file.chmod(mode)
         with file.open("r+b") as made:
-            if sys.platform != "win32" and os.geteuid() == 0:  # a later server may run as the owner of the folder
-                with contextlib.suppress(OSError):  # a file system without owners
-                    os.fchown(made.fileno(), folder.st_uid, folder.st_gid)
-            os.fsync(made.fileno())
+            storage.give_to_owner_of(cert.parent.parent, made.fileno())
+            storage.sync(made)
 
 
 def fingerprint(cert: Path) -> str:

@@ -239,7 +239,7 @@ def test_on_macos_a_file_system_that_cannot_sync_fully_is_synced_as_far_as_it_ca
     monkeypatch.setattr(os, "fsync", lambda descriptor: called.append("fsync"))
     with path.open("wb") as file:
         monkeypatch.setattr(sys, "platform", "darwin")
-        storage._sync(file)
+        storage.sync(file)
         monkeypatch.undo()
     assert called == calls
 

@@ -175,6 +175,13 @@ def test_export_to_a_file_is_private_and_comes_back_by_import(run: Run, accounts
     assert storage.export("new.db")["users"].keys() == {"alice", "tuấn"}
 
 
+def test_advice_names_python_as_this_system_does(run: Run, accounts: Path) -> None:
+    python = "py" if sys.platform == "win32" else "python3"
+    assert f": {python} storage.py list" in run("remove", "nobody")[2]
+    accounts.write_bytes(b"SQLite format 3\0" + accounts.read_bytes()[16:-1])
+    assert f": {python} storage.py --db PATH restore BACKUP" in run("verify")[2]
+
+
 def test_the_database_may_be_given_before_and_after_the_command(run: Run, accounts: Path) -> None:
     accounts.rename("other.db")
     assert run("--db", "other.db", "verify") == run("verify", "--db", "other.db")

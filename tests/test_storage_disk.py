@@ -152,7 +152,7 @@ class Disk:
     def _patch(self, patches: pytest.MonkeyPatch) -> None:
         replace, unlink = Path.replace, Path.unlink
         new_file, copy_bytes = storage._new_file, storage._copy_bytes
-        sync, sync_folder = storage._sync, storage._sync_folder
+        sync, sync_folder = storage.sync, storage._sync_folder
 
         def patched_replace(path: Path, target: Path) -> Path:
             self.add_python("rename", path, str(target))
@@ -184,7 +184,7 @@ class Disk:
         patches.setattr(Path, "unlink", patched_unlink)
         patches.setattr(storage, "_new_file", patched_new_file)
         patches.setattr(storage, "_copy_bytes", patched_copy_bytes)
-        patches.setattr(storage, "_sync", patched_sync)
+        patches.setattr(storage, "sync", patched_sync)
         patches.setattr(storage, "_sync_folder", patched_sync_folder)
 
     def _open(self, real: Any) -> Callable[..., int]:

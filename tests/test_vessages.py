@@ -646,6 +646,17 @@ def test_a_certificate_is_made_for_its_owner_only_and_has_a_fingerprint(tmp_path
     assert sys.platform == "win32" or key.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no root")
+def test_a_certificate_that_root_makes_belongs_to_the_owner_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, handed_over = tmp_path.stat(), []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", lambda *arguments: handed_over.append(arguments[1:]))
+    vessages.tls_context(tmp_path / "cert.pem", tmp_path / "key.pem")
+    assert handed_over == [(owner.st_uid, owner.st_gid)] * 2
+
+
 def test_a_certificate_that_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = certificate()
     vessages.tls_context(folder / "cert.pem", folder / "key.pem")
@@ -1820,8 +1831,8 @@ def test_if_nothing_tells_an_address_the_greeting_does_not_say_loopback(
     assert told.get(timeout=60).splitlines() == [
         f"Vessages {vessages.VERSION} listens at 0.0.0.0 port 5000.",
         "Accounts: here",
-        f"Others join with ({vessages.OTHER_SYSTEM}: {vessages.OTHER_PYTHON} instead of {vessages.PYTHON})",
-        f"    {vessages.PYTHON} client.py ADDRESS 5000",
+        f"Others join with ({vessages.OTHER_SYSTEM}: {vessages.OTHER_PYTHON} instead of {storage.PYTHON})",
+        f"    {storage.PYTHON} client.py ADDRESS 5000",
         "where ADDRESS is that of this machine in the network.",
         f"Ctrl-C stops the server, {vessages.QUESTION_KEY} logs who is connected.",
     ]

@@ -6,7 +6,6 @@ Every process ends with its test. What needs no process is in `test_vessages.py`
 from __future__ import annotations
 
 import contextlib
-import contextlib
 import os
 import re
 import shutil
@@ -48,12 +47,12 @@ def statuses(folder: Path) -> dict[str, str]:
 
 def test_it_says_where_it_listens_and_how_to_join(server: ServerProcess, tmp_path: Path) -> None:
     port = server.address[1]
-    elsewhere = f"{vessages.OTHER_SYSTEM}: {vessages.OTHER_PYTHON} instead of {vessages.PYTHON}"
+    elsewhere = f"{vessages.OTHER_SYSTEM}: {vessages.OTHER_PYTHON} instead of {storage.PYTHON}"
     assert server.greeting.splitlines() == [
         f"Vessages {server.greeting.split()[1]} listens at 127.0.0.1 port {port}.",
         f"Accounts: {(tmp_path / 'vessages.db').resolve()} (new, no accounts yet)",
         f"Others on this machine join with ({elsewhere})",
-        f"    {vessages.PYTHON} client.py 127.0.0.1 {port}",
+        f"    {storage.PYTHON} client.py 127.0.0.1 {port}",
         f"Ctrl-C stops the server, {vessages.QUESTION_KEY} logs who is connected.",
     ]
 
