@@ -95,9 +95,9 @@ class Disk:
         self.rows[key] = Row(username, key, password_hash)
         return True
 
-    def record_login(self, key: str, kept: bool, checked: str, better: str | None) -> str | None:
+    def record_login(self, key: str, kept: bool, checked: str | None = None, *_: Any) -> str | None:
         row = self.rows.get(key)
-        if row is None or row.password != checked:
+        if row is None or checked not in (None, row.password):
             return None
         self.tokens += kept
         row.token, row.status, row.last_login = f"token{self.tokens}" if kept else None, "online", WALL
