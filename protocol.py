@@ -998,20 +998,21 @@ class Clock:
 class Walk:
     """All connections are looked at once every WALK_PAUSE, so many a turn."""
 
-    __slots__ = ("_at", "_left")
+    __slots__ = ("_left", "_next", "due")
 
     def __init__(self) -> None:
         self._left: list[Connection] = []  # connections that are still to be looked at
-        self._at = 0.0  # time at which the next walk begins
+        self._next = 0.0  # time at which the next walk begins
+        self.due = 0.0  # time at which the next connections are to be looked at; NEVER if at once
 
     def begins(self, now: float) -> bool:
         """Whether it is time for the next walk; if so, the one after it begins a pause later.
 
         Not before the last one is through: turns may be so slow that a crowd takes longer than a pause.
         """
-        if self._left or now < self._at:
+        if self._left or now < self._next:
             return False
-        self._at = now + WALK_PAUSE
+        self._next = now + WALK_PAUSE
         return True
 
     def begin(self, connections: list[Connection]) -> None:
@@ -1020,15 +1021,10 @@ class Walk:
 
     def some(self) -> list[Connection]:
         """The next connections to look at, as many as belong into one turn."""
-        if not self._left:
-            return self._left
         some = self._left[-LOOKS_A_TURN:]
         del self._left[-LOOKS_A_TURN:]
+        self.due = NEVER if self._left else self._next
         return some
-
-    def next_time(self) -> float:
-        """When the next connections are to be looked at; NEVER if at once."""
-        return NEVER if self._left else self._at
 
 
 class PresenceBoard:
@@ -1040,11 +1036,12 @@ class PresenceBoard:
 
     __slots__ = (
         "_audience", "_changes", "_frame", "_names", "_news", "_news_version", "_not_before", "_owed", "_text",
-        "_version", "_write",
+        "_version", "_write", "due",
     )  # fmt: skip
 
     def __init__(self, write: Callable[[Connection, bytes], None]) -> None:
         self._write = write
+        self.due = FOREVER  # time at which `tell` has something to do; NEVER if at once
         self._names: dict[str, str] = {}  # key -> name as it is displayed: `bob` or `~bob`
         self._text = ""  # all of them, joined once a change
         self._frame = b""  # the same as a frame, made once a change
@@ -1067,15 +1064,17 @@ class PresenceBoard:
             self._names[session.key] = displayed
         self._text, self._frame = "", b""
         self._version += 1
+        self.due = min(self.due, self._not_before)
 
     def owe_roster(self, connection: Connection) -> None:
         """This reader gets ONLINE at the end of the turn."""
         self._owed[connection] = None
+        self.due = NEVER
 
     def owe_roster_if_stale(self, connection: Connection) -> None:
         """This reader has caught up with what was written for it, perhaps with more than that."""
         if connection.version == STALE:
-            self._owed[connection] = None
+            self.owe_roster(connection)
 
     def forget(self, connection: Connection) -> None:
         """Nobody is logged in on this connection any more."""
@@ -1086,12 +1085,6 @@ class PresenceBoard:
         if not self._text:
             self._text = " ".join(self._names.values())
         return self._text
-
-    def next_time(self) -> float:
-        """When `tell` is next needed: NEVER if at once, FOREVER if not before something changes."""
-        if self._audience or self._owed:
-            return NEVER
-        return self._not_before if self._changes else FOREVER
 
     def send_rosters(self) -> None:
         """ONLINE for everybody to whom it is owed and who has caught up."""
@@ -1111,7 +1104,8 @@ class PresenceBoard:
             self._write(connection, self._frame)
 
     def tell(self, now: float, sessions: dict[str, Session]) -> None:
-        """PRESENCE for everybody who has not yet seen the last changes, some people a turn."""
+        """The rosters that are owed; and PRESENCE for all who have not seen the last changes, some people a turn."""
+        self.send_rosters()
         if self._changes and not self._audience and now >= self._not_before:
             self._not_before = now + len(sessions) * PRESENCE_PAUSE
             words = [self._word(key, name) for key, name in self._changes.items()]
@@ -1119,19 +1113,21 @@ class PresenceBoard:
             self._news = frame(("PRESENCE " + " ".join(words)).encode())
             self._news_version = self._version
             self._audience = list(sessions.values())
-        if not self._audience:
-            return
         people = self._audience[-PRESENCE_SLICE:]
         del self._audience[-PRESENCE_SLICE:]
         for session in people:
-            connection = session.connection
-            if connection is None or connection.version >= self._news_version:
-                continue
-            if session.unsaid or connection.unsent:
-                connection.version = STALE
-            else:
-                connection.version = self._news_version
-                self._write(connection, self._news)
+            self._tell_one(session)
+        self.due = NEVER if self._audience else self._not_before if self._changes else FOREVER
+
+    def _tell_one(self, session: Session) -> None:
+        connection = session.connection
+        if connection is None or connection.version >= self._news_version:
+            return
+        if session.unsaid or connection.unsent:
+            connection.version = STALE
+        else:
+            connection.version = self._news_version
+            self._write(connection, self._news)
 
     def _word(self, key: str, name: str) -> str:
         """What `name` is now: `+name`, `-name` or `~name`.
@@ -1193,7 +1189,7 @@ class Statuses:
     A login or logout that is being written claims its name: whatever else concerns that name waits for it.
     """
 
-    __slots__ = ("_changed", "_claims", "_job", "_not_before", "_use_at")
+    __slots__ = ("_changed", "_claims", "_job", "_not_before", "_use_at", "due")
 
     def __init__(self) -> None:
         self._changed: dict[str, None] = {}  # keys of the accounts
@@ -1201,6 +1197,7 @@ class Statuses:
         self._job: RecordStatuses | None = None  # the one under way
         self._not_before = NEVER  # earliest time of the next job
         self._use_at = NEVER  # time at which all tokens in use are next recorded as such
+        self.due = FOREVER  # time at which `work` has something to do; FOREVER while all that is left has to wait
 
     @property
     def is_empty(self) -> bool:
@@ -1214,6 +1211,7 @@ class Statuses:
     def release(self, key: str) -> None:
         """It is written, or the disk has refused it."""
         self._claims.discard(key)
+        self._plan()
 
     def is_claimed(self, key: str) -> bool:
         """Whether a login or logout of this name is being written."""
@@ -1222,39 +1220,44 @@ class Statuses:
     def mark(self, key: str) -> None:
         """The status of this account has changed, or may have."""
         self._changed[key] = None
+        self._plan()
 
-    def next_time(self, now: float) -> float:
-        """When `job` is next needed; what waits for the job under way needs no time."""
-        return self._not_before if self._changed and self._not_before > now else FOREVER
-
-    def job(self, now: float, sessions: dict[str, Session]) -> RecordStatuses | None:
-        """The job that is due; claimed names have to wait."""
+    def mark_use(self, now: float, sessions: dict[str, Session]) -> None:
+        """Now and then the tokens of all who are there count as used again."""
         if now >= self._use_at:
             self._use_at = now + RECORD_USE
             self._changed.update((key, None) for key, session in sessions.items() if session.kept)
-        if not self._changed or self._job is not None or now < self._not_before:
-            return None
+            self._plan()
+
+    def _plan(self) -> None:
+        self.due = self._not_before if self._changed and self._job is None else FOREVER
+
+    def work(self, now: float, sessions: dict[str, Session]) -> list[Job]:
+        """The job that is due, if there is one; claimed names have to wait."""
+        self.due = FOREVER
         statuses = {key: status_of(sessions.get(key)) for key in self._changed if key not in self._claims}
         self._changed = {key: None for key in self._changed if key in self._claims}
         if not statuses:
-            return None
+            return []
         self._not_before = now + RECORD_PAUSE
         self._job = RecordStatuses(statuses)
-        return self._job
+        return [self._job]
 
     def done(self, job: Job, result: object, now: float) -> list[str]:
         """The result of a job, if it is ours: keys of the accounts that have no token on disk any more."""
         if job is not self._job or self._job is None:
             return []
         statuses, self._job = self._job.statuses, None
-        if not isinstance(result, StorageFailedError):
-            return typing.cast("list[str]", result)
-        self._changed.update(dict.fromkeys(statuses))
-        self._not_before = now + RECORD_AGAIN
-        return []
+        failed = isinstance(result, StorageFailedError)
+        if failed:
+            self._changed.update(dict.fromkeys(statuses))
+            self._not_before = now + RECORD_AGAIN
+        self._plan()
+        return [] if failed else typing.cast("list[str]", result)
 
     def at_a_stop(self, sessions: dict[str, Session]) -> dict[str, str]:
-        """What everybody will be after the restart."""
+        """What everybody will be after the restart; from now on there is no other work."""
+        self._not_before = self.due = FOREVER
         statuses = dict.fromkeys((*self._changed, *self._claims), OFFLINE)
         statuses.update((key, LOST if session.kept else OFFLINE) for key, session in sessions.items())
         return statuses
@@ -1340,19 +1343,21 @@ class Hub:
         if not self._clock.running:
             self.wake(now, wall)
         self._clock.running = False
-        if not self._clock.suspended:
+        if self._walk.due <= self._clock.now and not self._clock.suspended:
             self._expire()
         if self._overfull:
             self._end_overfull()
-        self._presence.send_rosters()
-        self._presence.tell(self._clock.now, self.sessions)
+        if self._presence.due <= self._clock.now:
+            self._presence.tell(self._clock.now, self.sessions)
         if self._ripe:
             ripe, self._ripe = self._ripe, {}
             for connection in ripe:
                 self._read(connection)
             self._presence.send_rosters()  # before anything else is said to those who came back just now
-        if not self._stopping and (job := self._statuses.job(self._clock.now, self.sessions)):
-            self.jobs.append(job)
+        if self._statuses.due <= self._clock.now:
+            self.jobs += self._statuses.work(self._clock.now, self.sessions)
+        if self._refusals.due <= self._clock.now:
+            self.notes += self._refusals.lines(self._clock.now)
 
     def _expire(self) -> None:
         """Once a second: end what was lost for the grace time, and look at all connections, so many a turn."""
@@ -1362,11 +1367,10 @@ class Hub:
             for session in sorted(lost, key=lambda each: each.lost_at):
                 self._end(session, "did not come back")
             self._walk.begin(self.connections)
+            self._statuses.mark_use(self._clock.now, self.sessions)
         for connection in self._walk.some():
             if not connection.closed:
                 self._look_at(connection)
-        if self._refusals.due <= self._clock.now:
-            self.notes += self._refusals.lines(self._clock.now)
 
     def next_deadline(self) -> float | None:
         """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything.
@@ -1377,9 +1381,8 @@ class Hub:
         if self._unread or self._ripe or self._overfull or self.ready or self.closing or self.jobs:
             when = now
         else:
-            walk = self._walk.next_time() if self._strangers or self.sessions else FOREVER
-            others = min(self._presence.next_time(), self._statuses.next_time(now), self._refusals.due)
-            when = max(now, min(walk, others))
+            walk = self._walk.due if self._strangers or self.sessions else FOREVER
+            when = max(now, min(walk, self._presence.due, self._statuses.due, self._refusals.due))
         return self._clock.expect(when)
 
     @property
@@ -1473,8 +1476,7 @@ class Hub:
         outbox = connection.outbox or []
         queued = connection.outbox_bytes + len(whole)
         frames, size = len(outbox), queued
-        clog = connection.clog
-        if clog is not None:
+        if connection.unsent and (clog := connection.clog):
             frames += clog.frames
             size += connection.unsent
         if frames >= QUEUE_FRAMES or size > QUEUE_BYTES:
