@@ -52,6 +52,7 @@ import shutil
 import signal
 import socket
 import ssl
+import string
 import sys
 import threading
 import time
@@ -1283,11 +1284,13 @@ class Line:
     to: the recipient that was typed in front of the text and now stands in the prompt; "" if there is none.
     block: whether the text begins with a pasted block of several lines. A block is text to the letter: it is never a
     command and never names a recipient, whatever its first line looks like.
+    unseen: whether the line was finished before the person could see which recipient its first word has become.
     """
 
     text: str = field(default="", repr=False)
     to: str = ""
     block: bool = False
+    unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -1315,6 +1318,8 @@ def complete_word(before: str, commands: Iterable[str], names: Iterable[str]) ->
         return start, [command + " " for command in commands if command.startswith(word.lower())]
     ending = ": " if start == 0 else " "
     bare = word.lstrip(BEFORE_NAMES)
+    if start == 0 and word.startswith("@"):  # it becomes what it stands for at once, as if it had been typed
+        return 0, [f"/msg {name} " for name in names if _folded(name).startswith(_folded(word[1:]))]
     if bare != word:
         start, ending = start + len(word) - len(bare), " "
     return start, [name + ending for name in names if _folded(name).startswith(_folded(bare))]
@@ -1424,8 +1429,10 @@ class LineEditor:
         "_candidates",
         "_cycle",
         "_drafts",
+        "_drains",
         "_early",
         "_expand",
+        "_expanded",
         "_history",
         "_kill_again",
         "_killed",
@@ -1461,6 +1468,8 @@ class LineEditor:
         self._aside: tuple[Line, int] | None = None  # the line, while a question is asked
         self._waits = False  # a hidden answer was given, and its consequence is not known yet
         self._early = ""  # the next hidden answer, finished before it was asked for
+        self._drains = False  # what is typed up to the next Enter is hidden and dropped
+        self._expanded = False  # the first word has become a recipient since the line was last drawn
 
     # -- for the caller ------------------------------------------------------------------------------------------------
 
@@ -1511,8 +1520,9 @@ class LineEditor:
 
     @property
     def hears_escape(self) -> bool:
-        """Whether the Escape key means something now."""
-        return self._search is not None or self._aside is not None
+        """Whether the Escape key means something, so that it is not waited for long: not in a password, which a key in
+        two pieces must not end."""
+        return self._search is not None or (self._aside is not None and not self.hidden)
 
     @property
     def search_prompt(self) -> str | None:
@@ -1528,14 +1538,36 @@ class LineEditor:
         comes back only with `stop_asking`. True if the answer was typed already, Enter included: it stands in the line.
         """
         self._end_search()
-        typed = (self._early or self.text) if self._waits and hidden else ""
+        typed = (self._early or self.text) if (self._waits or self._drains) and hidden else ""
         finished = bool(typed) and typed == self._early
         if self._aside is None:
             self._aside = (self.line, self.cursor)
         self.hidden = hidden
-        self._waits, self._early = False, ""
+        self._waits, self._drains, self._early = False, False, ""
         self._put(Line(typed))
         return finished
+
+    def release(self) -> None:
+        """The consequence of a hidden answer is known. Hidden text that is half typed stays so, and is dropped."""
+        if self._waits and self.text:
+            self._waits, self._drains, self._early = False, True, ""
+        else:
+            self.stop_asking()
+
+    def drain(self) -> None:
+        """What is typed next may be a password that nobody has asked for: hide it up to Enter, and drop it."""
+        if self._aside is None:
+            self.ask(hidden=True)
+            self._drains = True
+
+    @property
+    def drains(self) -> bool:
+        """Whether what is typed is hidden and will be dropped."""
+        return self._drains
+
+    def mark_seen(self) -> None:
+        """The line was drawn, and so was its recipient."""
+        self._expanded = False
 
     def stop_asking(self) -> None:
         """Withdraw the question, if there is one, and take the line up again."""
@@ -1544,7 +1576,7 @@ class LineEditor:
             self._aside = None
             self._put(line)
             self.cursor = cursor
-        self.hidden = self._waits = False
+        self.hidden = self._waits = self._drains = False
         self._early = ""
 
     def replace(self, line: Line) -> None:
@@ -1592,7 +1624,7 @@ class LineEditor:
         to, instead = found
         event = self._swap(0, self.cursor, instead)
         if event is None:
-            self.to = to
+            self.to, self._expanded = to, True
         return event
 
     def _paste(self, text: str) -> EditorEvent | None:
@@ -1683,7 +1715,7 @@ class LineEditor:
         """At the start of the text a recipient of its own becomes text again, less the space behind it."""
         if self.cursor == 0 and self.to:
             self.text, self.cursor = f"{self.to}:{self.text}", len(self.to) + 1
-            self.to = ""
+            self.to, self._block = "", False
         else:
             self._cut(self._last_typed(), self.cursor)
 
@@ -1715,8 +1747,9 @@ class LineEditor:
         self._kill(self.cursor, end if end > self.cursor else self._right())
 
     def _kill_to_start(self) -> None:
-        if self.cursor == 0:
-            self.to = ""
+        if self.cursor == 0 and self.to:
+            self._killed, self.to = f"{self.to}: {self._killed if self._kill_again else ''}", ""
+            return
         start = self._boundaries()[0]
         self._kill(start if start < self.cursor else self._left(), self.cursor)
 
@@ -1765,10 +1798,14 @@ class LineEditor:
         self._drafts.clear()
         self._place = len(self._history)
         self._put(Line())
-        return EditorEvent("line", line)
+        unseen, self._expanded = self._expanded, False
+        return EditorEvent("line", replace(line, unseen=unseen))
 
     def _finish_answer(self, text: str) -> EditorEvent | None:
         """Only the first of the answers that come before their question is kept: one question can come again."""
+        if self._drains:
+            self.stop_asking()
+            return None
         if self._waits:
             self._early = self._early or text
             self._put(Line())
@@ -1862,7 +1899,7 @@ class LineEditor:
         chosen = (chosen + step) % len(choices)
         instead = choices[chosen]
         if start == 0 and instead.endswith(": ") and chosen < len(choices) - 1:
-            to, instead = instead[:-2], ""
+            to, instead = (to, instead[:-2] + " ") if to else (instead[:-2], "")
         if (event := self._swap(start, self.cursor, instead)) is not None:
             return event
         self.to = to
@@ -1886,16 +1923,22 @@ class LineEditor:
             self._warned = True
             return EditorEvent(kind)
         self._kill(0, len(self.text))
+        self._killed = f"{self.to}: {self._killed}" if self.to else self._killed
         self._put(Line())
         self._drafts.clear()
         self._place = len(self._history)
         return None
 
     def _give_up_answer(self) -> EditorEvent | None:
+        """Of a password that is half typed only the text: the question stands, or the next one goes into the line."""
         if self._aside is None:
             return None
+        if self.hidden and self.text and not self._drains:
+            self._discard()
+            return None
+        event = None if self._drains else EditorEvent("answer")
         self.stop_asking()
-        return EditorEvent("answer")
+        return event
 
     def _suspend(self) -> EditorEvent:
         return EditorEvent("suspend")
@@ -2489,18 +2532,27 @@ def json_of(event: Shown) -> str:
 # --- The front ends -------------------------------------------------------------------------------------------------
 
 
-def read_lines(descriptor: int, mailbox: Mailbox, encoding: str = "utf-8") -> None:
-    """In a thread: put each line of a pipe, file or terminal into the mailbox, then None. Of a line that is longer
-    than a message can be, no more is kept than is needed to say so."""
-    rest = b""
-    while data := _read_some(descriptor):
-        *lines, rest = (rest + data).split(b"\n")
-        rest = rest[: LINE_MAX * 4]
-        for line in lines:
-            mailbox.put(line.decode(encoding, "replace").rstrip("\r"))
-    if rest:
-        mailbox.put(rest.decode(encoding, "replace").rstrip("\r"))
-    mailbox.put(None)
+class LineReader:
+    """In a thread: puts each line of a pipe, file or terminal into a mailbox, then None. Of a line that is longer than
+    a message can be, no more is kept than is needed to say so."""
+
+    def __init__(self, descriptor: int, mailbox: Mailbox, encoding: str = "utf-8") -> None:
+        self.half = b""  # the beginning of a line that is not finished
+        self._descriptor, self._mailbox, self._encoding = descriptor, mailbox, encoding
+
+    def run(self) -> None:
+        """Read to the end."""
+        while data := _read_some(self._descriptor):
+            *lines, rest = (self.half + data).split(b"\n")
+            self.half = rest[: LINE_MAX * 4]
+            for line in lines:
+                self._put(line)
+        if self.half:
+            self._put(self.half)
+        self._mailbox.put(None)
+
+    def _put(self, line: bytes) -> None:
+        self._mailbox.put(line.decode(self._encoding, "replace").rstrip("\r"))
 
 
 def _read_some(descriptor: int) -> bytes:
@@ -2669,11 +2721,16 @@ class Plain:
         self._give_up: Callable[[str], None] | None = None  # for an answer whose consequence is not known yet
         self._early = ""  # the next hidden answer, typed before its question
         self._hides = False  # whether the terminal was told not to show what is typed
+        self._drops = False  # whether the next line is dropped: half of it was typed hidden
+        self._reader: LineReader | None = None
 
     def start(self, link: Link) -> None:
         """Begin to read what is typed; the link wakes up for it."""
         link.watch(self.mailbox)
-        threading.Thread(target=read_lines, args=(0, self.mailbox, terminal_encoding(sys.stdin)), daemon=True).start()
+        self._reader = LineReader(0, self.mailbox, terminal_encoding(sys.stdin))
+        threading.Thread(target=self._reader.run, daemon=True).start()
+        if self.interactive and sys.platform != "win32":
+            signal.signal(signal.SIGCONT, lambda *_: self._hides and set_echo(False))  # the shell has shown it again
 
     def show(self, event: Shown) -> None:
         """Print an event; OSError if nobody reads any more."""
@@ -2695,6 +2752,9 @@ class Plain:
 
     def lines(self, most: int) -> list[Line | None]:
         """At most `most` lines that were typed; None is the end of them."""
+        if self._drops and (line := self.mailbox.take(1)):
+            self._show_typing()
+            return [None] if line[0] is None else []
         if self._question is None and self._give_up is None:
             return [None if line is None else Line(line) for line in self.mailbox.take(most)]
         while self._question is not None or self._give_up is not None:
@@ -2727,6 +2787,7 @@ class Plain:
                 return False
         else:
             self.release()
+            self._drop_lines()  # nobody has read the question before them
         self._question, self._give_up = question, None
         print(question.prompt, file=sys.stderr, flush=True)
         return True
@@ -2738,15 +2799,35 @@ class Plain:
         else:
             then, self._question = question.then, None
             self._give_up = then if question.hidden and text else None
+            if self._give_up is not None:
+                print("one moment; what you type is hidden, and not sent", file=sys.stderr, flush=True)
         if then is not None:
             then(text)
 
     def release(self) -> None:
         """Show what is typed again: no hidden answer waits for its consequence any more."""
-        self._question = self._give_up = None
-        self._early = ""
-        if self._hides:
-            self._hides = not set_echo(True)
+        waited, self._question, self._give_up, self._early = self._give_up is not None, None, None, ""
+        if self._hides and not self._drops:
+            if waited:
+                self._drop_lines()
+            self._drops = self._reader is not None and half_a_line_is_typed(self._reader)
+            if self._drops:
+                print("finish the hidden line with Enter; it is not sent", file=sys.stderr, flush=True)
+            else:
+                self._show_typing()
+
+    def _show_typing(self) -> None:
+        self._drops = False
+        self._hides = not set_echo(True)
+
+    def _drop_lines(self) -> None:
+        """Drop the lines that have come, but not the end of them."""
+        if None in self.mailbox.take():
+            self.mailbox.put(None)
+
+    def hide_next(self) -> None:
+        """A command with a password was refused: the next line may be that password. It is dropped if it is there."""
+        self._drop_lines()
 
     def put_back(self, line: Line) -> None:
         """Give a line back to be edited, where that can be."""
@@ -2756,6 +2837,27 @@ class Plain:
         if self._hides:
             set_echo(True)
         self.mailbox.close()
+
+
+def half_a_line_is_typed(reader: LineReader) -> bool:
+    """Whether the terminal holds the beginning of a line, which it hands on only when the line is finished.
+
+    For a moment it is made to hand on everything at once, so that the reader gets what there is.
+    """
+    if sys.platform == "win32":
+        return False
+    try:
+        attributes = termios.tcgetattr(0)
+        attributes[3] &= ~termios.ICANON
+        termios.tcsetattr(0, termios.TCSANOW, attributes)
+        until = time.monotonic() + HANDED_ON
+        while not reader.half and time.monotonic() < until:
+            time.sleep(HANDED_ON / 20)
+        attributes[3] |= termios.ICANON
+        termios.tcsetattr(0, termios.TCSANOW, attributes)
+    except termios.error:
+        return False
+    return bool(reader.half)
 
 
 def set_echo(on: bool) -> bool:
@@ -2779,6 +2881,8 @@ BURST_GAP = 0.01
 BATCH_MAX = 65_536  # characters that come at once on Windows and are taken for one paste
 GATHER_SECONDS = 0.5  # for which comings and goings wait to be told together; any other news ends it
 LATE_SECONDS = 3600.0  # by which an own message may be older than what stands above it, without a date line of its own
+HIDE_SECONDS = 1.0  # after a refused login in which what is typed is hidden: the hand goes on with the password
+HANDED_ON = 0.05  # seconds in which a thread surely gets what a terminal has for it
 PINNED_MAX = 3  # own messages without a fate that are shown above the prompt,
 PINNED_TEXT = 120  # and characters of each: it is printed whole when its fate is known
 
@@ -2908,6 +3012,7 @@ class Terminal(Plain):
         # People who came or went and were not told of yet, each with the first and the last field of `Presence`.
         self._changes: dict[str, tuple[str, str]] = {}
         self._tell_at: float | None = None  # when that is told
+        self._hide_until: float | None = None  # end of the time in which a password may come that nobody asked for
         self._day = ""  # of the last message that was not late
         self._spoken = -math.inf  # and its time
         self._met = False  # whether a server has answered
@@ -2933,7 +3038,7 @@ class Terminal(Plain):
         """A lonely escape, the next second of a countdown, or comings and goings to be told."""
         wait = self._link.redial_in if self._link is not None else None
         next_second = self._link.now() + (wait % 1 or 1) if self._link is not None and wait else None
-        deadlines = (self._console.deadline, next_second, self._tell_at)
+        deadlines = (self._console.deadline, next_second, self._tell_at, self._hide_until)
         return min((d for d in deadlines if d is not None), default=None)
 
     # Keys
@@ -2941,6 +3046,10 @@ class Terminal(Plain):
     def lines(self, most: int) -> list[Line | None]:
         """Do what was typed, up to a finished line; None is the end."""
         self._keys.extend(self._console.keys())
+        if self._hide_until is not None and self._link is not None and self._link.now() >= self._hide_until:
+            self._hide_until = None
+            if self._editor.drains and not self._keys and not self._editor.text:
+                self._editor.stop_asking()
         self._join_block()
         while self._keys:
             key = self._keys.popleft()
@@ -2992,8 +3101,12 @@ class Terminal(Plain):
         return True
 
     def release(self) -> None:
-        super().release()
-        self._editor.stop_asking()
+        self._question = self._give_up = None
+        self._editor.release()
+
+    def hide_next(self) -> None:
+        self._editor.drain()
+        self._hide_until = self._link.now() + HIDE_SECONDS if self._link is not None else None
 
     def put_back(self, line: Line) -> None:
         self._editor.replace(line)
@@ -3116,6 +3229,7 @@ class Terminal(Plain):
             self._console.begin()
             self._screen.resize(*window_size())
         block = Block(self._prompt(to), *self._editor.view(), self._pinned())
+        self._editor.mark_seen()
         self._out.write(self._drawn(block) + self._calls())
         self._out.flush()
         self._arrived.clear()
@@ -3130,10 +3244,10 @@ class Terminal(Plain):
     def _prompt(self, to: str | None) -> tuple[Span, ...]:
         if self._question is not None:
             return (Span(self._question.prompt),)
-        if self._editor.search_prompt is not None:
-            return (Span(self._editor.search_prompt, DIM),)
         spans: list[Span] = []
-        if self._link is not None:
+        if self._editor.search_prompt is not None:
+            spans.append(Span(self._editor.search_prompt, DIM))
+        elif self._link is not None:
             wait, online = self._link.redial_in, self._link.session.online
             if not self._met and not wait:
                 spans.append(Span(f"connecting to {self._link.host} port {self._link.port} … ", DIM))
@@ -3145,6 +3259,8 @@ class Terminal(Plain):
                 spans.append(Span("not connected ", RED))
         if self._editor.waits:
             return (*spans, Span("one moment; what you type is hidden ", DIM))
+        if self._editor.drains and self._editor.text:
+            return (*spans, Span("hidden up to Enter, and not sent ", DIM))
         to = self._editor.to or to
         if to is not None and (self._link is None or self._link.session.name is not None):
             spans.append(Span(to, name_style(to)))
@@ -3182,22 +3298,37 @@ def window_size() -> tuple[int, int]:
 
 
 def holds_secret(line: str) -> bool:
-    """Whether a line that was typed has a password in it, which must not come back from the history. The command may
-    be misspelt, and its slash may be missing."""
-    word, rest = first_word(line.lstrip())
-    name = word.removeprefix("/").lower()
-    if word.startswith("/"):
-        name = "".join(difflib.get_close_matches(name, SECRET_WORDS, 1))
-    return name == "passwd" or (name in SECRET_WORDS and first_word(rest.strip())[1] != "")
+    """Whether a line that was typed has a password in it, which must not come back from the history nor be sent.
+
+    The command may be misspelt, and its slash may be missing or be another sign: `lgoin ann pw`, `"/login ann pw`.
+    """
+    text = unicodedata.normalize("NFKC", line).lstrip()
+    word, rest = first_word(text.lstrip(string.punctuation + " "))
+    name, words = word.strip(string.punctuation).lower(), re.split(r"[\s:]+", rest.strip())
+    sure = text.startswith("/") or name in SECRET_WORDS
+    likely = difflib.get_close_matches(name, SECRET_WORDS, 1, 0.6 if sure else 0.8)
+    if not likely:
+        return False
+    return name == "passwd" or (len(words) >= 2 if sure else len(words) == 2)
 
 
 SECRET_WORDS = ("register", "login", "takeover", "passwd")  # commands that may have a password behind them
 
 
+def find_command(text: str) -> tuple[Verb | None, str]:
+    """The command that a line is, by its first word, and what follows that; None if it is none."""
+    word, _, rest = text.partition(" ")
+    slash = word.startswith("/")
+    name = word[1:].lower() if slash else BARE.get(word, "")
+    command = COMMANDS.get(ALIASES.get(name, name))
+    if command is not None and not slash and rest and " " not in command.usage:
+        command = None  # `WHO are you` is no WHO
+    return command, rest
+
+
 def is_command(text: str) -> bool:
-    """Whether a line that begins like this is a command, as far as its first word tells."""
-    word = first_word(text.lstrip())[0]
-    return word in BARE or holds_secret(text) or (word[:1] == "/" and ALIASES.get(word[1:], word[1:]) in COMMANDS)
+    """Whether what begins like this is dealt with line by line, also if all of it came at once."""
+    return holds_secret(text) or find_command(text.lstrip().split("\n")[0])[0] is not None
 
 
 def named_by(text: str) -> str:
@@ -3239,7 +3370,6 @@ KNOWN_MAX = 1_000  # people whose name before a colon tells whom a line is meant
 
 
 LINES_ASKED = 10  # lines of one message above which a person is asked: a block may have been pasted by mistake
-WORDS_KNOWN = 100  # words before a colon that a person has said are no names
 
 
 class Ask(NamedTuple):
@@ -3295,7 +3425,6 @@ class Chat:
         self._resume_at: float | None = None  # end of its pause
         self._refused = ("", "")  # name and password of the last login, as long as it has not succeeded
         self._short = protocol.PASSWORD_MIN - 1  # characters of the longest password that is surely refused
-        self._no_names: deque[str] = deque(maxlen=WORDS_KNOWN)  # words that the person has said are no names, folded
         self._last_sender = ""
         front.expand = self.expand
         self._known: deque[str] = deque(maxlen=KNOWN_MAX)  # who is or was here lately
@@ -3377,48 +3506,58 @@ class Chat:
         text = line.text
         if text.lstrip().startswith("/") or is_command(text):
             text = text.lstrip()  # a space before a command was not meant, and a password may follow
-        word, _, rest = text.partition(" ")
-        slash = word.startswith("/")
-        name = word[1:].lower() if slash else BARE.get(word, "")
-        command = COMMANDS.get(ALIASES.get(name, name))
-        if command is not None and not slash and rest and " " not in command.usage:
-            command = None  # `WHO are you` is no WHO
-        if line.block or line.to:
+        word, (command, rest) = text.partition(" ")[0], find_command(text)
+        plain = bool(line.block or line.to)  # text, whatever it looks like
+        advice = self._advice(text, plain)
+        if advice:
+            self.note(advice, failed=True)
+            if holds_secret(text):
+                self.front.hide_next()
+        elif plain:
             self._say(line)
         elif word.startswith("//"):
             self._say(Line(text[1:]))
-        elif self.front.interactive and (advice := self._advice(text, slash)):
-            self.note(advice, failed=True)
-        elif command is None and slash:
+        elif command is None and word.startswith("/"):
             self.note(unknown_words(word), failed=True)
+            if difflib.get_close_matches(word[1:].lower(), SECRET_WORDS, 1):
+                self.front.hide_next()
         elif command is None and word[:1] == "@" and rest and not self.front.edits:
             self.message(text[1:])
         elif command is None:
             self._say(Line(text))
+        elif line.unseen:
+            to, _, text = rest.partition(" ")
+            self.converse(self._confirming(to, text))
         elif (rest.strip() and " " not in command.usage) or not command.run(self, rest):
             self.note(f"it is used like this: {command.usage}", failed=True)
 
-    def _advice(self, text: str, slash: bool) -> str:
-        """Why a line of a person is neither done nor said; "" if it may be.
+    def _advice(self, text: str, plain: bool) -> str:
+        """Why a line is neither done nor said; "" if it may be. `plain`: it is text, whatever it looks like.
 
         A password that is asked for is not drawn; in the line it was. In capitals, as on the wire, it is obeyed."""
         word, rest = first_word(text)
         name = word.removeprefix("/").lower()
-        if slash and name in ("register", "login", "takeover") and rest.strip() and first_word(rest.strip())[1]:
-            return f"a name has no spaces, and the password is asked for without showing it: /{name} NAME"
-        if slash and name == "passwd" and rest.strip():
-            return "the passwords are asked for without showing them: /passwd alone"
-        if slash or word in BARE:
+        if not plain and word.startswith("/"):
+            if self.front.interactive and name in ("register", "login", "takeover") and len(rest.split()) > 1:
+                return f"a name has no spaces, and the password is asked for without showing it: /{name} NAME"
+            if self.front.interactive and name == "passwd" and rest.strip():
+                return "the passwords are asked for without showing them: /passwd alone"
             return ""
-        if holds_secret(text) or (name in PLAIN_COMMANDS and not rest.strip()):
+        if not plain and word in BARE:
+            return ""
+        if holds_secret(text):
+            return "this was not sent: it looks like a command with a password, such as /login NAME"
+        if not plain and self.front.interactive and name in PLAIN_COMMANDS and not rest.strip():
             command = COMMANDS[ALIASES.get(name, name)].usage
-            return f"this was not sent; the command is {command}; as a message: /msg NAME {name} …"
+            return f"this was not sent; the command is {command}; as a message: /msg NAME {name}"
         return ""
 
     def _say(self, line: Line) -> None:
         """Text for the recipient in the prompt, or for nobody yet."""
-        if self.front.interactive and self.session.name is None and not self.session.unanswered:
-            self.note(f"log in first: {FIRST_HINT}", failed=True)
+        if self.front.interactive and self.session.name is None:
+            self.front.put_back(line)
+            waits = "the login is not answered yet" if self.session.unanswered else f"log in first: {FIRST_HINT}"
+            self.note(waits, failed=True)
         elif line.to and not line.text.strip():
             self.aim(line.to)
         elif self.front.interactive:
@@ -3445,22 +3584,23 @@ class Chat:
     def _saying(self, line: Line) -> Dialogue:
         """Send text as soon as it is clear to whom, and that it is meant."""
         typed, to = line, line.to or self.to
-        name, colon, rest = line.text.partition(":")
-        known = self._spelling(name) if colon and not line.to and not line.block else None
+        known, rest = self._addressee(line)
         if known is not None and not rest.strip():
             self.aim(known)
             return
         if to is None or (known is not None and protocol.fold(known) != protocol.fold(to)):
-            to = yield from self._whom(f"to whom, {known} or {to}? " if known and to else "to whom? ")
+            offered = [name for name in (known, to) if name is not None]
+            to = yield from self._whom(f"to whom, {known} or {to}? " if len(offered) == 2 else "to whom? ", offered)
             named = to is not None and known is not None and protocol.fold(to) == protocol.fold(known)
-            line = replace(line, to=to or "", text=rest.removeprefix(" ") if named else line.text)
+            line = Line(rest.removeprefix(" ") if named else line.text, to or "", line.block)
         doubt = self._doubt(line, to) if to is not None else ""
-        if doubt:
+        if doubt and to is not None:
             answer = yield Ask(f"{doubt} y/n ", hidden=False)
             if answer.strip().lower() not in YES:
                 to = None
-            elif word := named_by(line.text):
-                self._no_names.append(protocol.fold(word))
+            elif self._doubt(line, to) != doubt:  # somebody has come or gone meanwhile
+                yield from self._saying(line)
+                return
         if to is None:
             self.front.put_back(typed)
             self.note("nothing was sent")
@@ -3469,11 +3609,19 @@ class Chat:
             self.to = to
         self.session.send(to, line.text)
 
-    def _whom(self, question: str) -> Generator[Ask, str, str | None]:
-        """Ask for a recipient, however it is written; None if that is given up."""
+    def _addressee(self, line: Line) -> tuple[str | None, str]:
+        """Somebody known here whom the text itself names, `bob: hi` or `@bob hi`, and what stands behind the name."""
+        found = re.match(r"@([^\s:@]+):?(?!\S)|([^\s:@]+):", line.text)
+        if found is None or line.to or line.block:
+            return None, ""
+        return self._spelling(found[1] or found[2]), line.text[found.end() :]
+
+    def _whom(self, question: str, offered: list[str]) -> Generator[Ask, str, str | None]:
+        """Ask for a recipient, however it is written; None if that is given up. `offered` may be chosen in any case."""
         while answer := (yield Ask(question, hidden=False)).strip():
             name = re.sub(r"^(/(to|msg)\s+|@)|:$", "", answer)
-            known = self._spelling(name)
+            choices = [choice for choice in offered if protocol.fold(choice) == protocol.fold(name)]
+            known = choices[0] if choices else self._spelling(name)
             if known is not None:
                 return known
             self.note(f"nobody called {one_line(name)} is known here; Enter alone sends nothing", failed=True)
@@ -3484,8 +3632,10 @@ class Chat:
         lines = line.text.count("\n") + 1
         if lines > LINES_ASKED:
             return f"send {lines} lines to {to}?"
+        if line.unseen and protocol.fold(to) != protocol.fold(self.to or ""):
+            return f"send this to {to}?"
         name = "" if line.to or line.block else named_by(line.text)
-        if not name or protocol.fold(name) == protocol.fold(to) or protocol.fold(name) in self._no_names:
+        if not name or protocol.fold(name) == protocol.fold(to):
             return ""
         somebody = "" if self._spelling(name) else f"nobody called {name} is known here; "
         return f"{somebody}send this to {to}?"
@@ -3542,6 +3692,7 @@ class Chat:
     def _take_answer(self, text: str) -> None:
         if self._awaited or self._resume_at is not None:  # the person does not want to wait any longer
             self._end_dialogue()
+            self.note("not waited for any more; its outcome will be told here")
         else:
             self._proceed(text)
 
@@ -3596,6 +3747,7 @@ class Chat:
         if not fault or not self.front.interactive:
             return False
         self.note(fault, failed=True)
+        self.front.hide_next()
         return True
 
     def register(self, arguments: str) -> bool:
@@ -3692,12 +3844,13 @@ class Chat:
         if not self._last_sender:
             self.note("nobody has written yet", failed=True)
         elif self.front.interactive:
-            self.converse(self._replying(self._last_sender, text))
+            self.converse(self._confirming(self._last_sender, text))
         else:
             self.session.send(self._last_sender, text)
         return True
 
-    def _replying(self, to: str, text: str) -> Dialogue:
+    def _confirming(self, to: str, text: str) -> Dialogue:
+        """Send text whose recipient the person has not seen before Enter, if that is right."""
         if (yield Ask(f"send this to {to}? y/n ", hidden=False)).strip().lower() in YES:
             self.session.send(to, text)
         else:
@@ -3980,7 +4133,7 @@ PLAIN_COMMANDS = frozenset({"quit", "exit", "help", "logout", "login", "register
 
 def unknown_words(word: str) -> str:
     """What to do about a command that does not exist."""
-    alike = difflib.get_close_matches(word[1:].lower(), [*COMMANDS, *ALIASES], 1)
+    alike = difflib.get_close_matches(word[1:].lower(), [*COMMANDS, *ALIASES], 1) if word.count("/") == 1 else []
     advice = f"did you mean /{alike[0]}? " if alike else ""
     return f"there is no {one_line(word)}: {advice}/help lists the commands; a text that begins so: /{one_line(word)}"
 

@@ -385,7 +385,8 @@ def test_behind_a_password_nothing_is_shown_until_its_consequence_is_known(
     assert echo == [False, True]
     front.mailbox.put("a line")
     assert front.lines(1) == [Line("a line")]
-    assert capsys.readouterr().err == "one? \ntwo? \n"
+    hidden = "one moment; what you type is hidden, and not sent\n"
+    assert capsys.readouterr().err == f"one? \n{hidden}two? \n{hidden}"
 
 
 def test_a_visible_question_shows_its_answer(asking: tuple[Plain, list[bool]]) -> None:
@@ -490,7 +491,7 @@ def test_a_terminal_that_is_closed_is_told_twice_and_logs_out_all_the_same(room:
     + [("/register no-%", "no-% cannot be anybody's name"), ("/login bob hunter22", "a name has no spaces, and the")]
     + [("/register Mary Magdalena", "a name has no spaces, and the password is asked for without showing it")]
     + [("/passwd one two", "the passwords are asked for without showing them"), ("/passwd", "log in first: ")]
-    + [("login bob hunter22", "this was not sent; the command is /login NAME; as a message: /msg NAME login")]
+    + [("login bob hunter22", "this was not sent: it looks like a command with a password, such as /login")]
     + [("quit", "this was not sent; the command is /quit;"), ("exit", "this was not sent; the command is /quit;")],
 )
 def test_a_wrong_line_is_answered_here(room: Room, line: str, words: str) -> None:
@@ -532,7 +533,7 @@ def test_what_is_meant_for_somebody_else_does_not_reach_the_target(room: Room) -
     room.types(alice, "n", see="-- nothing was sent")
     room.types(alice, "@bob carol must not know", "", see="-- nothing was sent")
     room.types(alice, "PS: bring the key", "y", see="-> carol: PS: bring the key")
-    room.types(alice, "ps: and the light", see="-> carol: ps: and the light")  # asked once: it is no name
+    room.types(alice, "PS: bring the light", "n", see="-- nothing was sent")  # a yes is for one message
     room.types(alice, "http://x.y/z", "12:30 is fine", "carol: literally", "so: x", "n", see="carol: carol: literally")
     assert [line.split(": ", 1)[1] for line in alice.seen if " -> " in line] == [
         "http://x.y/z", "12:30 is fine", "carol: literally",
@@ -557,11 +558,65 @@ def test_a_block_goes_to_the_letter_to_whom_the_prompt_names(room: Room) -> None
     chat, carol = room.person("carol")
     _, bob = room.person("bob")
     room.types(bob, "/to bob", see="-- what you type goes to bob")
-    for text in ("carol: I think bob is lazy\nbob: I know", "/etc/passwd\n/etc/group", "login carol x\ny"):
+    for text in ("carol: I think bob is lazy\nbob: I know", "/etc/passwd\n/etc/group", "WHO\nare you"):
         told = text.replace("\n", "\\n")
         room.types(bob, Line(text, block=True), see="-> bob: " + told)
     assert chat.to is None and not any("lazy" in line for line in carol.seen)
     assert not bob.prompts
+
+
+@pytest.mark.parametrize(
+    "line",
+    [Line("login alice secret-1", to="bob"), Line("/login alice\nsecret-1", block=True), "lgoin alice secret-1"]
+    + ["password secret-1 secret-2", "-login alice secret-1", "login alice:secret-1", "\uff4cogin alice secret-1"]
+    + ["Login: alice secret-1", "/ login alice secret-1", "passwd: secret-1 secret-2", '"/login alice secret-1'],
+)
+def test_what_looks_like_a_secret_is_sent_to_nobody(room: Room, line: str | Line) -> None:
+    _, bob = room.person("bob")
+    room.types(bob, "/to bob", see="-- what you type goes to bob")
+    room.types(bob, line, see="!! ")
+    room.types(bob, "the end", see="-> bob: the end")
+    assert not any("secret" in text for text in bob.seen)
+    assert client.holds_secret(line.text if isinstance(line, Line) else line)
+
+
+@pytest.mark.parametrize("line", ["the login works now", "log in please", "password please", "long time no see you"])
+def test_what_only_sounds_like_a_secret_is_none(line: str) -> None:
+    assert not client.holds_secret(line)
+
+
+def test_a_recipient_that_was_not_seen_is_asked_about(room: Room) -> None:
+    _, carol = room.person("carol")
+    chat, bob = room.person("bob")
+    room.types(bob, "/to bob", see="-- what you type goes to bob")
+    room.types(bob, Line("at once", to="carol", unseen=True), "n", see="-- nothing was sent")
+    room.types(bob, Line("/msg carol at once", unseen=True), "n", see="-- nothing was sent")
+    assert bob.prompts == ["send this to carol? y/n "] * 2
+    assert chat.to == "bob" and not any("at once" in line for line in carol.seen)
+    room.types(bob, Line("at once", to="bob", unseen=True), see="-> bob: at once")
+    room.types(bob, Line("/msg carol after all", unseen=True), "y", see="-> carol: after all")
+
+
+def test_a_question_is_judged_again_when_it_is_answered(room: Room) -> None:
+    room.person("carol")
+    _, alice = room.person("alice")
+    room.types(alice, "/to carol", "bob: I think", see="-- what you type goes to carol")
+    room.until(lambda: alice.prompts)
+    room.person("bob")
+    room.until(lambda: "-- bob is online" in alice.seen)
+    room.types(alice, "y", "bob", see="-> bob: I think")
+    assert alice.prompts[1:] == ["to whom, bob or carol? "]
+    room.types(alice, "/to zed", "carol:hi", "zed", see="!! not delivered to zed")
+
+
+def test_nothing_is_queued_for_a_recipient_before_the_login_is_answered(room: Room) -> None:
+    room.person("bob")[1].typed.append("/quit")
+    chat, desk = room.desk(to="bob")
+    room.until(lambda: chat.link.is_up)
+    desk.typed += [f"LOGIN bob {PASSWORD}", "not yet"]
+    room.until(lambda: not desk.typed and "!! the login is not answered yet" in desk.seen)
+    room.until(lambda: chat.session.logged_in)
+    assert not any("not yet" in line for line in desk.seen if " -> " in line)
 
 
 def test_many_lines_are_asked_about(room: Room) -> None:

@@ -180,7 +180,12 @@ TABLE = {
     "b<tab><shift-tab>": "b|",
     "hi_b<tab>": "hi Bob |",
     "hi_@b<tab>": "hi @Bob |",
-    "@b<tab>": "@Bob |",
+    "@b<tab>": "/msg Bob |",
+    "@b<tab><tab>": "/msg bea |",
+    "Bob:_b<tab>": "Bob> Bob |",
+    "Bob:_b<tab><tab>": "Bob> bea |",
+    "Bob:_hi<ctrl-c><ctrl-y>": "Bob: hi|",
+    "Bob:_hi<ctrl-u><ctrl-u><ctrl-y>": "Bob: hi|",
     "hi_(b<tab><tab>": "hi (bea |",
     # the recipient of a line
     "Bob:_hi": "Bob> hi|",
@@ -235,8 +240,12 @@ EVENTS = {
     "a<ctrl-c><ctrl-c>": [EditorEvent("interrupt")],
     "<ctrl-c><ctrl-c>": [EditorEvent("interrupt"), EditorEvent("leave")],
     "<ctrl-c>x<backspace><ctrl-c>": [EditorEvent("interrupt"), EditorEvent("interrupt")],
-    "Bob:_hi<enter>": [EditorEvent("line", Line("hi", to="Bob"))],
-    "Bob:_<enter>": [EditorEvent("line", Line("", to="Bob"))],
+    "Bob:_hi<enter>": [EditorEvent("line", Line("hi", to="Bob", unseen=True))],
+    "Bob:_<enter>": [EditorEvent("line", Line("", to="Bob", unseen=True))],
+    "Bob:_<paste:a\nb><enter><up><left><left><left><backspace><enter>": [
+        EditorEvent("line", Line("a\nb", to="Bob", block=True, unseen=True)),
+        EditorEvent("line", Line("Bob:a\nb")),
+    ],
     "<paste:a\nb><enter><up><enter>": [EditorEvent("line", Line("a\nb", block=True))] * 2,
     "x<paste:a\nb><enter>": [EditorEvent("line", Line("xa\nb"))],
     "<paste:a\nb><ctrl-u><ctrl-u><ctrl-u>x<enter>": [EditorEvent("line", Line("x"))],
@@ -328,6 +337,37 @@ def test_behind_a_password_all_is_hidden_until_its_consequence_is_known(typed: s
         assert shown(editor) == "half|"
 
 
+def test_half_a_secret_stays_hidden_when_its_time_is_over() -> None:
+    for last in ("<enter>", "<ctrl-c>", "<escape>", "<ctrl-d>"):
+        editor = new_editor()
+        press(editor, "half")
+        editor.ask(hidden=True)
+        press(editor, "old<enter>ne")
+        editor.release()
+        assert editor.drains and press(editor, "w") == [] and editor.view() == ("", 0)
+        if last == "<ctrl-d>":
+            press(editor, "<ctrl-u>")
+        assert press(editor, last) == []
+        assert shown(editor) == "half|" and not editor.drains
+
+
+def test_what_follows_a_refused_login_is_hidden_up_to_enter() -> None:
+    editor = new_editor()
+    editor.drain()
+    assert press(editor, "secret") == [] and editor.view() == ("", 0)
+    assert press(editor, "<enter>hi") == []
+    assert shown(editor) == "hi|"
+    press(editor, "<ctrl-u><ctrl-y><up>")
+    assert "secret" not in editor.text
+
+
+def test_a_recipient_that_was_drawn_was_seen() -> None:
+    editor = new_editor()
+    press(editor, "Bob:_h")
+    editor.mark_seen()
+    assert press(editor, "i<enter>") == [EditorEvent("line", Line("hi", to="Bob"))]
+
+
 def test_half_an_answer_that_came_early_is_finished_when_it_is_asked_for() -> None:
     editor = new_editor()
     editor.ask(hidden=True)
@@ -340,7 +380,8 @@ def test_half_an_answer_that_came_early_is_finished_when_it_is_asked_for() -> No
 
 @pytest.mark.parametrize(
     ("script", "events"),
-    [("<ctrl-c>", [EditorEvent("answer")]), ("x<escape>", [EditorEvent("answer")]), ("<ctrl-d>", [EditorEvent("end")])],
+    [("<ctrl-c>", [EditorEvent("answer")]), ("x<escape><escape>", [EditorEvent("answer")])]
+    + [("<ctrl-d>", [EditorEvent("end")]), ("x<escape>", []), ("x<ctrl-c>", [])],
 )
 def test_a_person_need_not_wait_for_the_consequence_of_a_password(script: str, events: list[EditorEvent]) -> None:
     editor = new_editor()
@@ -359,7 +400,7 @@ def test_keys_of_a_password() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("script", ["secret<ctrl-c>", "<ctrl-c>", "<ctrl-d>", "secret<escape>", "secret<ctrl-g>"])
+@pytest.mark.parametrize("script", ["x<ctrl-c><ctrl-c>", "<ctrl-c>", "<ctrl-d>", "x<escape><escape>", "<ctrl-g>"])
 def test_a_question_is_given_up_and_the_line_comes_back(script: str) -> None:
     editor = new_editor()
     press(editor, "half")
@@ -615,8 +656,10 @@ def test_escape_means_something_in_a_search_and_in_a_question() -> None:
     assert editor.hears_escape
     press(editor, "<escape>")
     assert not editor.hears_escape
-    editor.ask(hidden=True)
+    editor.ask(hidden=False)
     assert editor.hears_escape
+    editor.ask(hidden=True)
+    assert not editor.hears_escape  # a key that comes in two pieces must not end a password
 
 
 def test_undo_is_bounded_and_brings_back_no_answer() -> None:

@@ -239,6 +239,50 @@ def test_commands_that_were_typed_ahead_are_done_one_by_one(server: ServerProces
     bob.types("/to bob\rhi\r").sees("→ bob  hi")
 
 
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+def test_half_a_password_that_is_typed_when_the_login_is_answered_goes_nowhere(
+    server: ServerProcess, seats: list[Seat], term: str
+) -> None:
+    server.person("alice").says("LOGOUT")
+    seat = Seat(*map(str, server.address), "--user", "alice", "--to", "alice", TERM=term)
+    seats.append(seat)
+    seat.until(lambda: b"Password for alice: " in seat.raw)
+    server.signal(signal.SIGSTOP)
+    seat.types(PASSWORD + "\r").until(lambda: b"one moment; what you type is hidden" in seat.raw)
+    seat.types("half-a-")
+    server.signal(signal.SIGCONT)
+    words = b"hidden up to Enter" if term != "dumb" else b"finish the hidden line with Enter; it is not sent"
+    seat.until(lambda: b"you are alice" in seat.raw).until(lambda: words in seat.raw)
+    seat.types("secret\r").types("/who\r" if term != "dumb" else "")
+    seat.types("hello\r").until(lambda: b"hello" in seat.raw.split(b"you are alice")[1])
+    seat.types("\x04")
+    seat.leaves()
+    assert b"secret" not in seat.raw and b"half-a" not in seat.raw
+
+
+def test_the_password_behind_a_refused_login_is_hidden(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    bob.types("/to bob\r").prompts("1 online bob>").types(f"/login bob\r{PASSWORD}\r")
+    bob.sees("you are bob already; /logout first").prompts("1 online bob>")
+    bob.types("/lgoin bob\r").until(lambda: any("did you mean /login?" in row for row in bob.screen.lines()))
+    bob.types(PASSWORD).prompts("1 online hidden up to Enter, and not sent").types("\r").prompts("1 online bob>")
+    bob.types("hello\r").sees("→ bob  hello")
+    assert PASSWORD.encode() not in bob.raw
+
+
+def test_what_came_at_once_with_its_recipient_is_asked_about(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    carol = server.person("carol")
+    bob.prompts("2 online >").types("/to bob\r").prompts("2 online bob>")
+    bob.types("carol: a line of a log\r").prompts("send this to carol? y/n").types("\r").sees("nothing was sent")
+    bob.types("\x15\x15/msg bob one\rcarol: private\r").sees("→ bob  one").prompts("send this to carol? y/n")
+    bob.types("n\r").prompts("2 online carol> private").types("\x03").prompts("2 online bob>")
+    assert not any(frame.startswith("MSG bob ") for frame in carol.hears())
+    bob.types("carol: gossip").prompts("2 online carol> gossip").types("\r").sees("→ carol  gossip")
+    bob.types("/to bob\r").prompts("2 online bob>").types("\x12gos")
+    bob.prompts("search 'gos': carol> gossip").types("\x07").prompts("2 online bob>")
+
+
 def test_what_is_typed_while_a_password_is_checked_is_never_seen_or_sent(
     server: ServerProcess, seats: list[Seat]
 ) -> None:
@@ -471,7 +515,7 @@ def test_a_dumb_terminal_that_is_closed_while_it_asks_logs_out(server: ServerPro
 def test_ctrl_c_drops_what_is_being_typed_and_then_leaves(server: ServerProcess, seats: list[Seat]) -> None:
     seat = sit(seats, server)
     seat.prompts("1 online >").types("not this").prompts("1 online > not this").types("\x03").prompts("1 online >")
-    seat.types("/passwd\r").prompts("Old password:").types("old\x03")
+    seat.types("/passwd\r").prompts("Old password:").types("old\x03\x03")
     seat.sees("no password, so nothing was done").prompts("1 online >")
     seat.types("\x03").sees("-- Ctrl-C again leaves").types("x\x7f\x03").prompts("1 online >")
     assert seat.process.poll() is None
