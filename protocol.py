@@ -7,7 +7,7 @@ Rules of this file
 
     Both ends read the same bytes the same way, whole or one at a time.
 
-    What is allowed when is one table (COMMANDS). What is not in it is refused in one place, and a refused command
+    One table (COMMANDS) says which command is allowed when. All else is refused in one place, and a refused command
     changes nothing.
 
 Reading order
@@ -125,7 +125,7 @@ def fold(name: str) -> str:
 
 
 def skeleton(name: str) -> str:
-    """What `name` looks like: those who look alike have one skeleton, and only one of them can be registered.
+    """The look of `name`: those that look alike have one skeleton, and only one of them can be registered.
 
     The pairs are from Unicode's confusables.txt (technical standard 39), as far as a name can have them; every digit
     counts as the ASCII one. It is taken of a name as it is shown, so that its two cases may differ, as in `Ian`:
@@ -260,7 +260,7 @@ class FrameDecoder:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.buffered = 0  # how many bytes wait here, of frames that are incomplete or not yet asked for
-        self._bytes: bytes | bytearray = b""  # they are the last of these; what comes before has been given out
+        self._bytes: bytes | bytearray = b""  # the last `buffered` of them are unread
         self._missing = 4  # how many bytes are needed before it is worth another look
 
     @property
@@ -312,7 +312,7 @@ class FrameDecoder:
         return payloads
 
     def give_back(self, payloads: Iterable[bytes]) -> None:
-        """These are the next payloads again. The lengths of all that waits are judged again, by the limit of then."""
+        """Put these payloads back in front. All lengths are checked again, by the limit at that time."""
         self._bytes = b"".join(map(frame, payloads)) + self._bytes[len(self._bytes) - self.buffered :]
         self.buffered = len(self._bytes)
         self._missing = 4
@@ -330,19 +330,18 @@ class FrameDecoder:
 
 GRACE = 60.0  # seconds a lost session is kept: a walk between two access points, a server's restart
 FRAMES_A_TURN = 64  # frames of one connection before it is the others' turn: about 0.1 ms
-LAST_SHARES = 500  # such shares that are still dealt with when the server stops: a fifth of a second at the most
+LAST_SHARES = 500  # of FRAMES_A_TURN frames, still read when the server stops: a fifth of a second at the most
 QUEUE_FRAMES, QUEUE_BYTES = 1000, MIB  # what may wait for one person before senders are told `busy`
 ASK_FRAMES, ASK_BYTES = QUEUE_FRAMES // 2, QUEUE_BYTES // 2  # un-ACKed, after which a kept client is asked for an ACK
 HELD_FRAMES_MAX = 4000  # un-ACKed frames, own answers included, of a client that evidently never ACKs
 HELD_BYTES_MAX = SERVER_FRAME_MAX  # the same in bytes: one roster of the largest size still fits
 HELD_IN_ALL_MAX = 256 * MIB  # held for all kept sessions together; beyond it a kept recipient is `busy`,
-HELD_LITTLE = 16 * 1024  # unless no more than this is held for him: a few who never ACK do not silence everybody
+HELD_LITTLE = 16 * 1024  # but so much may always be held for one: a few that never ACK do not make everybody `busy`
 BACKLOG_MAX = 64 * KIB  # bytes written for a connection and not yet taken by it; beyond it, it is not read from
 PING_AFTER, SILENT_AFTER = 20.0, 45.0  # seconds without a frame: asked, given up. Home routers forget a link after 60
 SLOW_AFTER = 30.0  # seconds in which a reader takes not one byte of what waits for it
 # A frame that was begun has to be complete, or longer by the step, within so many seconds: 64 KiB may take a slow
-# uplink some minutes, and who drips a byte now and then does not hold a place. A stranger's frame has room for one
-# step at most.
+# uplink some minutes, but a byte now and then keeps no connection open. A stranger's frame has room for one step.
 HALF_FRAME_AFTER, HALF_FRAME_STEP = 30.0, 4096
 STRANGER_AFTER = 300.0  # seconds to log in: long enough for a person who looks for a password
 PROBE_AFTER = 5.0  # seconds a connection has to show life when somebody else knows its password
@@ -387,7 +386,7 @@ class StorageFailedError(Exception):
 
 
 class Account(typing.Protocol):
-    """What the hub reads of an account that the disk has found."""
+    """The part of an account on disk that the hub reads."""
 
     @property
     def username(self) -> str: ...
@@ -511,11 +510,11 @@ class Connection:
         self.socket: typing.Any = None  # the reactor's, which alone knows what it is
         self.commands = COMMANDS_BY_STATE[State.STRANGER]
         self.session: Session | None = None
-        self.decoder: FrameDecoder | None = None  # None: nothing of it waits to be read, as with nearly everybody
+        self.decoder: FrameDecoder | None = None  # None while nothing waits to be read: idle ones stay small
         self.flow: Flow | None = None
         self.closed = ""  # why, once it is
         # Going out: `outbox` is the hub's, `unsent` is what the reactor has taken and the system has not.
-        self.outbox: list[bytes] | None = None  # None: nothing, as nearly always with nearly everybody
+        self.outbox: list[bytes] | None = None  # None while empty, for the same reason
         self.outbox_bytes = 0
         self.unsent = 0  # bytes
         self.version = 0  # of the roster that this reader has, or STALE
@@ -540,7 +539,7 @@ class Connection:
 
     @property
     def clog(self) -> Clog | None:
-        """What is known of its unsent bytes, if it has any."""
+        """Its unsent bytes, if it has any."""
         return self.rare.clog if self.rare is not None else None
 
     @property
@@ -562,7 +561,7 @@ class Connection:
     def wants_reading(self) -> bool:
         """Whether the reactor should read from it: not while it does not read itself, nor while frames wait.
 
-        What a closed one still says is read too, and thrown away.
+        A closed one is read from too, and its words are thrown away.
         """
         if self.closed:
             return True
@@ -713,7 +712,7 @@ class Held:
 HeldFrame = tuple[str, int, Session | None, str]
 
 NEVER, FOREVER = float("-inf"), float("inf")
-# Instead of a version: this reader was behind, and gets a whole roster as soon as it has caught up, before other news.
+# In place of a version: a connection that missed changes, and gets a whole ONLINE when it has taken its backlog.
 STALE = -1
 
 
@@ -795,7 +794,7 @@ class Refusals:
         self.due = min(self.due, until)
 
     def lines(self, now: float) -> list[str]:
-        """What the log should say now."""
+        """The lines that are due for the log."""
         said: list[str] = []
         for kind, (until, number, address) in list(self._silent.items()):
             if until <= now:
@@ -842,7 +841,7 @@ def network_of(address: str) -> int | None:
 
 
 class Limits:
-    """What may come from one address or, `times` as much, from one network."""
+    """The limits of one address or, `times` as high, of one network."""
 
     __slots__ = ("guessers", "guesses", "newcomers", "open_max", "opened", "registrations")
 
@@ -856,7 +855,7 @@ class Limits:
 
 
 class Gate:
-    """What strangers may do: each address, and each IPv6 network as well.
+    """The limits for strangers: of each address, and each IPv6 network as well.
 
     Wrong passwords are counted by (account, address) and by address. A success takes its own mistakes off the counts,
     and a name that has succeeded from an address, and not failed there since, does not wait for what others do there:
@@ -873,7 +872,7 @@ class Gate:
         self._proven: dict[tuple[str, str], None] = {}  # (account, address), the longest unused first
 
     def _limits_of(self, address: str) -> list[tuple[Limits, object]]:
-        """What counts for this address, and under which key."""
+        """The limits that this address counts under, and its key in each."""
         network = network_of(address)
         return [(self._addresses, address), *([] if network is None else [(self._networks, network)])]
 
@@ -942,7 +941,7 @@ class Gate:
 
 
 class Settings(NamedTuple):
-    """What the person who runs the server can choose: see its command line."""
+    """The choices of the person who runs the server: see its command line."""
 
     grace: float
     password_min: int
@@ -962,7 +961,7 @@ class Clock:
         self.now = self.wall = 0.0
         self.stamp = ""  # the wall time as text, made at most once a turn
         self.running = False  # whether a turn has begun that is not over
-        self.suspended = False  # whether it was until this turn, which may have to do without what waits to be read
+        self.suspended = False  # whether it was until this turn, in which `select` may not report all that waits
         self._offset = math.nan  # of the wall clock from the monotonic one; not known before the first turn
         self._forgiven = 0.0  # seconds for which the server was suspended so far
         self._expected = FOREVER  # latest time of the next turn
@@ -1028,7 +1027,7 @@ class Walk:
 
 
 class PresenceBoard:
-    """Who is shown how to the others, and which readers must still be told.
+    """The people as others see them, and the readers that must still be told.
 
     Changes are collected and told in one frame, encoded once, to some people a turn; a reader that is behind gets a
     whole roster instead, once it has caught up. `write(connection, frame)` puts a frame into an outbox.
@@ -1130,7 +1129,7 @@ class PresenceBoard:
             self._write(connection, self._news)
 
     def _word(self, key: str, name: str) -> str:
-        """What `name` is now: `+name`, `-name` or `~name`.
+        """The word for `name` as it is now: `+name`, `-name` or `~name`.
 
         It is told even if it is what was last told: somebody may have got a roster in between.
         """
@@ -1256,7 +1255,7 @@ class Statuses:
         return [] if failed else typing.cast("list[str]", result)
 
     def at_a_stop(self, sessions: dict[str, Session]) -> dict[str, str]:
-        """What everybody will be after the restart; from now on there is no other work."""
+        """The status of everybody after the restart; from now on there is no other work."""
         self._not_before = self.due = FOREVER
         statuses = dict.fromkeys((*self._changed, *self._claims), OFFLINE)
         statuses.update((key, LOST if session.kept else OFFLINE) for key, session in sessions.items())
@@ -1279,7 +1278,7 @@ class Hub:
          `closing`  connections to flush, to shut down for writing and to forget; then `disconnect`
          `notes`    what the log should say
          `faults`   exceptions that should not have been: each has cost one connection
-    Whoever uses it empties these lists. All times are seconds; `now` only grows, `wall` is Unix time.
+    The caller empties these lists. All times are seconds; `now` only grows, `wall` is Unix time.
     """
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
@@ -1306,11 +1305,11 @@ class Hub:
         self._tokens: dict[str, Session] = {}
         self._strangers: dict[Connection, float] = {}  # connections on which nobody is logged in -> since when
         self._taken = 0  # frames in the piece that `take` gave last, for `sent`
-        self._spare: FrameDecoder | None = None  # for the next read: to make one each time would cost more than it does
+        self._spare: FrameDecoder | None = None  # a decoder for the next read: one for each would be slower
         self._stopping = False
         # Work under way
         self._unread: dict[Connection, None] = {}  # frames of theirs wait in the decoder, for the next turn
-        self._ripe: dict[Connection, None] = {}  # those of the turn before this one
+        self._ripe: dict[Connection, None] = {}  # the same of the turn before: read in this one
         self._overfull: list[Session] = []  # to be ended, in `tick`
         # Parts, each with a state of its own
         self._clock = Clock()
@@ -1415,7 +1414,7 @@ class Hub:
 
     def disconnect(self, connection: Connection, why: str = "connection lost") -> None:
         """The wire is gone. May be said twice."""
-        self._forget(connection, why)
+        self._uncount(connection, why)
         connection.outbox = None
         connection.decoder = None  # what it left is not kept until its deadlines have passed
 
@@ -1427,9 +1426,9 @@ class Hub:
             self._queue(connection, f"BYE {why.value}")
             why = why.value
         self.closing.append(connection)
-        self._forget(connection, why)
+        self._uncount(connection, why)
 
-    def _forget(self, connection: Connection, why: str) -> None:
+    def _uncount(self, connection: Connection, why: str) -> None:
         """This connection does not count any more, although its last words may still be on their way."""
         if not connection.closed:
             connection.closed = why
@@ -1437,7 +1436,7 @@ class Hub:
         self._detach(connection, why)
 
     def _detach(self, connection: Connection, why: str) -> None:
-        """Whoever was logged in here is lost if kept, gone if plain. By identity: the name may be elsewhere by now."""
+        """Its session is lost if kept, gone if plain. By identity: the name may be elsewhere by now."""
         self._strangers.pop(connection, None)
         connection.rare = None
         self._presence.forget(connection)
@@ -1446,13 +1445,13 @@ class Hub:
             return
         session.connection = None
         if session.kept and not self._stopping:
-            self._lose(session)
+            self._mark_lost(session)
             self._statuses.mark(session.key)
             self.notes.append(f"{session.name} lost: {why}")
         else:
             self._end(session, why)
 
-    def _lose(self, session: Session) -> None:
+    def _mark_lost(self, session: Session) -> None:
         """This session has no connection any more; somebody may come back to it within the grace time."""
         session.lost_at = self._clock.now
         self._presence.show(session, "~" + session.name)
@@ -1605,7 +1604,7 @@ class Hub:
         return self._obey(connection, iter((payload,)))
 
     def _obey(self, connection: Connection, payloads: Iterator[bytes]) -> bool:
-        """Do what these frames say, one after the other, as long as the next one may be read; whether it may now."""
+        """Do what these frames say, up to the first after which the next must wait. False if there is such a one."""
         for payload in payloads:
             tag = verb = ""
             try:
@@ -1635,7 +1634,7 @@ class Hub:
                 if connection.session is not None:
                     connection.session.flow = flow
                 self._advance(flow, None)
-                return False  # even if it is done: what follows has its turn behind the roster of a RESUME
+                return False  # even if it is done: later frames wait a turn, behind the roster of a RESUME
             if connection.behind or connection.closed:
                 return False
         return True
@@ -1799,8 +1798,8 @@ class Hub:
     def _check_password(self, key: str, password: str, address: str) -> Generator[Job | None, typing.Any, typing.Any]:
         """The account and a better hash for it, after its password was found right; refused otherwise.
 
-        Whether the name is unknown or the password wrong, the work and the answer are the same: so the failure is
-        recorded behind the answer's back, since only a known name has something to record.
+        Whether the name is unknown or the password wrong, the work and the answer are the same: so the answer
+        does not wait for the failure to be recorded, which takes longer for a known name.
         """
         self._check_throttle(key, address)
         yield A_SLOT
@@ -1895,7 +1894,7 @@ class Hub:
         return fold(name) if len(name) <= TYPED_NAME_MAX else ""
 
     def _probe(self, connection: Connection) -> None:
-        """Somebody knows the password of who is online here. Is this only the ghost of a connection?"""
+        """Ask this connection for life: somebody else logs in with the right password, and it may be dead."""
         facts = connection.facts
         if facts.probed < connection.heard:
             facts.probed = self._clock.now
@@ -1979,7 +1978,7 @@ class Hub:
         while account is not None and self._statuses.is_claimed(account.key):
             account = yield FindToken(token)
         if account is None:
-            return self._tokens.get(token)  # the login that would have ended it may have come to nothing
+            return self._tokens.get(token)  # still valid if the login that was to replace it has failed
         if connection.closed:
             return None
         session = self.sessions.get(account.key) or (yield from self._restart(connection, account))
@@ -2000,7 +1999,7 @@ class Hub:
         return self._bring_back(account)
 
     def _bring_back(self, account: Account) -> Session:
-        """A kept session without a past, for a token that has outlived its own."""
+        """A new, empty kept session for a token whose session is gone."""
         session = Session(account.username, account.key, Held(numbered=False), self._clock.wall)
         self.sessions[session.key] = session
         return session
@@ -2031,7 +2030,7 @@ class Hub:
         return None
 
     def figures(self) -> dict[str, int]:
-        """What the person who runs the server may ask for."""
+        """The numbers that the person who runs the server may ask for."""
         online = sum(session.connection is not None for session in self.sessions.values())
         return {
             "connections": self._gate.connections,
@@ -2044,7 +2043,7 @@ class Hub:
         }
 
     def rows(self, most: int) -> list[Row]:
-        """Who is connected or lost, for the person who runs the server: at most so many, the most waiting first."""
+        """The connected and the lost, for the person who runs the server: at most so many, the most waiting first."""
         wires: list[tuple[Connection | None, Session | None]] = [(connection, None) for connection in self._strangers]
         wires += [(session.connection, session) for session in self.sessions.values()]
         return [self._row(*wire) for wire in heapq.nlargest(most, wires, key=bytes_waiting)]
@@ -2066,7 +2065,7 @@ class Hub:
         """At a start: those who were there before are lost, not gone, for the grace time."""
         for account in accounts:
             session = self._bring_back(account)
-            self._lose(session)
+            self._mark_lost(session)
 
     def shutdown(self) -> None:
         """The server stops: all are told, and what they will be after the restart goes to disk."""
@@ -2188,7 +2187,7 @@ class Hub:
             self._settle_all(session.name, session.held)
 
     def _retire(self, session: Session) -> None:
-        """It has ended, or another one has taken its place: nobody comes back to it."""
+        """This session has ended, or another one has taken its place: nobody comes back to it."""
         session.over = True
         self._forget_token(session)
 
@@ -2206,7 +2205,7 @@ class Hub:
             session.held.token = ""
 
     def _let_go(self, held: Held) -> list[HeldFrame]:
-        """What was held, which is held and counted no more."""
+        """Hold and count none of it any more, and return it."""
         self.held_bytes -= held.size
         return held.let_go()
 
@@ -2267,7 +2266,7 @@ class Hub:
 
 
 class State(enum.Enum):
-    """What a connection may say depends on whether somebody is logged in on it."""
+    """Whether somebody is logged in on a connection: it decides which commands are allowed there."""
 
     STRANGER = "not logged in"
     LOGGED_IN = "logged in"
@@ -2276,7 +2275,7 @@ class State(enum.Enum):
 # A handler answers at once (str), later or never (None), or when its steps are done.
 Handler = Callable[[Hub, Connection, str, str], str | Steps | None]
 
-# Which command is allowed in which state, and who deals with it. What is not here is refused by `Hub._find_handler`.
+# The commands that each state allows, and their handlers. All others are refused by `Hub._find_handler`.
 COMMANDS: dict[tuple[State, str], Handler] = {
     (State.STRANGER, "REGISTER"): Hub._register,
     (State.STRANGER, "KEEP"): Hub._keep,
@@ -2348,14 +2347,14 @@ class LoggedIn(NamedTuple):
 
 
 class Roster(NamedTuple):
-    """Who is here, at the login: names that are online and names whose connection is lost."""
+    """The people here, at the login: names that are online and names whose connection is lost."""
 
     online: tuple[str, ...]
     lost: tuple[str, ...]
 
 
 class Presence(NamedTuple):
-    """What really changed: who came, left, lost the connection, and came back after losing it."""
+    """The changes: who came, left, lost the connection, and came back after losing it."""
 
     came: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
@@ -2427,7 +2426,7 @@ class NotYet(NamedTuple):
 
 
 class LoginNeeded(NamedTuple):
-    """Coming back as `name` is not possible without the person. What was typed waits for the next login."""
+    """Coming back as `name` is not possible without the person. All that was typed waits for the next login."""
 
     name: str
     code: str
@@ -2443,7 +2442,7 @@ class LinkLost(NamedTuple):
 
 
 class NotVessages(NamedTuple):
-    """What answers there does not speak this protocol. A LinkLost follows."""
+    """Another program answers there, which does not speak this protocol. A LinkLost follows."""
 
     words: str
 
@@ -2492,7 +2491,7 @@ class Command:
         return len(self.frame()) - HEADER.size
 
     def frame(self) -> bytes:
-        """It as it goes over the wire. What is no Unicode (half a surrogate pair from a file name) becomes `?`."""
+        """It as it goes over the wire. Half a surrogate pair (from a file name), which is no Unicode, becomes `?`."""
         words = [f"#{self.number}" * (self.number > 0), self.verb, self.name, self.text]
         return frame(" ".join(word for word in words if word).encode("utf-8", "replace"))
 
@@ -2540,7 +2539,7 @@ class ClientSession:
         take_outbox                         the bytes of this turn, in one piece
         hang_up                             if set: close the link, and say `disconnected` in the next turn
 
-    What was asked for is kept until it is answered, over lost connections and restarts of the server: it is sent
+    Each command is kept until it is answered, over lost connections and restarts of the server: it is sent
     again with its old tag, in order, and the other end shows nothing twice. Times are monotonic seconds.
     """
 
@@ -2799,7 +2798,7 @@ class ClientSession:
                 self._events.append(Waiting(command.tag, command.name, command.text))
 
     def take_events(self) -> list[Event]:
-        """What there is to show, in order. Call `shown` when that has been done."""
+        """The events to be shown, in order. Call `shown` when that has been done."""
         events, self._events = self._events, []
         self._taken = self._read
         return events
@@ -2823,7 +2822,7 @@ class ClientSession:
     # What is due
 
     def _wake_up(self) -> None:
-        """We were suspended. What waits is read before anything expires, and the server asked whether it still is."""
+        """We were suspended: nothing expires until all that waits is read, and the server is asked for life."""
         self._must_look = True
         if self._stage in (_Stage.OUT, _Stage.IN):
             self._suspended_from = self._looked_at if self._suspended_from is None else self._suspended_from
@@ -2976,7 +2975,7 @@ class ClientSession:
         self._enter(int(last_tag))
 
     def _enter(self, last_tag: int) -> None:
-        """We are in. What the server has not read goes out again before all else; the rest it will answer."""
+        """We are in. Commands that the server has not read go out again before all else; the rest it will answer."""
         self._stage, self._stranded, self._ghosts, self._missed = _Stage.IN, False, 0, 0
         # 0 is a new session, or one that has read nothing; that one would still be there within the grace time.
         self._ended = last_tag == 0 and self._back_from is not None and self._now > self._back_from + self.grace
@@ -3120,7 +3119,7 @@ class ClientSession:
             self._events.append(changes)
 
     def _difference(self, before: dict[str, bool], after: dict[str, bool]) -> Presence:
-        """What changed between two rosters, for others: of ourselves we know."""
+        """The changes between two rosters, without ourselves."""
         here = sorted((name for name in after if name != self.name), key=fold)
         came = tuple(n for n in here if n not in before and not after[n])
         left = tuple(sorted((n for n in before if n not in after and n != self.name), key=fold))

@@ -18,9 +18,9 @@ The rules:
 5.  A file with a final name is complete. Everything new is written under another name, synced, and renamed into place.
 6.  Every failure is a `StorageError` whose text is one line for a person and says what to do. Passwords, hashes and
     tokens never appear in one, nor in a repr. Of a token only its SHA-256 is stored.
-
 7.  `--keep` deletes only backups of this very file. Its identity is inside and goes along into every backup: a name
-    does not tell, for two servers may share a folder. What cannot be read, or has no identity, is never deleted.
+    does not tell, for two servers may share a folder. A file that cannot be read, or has no identity, is
+    never deleted.
 
 The reading order: errors; passwords and tokens; the account and the schema; opening and checking a file; the lock;
 the `Store`, which is all that the server needs; then what the person needs: backups; restore; export and import; the
@@ -152,7 +152,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 class Cost(NamedTuple):
-    """What one password check costs: scrypt's N = 2**log_n, r and p. Memory is 128 * N * r bytes.
+    """The price of one password check: scrypt's N = 2**log_n, r and p. Memory is 128 * N * r bytes.
 
     Where the platform has no scrypt, PBKDF2-HMAC-SHA-256 takes its place with N * r * p rounds: for the default that is
     655,360, just above the 600,000 which OWASP asks for.
@@ -466,7 +466,7 @@ def _count(db: sqlite3.Connection) -> int:
 
 
 def _identity(db: sqlite3.Connection) -> str | None:
-    """What tells the backups of this file from those of any other; None if it is of an older version."""
+    """The number that tells the backups of this file from those of any other; None in a file of an older version."""
     if _version(db) < FIRST_WITH_IDENTITY:
         return None
     row = db.execute("SELECT identity FROM origin").fetchone()
@@ -513,7 +513,7 @@ def _sync_folder(folder: Path) -> bool:
         return True
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Who may write into a folder but not list it cannot sync it either.
+    except PermissionError:  # A folder may be one to write into and not to list: it cannot be synced either.
         return False
     try:
         os.fsync(descriptor)
@@ -832,7 +832,7 @@ class Store:
     def recover(self, now: float) -> list[Account]:
         """At the start of a server: who may come back is 'lost' and returned, everybody else is 'offline'.
 
-        That is who was online or lost when the last server ended, and has a living token. One transaction. A token that
+        Those were online or lost when the last server ended, and have a living token. One transaction. A token that
         was used in the future, by a clock that was wrong, counts as used now: it lives no longer than any other.
         """
         with self.transaction():
@@ -1155,7 +1155,7 @@ def _open_alone(path: Path) -> sqlite3.Connection:
 
 
 class RestoreReport(NamedTuple):
-    """What a restore has done, or would do."""
+    """The result of a restore, done or tried."""
 
     added: int  # Accounts that are in the backup only,
     removed: int  # in the live file only,
@@ -1297,7 +1297,7 @@ SELECT_EXPORT = (
 
 
 class ImportReport(NamedTuple):
-    """What an import has done."""
+    """The result of an import."""
 
     added: int
     changed: int  # Were there and have been overwritten,
@@ -1428,7 +1428,7 @@ def set_password(path: str | Path, name: str, password: str, cost: Cost = DEFAUL
     """Give the account of `name` another password and kill its token. Returns its name as registered.
 
     Unlike PASSWD by the user, who may stay logged in elsewhere: the operator does this for somebody who has lost the
-    password, or whose password is known to others. Who is logged in on a running server stays so until the connection
+    password, or whose password is known to others. A session on a running server goes on until its connection
     breaks for the second time at the latest; TAKEOVER with the new password ends that session at once.
     """
     path = _absolute(path)
@@ -1486,7 +1486,7 @@ PROGRESS_AFTER = 1.0  # Seconds of work before a line about it is worth reading.
 
 
 class Answer(NamedTuple):
-    """What a command found: for scripts (`--json`) and for a person."""
+    """The answer of a command: for scripts (`--json`) and for a person."""
 
     data: Mapping[str, object]
     lines: Iterable[str]

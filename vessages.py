@@ -14,8 +14,8 @@ Rules of this file
     Writing is tried first; the system is asked about writability only while something is left over. Each connection
     gets all that the turn has for it in one `send` (over TLS: one for each record).
 
-    A connection is the hub's object, with our socket in it. What is unusual about one (it is paused, or being closed)
-    stands in a table of the server: ten thousand usual ones take no room there.
+    A connection is the hub's object, with our socket in it. Its unusual states (paused, being closed) are tables of the
+    server, in which ten thousand usual connections take no room.
 
     One bad connection never hurts another: whatever goes wrong while one is served ends that one.
 
@@ -94,12 +94,12 @@ STOP_WITHIN = 5.0  # seconds for what is queued to be written when the server st
 DISK_BATCH = 1000  # jobs that share one commit
 SPARE_FILES = 64  # open files for other things than clients: the database, its journal, backups, listeners
 LEAST_SPARE_FILES = 24  # where the system allows very few
-LINGERING = 1 / 3  # the part of the spare files that connections may take which have had their last word
-# Connections where there is nothing better than `select`. On Windows that takes 512 sockets: these, a listener, the
-# bell, and the half of the lingering ones that a sweep leaves. One more would end the server.
+LINGERING = 1 / 3  # the share of the spare files that connections which are being closed may take
+# Connections where there is nothing better than `select`. On Windows that takes 512 sockets: these, a listener, the one
+# that wakes the loop, and the half of the lingering ones that a sweep leaves. One more would end the server.
 SELECT_MAX = 500
 ROWS_MAX = 100  # of the table of who is connected: three screens, and nothing that a message would wait for
-BACKUP_DAYS = 30  # between two backups, at most: who loses more has none
+BACKUP_DAYS = 30  # between two backups, at most: with more between them one might as well have none
 # Seconds between two looks whether a backup is due: the clock may be set, a laptop sleep, somebody make one by hand.
 BACKUP_LOOK = 60.0
 BACKUP_PATIENCE = 5.0  # seconds for one to be finished when the server stops: ten times what 100,000 accounts need
@@ -107,7 +107,7 @@ BACKUP_AGAIN = 3600.0  # seconds after one that failed, if the next is not due s
 LOG_LINES = 50_000  # waiting, and again as many being written: a stop has a line for everybody. About 7 MB
 LOG_PAUSE = 0.05  # seconds that a line may wait for others: to change threads for each would double a login's cost
 LOG_PATIENCE = 1.0  # seconds for the last lines of the log
-LOG_ENDS = frozenset({errno.EPIPE, errno.EBADF})  # nobody will ever read there again; any other fault may pass
+LOG_ENDS = frozenset({errno.EPIPE, errno.EBADF})  # the log has no reader any more; any other fault may pass
 # These threads yield to the chat, a backup to everybody. At 10 a message still waited up to 1.4 ms (p99) for the slice
 # of a password check on the same core; at 19 a core that is wholly taken would check one in ten seconds.
 HASHING_NICENESS, BACKUP_NICENESS = 15, 19
@@ -154,15 +154,15 @@ class Server:
         self.listeners = list(listeners)
         self.sockets = 0  # of clients, that are open
         self.turns = 0
-        # To be read, in this turn or, if that has been read, in the next: whom the selector says to be readable,
-        # newcomers, who speak first, and those of whom more waits in the TLS library.
+        # Connections to be read in this turn, or in the next if this one has read already: those that the selector
+        # reports, newcomers, and those of which more waits in the TLS library.
         self._readable: dict[Connection, None] = {}
         self._handshaking: dict[Connection, float] = {}  # TLS -> when, by the hub's clock, it is given up; oldest first
         self._leftover: dict[Connection, memoryview] = {}  # what the system has not yet taken of what was written
-        self._paused: set[Connection] = set()  # not read from, until the sweep sees that they want it
+        self._paused: set[Connection] = set()  # not read from until the sweep finds that `wants_reading` is true again
         # Waiting for their last frame to arrive, oldest first -> when they are dropped, whether or not it has.
         self._closing: dict[Connection, float] = {}
-        self._shut: set[Connection] = set()  # those of them whom we have told that nothing more will come
+        self._shut: set[Connection] = set()  # those of them that were told that nothing more will come
         self._gone: list[Connection] = []  # to be closed by the sweep
         self._came: dict[socket.socket, int] = {}  # listener -> the last turn in which somebody came in there
         self._listen_again = 0.0  # when the listeners have rested
@@ -171,13 +171,13 @@ class Server:
         self._heeds_signals = False
         self._hurry_from = 0.0  # when a further signal ends the process at once
         self._figures_wanted = False
-        self._bell, self._rope = socket.socketpair()  # whoever wants to wake the loop pulls the rope
+        self._woken, self._waker = socket.socketpair()  # a byte written to the second ends a `select`
         self._results: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()
         self.hasher = HashWorker(cost, self._deliver)
         self.disk = DiskWorker(store, wall, self._deliver)
-        self._bell.setblocking(False)
-        self._rope.setblocking(False)
-        self.selector.register(self._bell, EVENT_READ, self._hear_bell)
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self.selector.register(self._woken, EVENT_READ, self._on_wake)
         self._listen(True)
         hub.wake(clock(), wall())
 
@@ -191,13 +191,13 @@ class Server:
     def turn(self) -> None:
         """One turn: wait, accept, read, take results, tick, write, sweep, hand out jobs."""
         events = self.selector.select(self._patience())
-        now, wall = self.clock(), self.wall()  # of the whole turn: whoever is suspended in it loses no time
+        now, wall = self.clock(), self.wall()  # one time for the whole turn: a suspension in it counts for nobody
         self.hub.wake(now, wall)
         self.turns += 1
         for key, mask in events:
             connection = key.data
             if not isinstance(connection, Connection):
-                connection(key.fileobj)  # the method that deals with a listener or the bell
+                connection(key.fileobj)  # the method that deals with a listener or with `wake`
                 continue
             if mask & EVENT_WRITE:
                 self._write_leftover(connection)
@@ -230,12 +230,12 @@ class Server:
 
     def wake(self) -> None:
         """End the waiting of the present turn; from any thread."""
-        with contextlib.suppress(OSError):  # the bell has not been heard yet: one ring is enough; or all is over
-            self._rope.send(b"!")
+        with contextlib.suppress(OSError):  # full of bytes that do the same; or all is over
+            self._waker.send(b"!")
 
-    def _hear_bell(self, bell: socket.socket) -> None:
+    def _on_wake(self, woken: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
-            bell.recv(4096)
+            woken.recv(4096)
         if self._figures_wanted:
             self._log_figures()
         if self._stop_wanted and not self._stop_by:
@@ -253,7 +253,7 @@ class Server:
 
     def _accept(self, listener: socket.socket) -> None:
         if self._listen_again or self._stop_by:
-            return  # this turn's event of another listener, or the bell, has changed things
+            return  # an earlier event of this turn has stopped the listening
         # To ask whether there is another one costs as much as to let one in: only if one came in the last turn, too.
         batch = ACCEPT_BATCH if self._came.get(listener) == self.turns - 1 else 1
         for _ in range(batch):
@@ -304,14 +304,14 @@ class Server:
         except ssl.SSLWantWriteError:
             events = EVENT_WRITE
         except OSError as error:
-            self._lose(connection, f"no TLS: {reason_of(error)}")
+            self._drop(connection, f"no TLS: {reason_of(error)}")
             return
         else:
             del self._handshaking[connection]
             self._readable[connection] = None
             if connection.outbox:
                 self.hub.ready.append(connection)
-        self._ask(connection, events)
+        self._set_interest(connection, events)
 
     # --- Reading ---
 
@@ -327,29 +327,29 @@ class Server:
         except WOULD_BLOCK:
             return
         except OSError as error:
-            self._lose(connection, reason_of(error))
+            self._drop(connection, reason_of(error))
             return
         if not data:
-            self._lose(connection, "closed by the client")
+            self._drop(connection, "closed by the client")
             return
         if not self.hub.feed(connection, data):
             self._paused.add(connection)
-            self._ask_anew(connection)
+            self._update_interest(connection)
         elif self.tls is not None and sock.pending():
             self._readable[connection] = None
 
-    def _lose(self, connection: Connection, why: str) -> None:
+    def _drop(self, connection: Connection, why: str) -> None:
         """This socket is of no use any more: the hub is told now, the sweep closes it."""
         self.hub.disconnect(connection, why)
         self._gone.append(connection)
 
-    def _ask_anew(self, connection: Connection) -> None:
+    def _update_interest(self, connection: Connection) -> None:
         """Ask the selector about reading unless it is paused, and about writing while something is left over."""
         reading = 0 if connection in self._paused else EVENT_READ
         writing = EVENT_WRITE if connection in self._leftover else 0
-        self._ask(connection, reading | writing)
+        self._set_interest(connection, reading | writing)
 
-    def _ask(self, connection: Connection, events: int) -> None:
+    def _set_interest(self, connection: Connection, events: int) -> None:
         """Ask the selector about these events of a connection, and no others."""
         key = self.selector.get_map().get(connection.socket)
         if not events:
@@ -398,14 +398,14 @@ class Server:
         except WOULD_BLOCK:
             sent = 0
         except OSError as error:
-            self._lose(connection, reason_of(error))
+            self._drop(connection, reason_of(error))
             return
         if sent < len(data):
             left = self._leftover[connection] = memoryview(data)[sent:]
             self.hub.sent(connection, len(left))
             if not connection.wants_reading:
                 self._paused.add(connection)
-            self._ask_anew(connection)
+            self._update_interest(connection)
 
     def _write_leftover(self, connection: Connection) -> None:
         """The system says that there is room again."""
@@ -421,13 +421,13 @@ class Server:
             return
         except OSError as error:
             del self._leftover[connection]
-            self._lose(connection, reason_of(error))
+            self._drop(connection, reason_of(error))
             return
         left = self._leftover[connection] = left[sent:]
         self.hub.sent(connection, len(left))
         if not left:
             del self._leftover[connection]
-            self._ask_anew(connection)
+            self._update_interest(connection)
             if connection.outbox:
                 self.hub.ready.append(connection)
 
@@ -444,18 +444,18 @@ class Server:
         if self._handshaking:
             late = itertools.takewhile(lambda each: self._handshaking[each] <= self.hub.now, self._handshaking)
             for connection in late:
-                self._lose(connection, "no TLS: the handshake took too long")
+                self._drop(connection, "no TLS: the handshake took too long")
         if self._closing:
             crowd = self.sockets - self.hub.settings.connections_max - self.lingering // 2
             for connection in [*self._closing][: max(0, crowd)]:  # a storm of newcomers: their last words had a chance
-                self._lose(connection, "closed")
+                self._drop(connection, "closed")
         for connection in self._gone:
-            self._forget(connection)
+            self._close_socket(connection)
         self._gone.clear()
         if self._paused:
             for connection in [each for each in self._paused if each.wants_reading]:
                 self._paused.discard(connection)
-                self._ask_anew(connection)
+                self._update_interest(connection)
                 if self.tls is not None:
                     self._readable[connection] = None
         if self._listen_again and now >= self._listen_again and not self._stop_by:
@@ -468,20 +468,20 @@ class Server:
         """
         handshaking = connection in self._handshaking
         if now >= self._closing[connection] or (handshaking and self._stop_by):
-            self._lose(connection, "closed")
+            self._drop(connection, "closed")
         elif not (connection.outbox or connection in self._leftover or handshaking or connection in self._shut):
             self._shut.add(connection)
             self._closing[connection] = min(self._closing[connection], now + LINGER)
             try:
                 connection.socket.shutdown(socket.SHUT_WR)
             except OSError:
-                self._lose(connection, "closed")
+                self._drop(connection, "closed")
 
-    def _forget(self, connection: Connection) -> None:
+    def _close_socket(self, connection: Connection) -> None:
         sock = connection.socket
         if sock is None:
             return
-        self._ask(connection, 0)
+        self._set_interest(connection, 0)
         connection.socket = None
         self.sockets -= 1
         for table in (self._closing, self._handshaking, self._leftover):
@@ -501,9 +501,9 @@ class Server:
     def heed_signals(self) -> None:
         """Stop at Ctrl-C, SIGTERM and SIGHUP; a second one ends the process at once. The main thread must call this.
 
-        What was ignored before stays so: SIGHUP under nohup, SIGINT of a script's background job.
+        Signals that were ignored before stay so: SIGHUP under nohup, SIGINT of a script's background job.
         """
-        signal.set_wakeup_fd(self._rope.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for names, answer in ((STOP_SIGNALS, self._on_signal), (QUESTION_SIGNALS, self._on_question)):
             for name in names:
                 number = getattr(signal, name, None)
@@ -556,8 +556,8 @@ class Server:
         self.disk.finish()
         self.hasher.finish()
         for connection in [*self._closing, *self.hub.connections]:
-            self._forget(connection)
-        for sock in (*self.listeners, self._bell, self._rope):
+            self._close_socket(connection)
+        for sock in (*self.listeners, self._woken, self._waker):
             sock.close()
         self.selector.close()
 
@@ -584,7 +584,7 @@ def send_records(sock: socket.socket, data: bytes | memoryview) -> int:
 
 
 def table(rows: Iterable[protocol.Row]) -> list[str]:
-    """Who is connected, as the log shows it."""
+    """The connected and the lost, as the log shows them."""
     cells = [("address", "name", "since", "idle", "unsent", "held")]
     for row in rows:
         name, address = row.name or "(not logged in)", row.address or "(lost)"
@@ -595,7 +595,7 @@ def table(rows: Iterable[protocol.Row]) -> list[str]:
 
 
 def reason_of(error: OSError) -> str:
-    """What the system or OpenSSL says went wrong, in words for a person."""
+    """The fault as the system or OpenSSL names it, in words for a person."""
     text = re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", error.strerror or "")  # [SSL: THE_CODE] the words (_ssl.c:1006)
     return text or "connection lost"
 
@@ -610,8 +610,9 @@ class Worker(threading.Thread):
     """A thread that does jobs in the order in which it gets them.
 
     Its queue has no limit of its own. Every connection has at most one command under way, and the hub one job for
-    everybody's status; but who leaves, leaves his job there. So it grows while a disk hangs without an error, no faster
-    than newcomers are let in: 10 a second from one address. `finish` waits for what was given before.
+    everybody's status; but the job of a connection that is closed stays in the queue. So it grows while a disk hangs
+    without an error, no faster than newcomers are let in: 10 a second from one address. `finish` waits for all that was
+    given before.
     """
 
     def __init__(self, name: str, batch: int, deliver: Deliver) -> None:
@@ -761,12 +762,12 @@ def local_time(wall: float) -> str:
 class LogWriter(logging.Handler):
     """Writes the log to standard error, on a thread of its own.
 
-    Whoever reads there may stop: a pipe that is full, Ctrl-S, text marked in a Windows console. That must not stop the
-    chat, so what does not fit into the queue is dropped. A full disk costs the lines that come meanwhile: how many is
+    Its reader may stop: a pipe that is full, Ctrl-S, text marked in a Windows console. The chat must go on even so, and
+    lines that do not fit into the queue are dropped. A full disk costs the lines that come meanwhile: how many is
     said when there is room again. The log ends when nobody can ever read it.
 
-    Who comes and goes is told to `write` directly: a record of the logging library takes as long as seven messages, and
-    two of them were a tenth of a login.
+    Comings and goings are told to `write` directly: a record of the logging library takes as long as seven messages,
+    and two of them were a tenth of a login.
 
     `console` is a console of Windows, if standard error is one: it wants text, bytes would be read in its code page.
     """
@@ -939,7 +940,7 @@ PAIR_SIZE = 16 * 1024  # bytes: more than a certificate and its key take, to see
 
 
 def tls_context(cert: Path, key: Path, ours: bool = True) -> ssl.SSLContext:
-    """What TLS connections are made with. StartError says what to do.
+    """The settings of TLS connections. StartError says what to do.
 
     `ours`: nobody has chosen these files. A pair that was never whole is then made. One that cannot be loaded stays: a
     new certificate would alarm everybody who knows the old one.
@@ -1215,7 +1216,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 class Greeting(NamedTuple):
-    """What the person who started the server wants to know, but for the addresses that others can use."""
+    """All that the person who started the server wants to know, but for the addresses that others can use."""
 
     bound: Sequence[str]  # the addresses
     port: int
