@@ -197,7 +197,7 @@ class Server:
         for key, mask in events:
             connection = key.data
             if not isinstance(connection, Connection):
-                connection(key.fileobj)  # the method that deals with a listener or with `wake`
+                key.data(key.fileobj)  # `_accept` or `_on_wake`
                 continue
             if mask & EVENT_WRITE:
                 self._write_leftover(connection)
