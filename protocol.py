@@ -862,10 +862,11 @@ class Gate:
     a class behind one address does not pay for each other's slips, nor for somebody among them who guesses.
     """
 
-    __slots__ = ("_addresses", "_known", "_networks", "_proven", "connections")
+    __slots__ = ("_addresses", "_known", "_networks", "_proven", "connections", "refusals")
 
     def __init__(self, registrations: int) -> None:
         self.connections = 0  # open at the moment
+        self.refusals = Refusals()
         self._addresses = Limits(registrations)
         self._networks = Limits(registrations, WIDER)
         self._known: dict[str, str] = {}  # the one copy of each address that has connections
@@ -1250,7 +1251,7 @@ class Statuses:
         failed = isinstance(result, StorageFailedError)
         if failed:
             self._changed.update(dict.fromkeys(statuses))
-            self._not_before = now + RECORD_AGAIN
+            self._not_before = max(self._not_before, now + RECORD_AGAIN)  # FOREVER stays so
         self._plan()
         return [] if failed else typing.cast("list[str]", result)
 
@@ -1283,8 +1284,8 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_checks", "_clock", "_gate", "_overfull", "_presence", "_refusals", "_ripe", "_spare", "_statuses",
-        "_stopping", "_strangers", "_taken", "_tokens", "_unread", "_walk", "closing", "faults", "frames", "held_bytes",
+        "_checks", "_clock", "_gate", "_overfull", "_presence", "_spare", "_statuses", "_stopping", "_strangers",
+        "_taken", "_tokens", "_unread", "_walk", "closing", "faults", "frames", "held_bytes",
         "jobs", "notes", "ready", "sessions", "settings",
     )  # fmt: skip
 
@@ -1308,8 +1309,7 @@ class Hub:
         self._spare: FrameDecoder | None = None  # a decoder for the next read: one for each would be slower
         self._stopping = False
         # Work under way
-        self._unread: dict[Connection, None] = {}  # frames of theirs wait in the decoder, for the next turn
-        self._ripe: dict[Connection, None] = {}  # the same of the turn before: read in this one
+        self._unread: dict[Connection, None] = {}  # connections whose next frames are read in the next `tick`
         self._overfull: list[Session] = []  # to be ended, in `tick`
         # Parts, each with a state of its own
         self._clock = Clock()
@@ -1318,7 +1318,6 @@ class Hub:
         self._statuses = Statuses()
         self._checks = CheckQueue()
         self._gate = Gate(registrations)
-        self._refusals = Refusals()
 
     # --- Time ---
 
@@ -1331,8 +1330,6 @@ class Hub:
             self.notes.append(f"the clock was set by {step:+.0f} s")
         if late:
             self.notes.append(f"suspended for {late:.0f} s: nobody is held to it")
-        self._ripe |= self._unread
-        self._unread = {}
 
     def tick(self, now: float, wall: float) -> None:
         """Once a turn, after reading and completions: what is due, then what was put off.
@@ -1348,15 +1345,15 @@ class Hub:
             self._end_overfull()
         if self._presence.due <= self._clock.now:
             self._presence.tell(self._clock.now, self.sessions)
-        if self._ripe:
-            ripe, self._ripe = self._ripe, {}
-            for connection in ripe:
+        if self._unread:
+            unread, self._unread = self._unread, {}
+            for connection in unread:
                 self._read(connection)
             self._presence.send_rosters()  # before anything else is said to those who came back just now
         if self._statuses.due <= self._clock.now:
             self.jobs += self._statuses.work(self._clock.now, self.sessions)
-        if self._refusals.due <= self._clock.now:
-            self.notes += self._refusals.lines(self._clock.now)
+        if self._gate.refusals.due <= self._clock.now:
+            self.notes += self._gate.refusals.lines(self._clock.now)
 
     def _expire(self) -> None:
         """Once a second: end what was lost for the grace time, and look at all connections, so many a turn."""
@@ -1377,11 +1374,11 @@ class Hub:
         To be asked before every wait: a turn that begins much later than this tells of a suspension.
         """
         now = self._clock.now
-        if self._unread or self._ripe or self._overfull or self.ready or self.closing or self.jobs:
+        if self._unread or self._overfull or self.ready or self.closing or self.jobs:
             when = now
         else:
             walk = self._walk.due if self._strangers or self.sessions else FOREVER
-            when = max(now, min(walk, self._presence.due, self._statuses.due, self._refusals.due))
+            when = max(now, min(walk, self._presence.due, self._statuses.due, self._gate.refusals.due))
         return self._clock.expect(when)
 
     @property
@@ -1403,7 +1400,7 @@ class Hub:
         return connection
 
     def _turn_away(self, connection: Connection, why: str) -> None:
-        self._refusals.count(why, connection.address, self._clock.now)
+        self._gate.refusals.count(why, connection.address, self._clock.now)
         self._close(connection, Bye.FULL)
 
     @property
@@ -1584,7 +1581,7 @@ class Hub:
         """
         if connection.flow is not None or connection.closed or connection.behind:
             return
-        if connection.pending and connection not in self._ripe:  # which are read in this turn
+        if connection.pending:
             self._unread[connection] = None
 
     def _fail(self, connection: Connection, fault: Exception) -> None:
@@ -1762,7 +1759,7 @@ class Hub:
         name, password = self._two_words(rest, "REGISTER <username> <password>")
         username, password = clean_name(name), clean_password(password)
         if not self.settings.registration:
-            self._refusals.count("new accounts are closed", connection.address, self._clock.now)
+            self._gate.refusals.count("new accounts are closed", connection.address, self._clock.now)
             raise RefusedError(Code.CLOSED)
         if username is None:
             raise RefusedError(Code.BAD_USERNAME)
@@ -1786,7 +1783,7 @@ class Hub:
     def _limit_registrations(self, address: str) -> None:
         wait = self._gate.register(address, self._clock.now)
         if wait:
-            self._refusals.count("too many new accounts from one address", address, self._clock.now)
+            self._gate.refusals.count("too many new accounts from one address", address, self._clock.now)
             words = f"{math.ceil(wait)} s to wait: many new accounts came from your address"
             raise RefusedError(Code.TOO_MANY, words)
 
@@ -2070,13 +2067,13 @@ class Hub:
     def shutdown(self) -> None:
         """The server stops: all are told, and what they will be after the restart goes to disk."""
         shares = 0
-        while (self._ripe or self._unread) and shares < LAST_SHARES:  # what has been read is also done
-            ripe, self._ripe, self._unread = self._ripe | self._unread, {}, {}
-            shares += len(ripe)
-            for connection in ripe:
+        while self._unread and shares < LAST_SHARES:  # what has been read is also done
+            unread, self._unread = self._unread, {}
+            shares += len(unread)
+            for connection in unread:
                 self._read(connection)
         self._stopping = True
-        self.notes += self._refusals.lines(FOREVER)
+        self.notes += self._gate.refusals.lines(FOREVER)
         self.jobs.append(RecordStatuses(self._statuses.at_a_stop(self.sessions)))
         for connection in self.connections:
             self._close(connection, Bye.SHUTDOWN)

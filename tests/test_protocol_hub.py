@@ -1080,3 +1080,16 @@ def test_each_kind_of_refusal_has_its_own_line() -> None:
     for _ in range(protocol.CONNECTIONS_AN_ADDRESS):
         world.connect()
     assert refusals(world) == ["refused: 1, the last from 10.0.0.1: too many connections from one address"]
+
+
+def test_a_job_that_fails_after_the_stop_does_not_undo_what_the_stop_has_recorded() -> None:
+    world = World()
+    alice = world.person("alice", kept=True)
+    world.working = False
+    alice.leave()
+    world.wait(2 * protocol.RECORD_PAUSE)
+    (lost,) = world.hub.jobs
+    world.hub.shutdown()
+    world.hub.complete(lost, protocol.StorageFailedError())
+    world.wait(2 * protocol.RECORD_AGAIN)
+    assert world.hub.jobs[1:] == world.hub.jobs[-1:]  # nothing after what the stop has recorded
