@@ -3619,7 +3619,7 @@ class Chat:
     def _whom(self, question: str, offered: list[str]) -> Generator[Ask, str, str | None]:
         """Ask for a recipient, however it is written; None if that is given up. `offered` may be chosen in any case."""
         while answer := (yield Ask(question, hidden=False)).strip():
-            name = re.sub(r"^(/(to|msg)\s+|@)|:$", "", answer)
+            name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).partition(":")[0]
             choices = [choice for choice in offered if protocol.fold(choice) == protocol.fold(name)]
             known = choices[0] if choices else self._spelling(name)
             if known is not None:
@@ -3942,7 +3942,7 @@ class Chat:
         self._met = True
 
     def _logged_in(self, event: protocol.LoggedIn) -> None:
-        self._refused = ("", "")
+        self._refused = (event.name, "")  # whoever ends this session elsewhere can be ended with /takeover alone
 
     def _listed(self, event: protocol.Roster) -> None:
         """Whom `--to` named may be written otherwise."""

@@ -2782,7 +2782,7 @@ class ClientSession:
         """Do what is due: say that we are there, hang up on a dead server, come back, send what waits."""
         if now - self._expected > LATE:
             self._wake_up()
-        self._now, self._expected = now, FOREVER
+        self._now = self._expected = now  # until it is asked how long to wait, the next tick is expected at once
         if self._stage is not _Stage.DOWN and not self.hang_up:
             if not self._must_look:
                 self._watch_the_server()
