@@ -1,7 +1,7 @@
 """The clients of Vessages: for a person at a terminal, for a pipe (--plain, --json), and `Client` for scripts.
 
-    python client.py HOST PORT                       a person
-    tail -f build.log | python client.py HOST PORT --user bot --to alice
+    python3 client.py HOST PORT                      a person
+    tail -f build.log | python3 client.py HOST PORT --user bot --to alice
     from client import Client                        a script: see `Client`
 
 Rules of this file
@@ -94,6 +94,7 @@ __all__ = (
 )  # fmt: skip
 
 VERSION = "1.0"
+PYTHON = "py" if sys.platform == "win32" else "python3"  # how it is called: a plain Debian has no `python`
 
 DIAL_SECONDS = 10.0  # for a name look-up and a connection; a LAN needs milliseconds, a far host a second or two
 # Between two attempts: 1, 2, 4 … 30 s, each cut by chance to between half and all of it, so that a thousand clients
@@ -205,6 +206,8 @@ def dial_words(host: str, port: int, error: Exception) -> str:
         )
     if isinstance(error, ssl.SSLError):
         return f"{host} port {port} does not speak TLS: leave out --tls if the server was started without it"
+    if host.lower().startswith("fe80:") and "%" not in host:
+        return f"{host} is an address of one network only: add %INTERFACE, such as {host}%eth0"
     if isinstance(error, TimeoutError):
         return f"no answer from {host} port {port}: check the address, and whether a firewall lets this through"
     return f"{host} port {port} cannot be reached: {getattr(error, 'strerror', None) or error}"
@@ -4145,7 +4148,7 @@ class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. Use it like this: python client.py 192.168.1.5 5000 (or --help)\n")
+        self.exit(2, f"{self.prog}: {message}. Use it like this: {PYTHON} client.py 192.168.1.5 5000 (or --help)\n")
 
 
 def arguments_of(argv: list[str]) -> argparse.Namespace:
@@ -4154,7 +4157,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
         prog="client.py",
         allow_abbrev=False,
         description="Chat on a Vessages server.",
-        epilog="Example: python client.py 192.168.1.5 5000. Passwords are asked for; scripts put theirs into the "
+        epilog=f"Example: {PYTHON} client.py 192.168.1.5 5000. Passwords are asked for; scripts put theirs into the "
         "environment as VESSAGES_PASSWORD or into a file.",
     )
     parser.add_argument("host", metavar="HOST", help="the server's name or address")
@@ -4259,6 +4262,11 @@ def chat_to_the_end(chat: Chat) -> int:
     signal.set_wakeup_fd(chat.front.mailbox.waker, warn_on_full_buffer=False)  # else Windows sleeps on
     try:
         return chat.run()
+    except RuntimeError as error:  # Python says it so, and of nothing else here
+        if "thread" not in str(error):
+            raise
+        chat.last_words = "the system starts no more threads: end other programs, or raise its limit (ulimit -u)"
+        return 2
     finally:
         signal.set_wakeup_fd(-1)
         chat.front.close()

@@ -41,6 +41,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import sqlite3
 import sys
 import threading
@@ -1331,9 +1332,9 @@ def import_accounts(
 ) -> ImportReport:
     """Add the accounts of `data`, which is what `export` returns, to the file at `path`; a missing file is created.
 
-    An account whose name is there already is left as it is, or with `overwrite` gets the imported name, password and
-    history and loses its token. Added accounts are offline. All of it happens or nothing: raises StorageError naming
-    the first account that is wrong.
+    An account whose name is there already is left as it is, or with `overwrite`, if it differs, gets the imported name,
+    password and history and loses its token. Added accounts are offline. All of it happens or nothing: raises
+    StorageError naming the first account that is wrong.
     """
     path = _absolute(path)
     rows = _parse_import(data, time.time() if now is None else now)
@@ -1349,11 +1350,12 @@ def import_accounts(
             "UPDATE SET username = excluded.username, skeleton = excluded.skeleton, password = excluded.password, "
             "created = excluded.created, last_login = excluded.last_login, failures = excluded.failures, "
             "last_failure = excluded.last_failure, token = NULL"
+            " WHERE (username, password, created, last_login, failures, last_failure) IS NOT (excluded.username,"
+            " excluded.password, excluded.created, excluded.last_login, excluded.failures, excluded.last_failure)"
         )
-        db.executemany(sql + (update if overwrite else "NOTHING"), rows)
+        changed = db.executemany(sql + (update if overwrite else "NOTHING"), rows).rowcount
         added = _count(db) - before
-    there = len(rows) - added
-    return ImportReport(added, there if overwrite else 0, 0 if overwrite else there)
+    return ImportReport(added, changed - added, len(rows) - changed)
 
 
 def _parse_import(data: object, now: float) -> list[tuple[object, ...]]:
@@ -1500,7 +1502,10 @@ class ProgressLine:
         self._shown = False
         self._timer = threading.Timer(PROGRESS_AFTER, self._begin)
         self._timer.daemon = True  # An interrupted command does not wait for it.
-        self._timer.start()
+        self._runs = False
+        with suppress(RuntimeError):  # No thread can be started: then without this line.
+            self._timer.start()
+            self._runs = True
 
     def _begin(self) -> None:
         self._shown = sys.stderr.isatty()
@@ -1515,7 +1520,8 @@ class ProgressLine:
 
     def end(self) -> None:
         self._timer.cancel()
-        self._timer.join()
+        if self._runs:
+            self._timer.join()
         if self._shown:
             print("\r", end="\033[K", file=sys.stderr, flush=True)
 
@@ -1843,4 +1849,8 @@ def _run(arguments: list[str] | None) -> int:
 if __name__ == "__main__":
     if hasattr(os, "nice"):
         os.nice(19)  # all of this can wait; the people who chat on a server beside it cannot
+    for name in ("SIGTERM", "SIGHUP"):  # They interrupt as Ctrl-C does, so that nothing is left half done.
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     sys.exit(main())

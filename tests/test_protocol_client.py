@@ -993,3 +993,14 @@ def test_any_server_in_any_chunks_is_the_same_server(payloads: list[str], honest
 @given(st.binary(max_size=60), st.booleans())
 def test_no_bytes_raise(data: bytes, framed: bool) -> None:
     play([frame(data) if framed and data else data])
+
+
+def test_a_client_that_is_stopped_within_a_turn_was_suspended_too() -> None:
+    """As by Ctrl-Z, which stops it while it deals with keys and not while it waits."""
+    talk = Talk().enter("bob", "eve")
+    talk.session.tick(talk.now)
+    talk.now += 90.0
+    talk.session.tick(talk.now)
+    assert not talk.session.hang_up
+    talk.hears(f"@1 MSG eve 7 {NOON} sent while it was stopped")
+    assert isinstance(talk.shows()[0], Message)

@@ -170,7 +170,9 @@ def test_export_to_a_file_is_private_and_comes_back_by_import(run: Run, accounts
     assert run("export", "all.json")[0] == 2
     run("remove", "Tuấn")
     assert run("import", "all.json")[1] == "+1 account, 0 changed, 1 were there already and are as before\n"
-    assert json.loads(run("import", "all.json", "--overwrite", "--json")[1]) == {"added": 0, "changed": 2, "kept": 0}
+    assert json.loads(run("import", "all.json", "--overwrite", "--json")[1]) == {"added": 0, "changed": 0, "kept": 2}
+    storage.set_password(accounts, "alice", "another password")
+    assert run("import", "all.json", "--overwrite")[1].startswith("+0 accounts, 1 changed, 1 were there already")
     assert run("--db", "new.db", "import", "all.json")[0] == 0
     assert storage.export("new.db")["users"].keys() == {"alice", "tuấn"}
 
