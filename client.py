@@ -1718,7 +1718,7 @@ class LineEditor:
         """At the start of the text a recipient of its own becomes text again, less the space behind it."""
         if self.cursor == 0 and self.to:
             self.text, self.cursor = f"{self.to}:{self.text}", len(self.to) + 1
-            self.to, self._block = "", False
+            self.to, self._block, self._expanded = "", False, False
         else:
             self._cut(self._last_typed(), self.cursor)
 
@@ -1830,6 +1830,7 @@ class LineEditor:
         self._place = place
         known = self._history[place] if place < len(self._history) else Line()
         self._put(self._drafts.get(place, known))
+        self._expanded = bool(self.to)
 
     def _up(self) -> None:
         row = self.text.rfind("\n", 0, self.cursor)
@@ -1936,7 +1937,7 @@ class LineEditor:
         """Of a password that is half typed only the text: the question stands, or the next one goes into the line."""
         if self._aside is None:
             return None
-        if self.hidden and self.text and not self._drains:
+        if self.hidden and self.text:
             self._discard()
             return None
         event = None if self._drains else EditorEvent("answer")
@@ -2803,7 +2804,7 @@ class Plain:
             then, self._question = question.then, None
             self._give_up = then if question.hidden and text else None
             if self._give_up is not None:
-                print("one moment; what you type is hidden, and not sent", file=sys.stderr, flush=True)
+                self._tell("one moment; what you type is hidden, and not sent")
         if then is not None:
             then(text)
 
@@ -2815,9 +2816,13 @@ class Plain:
                 self._drop_lines()
             self._drops = self._reader is not None and half_a_line_is_typed(self._reader)
             if self._drops:
-                print("finish the hidden line with Enter; it is not sent", file=sys.stderr, flush=True)
+                self._tell("finish the hidden line with Enter; it is not sent")
             else:
                 self._show_typing()
+
+    def _tell(self, words: str) -> None:
+        """Words beside the prompt, where it does not say them itself."""
+        print(words, file=sys.stderr, flush=True)
 
     def _show_typing(self) -> None:
         self._drops = False
@@ -2825,12 +2830,17 @@ class Plain:
 
     def _drop_lines(self) -> None:
         """Drop the lines that have come, but not the end of them."""
-        if None in self.mailbox.take():
+        lines = self.mailbox.take()
+        if None in lines:
             self.mailbox.put(None)
+        dropped = len(lines) - lines.count(None)
+        if dropped:
+            self._tell(f"lines that were typed before this and are dropped: {dropped}")
 
     def hide_next(self) -> None:
         """A command with a password was refused: the next line may be that password. It is dropped if it is there."""
-        self._drop_lines()
+        if self.interactive:
+            self._drop_lines()
 
     def put_back(self, line: Line) -> None:
         """Give a line back to be edited, where that can be."""
@@ -3098,10 +3108,15 @@ class Terminal(Plain):
 
     def _pose(self, question: Question) -> bool:
         self._question, self._give_up = question, None
+        if not question.hidden:
+            self._keys.clear()  # they were typed before the question could be read
         if self._editor.ask(hidden=question.hidden):
             self._keys.appendleft(Key("enter"))
             self.mailbox.wake()
         return True
+
+    def _tell(self, words: str) -> None:
+        """The prompt says it."""
 
     def release(self) -> None:
         self._question = self._give_up = None
@@ -3297,7 +3312,7 @@ def window_size() -> tuple[int, int]:
         size = os.terminal_size((0, 0))
     if 0 in size:
         size = shutil.get_terminal_size()
-    return size.columns, size.lines
+    return size.columns or 80, size.lines or 24  # Python 3.10 hands on the 0
 
 
 def holds_secret(line: str) -> bool:
@@ -3308,11 +3323,16 @@ def holds_secret(line: str) -> bool:
     text = unicodedata.normalize("NFKC", line).lstrip()
     word, rest = first_word(text.lstrip(string.punctuation + " "))
     name, words = word.strip(string.punctuation).lower(), re.split(r"[\s:]+", rest.strip())
-    sure = text.startswith("/") or name in SECRET_WORDS
-    likely = difflib.get_close_matches(name, SECRET_WORDS, 1, 0.6 if sure else 0.8)
-    if not likely:
-        return False
-    return name == "passwd" or (len(words) >= 2 if sure else len(words) == 2)
+    if name in SECRET_WORDS:
+        return name == "passwd" or len(words) >= 2
+    if text.startswith("/"):
+        return bool(difflib.get_close_matches(name, SECRET_WORDS, 1)) and len(words) >= 2
+    # Without a slash many words are like these: only letters that changed places, or one that is missing, count.
+    mistyped = any(
+        sorted(name) == sorted(word) or any(name == word[:at] + word[at + 1 :] for at in range(len(word)))
+        for word in SECRET_WORDS
+    )
+    return len(words) == 2 and (mistyped or name == "password")
 
 
 SECRET_WORDS = ("register", "login", "takeover", "passwd")  # commands that may have a password behind them
@@ -3514,8 +3534,10 @@ class Chat:
         advice = self._advice(text, plain)
         if advice:
             self.note(advice, failed=True)
-            if holds_secret(text):
+            if word.startswith("/"):
                 self.front.hide_next()
+            elif holds_secret(text):
+                self.front.put_back(line)
         elif plain:
             self._say(line)
         elif word.startswith("//"):
@@ -3531,8 +3553,10 @@ class Chat:
         elif line.unseen:
             to, _, text = rest.partition(" ")
             self.converse(self._confirming(to, text))
-        elif (rest.strip() and " " not in command.usage) or not command.run(self, rest):
+        elif (rest.strip() and " " not in command.usage) or not command.run(self, rest.lstrip()):
             self.note(f"it is used like this: {command.usage}", failed=True)
+            if command.usage.split()[0][1:] in SECRET_WORDS:
+                self.front.hide_next()
 
     def _advice(self, text: str, plain: bool) -> str:
         """Why a line is neither done nor said; "" if it may be. `plain`: it is text, whatever it looks like.
@@ -3549,7 +3573,7 @@ class Chat:
         if not plain and word in BARE:
             return ""
         if holds_secret(text):
-            return "this was not sent: it looks like a command with a password, such as /login NAME"
+            return UNSENT
         if not plain and self.front.interactive and name in PLAIN_COMMANDS and not rest.strip():
             command = COMMANDS[ALIASES.get(name, name)].usage
             return f"this was not sent; the command is {command}; as a message: /msg NAME {name}"
@@ -3574,6 +3598,8 @@ class Chat:
         known = self._spelling(name) if colon else None
         if known is not None and not rest.strip():
             self.aim(known)
+        elif known is not None and holds_secret(rest):
+            self.note(UNSENT, failed=True)
         elif known is not None:
             self.to = known
             self.session.send(known, rest.removeprefix(" "))
@@ -3608,7 +3634,10 @@ class Chat:
             self.front.put_back(typed)
             self.note("nothing was sent")
             return
-        if line.to:
+        if holds_secret(line.text):
+            self.note(UNSENT, failed=True)
+            return
+        if line.to and not typed.text.startswith("@"):
             self.to = to
         self.session.send(to, line.text)
 
@@ -3624,9 +3653,10 @@ class Chat:
         while answer := (yield Ask(question, hidden=False)).strip():
             name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).partition(":")[0]
             choices = [choice for choice in offered if protocol.fold(choice) == protocol.fold(name)]
-            known = choices[0] if choices else self._spelling(name)
-            if known is not None:
-                return known
+            if len(offered) < 2 and not choices and name.lower() not in (*YES, "n", "no"):
+                choices = [known for known in (self._spelling(name),) if known is not None]
+            if choices:
+                return choices[0]
             self.note(f"nobody called {one_line(name)} is known here; Enter alone sends nothing", failed=True)
         return None
 
@@ -4049,6 +4079,7 @@ REACTIONS: dict[type, Callable[[Chat, Any], None]] = {
 }
 
 
+UNSENT = "this was not sent: it looks like a command with a password, such as /login NAME"
 NOTHING_DONE = "no password, so nothing was done"
 YES = ("y", "yes")
 # Refusals after which a person is asked for the password again.

@@ -580,7 +580,11 @@ def test_what_looks_like_a_secret_is_sent_to_nobody(room: Room, line: str | Line
     assert client.holds_secret(line.text if isinstance(line, Line) else line)
 
 
-@pytest.mark.parametrize("line", ["the login works now", "log in please", "password please", "long time no see you"])
+@pytest.mark.parametrize(
+    "line",
+    ["the login works now", "log in please", "password please", "long time no see you", "passed all tests"]
+    + ["passed the exam", "logic board broken", "logging in now", "passwords are hashed", "registered two people"],
+)
 def test_what_only_sounds_like_a_secret_is_none(line: str) -> None:
     assert not client.holds_secret(line)
 
@@ -595,6 +599,26 @@ def test_a_recipient_that_was_not_seen_is_asked_about(room: Room) -> None:
     assert chat.to == "bob" and not any("at once" in line for line in carol.seen)
     room.types(bob, Line("at once", to="bob", unseen=True), see="-> bob: at once")
     room.types(bob, Line("/msg carol after all", unseen=True), "y", see="-> carol: after all")
+
+
+def test_a_person_called_yes_gets_nothing_by_an_answer(room: Room) -> None:
+    _, y = room.person("y")
+    room.person("carol")
+    room.person("bob")
+    _, alice = room.person("alice")
+    room.types(alice, "/to bob", "carol: gossip", "y", see="!! nobody called y is known here; Enter alone")
+    room.types(alice, "", see="-- nothing was sent")
+    room.types(alice, "/to", "gossip", "y", see="!! nobody called y is known here")
+    assert not any("gossip" in line for line in y.seen)
+
+
+def test_what_stands_behind_a_refused_line_of_a_pipe_is_not_lost(tmp_path: Path) -> None:
+    front = Plain(io.StringIO())
+    for line in ("one", "two"):
+        front.mailbox.put(line)
+    front.hide_next()
+    assert front.lines(2) == [Line("one"), Line("two")]
+    front.close()
 
 
 def test_a_question_is_judged_again_when_it_is_answered(room: Room) -> None:
