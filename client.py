@@ -3534,10 +3534,10 @@ class Chat:
         advice = self._advice(text, plain)
         if advice:
             self.note(advice, failed=True)
-            if word.startswith("/"):
-                self.front.hide_next()
-            elif holds_secret(text):
+            if holds_secret(text) and not word.startswith("/"):
                 self.front.put_back(line)
+            elif word.removeprefix("/").lower() in SECRET_WORDS:
+                self.front.hide_next()
         elif plain:
             self._say(line)
         elif word.startswith("//"):
@@ -3574,7 +3574,8 @@ class Chat:
             return ""
         if holds_secret(text):
             return UNSENT
-        if not plain and self.front.interactive and name in PLAIN_COMMANDS and not rest.strip():
+        alone = not rest.strip() or (name in SECRET_WORDS and len(rest.split()) == 1)
+        if not plain and self.front.interactive and name in PLAIN_COMMANDS and alone:
             command = COMMANDS[ALIASES.get(name, name)].usage
             return f"this was not sent; the command is {command}; as a message: /msg NAME {name}"
         return ""

@@ -492,6 +492,7 @@ def test_a_terminal_that_is_closed_is_told_twice_and_logs_out_all_the_same(room:
     + [("/register Mary Magdalena", "a name has no spaces, and the password is asked for without showing it")]
     + [("/passwd one two", "the passwords are asked for without showing them"), ("/passwd", "log in first: ")]
     + [("login bob hunter22", "this was not sent: it looks like a command with a password, such as /login")]
+    + [("login bob", "this was not sent; the command is /login NAME;"), ("register", "this was not sent; the")]
     + [("quit", "this was not sent; the command is /quit;"), ("exit", "this was not sent; the command is /quit;")],
 )
 def test_a_wrong_line_is_answered_here(room: Room, line: str, words: str) -> None:
