@@ -1,4 +1,4 @@
-"""Puts the project's folder on the path, so that a test imports what it tests by its plain name."""
+"""Puts the project's folder on the path, and what tests share, so that a test imports them by their plain names."""
 
 import os
 import sys
@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hypothesis import settings
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+TESTS = Path(__file__).parent
+sys.path[:0] = [str(TESTS.parent), str(TESTS / "support"), str(TESTS / "tools")]
 
 # In memory where there is such a place: thousands of commits to a shared disk are most of the suite's time.
 if os.access("/dev/shm", os.W_OK):

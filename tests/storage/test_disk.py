@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import pytest
-from test_storage_backup import older
+from test_backup import older
 
 import storage
 from storage import StorageError, open_store

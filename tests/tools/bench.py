@@ -1,9 +1,9 @@
 """What Vessages costs, measured beside a plain asyncio-streams server in the same minutes.
 
-    python tests/bench.py [--quick] [--only ROW] [--json] [--plot FILE.svg]
+    python tests/tools/bench.py [--quick] [--only ROW] [--json] [--plot FILE.svg]
 
 How it measures
-    Each server (vessages.py, tests/asyncio_server.py) is a fresh process on one core; this process is the load
+    Each server (vessages.py, tests/tools/asyncio_server.py) is a fresh process on one core; this process is the load
     generator, on another core. The main figure is the server's CPU time, user and system, all threads, divided by the
     messages that were delivered. The server's own wall time would say little: it depends on who else is on the machine.
 
@@ -47,11 +47,11 @@ from pathlib import Path
 from struct import Struct
 from typing import Any, NamedTuple, Protocol
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import storage  # noqa: E402
-from protocol import SERVER_FRAME_MAX, FrameDecoder, frame  # noqa: E402
+import storage
+from protocol import SERVER_FRAME_MAX, FrameDecoder, frame
 
 try:
     import resource
@@ -141,7 +141,7 @@ class AsyncioStreams:
     keeps = False
 
     def start(self, folder: Path, accounts: int, status: str, hash_cost: str) -> Server:
-        server = Server(folder, [str(ROOT / "tests" / "asyncio_server.py"), HOST, "0"])
+        server = Server(folder, [str(ROOT / "tests" / "tools" / "asyncio_server.py"), HOST, "0"])
         register(server, accounts)
         return server
 

@@ -1,6 +1,6 @@
-"""The peer that tests/bench.py measures Vessages against: what one writes with asyncio streams in an afternoon.
+"""The peer that tests/tools/bench.py measures Vessages against: what one writes with asyncio streams in an afternoon.
 
-    python tests/asyncio_server.py HOST PORT        port 0 lets the system choose; the port is printed
+    python tests/tools/asyncio_server.py HOST PORT        port 0 lets the system choose; the port is printed
 
 The wire is that of Vessages, for plain sessions: REGISTER, LOGIN, LOGOUT, WHO, SEND, PING and ACK,
 with tags on the answers.

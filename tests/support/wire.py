@@ -39,7 +39,7 @@ import protocol
 import storage
 import vessages
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "vessages.py"
 WALL = 1795359845.0
 STAMP = "2026-11-22T15:04:05.000Z"

@@ -1,6 +1,6 @@
-"""A short run of the simulation (tests/simulate.py, which says what it checks), and a look at what it reaches.
+"""A short run of the simulation (tests/tools/simulate.py, which says what it checks), and a look at what it reaches.
 
-`python tests/simulate.py --minutes 10` is the long one.
+`python tests/tools/simulate.py --minutes 10` is the long one.
 """
 
 from collections import Counter

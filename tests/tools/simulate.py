@@ -1,7 +1,7 @@
 """A whole chat in one process: the real hub, real client sessions, and everything between them that goes wrong.
 
-    python tests/simulate.py --minutes 10            as many worlds as fit into that time
-    python tests/simulate.py --seed 4711 --trace     one world again, with what happened in it
+    python tests/tools/simulate.py --minutes 10            as many worlds as fit into that time
+    python tests/tools/simulate.py --seed 4711 --trace     one world again, with what happened in it
 
 How it works
     A `World` has a server, people and a clock of its own. Between them are links that deliver in any chunks, stall,
@@ -43,7 +43,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from vocabulary import PASSWORD, WALL, Disk, left_behind
 
@@ -1516,7 +1518,7 @@ def main() -> int:
             world = simulate(**choose(seed), tracing=options.trace)
         except Violation as violation:
             print(violation)
-            print(f"\nto repeat it: python tests/simulate.py --seed {seed} --trace")
+            print(f"\nto repeat it: python tests/tools/simulate.py --seed {seed} --trace")
             return 1
         worlds, steps, reached = worlds + 1, steps + world.steps, reached + world.reached
         if options.trace:

@@ -1,7 +1,7 @@
 """The reactor under everything that happens to sockets, turned by hand, on both kinds of selector.
 
 First what ends a connection, then readers that do not read, accepting, faults of our own, the workers, stopping, and
-the parts of the command line that need no process (those that do are in `test_vessages_process.py`).
+the parts of the command line that need no process (those that do are in `test_process.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """An attack on the real server process: wrong in every way that comes to mind, while a pair goes on chatting.
 
-    python tests/fuzz.py --minutes 10                 one long attack; it prints its seed
-    python tests/fuzz.py --minutes 1 --seed 4711      the same attacks in the same order
-    python tests/fuzz.py --minutes 1 --tls            through TLS, and at its handshake
+    python tests/tools/fuzz.py --minutes 10                 one long attack; it prints its seed
+    python tests/tools/fuzz.py --minutes 1 --seed 4711      the same attacks in the same order
+    python tests/tools/fuzz.py --minutes 1 --tls            through TLS, and at its handshake
 
 How it works
     In each round one attack of a table begins: connections that say something wrong, nothing, half of it, too much of
@@ -42,10 +42,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from wire import NOT_NOW, PASSWORD, PATIENCE, PROGRAM, Peer, ServerProcess, encode  # noqa: E402
+from wire import NOT_NOW, PASSWORD, PATIENCE, PROGRAM, Peer, ServerProcess, encode
 
 MIB = 2**20
 

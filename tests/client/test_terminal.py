@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from terminal import Terminal
-from test_client_programs import again
+from test_programs import again
 from wire import PASSWORD, PATIENCE, ROOT, ServerProcess
 
 import client

@@ -1,6 +1,6 @@
 """A short attack in the suite, and attacks on servers with a planted fault, which has to be found.
 
-`python tests/fuzz.py --minutes 10` is the long one.
+`python tests/tools/fuzz.py --minutes 10` is the long one.
 """
 
 from __future__ import annotations
