@@ -691,7 +691,10 @@ class HashWorker(Worker):
 
 
 class DiskWorker(Worker):
-    """Reads and writes accounts. Jobs that have come in while the last commit went on share the next one."""
+    """Reads and writes accounts. Jobs that have come in while the last commit went on share the next one.
+
+    A fault of our own in one of them undoes them all; then each is done again, alone.
+    """
 
     def __init__(self, store: storage.Store, wall: Callable[[], float], deliver: Deliver) -> None:
         self._store = store
@@ -706,6 +709,8 @@ class DiskWorker(Worker):
         except storage.StorageError as error:
             log.error("%s", error)
         except Exception:
+            if len(jobs) > 1:
+                return [result for job in jobs for result in self.perform([job])]
             log.exception("an internal error at the disk")
         return [StorageFailedError() for _ in jobs]
 

@@ -1234,6 +1234,19 @@ def test_when_the_disk_fails_it_is_said_and_the_chat_goes_on(
     assert peer.says(DISK_USES[method])[0].startswith(("OK", "ERROR unknown-session"))
 
 
+def test_an_internal_error_in_one_job_of_the_disk_fails_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = storage.Store.add
+
+    def add_all_but_eve(store: storage.Store, username: str, *rest: Any) -> bool:
+        return fault() if username == "eve" else add(store, username, *rest)
+
+    monkeypatch.setattr(storage.Store, "add", add_all_but_eve)
+    names = ("alice", "eve", "bob", "carol")
+    results = rig.server.disk.perform([protocol.AddAccount(name, name, "no hash") for name in names])
+    assert [type(result) for result in results] == [bool, protocol.StorageFailedError, bool, bool]
+    assert [name for name in names if rig.store.find(name)] == ["alice", "bob", "carol"]
+
+
 CHANGES = {"set_password": f"PASSWD {PASSWORD}\nanother one", "record_logout": "LOGOUT"}
 
 
