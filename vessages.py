@@ -529,7 +529,7 @@ class Server:
         lines = [", ".join(f"{number:,} {name}" for name, number in figures.items())]
         rows = self.hub.rows(ROWS_MAX)
         more = figures["connections"] + figures["lost"] - len(rows)
-        lines += table(rows) if rows else []
+        lines += table(rows, self.wall()) if rows else []
         lines += [f"… and {more:,} more"] if more > 0 else []
         self.tell_log(self.wall(), lines)
 
@@ -583,15 +583,31 @@ def send_records(sock: socket.socket, data: bytes | memoryview) -> int:
     return sent
 
 
-def table(rows: Iterable[protocol.Row]) -> list[str]:
-    """The connected and the lost, as the log shows them."""
-    cells = [("address", "name", "since", "idle", "unsent", "held")]
+def table(rows: Iterable[protocol.Row], now: float) -> list[str]:
+    """The connected and the lost, as the log shows them at `now`, in Unix seconds.
+
+    With its time a line fits 80 columns, unless very much waits. The name comes last, so that its width moves nothing.
+    """
+    lines: list[tuple[str, ...]] = [("since", "idle", "unsent", "held", "address", "name")]
     for row in rows:
-        name, address = row.name or "(not logged in)", row.address or "(lost)"
-        unsent, held = (f"{size:,} B/{frames:,}" for size, frames in (row.unsent, row.held))
-        cells.append((address, name, local_time(row.since), f"{row.idle:.0f} s", unsent, held))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+        numbers = [clock_or_day(row.since, now), f"{row.idle:.0f} s", amount(*row.unsent), amount(*row.held)]
+        lines.append((*numbers, row.address or "(lost)", row.name or "not logged in"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = [[*map(str.rjust, line[:4], widths), line[4].ljust(widths[4]), line[5]] for line in lines]
+    return [" ".join(line) for line in aligned]
+
+
+def amount(size: int, frames: int) -> str:
+    """What waits for somebody, in bytes and frames: `61 KiB/12`."""
+    if not frames:
+        return "0"
+    unit, word = (1, "B") if size < 1000 else (1 << 10, "KiB")
+    return f"{size / unit:.0f} {word}/{frames}"
+
+
+def clock_or_day(wall: float, now: float) -> str:
+    """Unix seconds as the hour and minute, or what is longer than half a day ago as the day: `15:04` or `22 Nov`."""
+    return f"{datetime.fromtimestamp(wall):{'%H:%M' if now - wall < 43_200 else '%d %b'}}"
 
 
 def reason_of(error: OSError) -> str:

@@ -427,7 +427,7 @@ def test_a_signal_asks_for_figures_and_for_who_is_connected(server: ServerProces
         peer.close()
     assert server.ends() == 0
     assert re.search(r"1 connections, 1 online, .*[1-9] frames written, .*\d turns", server.said())
-    assert re.search(r" address +name +since +idle +unsent +held\n.* 127\.0\.0\.1 +alice +20", server.said())
+    assert re.search(r" since +idle +unsent +held +address +name\n.*\d\d:\d\d .* 127\.0\.0\.1 alice\n", server.said())
 
 
 PLANTED = """

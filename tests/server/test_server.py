@@ -1445,17 +1445,22 @@ def test_a_signal_after_the_end_is_no_fault(rig: Rig, exits: list[int]) -> None:
     rig.server._on_question(10, None)
 
 
-def asked(rig: Rig) -> list[list[str]]:
-    """The table that a question at the server is answered with, as words."""
+def asked(rig: Rig) -> list[str]:
+    """The table that a question at the server is answered with, with single spaces."""
     del rig.log[:]
     rig.server._on_question(10, None)
     rig.turns(2)
     assert " connections, " in rig.log[0][1]
-    return [re.split(r"  +", line) for _, line in rig.log[1:]]
+    return [" ".join(line.split()) for _, line in rig.log[1:]]
+
+
+def hour(wall: float) -> str:
+    """The local time in hours and minutes."""
+    return datetime.fromtimestamp(wall).strftime("%H:%M")
 
 
 def test_a_table_says_who_is_connected_and_what_waits(rig: Rig) -> None:
-    came = vessages.local_time(WALL)
+    came, just_before = hour(WALL), hour(WALL - 1)  # the rig's clock gains a little on its wall clock
     assert asked(rig) == []
     rig.person("alice")
     bob = rig.person("bob", kept=True)
@@ -1464,15 +1469,35 @@ def test_a_table_says_who_is_connected_and_what_waits(rig: Rig) -> None:
     rig.wait(7)
     rig.peers[0].says("SEND bob one", "SEND bob two")
     two = 2 * len(encode(f"@2 MSG alice 0 {STAMP} one"))
-    rows = asked(rig)
-    assert rows[0] == ["address", "name", "since", "idle", "unsent", "held"]
-    assert rows[1] == ["127.0.0.1", "bob", came, "7 s", "0 B/0", f"{two} B/2"]
-    just_before = vessages.local_time(WALL - 1)  # the rig's clock gains a little on its wall clock
-    assert rows[2] == ["127.0.0.1", "(not logged in)", just_before, "7 s", "0 B/0", "0 B/0"]
-    assert rows[3] == ["127.0.0.1", "alice", came, "0 s", "0 B/0", "0 B/0"]
+    assert asked(rig) == [
+        "since idle unsent held address name",
+        f"{came} 7 s 0 {two} B/2 127.0.0.1 bob",
+        f"{just_before} 7 s 0 0 127.0.0.1 not logged in",
+        f"{came} 0 s 0 0 127.0.0.1 alice",
+    ]
     bob.reset()
     rig.wait(3)
-    assert asked(rig)[1] == ["(lost)", "bob", came, "3 s", "0 B/0", f"{two} B/2"]
+    assert asked(rig)[1] == f"{came} 3 s 0 {two} B/2 (lost) bob"
+
+
+ROW = protocol.Row("192.168.1.23", "", WALL, 44.0, (0, 0), (0, 0))
+
+
+def test_a_row_of_the_table_fits_80_columns_with_its_time() -> None:
+    rows = [ROW, ROW._replace(name="bartholomew"), ROW._replace(held=(61 * 1024, 12))]
+    for line in vessages.table(rows, WALL):
+        assert len(f"{vessages.local_time(WALL)} {line}") <= 80
+
+
+def test_a_name_in_wide_letters_moves_no_column_of_the_table() -> None:
+    lines = vessages.table([ROW, ROW._replace(name="張偉"), ROW._replace(name="e\u0301ve")], WALL)
+    assert len({line.index("192.") for line in lines[1:]}) == 1
+    assert [line.partition(ROW.address + " ")[2] for line in lines[1:]] == ["not logged in", "張偉", "e\u0301ve"]
+
+
+def test_somebody_who_came_on_another_day_has_it_in_the_table() -> None:
+    assert vessages.clock_or_day(WALL, WALL + 60) == hour(WALL)
+    assert vessages.clock_or_day(WALL, WALL + 86_400) == datetime.fromtimestamp(WALL).strftime("%d %b")
 
 
 def test_the_table_shows_what_a_stuck_reader_has_not_taken(rig: Rig) -> None:
@@ -1480,10 +1505,11 @@ def test_the_table_shows_what_a_stuck_reader_has_not_taken(rig: Rig) -> None:
     slow_reader(rig, "bob")
     while not any("busy" in answer for answer in alice.says(*[f"SEND bob {'x' * 60000}"] * 20)):
         pass
-    (row,) = [row for row in asked(rig) if row[1] == "bob"]
-    size, _, frames = row[4].partition(" B/")
-    assert int(size.replace(",", "")) > 60000
-    assert int(frames) > 1
+    (row,) = [row for row in asked(rig) if row.endswith(" bob")]
+    unsent = re.search(r" (\d+) KiB/(\d+) ", row)
+    assert unsent is not None
+    assert int(unsent[1]) > 60
+    assert int(unsent[2]) > 1
 
 
 def test_the_table_has_an_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1493,7 +1519,7 @@ def test_the_table_has_an_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None
     rig.turns(2)
     rows = asked(rig)
     assert len(rows) == 1 + 2 + 1
-    assert rows[-1] == ["… and 2 more"]
+    assert rows[-1] == "… and 2 more"
 
 
 # --- What the log says ------------------------------------------------------------------------------------------------
