@@ -1,0 +1,245 @@
+"""Plays the same random keys and texts on the terminal of an older commit and on the one in this folder.
+
+    python tests/tools/differential_client.py HEAD~1 --seeds 500
+
+A trace is what happens at a terminal without a terminal: bytes arrive in any pieces, they become keys, the keys change
+a line, messages come, the window changes its size. After each step both versions must have the same keys, events, line,
+cursor and answers, and must write the same string to the screen. It is the net under a change that is to change
+nothing: the first difference is printed with its seed, and the exit code is 1. With `--sequences` there are also emoji
+of several characters, flags and decomposed Korean in the texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+# So small that every limit is reached again and again; the names of older versions too.
+LIMITS = {"LINE_LIMIT": 200, "PASTE_LIMIT": 201, "HISTORY_LIMIT": 6, "UNDO_LIMIT": 8, "SHOWN_LIMIT": 400}
+NAMES = ("Bob", "bea", "Tuấn", "Straße")
+COMMANDS = ("/me", "/msg", "/who")
+
+LETTERS = [*"aabc ABZ_09,.;:/@(\\'\"éßё中あＡ한กשسकếı…→█"]
+MARKS = ["\u0301", "\u0302", "\u0336", "\u20dd", "\u093f", "\u094d", "\u0e35", "\u0e48", "\u05b8", "\u3099", "\u0345"]
+DROPPED = ["\u00ad", "\u034f", "\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\ufe0f", "\U000e0100", "\u17b4"]
+UNSAFE = ["\x00", "\x07", "\x1b", "\x7f", "\x9b", "\u202e", "\u2066", "\u200f", "\u2028", "\ue000", "\ufffe", "\udc80"]
+BLANKS = ["\t", "\u00a0", "\u2003", "\u3000", "\u2800", "\u3164", "\u115f", "\U0001d159", "\r\n", "\n"]
+PICTURES = ["👍", "🎉", "❤", "☎", "⌚", "1", "#"]
+SEQUENCES = [
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f44d\U0001f3fd", "❤\ufe0f", "1\ufe0f\u20e3", "\U0001f3fd",
+    "\U0001f1fb\U0001f1f3", "\U0001f1fb", "\U0001f3f4\U000e0067\U000e0062\U000e007f", "\U000e0041", "\U0001f3f4",
+    "\u1112\u1161\u11ab", "\u1100", "\u1161", "\u11a8", "\ud7b0", "\ua960", "가\u11a8",
+]  # fmt: skip
+WORDS = ["hello", "https://example.org/" + "x" * 30, "Bob:", "bea: ", "/r ", "/m", "b", "@b", "one two", "\\", "한국어"]
+
+KEYS = [
+    "left", "ctrl-b", "right", "ctrl-f", "home", "ctrl-a", "end", "ctrl-e", "alt-b", "alt-left", "ctrl-left", "alt-f",
+    "alt-right", "ctrl-right", "backspace", "delete", "ctrl-d", "ctrl-k", "ctrl-u", "ctrl-w", "alt-backspace", "alt-d",
+    "ctrl-delete", "alt-delete", "ctrl-y", "ctrl-_", "ctrl-t", "up", "ctrl-p", "down", "ctrl-n", "ctrl-r", "tab",
+    "shift-tab", "enter", "alt-enter", "ctrl-c", "escape", "ctrl-z", "ctrl-l", "ctrl-g", "page-up", "alt-x",
+]  # fmt: skip
+BYTES = [
+    b"a", b"b ", "é中👍".encode(), b"\x01", b"\x03", b"\x04", b"\x17", b"\x0b", b"\x15", b"\x19", b"\x1f", b"\r", b"\n",
+    b"\t", b"\x7f", b"\x08", b"\x1b", b"\x1b[", b"\x1bO", b"\x1b[A", b"\x1b[D", b"\x1bOH", b"\x1b[1;5D", b"\x1b[3~",
+    b"\x1b[3;5~", b"\x1b[Z", b"\x1bb", b"\x1b\x7f", b"\x1b\r", b"\x1b[13;2u", b"\x1b[27;3;13~", b"\x1b[97;2u",
+    b"\x1b[97:65;2u", b"\x1b[228u", b"\x1b[99;5u", b"\x1b[1089::99;5u", b"\x1b[91;5u", b"\x1b[57414;65u", b"\x1b[9;2u",
+    b"\x1b[127;5u", b"\x1b[99;7u", b"\x1b[97;1:3u", b"\x1b[1;1:3D", b"\x1b[99;9u", b"\x1b[9999999u", b"\x1b[u",
+    b"\x1b[49;5u", b"\x1b[50;6u", b"\x1b[32;5u", b"\x1b\x1b[D", b"\x1b\x1bOc", b"\x1b[200~", b"\x1b[201~", b"\x1b[15~",
+    b"\x1b[[A", b"\x1b[?1;2c", b"\x1b[<0;3;4M", b"\x1b[1", b"\xff", b"\xc3", b"\xe4\xbd", b"x" * 40,
+    b"\x1b[" + b"1" * 40,
+]  # fmt: skip
+
+
+def client_at(commit: str | None) -> types.ModuleType:
+    """The module `client` as it was at a commit, with its `protocol`; None: as it is in this folder."""
+    modules = {}
+    for name in ("protocol", "client"):
+        if commit is None:
+            source = (ROOT / f"{name}.py").read_text(encoding="utf-8")
+        else:
+            command = ["git", "show", f"{commit}:{name}.py"]
+            source = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout
+        module = types.ModuleType(f"{name}_{commit or 'here'}".replace("~", "_"))
+        sys.modules[module.__name__] = sys.modules[name] = module
+        exec(compile(source, module.__name__, "exec"), module.__dict__)
+        modules[name] = module
+    for limit, value in LIMITS.items():
+        if hasattr(modules["client"], limit):
+            setattr(modules["client"], limit, value)
+    return modules["client"]
+
+
+class Player:
+    """A keyboard, a line and a screen, played by a random trace. `log` is all that is to be the same."""
+
+    def __init__(self, module: types.ModuleType, seed: int, sequences: bool) -> None:
+        self.module, self.chance = module, random.Random(seed)
+        self.signs = [LETTERS, LETTERS, LETTERS, MARKS, DROPPED, UNSAFE, BLANKS, PICTURES, WORDS]
+        self.signs += [SEQUENCES] * 2 * sequences
+        self.decoder = module.KeyDecoder(self.chance.choice(("utf-8",) * 5 + ("gb18030", "iso8859-1")))
+        self.editor = module.LineEditor(lambda before: module.complete_word(before, COMMANDS, NAMES), self.expand)
+        self.screen = module.Screen(40, 10, colour=self.chance.random() < 0.5, reflows=self.chance.random() < 0.5)
+        self.pinned: tuple[Any, ...] = ()
+        self.now = 0.0
+        self.log: list[str] = []
+
+    @staticmethod
+    def expand(word: str) -> tuple[str, str] | None:
+        """As a chat does it: names before a colon, and /r."""
+        if word == "/r":
+            return "", "/msg bea "
+        return (word[:-1], "") if word[:-1] in NAMES and word[-1:] == ":" else None
+
+    def text(self, most: int = 12) -> str:
+        signs = self.chance.choice((self.signs, [LETTERS, WORDS]))
+        return "".join(self.chance.choice(self.chance.choice(signs)) for _ in range(self.chance.randint(0, most)))
+
+    def step(self) -> None:
+        """One thing that happens, and how it looks."""
+        steps: tuple[tuple[Callable[[], None], int], ...] = (
+            (self.press, 30), (self.type, 20), (self.read, 15), (self.paste, 4), (self.say, 6), (self.pin, 1),
+            (self.resize, 2), (self.ask, 4), (self.replace, 1), (self.leave, 1), (self.look, 6), (self.windows, 2),
+        )  # fmt: skip
+        self.chance.choices([step for step, _ in steps], [weight for _, weight in steps])[0]()
+        editor = self.editor
+        self.log.append(f"line {editor.line!r} {editor.text!r} {editor.cursor}")
+        states = editor.hidden, editor.asks, editor.waits, editor.drains, editor.hears_escape
+        self.log.append(f"state {states} {editor.search_prompt!r}")
+        self.draw()
+
+    def draw(self, *paragraphs: Any) -> None:
+        module = self.module
+        prompt = (module.Span("bob", "1"), module.Span("> "))
+        self.log.append(repr(self.screen.draw(module.Block(prompt, *self.editor.view(), self.pinned), paragraphs)))
+        if self.chance.random() < 0.3:
+            self.editor.mark_seen()
+
+    def feed(self, key: Any) -> None:
+        event = self.editor.feed(key)
+        if event is not None:
+            line = event.line
+            self.log.append(f"event {event.kind} {line.text!r} {line.to!r} {line.block} {line.unseen}")
+
+    def press(self) -> None:
+        for _ in range(self.chance.choice((1, 1, 1, 3))):
+            self.feed(self.module.Key(self.chance.choice(KEYS)))
+
+    def type(self) -> None:
+        for char in self.text(6):
+            if char.isprintable() or char in "".join(DROPPED):
+                self.feed(self.module.Key("char", char))
+
+    def paste(self) -> None:
+        self.feed(self.module.Key("paste", self.text(self.chance.choice((4, 20, 120)))))
+
+    def read(self) -> None:
+        data = b"".join(self.chance.choice(BYTES) for _ in range(self.chance.randint(1, 6)))
+        data += self.text(2).encode("utf-8", "replace") * (self.chance.random() < 0.3)
+        while data:
+            size = self.chance.choice((len(data), len(data), 1, 3))
+            self.now += self.chance.choice((0.0, 0.2, 0.2, 2.0))
+            keys = self.module.as_one_burst(self.decoder.feed(data[:size], self.now))
+            data = data[size:]
+            if self.decoder.undecided and self.chance.random() < 0.5:
+                keys += self.decoder.settle()
+            self.log.append(f"keys {keys} {self.decoder.undecided}")
+            for key in keys:
+                self.feed(key)
+
+    def windows(self) -> None:
+        pieces = [self.chance.choice("\x00Hab\rà\x0f\n\x1b\t\x93") for _ in range(self.chance.randint(1, 6))]
+        self.log.append(f"windows {self.module.windows_keys(''.join(pieces))}")
+
+    def say(self) -> None:
+        spans = tuple(
+            self.module.Span(self.text(self.chance.choice((3, 10, 60))), self.chance.choice(("", "2", "31")))
+            for _ in range(3)
+        )
+        self.draw(self.module.Paragraph(spans, self.chance.choice((0, 1, 6, 30))))
+
+    def pin(self) -> None:
+        self.pinned = tuple(
+            self.module.Paragraph((self.module.Span(self.text(8), "2"),), 6) for _ in range(self.chance.randint(0, 3))
+        )
+
+    def resize(self) -> None:
+        self.screen.resize(self.chance.choice((5, 16, 17, 40, 60)), self.chance.choice((1, 3, 10, 50)))
+
+    def leave(self) -> None:
+        self.log.append(repr(self.chance.choice((self.screen.hide, self.screen.clear))()))
+
+    def ask(self) -> None:
+        editor = self.editor
+        done = self.chance.choice((
+            lambda: editor.ask(hidden=True), lambda: editor.ask(hidden=False), editor.stop_asking, editor.release,
+            editor.drain,
+        ))()  # fmt: skip
+        self.log.append(f"asked {done}")
+
+    def replace(self) -> None:
+        if self.chance.random() < 0.5:
+            self.editor.forget_last()
+        else:
+            self.editor.replace(self.module.Line(self.text(), self.chance.choice(("", "Bob"))))
+
+    def look(self) -> None:
+        """The functions for texts, alone."""
+        text, module = self.text(self.chance.choice((5, 40, 300))), self.module
+        shown = module.safe_text(text)
+        self.log.append(f"shown {shown!r} {module.cell_width(shown)} of {text!r}")
+        self.log.append(f"safe again {module.safe_text(shown)!r} {list(module.clusters(shown))}")
+        self.log.append(f"clusters {list(module.clusters(text))}")
+        self.log.append(f"others {module.one_line(text)!r} {module.title(text)!r} {module.spelled(text, 'koi8-r')!r}")
+        self.log.append(f"offered {module.complete_word(text, COMMANDS, NAMES)} {module.name_style(text)}")
+
+
+def play(module: types.ModuleType, seed: int, steps: int, sequences: bool) -> list[list[str]]:
+    """What was to be seen in each step of a trace."""
+    player = Player(module, seed, sequences)
+    logs: list[list[str]] = []
+    for _ in range(steps):
+        try:
+            player.step()
+        except Exception as error:
+            player.log.append(f"FAULT {error!r}")
+        logs.append(player.log)
+        player.log = []
+    return logs
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("commit", help="the older version, such as HEAD~1")
+    parser.add_argument("--seeds", type=int, default=200, help="traces that are played")
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first")
+    parser.add_argument("--steps", type=int, default=300, help="steps of a trace")
+    parser.add_argument("--sequences", action="store_true", help="with emoji sequences, flags and decomposed Korean")
+    options = parser.parse_args(argv)
+    old, new = client_at(options.commit), client_at(None)
+    lines = faults = 0
+    for seed in range(options.first, options.first + options.seeds):
+        played = (play(module, seed, options.steps, options.sequences) for module in (old, new))
+        for number, (before, after) in enumerate(zip(*played, strict=True)):
+            lines += len(before)
+            faults += sum(line.startswith("FAULT") for line in after)
+            if before != after:
+                print(f"seed {seed}, step {number}:")
+                width = max(len(before), len(after))
+                for one, other in zip(before + [""] * width, after + [""] * width, strict=False):
+                    if one != other:
+                        print(f"  was {one}\n  is  {other}")
+                        break
+                return 1
+    print(f"{options.seeds} traces, {lines:,} lines, {faults} faults: no difference")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
