@@ -1,6 +1,7 @@
 """Plays the same random traces on the hub of an older commit and on the one in this folder, and compares all they say.
 
     python tests/tools/differential.py HEAD~1 --seeds 500
+    python tests/tools/differential.py HEAD~1 --seeds 500 --half session      the same with the client's end
 
 A trace is what happens to a hub: connections come and go, bytes arrive in any pieces, readers stop and go on, workers
 take their time, the clock moves. After each step both hubs must have written the same bytes to the same connections,
@@ -17,6 +18,9 @@ import sys
 import types
 from pathlib import Path
 from typing import Any
+
+import differential_session
+from differential_session import SessionPlayer
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse"
@@ -39,7 +43,7 @@ def protocol_at(commit: str | None) -> types.ModuleType:
     module = types.ModuleType(f"protocol_{commit or 'here'}".replace("~", "_"))
     sys.modules[module.__name__] = module
     exec(compile(source, module.__name__, "exec"), module.__dict__)
-    for name, value in LIMITS.items():
+    for name, value in (LIMITS | differential_session.LIMITS).items():
         setattr(module, name, value)
     return module
 
@@ -264,9 +268,12 @@ class Player:
         )[0]  # fmt: skip
 
 
-def play(module: types.ModuleType, seed: int, steps: int) -> list[list[str]]:
-    """What a hub did in each step of a trace."""
-    player = Player(module, seed)
+PLAYERS: dict[str, type[Player] | type[SessionPlayer]] = {"hub": Player, "session": SessionPlayer}
+
+
+def play(half: str, module: types.ModuleType, seed: int, steps: int) -> list[list[str]]:
+    """What a hub, or a client, did in each step of a trace."""
+    player = PLAYERS[half](module, seed)
     logs: list[list[str]] = []
     for _ in range(steps):
         player.step()
@@ -278,6 +285,7 @@ def play(module: types.ModuleType, seed: int, steps: int) -> list[list[str]]:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("commit", help="the older version, such as HEAD~1")
+    parser.add_argument("--half", choices=tuple(PLAYERS), default="hub", help="which end of the conversation")
     parser.add_argument("--seeds", type=int, default=200, help="traces that are played")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first")
     parser.add_argument("--steps", type=int, default=300, help="steps of a trace")
@@ -286,7 +294,7 @@ def main(argv: list[str]) -> int:
     lines = 0
     for seed in range(options.first, options.first + options.seeds):
         for number, (before, after) in enumerate(
-            zip(play(old, seed, options.steps), play(new, seed, options.steps), strict=True)
+            zip(*(play(options.half, module, seed, options.steps) for module in (old, new)), strict=True)
         ):
             lines += len(before)
             if before != after:
