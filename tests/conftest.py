@@ -3,12 +3,16 @@
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS.parent), str(TESTS / "support"), str(TESTS / "tools")]
+
+from wire import SELECTORS, Rig, running  # noqa: E402
 
 # In memory where there is such a place: thousands of commits to a shared disk are most of the suite's time.
 if os.access("/dev/shm", os.W_OK):
@@ -18,3 +22,10 @@ if os.access("/dev/shm", os.W_OK):
 settings.register_profile("full", deadline=None)
 settings.register_profile("short", deadline=None, max_examples=20)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "full"))
+
+
+@pytest.fixture(params=SELECTORS)
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    """A real server, with the best selector of this system and with `select`, which every system has."""
+    with running(tmp_path, selector=SELECTORS[request.param]) as rig:
+        yield rig

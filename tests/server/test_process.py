@@ -1,6 +1,6 @@
 """The server as a person starts it: `python vessages.py HOST PORT`, its signals, its exit codes and what it says.
 
-Every process ends with its test. What needs no process is in `test_server.py`.
+Every process ends with its test. What needs no process is in the other files of this folder.
 """
 
 from __future__ import annotations

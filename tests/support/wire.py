@@ -61,6 +61,7 @@ QUESTIONS = itertools.count(1)  # one count for everybody: whoever resumes a ses
 IDLE = 0.005  # seconds that an idle turn lasts: only how often a rig looks around, nothing is concluded from it
 IDLE_TURNS = 6000  # a rig in which nothing happens for so long has failed
 PATIENCE = 30.0  # seconds after which a process has failed
+SMALL = 4096  # bytes the system buffers for a reader who is to be slow
 
 
 @functools.cache
@@ -71,6 +72,16 @@ def certificate() -> Path:
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     return Path(folder.name)
+
+
+def fault(*_: object) -> Any:
+    """In the place of a function: a fault of our own."""
+    raise RuntimeError("planted")
+
+
+def full(*_: object) -> Any:
+    """In the place of what writes to the disk."""
+    raise storage.StorageError("vessages.db: the disk is full: free some space, the server then goes on by itself")
 
 
 def encode(payload: str | bytes) -> bytes:
@@ -344,6 +355,25 @@ class Rig:
         for person in people:
             assert person.sees(*names)
         return people
+
+    def slow_reader(self, name: str, kept: bool = False, buffer: int = SMALL) -> Peer:
+        """Somebody who, once logged in, takes nothing."""
+        self.listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        peer = self.person(name, kept, receive_buffer=buffer)
+        peer.reading = False
+        return peer
+
+    # The loop
+
+    def interest(self) -> list[int]:
+        """What the selector is asked about for each client."""
+        return [key.events for key in self.selector.get_map().values() if isinstance(key.data, protocol.Connection)]
+
+    def is_at_rest(self) -> bool:
+        """Whether the loop waits, as it must when there is nothing to do."""
+        self.turns(4)
+        patience = self.selector.asked[-1]
+        return patience is None or patience > 0.1
 
     # Time
 

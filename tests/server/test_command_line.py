@@ -1,0 +1,314 @@
+"""Options, where the server listens and how it says that: what of the command line needs no process."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import io
+import os
+import queue
+import re
+import selectors
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wire import Rig, fault
+
+import storage
+import vessages
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_where_there_is_only_select_its_sockets_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    listeners = [sock for _ in range(count) for sock in vessages.bind("127.0.0.1", 0)]
+    allowed: list[int] = []
+    monkeypatch.setattr(vessages, "bind", lambda host, port: listeners)
+    monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
+    run = vessages.Server.run
+
+    def note_and_run(server: vessages.Server) -> None:
+        allowed.append(server.hub.settings.connections_max)
+        run(server)
+
+    monkeypatch.setattr(vessages.Server, "run", note_and_run)
+    assert run_main(tmp_path, monkeypatch) == 0
+    said = f"at most {allowed[0]} clients at once, not 15000: the select of this system allows no more"
+    assert said in caplog.messages
+    half_of_the_lingering = int(vessages.SPARE_FILES * vessages.LINGERING) // 2
+    assert allowed[0] + half_of_the_lingering + count + len(["the bell"]) <= 512  # FD_SETSIZE of Python on Windows
+
+
+@pytest.mark.parametrize("text", ["-1", "65536", "five", "", "5000.0"])
+def test_a_port_that_is_none(text: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        vessages.make_parser().parse_args(["127.0.0.1", text])
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "0", "86401", "long"])
+def test_a_grace_that_is_none(text: str) -> None:
+    with pytest.raises(SystemExit):
+        vessages.make_parser().parse_args(["127.0.0.1", "0", "--grace", text])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("30m", 1800.0), ("6h", 21600.0), ("30d", 2592000.0)])
+def test_a_duration(text: str, seconds: float) -> None:
+    assert vessages.make_parser().parse_args(["h", "0", "--backup-every", text]).backup_every == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "h", "0h", "-1h", "1.5h", "1y", "²h", "31d", "721h", "9" * 99 + "s"])
+def test_a_duration_that_is_none(text: str) -> None:
+    with pytest.raises(SystemExit):
+        vessages.make_parser().parse_args(["h", "0", "--backup-every", text])
+
+
+def test_what_a_wrong_cost_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        vessages.make_parser().parse_args(["h", "0", "--hash-cost", "99"])
+    assert "log2(N)" in capsys.readouterr().err
+
+
+def test_every_option_has_its_help() -> None:
+    options = [action for action in vessages.make_parser()._actions if action.help is not argparse.SUPPRESS]
+    assert all(action.help for action in options)
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "999.1.1.1", "x" * 300])
+def test_a_host_that_is_none(host: str) -> None:
+    with pytest.raises(vessages.StartError, match="there is no address"):
+        vessages.bind(host, 0)
+
+
+def test_an_address_of_another_machine() -> None:
+    with pytest.raises(vessages.StartError, match=r"no address 192\.0\.2\.1"):
+        vessages.bind("192.0.2.1", 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of Linux")
+def test_after_an_outage_the_system_soon_tries_again(rig: Rig) -> None:
+    (listener,) = rig.listeners
+    try:
+        listener.getsockopt(socket.IPPROTO_TCP, vessages.TCP_RTO_MAX_MS)
+    except OSError:
+        pytest.skip("this Linux is older than 6.15")
+    rig.person("alice")
+    (accepted,) = (connection.socket for connection in rig.hub.connections)
+    assert accepted.getsockopt(socket.IPPROTO_TCP, vessages.TCP_RTO_MAX_MS) == vessages.SEND_AGAIN_WITHIN
+
+
+def test_an_older_system_tries_again_when_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vessages, "TCP_RTO_MAX_MS", 9999)  # which no system knows
+    (listener,) = vessages.bind("127.0.0.1", 0)
+    listener.close()
+
+
+def test_a_port_in_use() -> None:
+    (listener,) = vessages.bind("127.0.0.1", 0)
+    with listener, pytest.raises(vessages.StartError, match="is in use"):
+        vessages.bind("127.0.0.1", listener.getsockname()[1])
+
+
+def test_lan_addresses_of_a_listener_on_loopback() -> None:
+    assert vessages.lan_addresses(["127.0.0.1"]) == ["127.0.0.1"]
+
+
+def no_interface(*_: object) -> str:
+    raise OSError(errno.ENXIO, "No such device or address")
+
+
+class Listener(socket.socket):
+    """As far as it is asked where it is bound."""
+
+    def getsockname(self) -> tuple[str, int, int, int]:
+        return "fe80::77", 5000, 0, 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there zones are numbers")
+def test_a_link_local_address_has_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "if_indextoname", {1: "lab0"}.__getitem__)
+    with Listener() as listener:
+        assert vessages.bound_address(listener) == "fe80::77%lab0"
+        monkeypatch.setattr(socket, "if_indextoname", no_interface)
+        assert vessages.bound_address(listener) == "fe80::77%1"
+
+
+def test_a_line_to_join_with_says_which_part_is_this_machines() -> None:
+    text = vessages.Greeting(["fe80::77%lab0"], 5000, "").text(["fe80::77%lab0"])
+    assert " client.py fe80::77%lab0 5000\nwhere the word behind % is this machine's " in text
+
+
+def test_an_address_that_needs_a_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::77", 0, 0, 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [found])
+    with pytest.raises(vessages.StartError, match=r"add %INTERFACE, such as fe80::77%eth0"):
+        vessages.bind("fe80::77", 0)
+
+
+def test_a_port_that_windows_keeps_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> socket.socket:
+        raise PermissionError(errno.EACCES, "forbidden")
+
+    monkeypatch.setattr(vessages, "_listen_at", refuse)
+    cases = [("win32", 50000, "netsh interface"), ("win32", 80, "above 1023"), ("linux", 80, "above 1023")]
+    for platform, port, said in cases:
+        monkeypatch.setattr(sys, "platform", platform)
+        with pytest.raises(vessages.StartError, match=said):
+            vessages.bind("127.0.0.1", port)
+
+
+EVERYWHERE = ["0.0.0.0"]
+LOOPBACK = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))
+NAMED = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.7.7.7", 0))
+
+
+class WithoutRoute(socket.socket):
+    def connect(self, address: Any) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+
+@pytest.fixture
+def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine has no default route, its interfaces are loopback, and its name stands for that only."""
+    monkeypatch.setattr(socket, "socket", WithoutRoute)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [LOOPBACK])
+    monkeypatch.setattr(vessages, "interface_addresses", lambda: ["127.0.0.1", "::1", "fe80::1"])
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[str]:
+    """The greetings that were printed."""
+    texts: queue.SimpleQueue[str] = queue.SimpleQueue()
+    monkeypatch.setattr(vessages, "tell", texts.put)
+    return texts
+
+
+def test_without_a_default_route_the_interfaces_are_asked(isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vessages, "interface_addresses", lambda: ["127.0.0.1", "10.1.2.3", "10.4.5.6", "fd00::5"])
+    assert vessages.lan_addresses(EVERYWHERE) == ["10.1.2.3", "10.4.5.6"]
+    assert vessages.lan_addresses(["::"]) == ["10.1.2.3", "10.4.5.6", "fd00::5"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asked on Linux only")
+def test_the_interfaces_tell_their_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "127.0.0.1" in vessages.interface_addresses()
+    (tmp_path / "if_inet6").write_text("fd000001000000000000000000000005 03 40 00 80     eth0\n")
+    monkeypatch.setattr(vessages, "IF_INET6", tmp_path / "if_inet6")
+    assert vessages.interface_addresses()[-1] == "fd00:1::5"
+
+
+def test_if_nothing_tells_an_address_the_greeting_does_not_say_loopback(
+    isolated: None, told: queue.SimpleQueue[str]
+) -> None:
+    vessages.greet(vessages.Greeting(EVERYWHERE, 5000, "Accounts: here"))
+    assert told.get(timeout=60).splitlines() == [
+        f"Vessages {vessages.VERSION} listens at 0.0.0.0 port 5000.",
+        "Accounts: here",
+        f"Others join with ({vessages.OTHER_SYSTEM}: {vessages.OTHER_PYTHON} instead of {storage.PYTHON})",
+        f"    {storage.PYTHON} client.py ADDRESS 5000",
+        "where ADDRESS is that of this machine in the network.",
+        f"Ctrl-C stops the server, {vessages.QUESTION_KEY} logs who is connected.",
+    ]
+
+
+def test_a_name_server_that_does_not_answer_holds_nothing_up(
+    isolated: None, told: queue.SimpleQueue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[Any]:
+        answer.wait(60)
+        return [NAMED]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(vessages, "NAME_WITHIN", 0.01)
+    vessages.greet(vessages.Greeting(EVERYWHERE, 5000, ""))  # comes back
+    assert " client.py ADDRESS 5000" in told.get(timeout=60)
+    answer.set()
+
+
+def test_the_name_is_asked_for_where_nothing_else_tells_an_address(
+    isolated: None, told: queue.SimpleQueue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [NAMED])
+    vessages.greet(vessages.Greeting(EVERYWHERE, 5000, ""))
+    assert " client.py 10.7.7.7 5000" in told.get(timeout=60)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_the_name_is_asked_for_where_the_interfaces_cannot_be(
+    isolated: None, told: queue.SimpleQueue[str], monkeypatch: pytest.MonkeyPatch, tells: bool
+) -> None:
+    monkeypatch.setattr(vessages, "INTERFACES_TELL", tells)
+    monkeypatch.setattr(vessages, "interface_addresses", lambda: ["10.1.2.3"])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [NAMED])
+    vessages.greet(vessages.Greeting(EVERYWHERE, 5000, ""))
+    assert re.findall(r"client\.py (\S+)", told.get(timeout=60)) == ["10.1.2.3"] + ["10.7.7.7"] * (not tells)
+
+
+def test_the_name_server_is_not_asked_about_an_address_that_was_given(
+    told: queue.SimpleQueue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", fault)
+    vessages.greet(vessages.Greeting(["10.1.2.3"], 5000, ""))
+    assert told.qsize() == 1
+
+
+def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    """`python vessages.py …` in this process, stopped as soon as it runs."""
+    run = vessages.Server.run
+
+    def stop_and_run(server: vessages.Server) -> None:
+        server.stop()
+        run(server)
+
+    monkeypatch.setattr(vessages.Server, "heed_signals", lambda server: None)
+    monkeypatch.setattr(vessages.Server, "run", stop_and_run)
+    return vessages.main(["127.0.0.1", "0", "--db", str(folder / "vessages.db"), *options])
+
+
+def test_it_starts_and_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(tmp_path, monkeypatch) == 0
+    assert capsys.readouterr().out.startswith("Vessages ")
+
+
+def test_it_runs_though_nobody_reads_its_greeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        try:
+            assert run_main(tmp_path, monkeypatch) == 0
+        finally:
+            with contextlib.suppress(OSError):
+                nobody.close()
+
+
+def test_it_runs_though_its_output_cannot_show_where_the_accounts_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "Мария"
+    folder.mkdir()
+    output = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert run_main(folder, monkeypatch) == 0
+    assert rb"\u041c\u0430" in output.buffer.getvalue()
+
+
+def test_ctrl_c_while_it_starts_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vessages, "bind", interrupt)
+    try:
+        assert run_main(tmp_path, monkeypatch) == 130
+    except KeyboardInterrupt:
+        pytest.fail("a traceback for somebody who has changed his mind")

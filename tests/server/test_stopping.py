@@ -1,0 +1,204 @@
+"""The end of a server, signals, and what it tells when it is asked who is connected."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from wire import END, PASSWORD, STAMP, WALL, Rig, encode, running
+
+import protocol
+import storage
+import vessages
+
+
+def test_everybody_is_told_and_the_statuses_are_on_disk(rig: Rig) -> None:
+    alice, bob, stranger = rig.person("alice"), rig.person("bob", kept=True), rig.connect()
+    stranger.hears()
+    rig.connect().says(f"REGISTER carol {PASSWORD}")
+    rig.stop()
+    for peer in (alice, bob, stranger):
+        assert peer.ends()[-2:] == ["BYE shutdown", END]
+    assert rig.statuses() == {"alice": "offline", "bob": "lost", "carol": "offline"}
+
+
+def test_what_was_said_before_the_stop_arrives(rig: Rig) -> None:
+    alice, bob = rig.people("alice", "bob")
+    alice.say(*[f"SEND bob {number}" for number in range(100)])
+    rig.turn()
+    rig.stop()
+    assert bob.ends() == [*[f"MSG alice 0 {STAMP} {number}" for number in range(100)], "BYE shutdown", END]
+
+
+def test_a_reader_that_is_stuck_does_not_hold_the_stop_up(rig: Rig) -> None:
+    alice = rig.person("alice")
+    bob = rig.slow_reader("bob")
+    alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
+    alice.close()
+    began = rig.clock.now
+    rig.stop()
+    assert 4.9 < rig.clock.now - began < 6
+    bob.close()
+
+
+def test_the_log_is_told_who_comes_and_goes_and_when(rig: Rig) -> None:
+    rig.person("alice").close()
+    rig.clock.wall += 7
+    rig.turns(3)
+    said = ["alice registered from 127.0.0.1", "alice logged in from 127.0.0.1", "alice left: closed by the client"]
+    assert rig.log == [*zip((WALL, WALL, WALL + 7), said, strict=True)]
+
+
+def test_newcomers_at_the_moment_of_the_stop_do_no_harm(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.server.stop()
+    newcomer = rig.connect()
+    rig.stop()
+    assert newcomer.ends()[-1] == END
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+def test_a_restart_is_a_lost_connection(tmp_path: Path) -> None:
+    with running(tmp_path) as rig:
+        bob = rig.person("bob", kept=True)
+        rig.person("alice")
+        rig.stop()
+    with running(tmp_path) as rig:
+        carol = rig.person("carol")
+        assert carol.sees("~bob", "carol")
+        assert carol.says("SEND bob welcome back") == []
+        back = rig.connect()
+        assert back.says(f"RESUME {bob.token} 7") == ["OK RESUME bob 0 7", f"@8 MSG carol 0 {STAMP} welcome back"]
+        assert carol.sees("bob", "carol")
+
+
+def test_the_store_may_be_used_again_after_the_stop(rig: Rig, tmp_path: Path) -> None:
+    rig.person("alice")
+    rig.stop()
+    store = storage.open_store(tmp_path / "vessages.db")
+    account = store.find("alice")
+    store.close()
+    assert account is not None
+    assert (account.status, account.last_login) == ("offline", WALL)
+
+
+def test_a_password_that_the_operator_has_changed_ends_the_way_back(rig: Rig) -> None:
+    alice, bob = rig.person("alice"), rig.person("bob", kept=True)
+    storage.set_password(rig.store.path, "bob", "another password", storage.Cost(1, 1, 1))
+    assert bob.says("WHO")[0].endswith(" OK WHO alice bob")
+    bob.reset()
+    assert alice.sees("alice", "~bob")
+    rig.wait(1.5)
+    rig.person("eve")  # behind it in the disk's queue
+    assert rig.connect().says(f"RESUME {bob.token} 0")[0].startswith("ERROR unknown-session ")
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The codes with which the process would have ended at once."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    return codes
+
+
+def test_a_second_signal_counts_from_half_a_second_on(rig: Rig, exits: list[int]) -> None:
+    rig.server._on_signal(2, None)
+    for wait in (0.0, 0.002, 0.4):
+        rig.clock.now += wait
+        rig.server._on_signal(2, None)
+    assert exits == []
+    rig.clock.now += 0.1
+    rig.server._on_signal(15, None)
+    assert exits == [128 + 15]
+
+
+def test_a_signal_ends_a_server_that_stops_for_another_reason(rig: Rig, exits: list[int]) -> None:
+    rig.server.stop()
+    rig.server._on_signal(15, None)
+    assert exits == [128 + 15]
+
+
+def test_a_signal_after_the_end_is_no_fault(rig: Rig, exits: list[int]) -> None:
+    rig.server._on_signal(15, None)
+    rig.stop()
+    rig.server._on_signal(15, None)
+    rig.server._on_question(10, None)
+
+
+def asked(rig: Rig) -> list[str]:
+    """The table that a question at the server is answered with, with single spaces."""
+    del rig.log[:]
+    rig.server._on_question(10, None)
+    rig.turns(2)
+    assert " connections, " in rig.log[0][1]
+    return [" ".join(line.split()) for _, line in rig.log[1:]]
+
+
+def hour(wall: float) -> str:
+    """The local time in hours and minutes."""
+    return datetime.fromtimestamp(wall).strftime("%H:%M")
+
+
+def test_a_table_says_who_is_connected_and_what_waits(rig: Rig) -> None:
+    came, just_before = hour(WALL), hour(WALL - 1)  # the rig's clock gains a little on its wall clock
+    assert asked(rig) == []
+    rig.person("alice")
+    bob = rig.person("bob", kept=True)
+    bob.say("ACK 1")  # the answer to the PING with which it was heard that all had come
+    rig.connect().hears()
+    rig.wait(7)
+    rig.peers[0].says("SEND bob one", "SEND bob two")
+    two = 2 * len(encode(f"@2 MSG alice 0 {STAMP} one"))
+    assert asked(rig) == [
+        "since idle unsent held address name",
+        f"{came} 7 s 0 {two} B/2 127.0.0.1 bob",
+        f"{just_before} 7 s 0 0 127.0.0.1 not logged in",
+        f"{came} 0 s 0 0 127.0.0.1 alice",
+    ]
+    bob.reset()
+    rig.wait(3)
+    assert asked(rig)[1] == f"{came} 3 s 0 {two} B/2 (lost) bob"
+
+
+ROW = protocol.Row("192.168.1.23", "", WALL, 44.0, (0, 0), (0, 0))
+
+
+def test_a_row_of_the_table_fits_80_columns_with_its_time() -> None:
+    rows = [ROW, ROW._replace(name="bartholomew"), ROW._replace(held=(61 * 1024, 12))]
+    for line in vessages.table(rows, WALL):
+        assert len(f"{vessages.local_time(WALL)} {line}") <= 80
+
+
+def test_a_name_in_wide_letters_moves_no_column_of_the_table() -> None:
+    lines = vessages.table([ROW, ROW._replace(name="張偉"), ROW._replace(name="e\u0301ve")], WALL)
+    assert len({line.index("192.") for line in lines[1:]}) == 1
+    assert [line.partition(ROW.address + " ")[2] for line in lines[1:]] == ["not logged in", "張偉", "e\u0301ve"]
+
+
+def test_somebody_who_came_on_another_day_has_it_in_the_table() -> None:
+    assert vessages.clock_or_day(WALL, WALL + 60) == hour(WALL)
+    assert vessages.clock_or_day(WALL, WALL + 86_400) == datetime.fromtimestamp(WALL).strftime("%d %b")
+
+
+def test_the_table_shows_what_a_stuck_reader_has_not_taken(rig: Rig) -> None:
+    alice = rig.person("alice")
+    rig.slow_reader("bob")
+    while not any("busy" in answer for answer in alice.says(*[f"SEND bob {'x' * 60000}"] * 20)):
+        pass
+    (row,) = [row for row in asked(rig) if row.endswith(" bob")]
+    unsent = re.search(r" (\d+) KiB/(\d+) ", row)
+    assert unsent is not None
+    assert int(unsent[1]) > 60
+    assert int(unsent[2]) > 1
+
+
+def test_the_table_has_an_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vessages, "ROWS_MAX", 2)
+    rig.people("alice", "bob", "carol")
+    rig.person("dave", kept=True).reset()
+    rig.turns(2)
+    rows = asked(rig)
+    assert len(rows) == 1 + 2 + 1
+    assert rows[-1] == "… and 2 more"

@@ -1,0 +1,306 @@
+"""Slow work beside the chat: hashing and the disk, what may happen meanwhile, and when they fail."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wire import COST, END, PASSWORD, STAMP, Peer, Rig, encode, fault, full, running
+
+import protocol
+import storage
+from protocol import State
+
+
+@pytest.mark.parametrize("frames_before", [0, 600])
+def test_a_fault_in_a_command_costs_one_connection(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, frames_before: int
+) -> None:
+    alice, bob = rig.people("alice", "bob")
+    monkeypatch.setitem(protocol.COMMANDS_BY_STATE[State.LOGGED_IN], "WHO", fault)
+    heard = alice.say(*["PING"] * frames_before, "WHO", "PING").ends()
+    assert heard == ["OK PING"] * frames_before + [END]
+    assert bob.sees("bob")
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
+def test_a_fault_in_slow_work_costs_one_connection_and_no_place_at_the_hasher(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bob = rig.person("bob")
+    monkeypatch.setattr(protocol.Throttle, "forgive", fault)
+    for _ in range(5):
+        assert rig.connect().say(f"LOGIN bob {PASSWORD}").ends() == [END]
+    monkeypatch.undo()
+    assert bob.hears() == []
+    rig.person("alice")
+    assert len([record for record in caplog.records if record.exc_info]) == 5
+
+
+def test_a_fault_leaves_a_kept_session_to_come_back_to(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    bob = rig.person("bob", kept=True)
+    monkeypatch.setitem(protocol.COMMANDS_BY_STATE[State.LOGGED_IN], "WHO", fault)
+    bob.say("WHO").ends()
+    assert rig.connect().says(f"RESUME {bob.token} 0")[0].startswith("OK RESUME bob")
+
+
+CHECK, HASH, RECORD = (storage, "check_password"), (storage, "hash_password"), (storage.Store, "record_login")
+
+
+class HeldBack:
+    """Slow work that does not end before it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._begun = threading.Event()
+        self._let_go = threading.Event()
+
+    def begin(self, rig: Rig, *commands: str, at: tuple[Any, str] = CHECK) -> Peer:
+        """Somebody whose last command has come to this piece of work."""
+        self.work = work = getattr(*at)
+
+        def wait_and_work(*arguments: Any) -> Any:
+            self._begun.set()
+            assert self._let_go.wait(30)
+            return work(*arguments)
+
+        self._monkeypatch.setattr(*at, wait_and_work)
+        peer = rig.connect().say(*commands)
+        while not self._begun.is_set():
+            rig.turn()
+        return peer
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+
+@pytest.fixture
+def held_back(monkeypatch: pytest.MonkeyPatch, rig: Rig) -> Iterator[HeldBack]:
+    held_back = HeldBack(monkeypatch)
+    yield held_back
+    held_back.let_go()  # or the rig could not stop
+
+
+def test_the_chat_goes_on_while_a_password_is_checked(rig: Rig, held_back: HeldBack) -> None:
+    alice, bob = rig.people("alice", "bob")
+    rig.connect().says(f"REGISTER carol {PASSWORD}")
+    carol = held_back.begin(rig, f"LOGIN carol {PASSWORD}")
+    for number in range(20):
+        assert alice.says(f"SEND bob {number}") == []
+        assert bob.hears() == [f"MSG alice 0 {STAMP} {number}"]
+    assert rig.is_at_rest()
+    held_back.let_go()
+    assert carol.next() == ["OK LOGIN carol"]
+
+
+def test_what_is_said_meanwhile_waits_its_turn(rig: Rig, held_back: HeldBack) -> None:
+    rig.connect().says(f"REGISTER alice {PASSWORD}")
+    alice = held_back.begin(rig, f"LOGIN alice {PASSWORD}")
+    for payload in ["PING 1", "PING 2", "PING 3 " + "x" * 50000, "PING 4"]:
+        for piece in (encode(payload)[:3], encode(payload)[3:7], encode(payload)[7:]):
+            alice.say_bytes(piece)
+            rig.turn()
+    held_back.let_go()
+    assert [frame[:9] for frame in alice.next(6)] == [
+        "OK LOGIN ", "ONLINE al", "OK PING 1", "OK PING 2", "OK PING 3", "OK PING 4",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("work", [CHECK, RECORD], ids=["checking", "recording"])
+def test_who_is_gone_when_the_password_has_been_checked_begins_no_session(
+    rig: Rig, held_back: HeldBack, work: tuple[Any, str], kept: bool
+) -> None:
+    bob = rig.person("bob")
+    rig.connect().says(f"REGISTER alice {PASSWORD}")
+    alice = held_back.begin(rig, *["KEEP"] * kept, f"LOGIN alice {PASSWORD}", at=work)
+    alice.reset()
+    bob.hears()
+    held_back.let_go()
+    assert rig.person("carol").says("WHO") == ["OK WHO bob carol"]
+    rig.wait(3)
+    bob.hears()
+    assert "alice" not in " ".join(bob.presence)
+    rig.stop()
+    assert rig.statuses()["alice"] == "offline"
+
+
+@pytest.mark.parametrize("operate", ["passwd", "remove"])
+@pytest.mark.parametrize("command", ["LOGIN", "TAKEOVER"])
+def test_what_the_operator_changes_while_a_password_is_checked_holds_at_once(
+    rig: Rig, held_back: HeldBack, operate: str, command: str
+) -> None:
+    rig.connect().says(f"REGISTER ann {PASSWORD}")
+    ann = held_back.begin(rig, "KEEP", f"{command} ann {PASSWORD}")
+    if operate == "passwd":
+        storage.set_password(rig.store.path, "ann", "another password", COST)
+    else:
+        storage.remove(rig.store.path, "ann")
+    held_back.let_go()
+    assert ann.hears() == ["OK KEEP 60", "ERROR bad-login wrong name or password"]
+    if operate == "passwd":
+        assert ann.says(f"{command} ann another password")[0].startswith(f"OK {command} ann token=")
+    rig.stop()
+
+
+def test_what_the_operator_changes_while_a_user_does_is_not_undone(rig: Rig, held_back: HeldBack) -> None:
+    rig.person("ann").close()
+    ann = held_back.begin(rig, f"TAKEOVER ann {PASSWORD}", f"PASSWD {PASSWORD}\nher own choice", at=HASH)
+    storage_hash = held_back.work
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(*HASH, storage_hash)
+        storage.set_password(rig.store.path, "ann", "another password", COST)
+    held_back.let_go()
+    assert ann.hears()[-1] == "ERROR bad-login wrong name or password"
+    assert ann.says("LOGOUT", "LOGIN ann another password")[1].startswith("OK LOGIN ann")
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_command_that_waits_goes_on_when_its_session_is_resumed(rig: Rig, held_back: HeldBack, before: int) -> None:
+    bob = rig.person("bob", kept=True)
+    for number in range(4):
+        rig.connect().says(f"REGISTER p{number} {PASSWORD}")
+    first = held_back.begin(rig, f"LOGIN p3 {PASSWORD}")
+    others = [rig.connect().say(f"LOGIN p{number} {PASSWORD}") for number in range(before)]
+    rig.turns(2)
+    bob.say(f"#5 PASSWD {PASSWORD}\nanother password")
+    rig.turns(2)
+    bob.reset()
+    back = rig.connect().say(f"RESUME {bob.token} 0", "#6 WHO")
+    rig.turns(2)
+    held_back.let_go()
+    heard = [payload for payload in back.hears() if "PING" not in payload]
+    assert [payload.partition(" ")[2][:9] for payload in heard] == ["RESUME bo", "#5 OK PAS", "#6 OK WHO"]
+    for peer, name in zip([first, *others], ["p3", "p0", "p1", "p2"], strict=False):
+        assert peer.next() == [f"OK LOGIN {name}"]
+
+
+def test_many_at_once_are_all_answered(rig: Rig) -> None:
+    rig.connect().says(*[f"REGISTER p{number} {PASSWORD}" for number in range(40)])
+    crowd = [rig.connect().say(f"LOGIN p{number} {PASSWORD}") for number in range(40)]
+    for number, person in enumerate(crowd):
+        assert person.next() == [f"OK LOGIN p{number}"]
+
+
+DISK_USES = {
+    "find": "REGISTER zoe " + PASSWORD, "add": "REGISTER zoe " + PASSWORD, "record_login": "LOGIN bob " + PASSWORD,
+    "transaction": "LOGIN bob " + PASSWORD, "find_token": "RESUME token 0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("failure", [full, fault])
+@pytest.mark.parametrize("method", DISK_USES)
+def test_when_the_disk_fails_it_is_said_and_the_chat_goes_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str, failure: Any
+) -> None:
+    alice, carol = rig.people("alice", "carol")
+    rig.connect().says(f"REGISTER bob {PASSWORD}")
+    rig.wait(2)
+    monkeypatch.setattr(storage.Store, method, failure)
+    peer = rig.connect()
+    (answer,) = peer.says(DISK_USES[method])
+    assert answer.startswith("ERROR storage ")
+    assert alice.says("SEND carol hi") == []
+    assert [message[-3:] for message in carol.hears()] == [" hi"]
+    assert any(record.levelname == "ERROR" for record in caplog.records)
+    monkeypatch.undo()
+    assert peer.says(DISK_USES[method])[0].startswith(("OK", "ERROR unknown-session"))
+
+
+def test_an_internal_error_in_one_job_of_the_disk_fails_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = storage.Store.add
+
+    def add_all_but_eve(store: storage.Store, username: str, *rest: Any) -> bool:
+        return fault() if username == "eve" else add(store, username, *rest)
+
+    monkeypatch.setattr(storage.Store, "add", add_all_but_eve)
+    names = ("alice", "eve", "bob", "carol")
+    results = rig.server.disk.perform([protocol.AddAccount(name, name, "no hash") for name in names])
+    assert [type(result) for result in results] == [bool, protocol.StorageFailedError, bool, bool]
+    assert [name for name in names if rig.store.find(name)] == ["alice", "bob", "carol"]
+
+
+CHANGES = {"set_password": f"PASSWD {PASSWORD}\nanother one", "record_logout": "LOGOUT"}
+
+
+@pytest.mark.parametrize(("method", "command"), CHANGES.items())
+def test_when_the_disk_fails_who_is_logged_in_stays_so(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, method: str, command: str
+) -> None:
+    alice = rig.person("alice")
+    rig.wait(2)
+    monkeypatch.setattr(storage.Store, method, full)
+    assert alice.says(command)[0].startswith("ERROR storage ")
+    monkeypatch.undo()
+    assert alice.says("WHO", command) == ["OK WHO alice", "OK " + command.split(" ")[0]]
+
+
+def test_a_status_that_could_not_be_saved_is_saved_later(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob = rig.people("alice", "bob")
+    rig.wait(2)
+    monkeypatch.setattr(storage.Store, "record_statuses", full)
+    bob.close()
+    assert alice.sees("alice")
+    rig.wait(3)
+    monkeypatch.undo()
+    rig.wait(10)
+    alice.hears()
+    assert rig.statuses() == {"alice": "online", "bob": "offline"}
+
+
+@pytest.mark.parametrize("failure", [full, fault])
+@pytest.mark.parametrize(("function", "command"), [
+    ("hash_password", f"REGISTER zoe {PASSWORD}"), ("check_password", f"LOGIN bob {PASSWORD}"),
+])  # fmt: skip
+def test_when_hashing_fails_it_is_said_and_the_chat_goes_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, function: str, command: str, failure: Any
+) -> None:
+    alice = rig.person("alice")
+    rig.connect().says(f"REGISTER bob {PASSWORD}")
+    monkeypatch.setattr(storage, function, failure)
+    peer = rig.connect()
+    assert [answer.split(" ")[:2] for answer in peer.says(*[command] * 3)] == [["ERROR", "storage"]] * 3
+    assert alice.says("PING") == ["OK PING"]
+    monkeypatch.undo()
+    assert peer.says(command)[0].startswith("OK")
+
+
+def test_a_higher_cost_reaches_the_disk_with_the_next_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(tmp_path) as rig:
+        rig.person("alice")
+        rig.server.hasher._cost = storage.Cost(2, 1, 1)
+        rig.person("bob").close()
+        again = rig.connect()
+        again.says(f"TAKEOVER alice {PASSWORD}")
+        account = rig.store.find("alice")
+        assert account is not None
+        assert account.password.startswith(("scrypt$2$1$1$", "pbkdf2$"))
+        assert again.says("LOGOUT", f"LOGIN alice {PASSWORD}")[1].startswith("OK LOGIN alice")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_login_that_the_stop_overtakes_leaves_nobody_online(
+    rig: Rig, held_back: HeldBack, kept: bool
+) -> None:
+    rig.connect().says(f"REGISTER alice {PASSWORD}")
+    alice = held_back.begin(rig, *["KEEP"] * kept, f"LOGIN alice {PASSWORD}", at=RECORD)
+    rig.server.stop()
+    rig.turns(2)
+    held_back.let_go()
+    rig.stop()
+    assert alice.ends()[-2:] == ["BYE shutdown", END]
+    assert rig.statuses() == {"alice": "offline"}
+
+
+def test_a_stop_does_not_wait_for_passwords(rig: Rig, held_back: HeldBack) -> None:
+    rig.connect().says(f"REGISTER alice {PASSWORD}")
+    alice = held_back.begin(rig, f"LOGIN alice {PASSWORD}")
+    rig.server.stop()
+    rig.turns(2)
+    assert alice.ends() == ["BYE shutdown", END]
+    held_back.let_go()
+    rig.stop()
+    assert rig.statuses() == {"alice": "offline"}
