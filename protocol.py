@@ -28,7 +28,6 @@ import typing
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from struct import Struct
 from typing import NamedTuple
@@ -385,97 +384,43 @@ class StorageFailedError(Exception):
     """The result of a job that the disk refused."""
 
 
-class Account(typing.Protocol):
-    """The part of an account on disk that the hub reads."""
+class Account(NamedTuple):
+    """An account as it is on disk. Times are Unix seconds. The repr does not show the hash."""
 
-    @property
-    def username(self) -> str: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def password(self) -> str: ...
-    @property
-    def last_login(self) -> float | None: ...
-    @property
-    def failures(self) -> int: ...
+    username: str  # as registered, and as it is displayed
+    key: str  # fold(username), unique
+    password: str  # the self-describing hash
+    status: str  # ONLINE, OFFLINE or LOST
+    last_login: float | None  # the last one that succeeded
+    failures: int  # wrong passwords since then
+
+    def __repr__(self) -> str:
+        return f"<Account {self.username!r} {self.status}>"
 
 
-@dataclass(eq=False, repr=False)
 class Job:
-    """Slow work for a worker thread; `Hub.complete` takes its result. The repr shows no field: some are secret."""
+    """A call that a worker makes: `method` with these arguments. `Hub.complete` takes its result.
 
-    flow: Flow | None = field(default=None, init=False)
+    The repr does not show the arguments, since some are secret.
+    """
+
+    __slots__ = ("arguments", "flow", "method")
+
+    def __init__(self, method: str, *arguments: typing.Any) -> None:
+        self.method = method
+        self.arguments = arguments
+        self.flow: Flow | None = None  # the command that waits for the result
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.method}>"
 
 
 class HashJob(Job):
-    """Work for the hashing thread."""
+    """A function of storage.py that hashes or checks a password; the cost is added to its arguments."""
 
 
 class DiskJob(Job):
-    """Work for the disk's thread, which does these in the order in which they were given."""
-
-
-@dataclass(eq=False, repr=False)
-class HashPassword(HashJob):  # -> str: the hash
-    password: str
-
-
-@dataclass(eq=False, repr=False)
-class CheckPassword(HashJob):  # -> (right?, a new hash if the stored one should be replaced)
-    password: str
-    stored: str | None  # None if there is no such user; costs as much
-
-
-@dataclass(eq=False, repr=False)
-class FindAccount(DiskJob):  # -> Account | None
-    key: str
-
-
-@dataclass(eq=False, repr=False)
-class FindToken(DiskJob):  # -> Account | None
-    token: str
-
-
-@dataclass(eq=False, repr=False)
-class AddAccount(DiskJob):  # -> bool: False if the name is taken, or looks like one that is
-    username: str
-    key: str
-    password_hash: str
-
-
-@dataclass(eq=False, repr=False)
-class RecordLogin(DiskJob):  # -> str | None: the new token, "" without one; None: that hash is not stored any more
-    key: str
-    kept: bool  # whether a token is wanted; the old one is dead in any case
-    checked_hash: str
-    new_hash: str | None  # replaces it
-
-
-@dataclass(eq=False, repr=False)
-class RecordFailure(DiskJob):  # -> None
-    key: str
-
-
-@dataclass(eq=False, repr=False)
-class RecordLogout(DiskJob):  # -> None
-    key: str
-
-
-@dataclass(eq=False, repr=False)
-class RecordStatuses(DiskJob):  # -> list[str]: those of them who have no token, or no account any more
-    statuses: dict[str, str]
-
-
-@dataclass(eq=False, repr=False)
-class RecordClockStep(DiskJob):  # -> None: the tokens that were living by the clock of `before` count as used now
-    before: float
-
-
-@dataclass(eq=False, repr=False)
-class SetPassword(DiskJob):  # -> bool: False if the checked hash is not stored any more
-    key: str
-    checked_hash: str
-    password_hash: str
+    """A method of `storage.Store`. The disk's thread makes these calls in the order in which they were given."""
 
 
 # The steps of a command that waits for the workers: it yields jobs, or A_SLOT to wait for a slot at the hashing thread,
@@ -1194,7 +1139,7 @@ class Statuses:
     def __init__(self) -> None:
         self._changed: dict[str, None] = {}  # keys of the accounts
         self._claims: set[str] = set()  # names of which a login or logout is being written
-        self._job: RecordStatuses | None = None  # the one under way
+        self._job: DiskJob | None = None  # the one under way
         self._not_before = NEVER  # earliest time of the next job
         self._use_at = NEVER  # time at which all tokens in use are next recorded as such
         self.due = FOREVER  # time at which `work` has something to do; FOREVER while all that is left has to wait
@@ -1232,7 +1177,7 @@ class Statuses:
     def _plan(self) -> None:
         self.due = self._not_before if self._changed and self._job is None else FOREVER
 
-    def work(self, now: float, sessions: dict[str, Session]) -> list[Job]:
+    def work(self, now: float, wall: float, sessions: dict[str, Session]) -> list[Job]:
         """The job that is due, if there is one; claimed names have to wait."""
         self.due = FOREVER
         statuses = {key: status_of(sessions.get(key)) for key in self._changed if key not in self._claims}
@@ -1240,14 +1185,14 @@ class Statuses:
         if not statuses:
             return []
         self._not_before = now + RECORD_PAUSE
-        self._job = RecordStatuses(statuses)
+        self._job = DiskJob("record_statuses", statuses, wall)
         return [self._job]
 
     def done(self, job: Job, result: object, now: float) -> list[str]:
         """The result of a job, if it is ours: keys of the accounts that have no token on disk any more."""
         if job is not self._job or self._job is None:
             return []
-        statuses, self._job = self._job.statuses, None
+        statuses, self._job = self._job.arguments[0], None
         failed = isinstance(result, StorageFailedError)
         if failed:
             self._changed.update(dict.fromkeys(statuses))
@@ -1326,7 +1271,7 @@ class Hub:
         before = self._clock.wall
         step, late = self._clock.begin(now, wall)
         if step and not self._stopping:
-            self.jobs.append(RecordClockStep(before))
+            self.jobs.append(DiskJob("record_clock_step", before, wall))
             self.notes.append(f"the clock was set by {step:+.0f} s")
         if late:
             self.notes.append(f"suspended for {late:.0f} s: nobody is held to it")
@@ -1351,7 +1296,7 @@ class Hub:
                 self._read(connection)
             self._presence.send_rosters()  # before anything else is said to those who came back just now
         if self._statuses.due <= self._clock.now:
-            self.jobs += self._statuses.work(self._clock.now, self.sessions)
+            self.jobs += self._statuses.work(self._clock.now, self._clock.wall, self.sessions)
         if self._gate.refusals.due <= self._clock.now:
             self.notes += self._gate.refusals.lines(self._clock.now)
 
@@ -1767,13 +1712,13 @@ class Hub:
         if fault:
             raise RefusedError(Code.BAD_PASSWORD, fault)
         key = fold(username)
-        if (yield FindAccount(key)) is not None:
+        if (yield DiskJob("find", key)) is not None:
             raise RefusedError(Code.NAME_TAKEN)
         self._limit_registrations(connection.address)
         yield A_SLOT
-        password_hash = yield HashPassword(password)
-        if not (yield AddAccount(username, key, password_hash)):
-            taken = (yield FindAccount(key)) is not None
+        password_hash = yield HashJob("hash_password", password)
+        if not (yield DiskJob("add", username, key, password_hash, self._clock.wall)):
+            taken = (yield DiskJob("find", key)) is not None
             words = "" if taken else f"{username} looks like a name that is taken: choose another one"
             raise RefusedError(Code.NAME_TAKEN, words)
         self._gate.succeed(key, connection.address)
@@ -1805,13 +1750,13 @@ class Hub:
 
     def _compare_password(self, key: str, password: str, address: str) -> Generator[Job, typing.Any, typing.Any]:
         """As `_check_password`, for a flow that has its place at the hashing thread."""
-        account: Account | None = yield FindAccount(key)
-        right, better = yield CheckPassword(password, account.password if account else None)
+        account: Account | None = yield DiskJob("find", key)
+        right, better = yield HashJob("check_password", password, account.password if account else None)
         if account is not None and right:
             self._gate.succeed(key, address)
             return account, better
         self._gate.fail(key, address, self._clock.now)
-        self.jobs.append(RecordFailure(key))
+        self.jobs.append(DiskJob("record_failure", key, self._clock.wall))
         self.notes.append(f"wrong name or password from {address}")
         raise RefusedError(Code.BAD_LOGIN)
 
@@ -1827,8 +1772,8 @@ class Hub:
             raise RefusedError(Code.BAD_PASSWORD, fault)
         key, address = session.key, connection.address
         account, _ = yield from self._check_password(key, old, address)
-        password_hash = yield HashPassword(new)
-        while not (yield SetPassword(key, account.password, password_hash)):
+        password_hash = yield HashJob("hash_password", new)
+        while not (yield DiskJob("change_password", key, account.password, password_hash)):
             account, _ = yield from self._compare_password(key, old, address)
         self.notes.append(f"{session.name} changed the password")
         return "OK PASSWD"
@@ -1864,7 +1809,7 @@ class Hub:
         kept = connection.rare is not None and connection.rare.keep
         self._statuses.claim(key)
         try:
-            while (token := (yield RecordLogin(key, kept, account.password, better))) is None:
+            while (token := (yield DiskJob("log_in", key, account.password, better, kept, self._clock.wall))) is None:
                 # The operator has changed the password meanwhile, or removed the account; or another login the hash.
                 account, better = yield from self._compare_password(key, password, address)
         finally:
@@ -1883,7 +1828,7 @@ class Hub:
     def _until_unclaimed(self, key: str) -> Steps:
         """While a login or logout of this name is being written, look again behind it in the disk's queue."""
         while self._statuses.is_claimed(key):
-            yield FindAccount(key)
+            yield DiskJob("find", key)
         return None
 
     def _key(self, name: str) -> str:
@@ -1971,9 +1916,9 @@ class Hub:
 
     def _find_session(self, connection: Connection, token: str) -> Generator[Job, typing.Any, Session | None]:
         """Whom the disk knows by this token: the session, a new one if it is gone, or None."""
-        account: Account | None = yield FindToken(token)
+        account: Account | None = yield DiskJob("find_token", token, self._clock.wall)
         while account is not None and self._statuses.is_claimed(account.key):
-            account = yield FindToken(token)
+            account = yield DiskJob("find_token", token, self._clock.wall)
         if account is None:
             return self._tokens.get(token)  # still valid if the login that was to replace it has failed
         if connection.closed:
@@ -1987,7 +1932,7 @@ class Hub:
         """A new kept session under an old token; that its user is online is on disk first."""
         self._statuses.claim(account.key)
         try:
-            ended = yield RecordStatuses({account.key: ONLINE})
+            ended = yield DiskJob("record_statuses", {account.key: ONLINE}, self._clock.wall)
         finally:
             self._statuses.release(account.key)
         if ended or connection.closed:  # by the operator, or by the client
@@ -2012,7 +1957,7 @@ class Hub:
             return None
         self._statuses.claim(session.key)
         try:
-            yield RecordLogout(session.key)
+            yield DiskJob("record_logout", session.key, self._clock.wall)
         finally:
             self._statuses.release(session.key)
         self._catch_up(session, all_of_it=True)  # every command has its answer, also before a logout
@@ -2074,7 +2019,7 @@ class Hub:
                 self._read(connection)
         self._stopping = True
         self.notes += self._gate.refusals.lines(FOREVER)
-        self.jobs.append(RecordStatuses(self._statuses.at_a_stop(self.sessions)))
+        self.jobs.append(DiskJob("record_statuses", self._statuses.at_a_stop(self.sessions), self._clock.wall))
         for connection in self.connections:
             self._close(connection, Bye.SHUTDOWN)
 

@@ -55,6 +55,7 @@ from pathlib import Path, PurePath
 from typing import IO, Any, NamedTuple
 
 import protocol
+from protocol import Account
 
 if sys.platform == "win32":
     import msvcrt
@@ -284,20 +285,6 @@ def _token_hash(token: str) -> bytes:
 
 
 # --- The account and the schema --------------------------------------------------------------------------------------
-
-
-class Account(NamedTuple):
-    """One account as it is on disk. Times are Unix seconds."""
-
-    username: str  # As registered, for showing.
-    key: str  # The form that is looked up and unique: NFKC of the case-fold.
-    password: str  # The self-describing hash.
-    status: str  # One of STATUSES.
-    last_login: float | None  # The last login that succeeded.
-    failures: int  # Wrong passwords since then.
-
-    def __repr__(self) -> str:
-        return f"<Account {self.username!r} {self.status}>"
 
 
 SELECT_ACCOUNT = (
@@ -787,6 +774,17 @@ class Store:
         self._run(sql, (username, key, password_hash, now, skeleton, key, skeleton))
         return bool(self._run("SELECT changes()")[0][0])
 
+    def log_in(self, key: str, checked: str, better: str | None, kept: bool, now: float) -> str | None:
+        """`record_login`, with `better` (if there is one) for the hash `checked`: the new token, "" if not `kept`.
+
+        None, and nothing changes, if `checked` is not this account's hash any more: `storage.py` may run meanwhile.
+        """
+        if not self.change_password(key, checked, better or checked):
+            return None
+        token, token_hash = new_token() if kept else ("", None)
+        self.record_login(key, now, token_hash)
+        return token
+
     def record_login(self, key: str, now: float, token_hash: bytes | None) -> None:
         """A right password: online, no failures any more, `token_hash` (None: no token) for the old token."""
         sql = (
@@ -825,6 +823,15 @@ class Store:
         sql = SELECT_ACCOUNT + " WHERE token = ? AND ? - token_used <= ?"
         rows = self._run(sql, (_token_hash(token), now, TOKEN_LIFE))
         return Account(*rows[0]) if rows else None
+
+    def change_password(self, key: str, checked: str, password_hash: str) -> bool:
+        """`set_password`; False, and nothing changes, if `checked` is not this account's hash any more."""
+        account = self.find(key)
+        if account is None or account.password != checked:
+            return False
+        if password_hash != checked:
+            self.set_password(key, password_hash)
+        return True
 
     def set_password(self, key: str, password_hash: str) -> None:
         """Replace the password's hash; status, token and failures stay."""

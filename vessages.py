@@ -174,7 +174,7 @@ class Server:
         self._woken, self._waker = socket.socketpair()  # a byte written to the second ends a `select`
         self._results: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()
         self.hasher = HashWorker(cost, self._deliver)
-        self.disk = DiskWorker(store, wall, self._deliver)
+        self.disk = DiskWorker(store, self._deliver)
         self._woken.setblocking(False)
         self._waker.setblocking(False)
         self.selector.register(self._woken, EVENT_READ, self._on_wake)
@@ -694,16 +694,15 @@ class HashWorker(Worker):
 
     def _hash(self, job: Job) -> object:
         try:
-            if isinstance(job, protocol.HashPassword):
-                return storage.hash_password(job.password, self._cost)
-            if isinstance(job, protocol.CheckPassword):
-                return storage.check_password(job.password, job.stored, self._cost)
-            raise TypeError(type(job))
+            return getattr(storage, job.method)(*job.arguments, self._cost)
         except storage.StorageError as error:
             log.error("%s", error)
         except Exception:
             log.exception("a password could not be hashed")
         return StorageFailedError()
+
+
+DISK_READS = ("find", "find_token")  # methods that need no commit
 
 
 class DiskWorker(Worker):
@@ -712,16 +711,15 @@ class DiskWorker(Worker):
     A fault of our own in one of them undoes them all; then each is done again, alone.
     """
 
-    def __init__(self, store: storage.Store, wall: Callable[[], float], deliver: Deliver) -> None:
+    def __init__(self, store: storage.Store, deliver: Deliver) -> None:
         self._store = store
-        self._wall = wall
         super().__init__("disk", DISK_BATCH, deliver)
 
     def perform(self, jobs: list[Job]) -> list[object]:
-        reading = all(isinstance(job, DISK_READS) for job in jobs)
+        reading = all(job.method in DISK_READS for job in jobs)
         try:
             with self._store.reading() if reading else self._store.transaction():
-                return [DISK_WORK[type(job)](self._store, job, self._wall()) for job in jobs]
+                return [getattr(self._store, job.method)(*job.arguments) for job in jobs]
         except storage.StorageError as error:
             log.error("%s", error)
         except Exception:
@@ -729,43 +727,6 @@ class DiskWorker(Worker):
                 return [result for job in jobs for result in self.perform([job])]
             log.exception("an internal error at the disk")
         return [StorageFailedError() for _ in jobs]
-
-
-def _is_unchanged(store: storage.Store, job: protocol.RecordLogin | protocol.SetPassword) -> bool:
-    """Whether the hash that was checked is still the one that counts: `storage.py` may run meanwhile."""
-    account = store.find(job.key)
-    return account is not None and account.password == job.checked_hash
-
-
-def _record_login(store: storage.Store, job: protocol.RecordLogin, now: float) -> str | None:
-    if not _is_unchanged(store, job):
-        return None
-    if job.new_hash:
-        store.set_password(job.key, job.new_hash)
-    token, token_hash = storage.new_token() if job.kept else ("", None)
-    store.record_login(job.key, now, token_hash)
-    return token
-
-
-def _set_password(store: storage.Store, job: protocol.SetPassword, now: float) -> bool:
-    if not _is_unchanged(store, job):
-        return False
-    store.set_password(job.key, job.password_hash)
-    return True
-
-
-DISK_READS = (protocol.FindAccount, protocol.FindToken)  # they need no commit
-DISK_WORK: dict[type[Job], Callable[[storage.Store, Any, float], object]] = {
-    protocol.FindAccount: lambda store, job, now: store.find(job.key),
-    protocol.FindToken: lambda store, job, now: store.find_token(job.token, now),
-    protocol.AddAccount: lambda store, job, now: store.add(job.username, job.key, job.password_hash, now),
-    protocol.RecordLogin: _record_login,
-    protocol.RecordFailure: lambda store, job, now: store.record_failure(job.key, now),
-    protocol.RecordLogout: lambda store, job, now: store.record_logout(job.key, now),
-    protocol.RecordStatuses: lambda store, job, now: store.record_statuses(job.statuses, now),
-    protocol.RecordClockStep: lambda store, job, now: store.record_clock_step(job.before, now),
-    protocol.SetPassword: _set_password,
-}
 
 
 # --- The command line -------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class Siege(World):
         super().__init__(connections_max=CONNECTIONS, registration=registration)
         self.alice, self.bob = self.people("alice", "bob")
         for name in THEM:
-            self.disk.AddAccount(protocol.AddAccount(name, protocol.fold(name), "hash:" + PASSWORD))
+            self.disk.add(name, protocol.fold(name), "hash:" + PASSWORD, self.wall)
         for name in ("alice", "bob"):
             self.disk.accounts[name].password = "hash:known to nobody"
         for address in ("10.0.0.2", "10.0.0.3", "10.0.0.4"):

@@ -24,7 +24,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import protocol
 import storage
-from storage import Account, Cost, DamagedError, LockedError, StorageError, Store, open_store
+from protocol import Account
+from storage import Cost, DamagedError, LockedError, StorageError, Store, open_store
 
 CHEAP = Cost(4, 1, 1)
 NOW = 1_800_000_000.0
@@ -265,6 +266,23 @@ def test_a_token_lives_seven_days_from_its_last_use(store: Store) -> None:
         store.record_statuses({"alice": "lost"}, NOW + 6 * DAY)
     assert store.find_token(token, NOW + 13 * DAY) is not None
     assert store.find_token(token + "x", NOW) is None
+
+
+def test_a_login_or_a_new_password_counts_only_if_the_checked_hash_is_still_the_accounts(store: Store) -> None:
+    with store.transaction():
+        store.add("Alice", "alice", "hash", NOW)
+        assert store.log_in("alice", "another", "better", True, NOW) is None
+        assert store.log_in("nobody", "hash", None, True, NOW) is None
+        assert not store.change_password("alice", "another", "new")
+    assert store.find("alice") == Account("Alice", "alice", "hash", "offline", None, 0)
+    with store.transaction():
+        token = store.log_in("alice", "hash", "better", True, NOW)
+    assert token and store.find_token(token, NOW) == Account("Alice", "alice", "better", "online", NOW, 0)
+    with store.transaction():
+        assert store.log_in("alice", "better", None, False, NOW + 1) == ""
+        assert store.change_password("alice", "better", "new")
+    assert store.find_token(token, NOW) is None
+    assert store.find("alice") == Account("Alice", "alice", "new", "online", NOW + 1, 0)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 1e300, -1e300, 99_999_999_999.0])

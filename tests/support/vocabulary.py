@@ -12,12 +12,11 @@ by `world.wait(seconds)`. The disk is a dict that can be told to fail or to take
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import protocol
-from protocol import Connection, FrameDecoder, Hub, Job, StorageFailedError, fold, frame, skeleton
+from protocol import Account, Connection, DiskJob, FrameDecoder, Hub, Job, StorageFailedError, fold, frame, skeleton
 
 WALL = 1795359845.0  # 2026-11-22T15:04:05.000Z
 STAMP = "2026-11-22T15:04:05.000Z"
@@ -37,9 +36,15 @@ class StoredAccount:
     failures: int = 0
     token: str | None = None
 
+    def read(self) -> Account:
+        return Account(self.username, self.key, self.password, self.status, self.last_login, self.failures)
+
 
 class Disk:
-    """What the workers do, done at once on a dict. `failing` makes every job fail."""
+    """What the workers do, done at once: the methods of `storage.Store` on a dict, and the two functions that hash.
+
+    `failing` makes every job of the disk fail.
+    """
 
     def __init__(self) -> None:
         self.accounts: dict[str, StoredAccount] = {}
@@ -49,71 +54,69 @@ class Disk:
         self.writes = 0  # how often the statuses of some people were recorded
 
     def perform(self, job: Job) -> object:
-        if self.failing and isinstance(job, protocol.DiskJob):
+        if self.failing and isinstance(job, DiskJob):
             return StorageFailedError()
-        work: Callable[[Any], object] = getattr(self, type(job).__name__)
-        return work(job)
+        return getattr(self, job.method)(*job.arguments)
 
-    def HashPassword(self, job: protocol.HashPassword) -> str:  # noqa: N802 (each is named like its job)
-        return "hash:" + job.password
+    def hash_password(self, password: str) -> str:
+        return "hash:" + password
 
-    def CheckPassword(self, job: protocol.CheckPassword) -> tuple[bool, str | None]:  # noqa: N802
-        return job.stored == "hash:" + job.password, None
+    def check_password(self, password: str, stored: str | None) -> tuple[bool, str | None]:
+        return stored == "hash:" + password, None
 
-    def FindAccount(self, job: protocol.FindAccount) -> StoredAccount | None:  # noqa: N802
-        account = self.accounts.get(job.key)
-        return StoredAccount(**vars(account)) if account else None
+    def find(self, key: str) -> Account | None:
+        account = self.accounts.get(key)
+        return account.read() if account else None
 
-    def FindToken(self, job: protocol.FindToken) -> StoredAccount | None:  # noqa: N802
-        return next((account for account in self.accounts.values() if account.token == job.token), None)
+    def find_token(self, token: str, now: float) -> Account | None:
+        return next((account.read() for account in self.accounts.values() if account.token == token), None)
 
-    def AddAccount(self, job: protocol.AddAccount) -> bool:  # noqa: N802
-        if skeleton(job.username) in {skeleton(account.username) for account in self.accounts.values()}:
+    def add(self, username: str, key: str, password_hash: str, now: float) -> bool:
+        if skeleton(username) in {skeleton(account.username) for account in self.accounts.values()}:
             return False
-        self.accounts[job.key] = StoredAccount(job.username, job.key, job.password_hash)
+        self.accounts[key] = StoredAccount(username, key, password_hash)
         return True
 
-    def RecordLogin(self, job: protocol.RecordLogin) -> str | None:  # noqa: N802
-        account = self.accounts.get(job.key)
-        if account is None or account.password != job.checked_hash:
+    def log_in(self, key: str, checked: str, better: str | None, kept: bool, now: float) -> str | None:
+        if not self.change_password(key, checked, better or checked):
             return None
-        account.password = job.new_hash or account.password
-        self.tokens += job.kept
-        account.token = f"token{self.tokens}" if job.kept else None
-        account.status, account.failures, account.last_login = "online", 0, WALL
+        account = self.accounts[key]
+        self.tokens += kept
+        account.token = f"token{self.tokens}" if kept else None
+        account.status, account.failures, account.last_login = "online", 0, now
         return account.token or ""
 
-    def RecordFailure(self, job: protocol.RecordFailure) -> None:  # noqa: N802
-        if job.key in self.accounts:
-            self.accounts[job.key].failures += 1
+    def record_failure(self, key: str, now: float) -> None:
+        if key in self.accounts:
+            self.accounts[key].failures += 1
 
-    def RecordLogout(self, job: protocol.RecordLogout) -> None:  # noqa: N802
-        if job.key in self.accounts:
-            self.accounts[job.key].status, self.accounts[job.key].token = "offline", None
+    def record_logout(self, key: str, now: float) -> None:
+        if key in self.accounts:
+            self.accounts[key].status, self.accounts[key].token = "offline", None
 
-    def RecordStatuses(self, job: protocol.RecordStatuses) -> list[str]:  # noqa: N802
+    def record_statuses(self, statuses: dict[str, str], now: float) -> list[str]:
         self.writes += 1
-        known = [self.accounts[key] for key in job.statuses if key in self.accounts]
+        known = [self.accounts[key] for key in statuses if key in self.accounts]
         for account in known:
-            account.status = job.statuses[account.key]
-        return [key for key in job.statuses if key not in self.accounts or self.accounts[key].token is None]
+            account.status = statuses[account.key]
+        return [key for key in statuses if key not in self.accounts or self.accounts[key].token is None]
 
-    def RecordClockStep(self, job: protocol.RecordClockStep) -> None:  # noqa: N802
-        self.clock_steps.append(job.before)
+    def record_clock_step(self, before: float, now: float) -> None:
+        self.clock_steps.append(before)
 
-    def SetPassword(self, job: protocol.SetPassword) -> bool:  # noqa: N802
-        account = self.accounts.get(job.key)
-        if account is None or account.password != job.checked_hash:
+    def change_password(self, key: str, checked: str, password_hash: str) -> bool:
+        account = self.accounts.get(key)
+        if account is None or account.password != checked:
             return False
-        account.password = job.password_hash
+        account.password = password_hash
         return True
 
-    def recover(self) -> list[StoredAccount]:
+    def recover(self) -> list[Account]:
         """What a start finds: those who were there and have a token are lost, everybody else is offline."""
         for account in self.accounts.values():
             if account.status != "offline":
                 account.status = "lost" if account.token else "offline"
-        return [account for account in self.accounts.values() if account.status == "lost"]
+        return [account.read() for account in self.accounts.values() if account.status == "lost"]
 
 
 class Person:

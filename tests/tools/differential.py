@@ -48,6 +48,10 @@ def protocol_at(commit: str | None) -> types.ModuleType:
     return module
 
 
+# What jobs were called in older versions, where today's name is another one.
+OLD_JOBS = {"FindAccount": "find", "AddAccount": "add", "SetPassword": "change_password"}
+
+
 class Row:
     """An account, with the fields that the hub looks at."""
 
@@ -74,12 +78,15 @@ class Disk:
             return name, self.failed()
         return f"{name}{arguments}", getattr(self, name)(*arguments)
 
-    @staticmethod
-    def _form(job: Any) -> tuple[str, tuple[Any, ...]]:
+    def _form(self, job: Any) -> tuple[str, tuple[Any, ...]]:
+        """The method's name today and its arguments, without the time: before, jobs were classes that had none."""
         if hasattr(job, "method"):
-            return job.method, tuple(job.arguments)
-        words = "".join("_" * letter.isupper() + letter.lower() for letter in type(job).__name__)
-        return words.lstrip("_"), tuple(value for name, value in vars(job).items() if name != "flow")
+            return job.method, job.arguments[: getattr(self, job.method).__code__.co_argcount - 1]
+        name, fields = type(job).__name__, vars(job)
+        if name == "RecordLogin":
+            return "log_in", (job.key, job.checked_hash, job.new_hash, job.kept)
+        arguments = tuple(value for field, value in fields.items() if field != "flow")
+        return OLD_JOBS.get(name, "".join("_" * c.isupper() + c.lower() for c in name)[1:]), arguments
 
     def hash_password(self, password: str) -> str:
         return "hash:" + password
@@ -87,22 +94,22 @@ class Disk:
     def check_password(self, password: str, stored: str | None) -> tuple[bool, str | None]:
         return stored == "hash:" + password, None
 
-    def find_account(self, key: str) -> Row | None:
+    def find(self, key: str) -> Row | None:
         return self.rows.get(key)
 
     def find_token(self, token: str) -> Row | None:
         return next((row for row in self.rows.values() if row.token == token), None)
 
-    def add_account(self, username: str, key: str, password_hash: str) -> bool:
+    def add(self, username: str, key: str, password_hash: str) -> bool:
         if key in self.rows:
             return False
         self.rows[key] = Row(username, key, password_hash)
         return True
 
-    def record_login(self, key: str, kept: bool, checked: str | None = None, *_: Any) -> str | None:
-        row = self.rows.get(key)
-        if row is None or checked not in (None, row.password):
+    def log_in(self, key: str, checked: str, better: str | None, kept: bool) -> str | None:
+        if not self.change_password(key, checked, better or checked):
             return None
+        row = self.rows[key]
         self.tokens += kept
         row.token, row.status, row.last_login = f"token{self.tokens}" if kept else None, "online", WALL
         return row.token or ""
@@ -115,16 +122,16 @@ class Disk:
         if key in self.rows:
             self.rows[key].status, self.rows[key].token = "offline", None
 
-    def record_statuses(self, statuses: dict[str, str], *_: Any) -> list[str]:
+    def record_statuses(self, statuses: dict[str, str]) -> list[str]:
         for key in statuses:
             if key in self.rows:
                 self.rows[key].status = statuses[key]
         return [key for key in statuses if key not in self.rows or self.rows[key].token is None]
 
-    def record_clock_step(self, *_: Any) -> None:
+    def record_clock_step(self, before: float) -> None:
         pass
 
-    def set_password(self, key: str, checked: str, password_hash: str) -> bool:
+    def change_password(self, key: str, checked: str, password_hash: str) -> bool:
         if key not in self.rows or self.rows[key].password != checked:
             return False
         self.rows[key].password = password_hash

@@ -244,8 +244,8 @@ class Server:
                 self._read(wire, now)
         while self.results:
             job, result = self.results.popleft()
-            if isinstance(job, protocol.RecordLogin) and job.flow is not None and job.flow.connection.closed:
-                self.lost_answers.add(job.key)
+            if job.method == "log_in" and job.flow is not None and job.flow.connection.closed:
+                self.lost_answers.add(job.arguments[0])
             hub.complete(job, result)
         hub.tick(now, wall)
         self._hand_out_jobs()
