@@ -108,10 +108,16 @@ class ForeignError(StorageError):
 
 
 # What SQLite says (the texts of sqlite3_errstr, the same in all versions) and what a person can do about it.
+CANNOT_LOCK = "cannot lock files: put the accounts on a local disk"
 ADVICE = (
+    ("IOERR_LOCK", f"its folder {CANNOT_LOCK}"),
     ("disk is full", "the disk is full: free some space, no restart is needed"),
     ("readonly", "it cannot be written: give this user the right to write the file and its folder"),
-    ("locked", "another program keeps it busy: close that program (an sqlite3 shell, a copy?) and try again"),
+    (  # SQLite also says so where a network share refuses a lock with ENOLCK.
+        "locked",
+        "another program keeps it busy: close that program (an sqlite3 shell, a copy?) and try again; "
+        "if there is none and this is a network share, put the accounts on a local disk",
+    ),
     ("unable to open", "it cannot be opened: check that the file is there and may be read and written by this user"),
     ("I/O error", "the disk reports an error: check the disk and the system's log, and make a backup to another disk"),
 )
@@ -135,8 +141,9 @@ def _explain(path: Path, error: Exception) -> StorageError:
         return StorageError(f"{path}: {error.strerror or said}: check the name, the folder and the permissions")
     if isinstance(error, UnicodeDecodeError) or any(word in said for word in DAMAGED):
         return DamagedError(f"{path} {ADVICE_DAMAGED}")
+    name = getattr(error, "sqlite_errorname", "")  # From Python 3.11 on, and more exact than the text.
     for word, advice in ADVICE:
-        if word in said:
+        if word in said or word in name:
             return StorageError(f"{path}: {advice}")
     return StorageError(f"{path}: {said}: run {PYTHON} storage.py --db PATH verify")
 
@@ -651,7 +658,7 @@ class FileLock:
             if made:
                 with suppress(OSError):
                     self._name.unlink()
-            raise StorageError(f"{path.parent} cannot lock files: put the accounts on a local disk") from None
+            raise StorageError(f"{path.parent} {CANNOT_LOCK}") from None
 
     def _is_current(self) -> bool:
         try:
@@ -1442,19 +1449,20 @@ def set_password(path: str | Path, name: str, password: str, cost: Cost = DEFAUL
     """
     path = _absolute(path)
     with closing(_open_current(path)) as db, _explained(path):
-        username = _find_username(db, name)
+        username, _ = _find_user(db, name)
         hashed = hash_password(_clean_new_password(username, password), cost)
         with _changing(db, path):
             db.execute("UPDATE users SET password = ?, token = NULL WHERE key = ?", (hashed, protocol.fold(name)))
     return username
 
 
-def _find_username(db: sqlite3.Connection, name: str) -> str:
+def _find_user(db: sqlite3.Connection, name: str) -> tuple[str, str]:
+    """The name as registered, and the status, of the user whom a person calls `name`."""
     key = protocol.fold(name).encode("utf-8", "replace").decode()  # What came from a terminal may not be UTF-8.
-    row = db.execute("SELECT username FROM users WHERE key = ?", (key,)).fetchone()
+    row = db.execute("SELECT username, status FROM users WHERE key = ?", (key,)).fetchone()
     if row is None:
         raise StorageError(f"there is no account {name!r}: {PYTHON} storage.py list shows them all")
-    return str(row[0])
+    return str(row[0]), str(row[1])
 
 
 def _clean_new_password(username: str, password: str) -> str:
@@ -1468,21 +1476,26 @@ def _clean_new_password(username: str, password: str) -> str:
     return password
 
 
+REMOVAL_REFUSED = {
+    "online": "online: remove the account after they left",
+    "lost": "lost: the connection broke and may come back, remove the account when list says offline",
+}
+
+
 def remove(path: str | Path, name: str) -> str:
-    """Delete the account of `name` and return its name as registered. Refused while that user is online."""
+    """Delete the account of `name` and return its name as registered. Refused while that user is online or lost."""
     path = _absolute(path)
     with closing(_open_current(path)) as db, _explained(path):
-        username = _find_username(db, name)
         try:
             lock: FileLock | None = FileLock(path)
         except LockedError:
             lock = None
         try:
             with _changing(db, path):
-                # A status left over from a server that was killed counts only while a server runs.
-                sql = "DELETE FROM users WHERE key = ? AND (? OR status = 'offline')"
-                if db.execute(sql, (protocol.fold(name), lock is not None)).rowcount == 0:
-                    raise StorageError(f"{username} is online: remove the account after they left, or stop the server")
+                username, status = _find_user(db, name)
+                if lock is None and status != "offline":  # One left by a server that was killed does not count.
+                    raise StorageError(f"{username} is {REMOVAL_REFUSED[status]}, or stop the server")
+                db.execute("DELETE FROM users WHERE key = ?", (protocol.fold(name),))
         finally:
             if lock is not None:
                 lock.release()
@@ -1499,6 +1512,7 @@ class Answer(NamedTuple):
 
     data: Mapping[str, object]
     lines: Iterable[str]
+    done: str = ""  # The change that was made, for when the answer cannot be printed; empty if the answer is all.
 
 
 class ProgressLine:
@@ -1562,10 +1576,11 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
-def _time(seconds: object) -> str:
-    if not isinstance(seconds, float):
-        return "never"
-    return _utc(seconds, "%Y-%m-%dT%H:%M:%SZ") if 0 <= seconds <= MAX_TIME else "unknown"
+def _time(seconds: object) -> str | None:
+    """Unix seconds as ISO 8601, which people and programs can read; None for none, and for damage."""
+    if not isinstance(seconds, float) or not 0 <= seconds <= MAX_TIME:
+        return None
+    return _utc(seconds, "%Y-%m-%dT%H:%M:%SZ")
 
 
 def _run_backup(options: argparse.Namespace) -> Answer:
@@ -1577,7 +1592,7 @@ def _run_backup(options: argparse.Namespace) -> Answer:
     removed = [_short(file) for file in report.removed]
     data = {**report._asdict(), "path": str(report.path), "removed": removed}
     lines = [f"{_short(report.path)}: {_accounts(report.accounts)}, {_size(report.size)}"]
-    return Answer(data, [*lines, *(f"removed {name}" for name in removed), *report.notes])
+    return Answer(data, [*lines, *(f"removed {name}" for name in removed), *report.notes], "the backup was made")
 
 
 def _run_restore(options: argparse.Namespace) -> Answer:
@@ -1592,7 +1607,8 @@ def _run_restore(options: argparse.Namespace) -> Answer:
             f"{_short(_absolute(options.db))} restored: {_accounts(report.accounts)}, everybody is offline"
         ]
     replaced = str(report.replaced) if report.replaced else None
-    return Answer({**report._asdict(), "replaced": replaced, "dry_run": options.dry_run}, lines)
+    done = "" if options.dry_run else "the accounts were restored"
+    return Answer({**report._asdict(), "replaced": replaced, "dry_run": options.dry_run}, lines, done)
 
 
 def _run_verify(options: argparse.Namespace) -> Answer:
@@ -1605,13 +1621,16 @@ def _run_verify(options: argparse.Namespace) -> Answer:
 def _run_list(options: argparse.Namespace) -> Answer:
     with _progress("reading"):
         users = export(options.db)["users"]
+    # The name stands last, so that its width moves nothing; with one of 32 letters a line fits 80 columns.
+    lines = [f"{'status':7} {'created':10} {'last login':20} failed name"]
     for user in users.values():
+        created, login = (_time(user[field]) or "unknown" for field in ("created", "last_login"))
+        login = "never" if user["last_login"] is None else login
+        name = _printable(str(user["username"]))
+        lines.append(f"{user['status']:7} {created[:10]:10} {login:20} {user['failures']:6} {name}")
         del user["password"]
-    rows = [("name", "status", "created", "last login", "wrong passwords since")]
-    for user in users.values():
-        times = (_time(user["created"]), _time(user["last_login"]))
-        rows.append((_printable(str(user["username"])), str(user["status"]), *times, str(user["failures"])))
-    return Answer({"users": users}, (f"{a:32} {b:8} {c:20} {d:20} {e}" for a, b, c, d, e in rows))
+        user.update({field: _time(user[field]) for field in ("created", "last_login", "last_failure")})
+    return Answer({"users": users}, lines)
 
 
 def _run_export(options: argparse.Namespace) -> Answer:
@@ -1623,7 +1642,7 @@ def _run_export(options: argparse.Namespace) -> Answer:
         _write_export(data, file)
     accounts = len(data["users"])
     line = f"{_short(file)}: {_accounts(accounts)}, with their password hashes"
-    return Answer({"path": str(file), "accounts": accounts}, [line])
+    return Answer({"path": str(file), "accounts": accounts}, [line], "the export was made")
 
 
 def _export_lines(data: dict[str, dict[str, dict[str, object]]], ascii_only: bool = False) -> Iterator[str]:
@@ -1659,7 +1678,7 @@ def _run_import(options: argparse.Namespace) -> Answer:
             raise StorageError(f"{file} is not JSON ({error}): give a file that export has written") from None
         report = import_accounts(options.db, data, options.overwrite)
     line = f"+{_accounts(report.added)}, {report.changed} changed, {report.kept} were there already and are as before"
-    return Answer(report._asdict(), [line])
+    return Answer(report._asdict(), [line], "the accounts were imported")
 
 
 def _object_without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -1672,9 +1691,9 @@ def _object_without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _run_passwd(options: argparse.Namespace) -> Answer:
     path = _absolute(options.db)
     with closing(_open_current(path)) as db, _explained(path):
-        username = _find_username(db, options.user)  # Before asking for a password that nobody needs.
+        username, _ = _find_user(db, options.user)  # Before asking for a password that nobody needs.
     set_password(path, options.user, _ask_password(username), options.hash_cost)
-    return Answer({"username": username}, [f"{_printable(username)} has a new password"])
+    return Answer({"username": username}, [line := f"{_printable(username)} has a new password"], line)
 
 
 def _ask_password(username: str) -> str:
@@ -1692,7 +1711,7 @@ def _ask_password(username: str) -> str:
 
 def _run_remove(options: argparse.Namespace) -> Answer:
     username = remove(options.db, options.user)
-    return Answer({"username": username}, [f"{_printable(username)} is removed"])
+    return Answer({"username": username}, [line := f"{_printable(username)} is removed"], line)
 
 
 def _positive(text: str) -> int:
@@ -1767,7 +1786,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Answer], str, tuple[Arg
             ),
         ),
     ),
-    "remove": (_run_remove, "delete the account of a user who is not online", (USER,)),
+    "remove": (_run_remove, "delete the account of a user who is offline", (USER,)),
 }
 
 
@@ -1792,20 +1811,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _show(lines: Iterable[str]) -> int:
-    """Print the answer of a command; the exit code. `list | head` has seen enough, which is no error."""
+def _show(answer: Answer, as_json: bool) -> int:
+    """Print the answer of a command; the exit code. `list | head` has seen enough, which is no error.
+
+    Once a change is made, an answer that cannot be printed is no failure: trying again would make the change twice.
+    """
     if sys.stdout is None:
         return 0
     try:
-        for line in lines:
+        for line in [json.dumps(answer.data)] if as_json else answer.lines:
             print(line)
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain once more at its end.
         if isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL):
             return 0
-        print(f"storage.py: standard output: {error.strerror}: the answer is not complete", file=sys.stderr)
-        return 2
+        done = f"{answer.done}, but this could not be printed" if answer.done else "the answer is not complete"
+        print(f"storage.py: {done}: standard output: {error.strerror}", file=sys.stderr)
+        return 0 if answer.done else 2
     return 0
 
 
@@ -1843,8 +1866,7 @@ def _run(arguments: list[str] | None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        answer = COMMANDS[options.command][0](options)
-        return _show([json.dumps(answer.data)] if options.json else answer.lines)
+        return _show(COMMANDS[options.command][0](options), options.json)
     except (StorageError, OSError) as error:
         print(f"storage.py: {error}", file=sys.stderr)
         return 2

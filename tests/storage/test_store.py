@@ -538,6 +538,18 @@ def test_a_folder_that_cannot_lock_files_is_said_so_and_no_lock_file_is_left(
     assert names_in(path.parent) == ["vessages.db.lock"] * left
 
 
+class LockFailedError(sqlite3.OperationalError):
+    """What Python 3.11 and later make of an fcntl that fails with ENOSYS or EOPNOTSUPP."""
+
+    sqlite_errorname = "SQLITE_IOERR_LOCK"
+
+
+def test_a_share_on_which_sqlite_cannot_lock_is_said_so(path: Path) -> None:
+    advice = "cannot lock files: put the accounts on a local disk"
+    with pytest.raises(StorageError, match=advice), storage._explained(path):
+        raise LockFailedError("disk I/O error")
+
+
 def test_a_lock_file_of_another_user_is_said_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Left by a server that was killed; or not left at all."""
     open_store(path).close()

@@ -120,10 +120,12 @@ def test_restore_shows_the_difference_and_keeps_the_replaced_file(run: Run, acco
 def test_verify_list_and_export_show_what_is_there(run: Run, accounts: Path) -> None:
     assert run("verify")[1] == "vessages.db: whole, 2 accounts, 25 kB, version 2\n"
     assert json.loads(run("verify", "vessages.db", "--json")[1])["accounts"] == 2
-    out = run("list")[1]
-    assert out.splitlines()[1].split() == ["Alice", "offline", "2026-11-22T15:04:05Z", "2026-11-22T15:04:05Z", "1"]
-    assert out.splitlines()[2].split() == ["Tuấn", "offline", "2026-11-22T15:04:05Z", "never", "0"]
-    assert "scrypt" not in out + run("list", "--json")[1]
+    out, data = run("list")[1], run("list", "--json")[1]
+    assert out.splitlines()[1].split() == ["offline", "2026-11-22", "2026-11-22T15:04:05Z", "1", "Alice"]
+    assert out.splitlines()[2].split() == ["offline", "2026-11-22", "never", "0", "Tuấn"]
+    assert "scrypt" not in out + data
+    times = {"created": "2026-11-22T15:04:05Z", "last_login": None, "last_failure": None}
+    assert json.loads(data)["users"]["tuấn"] == {"username": "Tuấn", "status": "offline", "failures": 0, **times}
     users = json.loads(run("export")[1])["users"]
     assert users["alice"]["username"] == "Alice" and users["alice"]["password"] == HASH
     assert list(users["alice"])[:3] == ["username", "password", "status"]
@@ -133,7 +135,7 @@ def test_a_status_counts_only_while_a_server_runs(run: Run, accounts: Path) -> N
     """`accounts` were left by a server that was killed while Alice was online."""
 
     def status() -> str:
-        listed = run("list")[1].splitlines()[1].split()[1]
+        listed = run("list")[1].splitlines()[1].split()[0]
         assert listed == json.loads(run("export")[1])["users"]["alice"]["status"]
         assert listed == json.loads(run("list", "--json")[1])["users"]["alice"]["status"]
         return listed
@@ -153,7 +155,18 @@ def test_a_time_of_any_year_is_shown(run: Run, accounts: Path) -> None:
         with closing(open_store(accounts)) as store:
             store._run("UPDATE users SET last_login = ?", (float(seconds),))
         code, out, err = run("list")
-        assert (code, err) == (0, "") and out.splitlines()[1].split()[3] == shown
+        assert (code, err) == (0, "") and out.splitlines()[1].split()[2] == shown
+        told = json.loads(run("list", "--json")[1])["users"]["alice"]["last_login"]
+        assert told == (None if shown == "unknown" else shown)
+
+
+def test_list_fits_80_columns_and_wide_names_move_no_column(run: Run, accounts: Path) -> None:
+    longest, wide = "m" * protocol.NAME_MAX, "山田太郎"
+    storage.import_accounts(accounts, {"users": {name: {"password": HASH} for name in (longest, wide)}})
+    lines = run("list")[1].splitlines()
+    assert max(map(len, lines)) <= 80
+    column = lines[0].index("name")
+    assert {line[column:] for line in lines[1:]} == {"Alice", "Tuấn", longest, wide}
 
 
 def test_a_name_from_elsewhere_does_no_harm_on_the_terminal(run: Run, accounts: Path) -> None:
@@ -391,6 +404,33 @@ def test_standard_streams_that_are_full_or_closed_cause_no_traceback(
     assert result.returncode == code and words in result.stderr and result.stderr.count("\n") == (code != 0)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("backup",), "the backup was made, but this could not be printed"),
+        (("backup", "--json"), "the backup was made, but this could not be printed"),
+        (("export", "all.json"), "the export was made, but this could not be printed"),
+        (("import", "new.json"), "the accounts were imported, but this could not be printed"),
+        (("restore", "saved.db"), "the accounts were restored, but this could not be printed"),
+        (("restore", "saved.db", "--dry-run"), "the answer is not complete"),
+        (("passwd", "alice", "--hash-cost", "1,1,1"), "Alice has a new password, but this could not be printed"),
+        (("remove", "alice"), "Alice is removed, but this could not be printed"),
+        (("export",), "the answer is not complete"),
+        (("verify",), "the answer is not complete"),
+    ],
+)
+def test_a_change_is_a_success_though_its_report_cannot_be_printed(
+    arguments: tuple[str, ...], words: str, accounts: Path
+) -> None:
+    storage.backup(accounts, accounts.with_name("saved.db"))
+    accounts.with_name("new.json").write_text(json.dumps({"users": {"bob": {"password": HASH}}}))
+    with Path("/dev/full").open("wb") as output:
+        result = process(accounts.parent, *arguments, text="a new secret\n", output=output)
+    assert result.stderr == f"storage.py: {words}: standard output: No space left on device\n"
+    assert result.returncode == (2 if "not complete" in words else 0)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no shell for it")
 def test_passwd_without_standard_input_is_refused_in_words(accounts: Path) -> None:
     command = ["sh", "-c", '"$0" "$1" passwd alice <&-', sys.executable, str(PROGRAM)]
@@ -419,7 +459,7 @@ def test_on_windows_a_reader_that_has_gone_is_an_invalid_argument(
     with (tmp_path / "output").open("wb") as output, monkeypatch.context() as patches:
         patches.setattr(sys, "stdout", Gone(output.fileno()))
         patches.setattr(sys, "platform", platform)
-        assert storage._show(["a line"]) == code
+        assert storage._show(storage.Answer({}, ["a line"]), as_json=False) == code
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
