@@ -22,7 +22,7 @@ Rules of this file
 Reading order
     1. `Server`: the turn, then each of its steps.
     2. `HashWorker` and `DiskWorker`: the slow work.
-    3. The command line: options, where to listen, what is printed, `LogWriter`.
+    3. The command line: options, where to listen, what is printed, `Log`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ import errno
 import getpass
 import hashlib
 import itertools
-import logging
 import os
 import queue
 import re
@@ -54,13 +53,14 @@ import ssl
 import subprocess
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from io import TextIOWrapper
 from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 from types import FrameType
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn, Protocol, TextIO
 
 import protocol
 import storage
@@ -127,14 +127,22 @@ QUESTION_KEY = "Ctrl-Break" if sys.platform == "win32" else "Ctrl-\\"
 # Of all that `accept` may say, what another try at once would meet again. (Windows calls them WSA…, Python as here.)
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-log = logging.getLogger("vessages")
+
+class WriteLog(Protocol):
+    """Writes lines into the log, each with its time: `Log.write`."""
+
+    def __call__(self, *lines: str) -> None: ...
+
+
+def write_nowhere(*lines: str) -> None:
+    """The log of a server that has none."""
 
 
 class Server:
     """The reactor. `run` until `stop`; a test may also `turn` it by hand.
 
     `clock` and `wall` give monotonic and Unix seconds; they and the selector are arguments so that tests can choose.
-    `tell_log` takes the Unix time and what the hub has noted since the last time: who comes and goes, in lines.
+    `verbose`: the log also says of every connection why it ended, not only who comes and goes.
     """
 
     def __init__(
@@ -142,14 +150,15 @@ class Server:
         cost: storage.Cost = storage.DEFAULT_COST, selector: selectors.BaseSelector | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
         tls: ssl.SSLContext | None = None, spare_files: int = SPARE_FILES,
-        tell_log: Callable[[float, Sequence[str]], None] = lambda wall, lines: None,
+        log: WriteLog = write_nowhere, verbose: bool = False,
     ) -> None:  # fmt: skip
         self.hub = hub
         self.lingering = int(spare_files * LINGERING)
         self.tls = tls
         self.clock = clock
         self.wall = wall
-        self.tell_log = tell_log
+        self.log = log
+        self.verbose = verbose
         self.selector = selector or selectors.DefaultSelector()
         self.listeners = list(listeners)
         self.sockets = 0  # of clients, that are open
@@ -173,8 +182,8 @@ class Server:
         self._figures_wanted = False
         self._woken, self._waker = socket.socketpair()  # a byte written to the second ends a `select`
         self._results: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()
-        self.hasher = HashWorker(cost, self._deliver)
-        self.disk = DiskWorker(store, self._deliver)
+        self.hasher = HashWorker(cost, log, self._deliver)
+        self.disk = DiskWorker(store, log, self._deliver)
         self._woken.setblocking(False)
         self._waker.setblocking(False)
         self.selector.register(self._woken, EVENT_READ, self._on_wake)
@@ -266,7 +275,7 @@ class Server:
             except OSError as error:
                 if error.errno not in EXHAUSTED:  # that connection's own fault: it has gone already
                     continue
-                log.warning("cannot accept: %s; no newcomers for %.0f s", error.strerror, ACCEPT_REST)
+                self.log(f"cannot accept: {error.strerror}; no newcomers for {ACCEPT_REST:.0f} s")
                 self._listen(False)
                 return
             self._came[listener] = self.turns
@@ -288,7 +297,8 @@ class Server:
         connection = self.hub.connect(host)
         connection.socket = sock
         self.sockets += 1
-        log.debug("%s port %d connected: socket %d", host, address[1], sock.fileno())
+        if self.verbose:
+            self.log(f"{host} port {address[1]} connected: socket {sock.fileno()}")
         if self.tls is not None:
             self._handshaking[connection] = self.hub.now + HANDSHAKE_WITHIN
         self.selector.register(sock, EVENT_READ, connection)
@@ -378,10 +388,10 @@ class Server:
         for job in jobs:
             (self.hasher if isinstance(job, HashJob) else self.disk).put(job)
         if self.hub.notes:
-            self.tell_log(self.wall(), self.hub.notes)
+            self.log(*self.hub.notes)
             self.hub.notes.clear()
         for fault in self.hub.faults:
-            log.error("an internal error ended one connection", exc_info=fault)
+            self.log(*fault_lines("an internal error ended one connection", fault))
         self.hub.faults.clear()
 
     # --- Writing ---
@@ -488,7 +498,8 @@ class Server:
             table.pop(connection, None)
         self._paused.discard(connection)
         self._shut.discard(connection)
-        log.debug("%s disconnected: socket %d: %s", connection.address, sock.fileno(), connection.closed)
+        if self.verbose:
+            self.log(f"{connection.address} disconnected: socket {sock.fileno()}: {connection.closed}")
         sock.close()
 
     # --- Stopping ---
@@ -531,7 +542,7 @@ class Server:
         more = figures["connections"] + figures["lost"] - len(rows)
         lines += table(rows, self.wall()) if rows else []
         lines += [f"… and {more:,} more"] if more > 0 else []
-        self.tell_log(self.wall(), lines)
+        self.log(*lines)
 
     def _begin_stop(self) -> None:
         self._stop_by = self.clock() + STOP_WITHIN
@@ -540,7 +551,7 @@ class Server:
         self._listen_again = 0.0
         for listener in self.listeners:
             listener.close()
-        log.info("stopping: connections to be told: %d", self.sockets)
+        self.log(f"stopping: connections to be told: {self.sockets}")
         self.hub.shutdown()
 
     @property
@@ -616,6 +627,11 @@ def reason_of(error: OSError) -> str:
     return text or "connection lost"
 
 
+def fault_lines(what: str, fault: Exception) -> list[str]:
+    """An internal error as the log shows it: what it has ended, and where it comes from."""
+    return [what, *"".join(traceback.format_exception(fault)).splitlines()]
+
+
 # --- Workers ----------------------------------------------------------------------------------------------------------
 
 
@@ -681,8 +697,9 @@ def yield_to_the_chat(niceness: int) -> None:
 class HashWorker(Worker):
     """Hashes passwords, one at a time: each takes 16 MiB and a sixth of a second, and lets the loop run meanwhile."""
 
-    def __init__(self, cost: storage.Cost, deliver: Deliver) -> None:
+    def __init__(self, cost: storage.Cost, log: WriteLog, deliver: Deliver) -> None:
         self._cost = cost
+        self._log = log
         super().__init__("hashing", 1, deliver)
 
     def run(self) -> None:
@@ -696,9 +713,9 @@ class HashWorker(Worker):
         try:
             return getattr(storage, job.method)(*job.arguments, self._cost)
         except storage.StorageError as error:
-            log.error("%s", error)
-        except Exception:
-            log.exception("a password could not be hashed")
+            self._log(str(error))
+        except Exception as fault:
+            self._log(*fault_lines("a password could not be hashed", fault))
         return StorageFailedError()
 
 
@@ -711,8 +728,9 @@ class DiskWorker(Worker):
     A fault of our own in one of them undoes them all; then each is done again, alone.
     """
 
-    def __init__(self, store: storage.Store, deliver: Deliver) -> None:
+    def __init__(self, store: storage.Store, log: WriteLog, deliver: Deliver) -> None:
         self._store = store
+        self._log = log
         super().__init__("disk", DISK_BATCH, deliver)
 
     def perform(self, jobs: list[Job]) -> list[object]:
@@ -721,11 +739,11 @@ class DiskWorker(Worker):
             with self._store.reading() if reading else self._store.transaction():
                 return [getattr(self._store, job.method)(*job.arguments) for job in jobs]
         except storage.StorageError as error:
-            log.error("%s", error)
-        except Exception:
+            self._log(str(error))
+        except Exception as fault:
             if len(jobs) > 1:
                 return [result for job in jobs for result in self.perform([job])]
-            log.exception("an internal error at the disk")
+            self._log(*fault_lines("an internal error at the disk", fault))
         return [StorageFailedError() for _ in jobs]
 
 
@@ -741,58 +759,66 @@ def local_time(wall: float) -> str:
     return datetime.fromtimestamp(wall, timezone.utc).astimezone().isoformat(" ", "seconds")
 
 
-class LogWriter(logging.Handler):
+class Log:
     """Writes the log to standard error, on a thread of its own.
 
-    Its reader may stop: a pipe that is full, Ctrl-S, text marked in a Windows console. The chat must go on even so, and
-    lines that do not fit into the queue are dropped. A full disk costs the lines that come meanwhile: how many is
-    said when there is room again. The log ends when nobody can ever read it.
+    Its reader may stop: a pipe that is full, Ctrl-S, text marked in a Windows console. The chat goes on even so, and
+    lines for which there is no room are dropped, as are those that come while the disk of the log is full. How many is
+    said as soon as there is room again. The log ends when nobody can ever read it.
 
-    Comings and goings are told to `write` directly: a record of the logging library takes as long as seven messages,
-    and two of them were a tenth of a login.
+    The logging library is not used: one record of it takes as long as seven messages, and a login needs two.
 
     `console` is a console of Windows, if standard error is one: it wants text, bytes would be read in its code page.
     """
 
     def __init__(self, console: TextIO | None = None) -> None:
-        super().__init__()
-        self.setFormatter(logging.Formatter("%(message)s"))
         self._console = console
-        self._lines: queue.SimpleQueue[tuple[float, str] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # for the next two
+        self._waiting: list[tuple[float, str]] = []  # lines to be written, with their Unix time
+        self._dropped = 0  # lines for which `_waiting` had no room since it was last emptied
         self._begun = b""  # the rest of a line that the disk took a part of
-        self._lost = 0  # lines for which there was no room, and why
+        self._lost = 0  # lines that were not written, and are still to be told of
         self._lost_why = ""
+        self._work = threading.Event()
         self._finishing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         start(self._thread)
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.write(record.created, self.format(record).split("\n"))
-
-    def write(self, wall: float, lines: Iterable[str]) -> None:
-        """Write these lines with the time `wall`, in Unix seconds; as many as there is room for."""
-        for line in lines:
-            if self._lines.qsize() < LOG_LINES:
-                self._lines.put((wall, line))
+    def write(self, *lines: str) -> None:
+        """Write these lines with the present time, from any thread; as many as there is room for."""
+        now = time.time()
+        with self._lock:
+            room = LOG_LINES - len(self._waiting)
+            self._waiting += [(now, line) for line in lines[:room]]
+            self._dropped += max(0, len(lines) - room)
+        self._work.set()
 
     def _run(self) -> None:
-        lines: list[tuple[float, str] | None] = []
         with contextlib.suppress(OSError):
-            while None not in lines:
-                lines = [self._lines.get()]
+            while not self._finishing.is_set() or self._waiting:
+                self._work.wait()
                 self._finishing.wait(LOG_PAUSE)  # what comes meanwhile is written with it
-                while len(lines) < LOG_LINES and not self._lines.empty():
-                    lines.append(self._lines.get())
-                self._append([line for line in lines if line is not None])
+                self._work.clear()
+                self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        """Write what waits, then how much of what came behind it was dropped. OSError if nobody will ever read it."""
+        with self._lock:
+            lines, self._waiting = self._waiting, []
+            dropped, self._dropped = self._dropped, 0
+        if lines:
+            self._append(lines)
+        if dropped:
+            self._lost, self._lost_why = self._lost + dropped, self._lost_why if self._lost else "nobody read it"
+            self._append([])
 
     def _append(self, lines: list[tuple[float, str]]) -> None:
-        """Write these lines, or count them among the lost ones. OSError if nobody will ever read them."""
-        if not lines:
-            return
+        """Write how many lines were lost before these, if any, and these; or count them among the lost ones."""
         lost = self._lost
         if lost:
             number = "1 line of the log was" if lost == 1 else f"{lost:,} lines of the log were"
-            lines = [(lines[0][0], f"{number} lost: {self._lost_why}"), *lines]
+            when = lines[0][0] if lines else time.time()
+            lines = [(when, f"{number} lost: {self._lost_why}"), *lines]
         text = "".join(f"{local_time(wall)} {line}\n" for wall, line in lines)
         data = self._begun + text.encode(errors="backslashreplace")
         rest = self._put(data)
@@ -824,7 +850,7 @@ class LogWriter(logging.Handler):
     def finish(self) -> None:
         """Wait a moment for what is still to be written."""
         self._finishing.set()
-        self._lines.put(None)
+        self._work.set()
         self._thread.join(LOG_PATIENCE)
 
 
@@ -921,14 +947,14 @@ OPENSSL = (
 PAIR_SIZE = 16 * 1024  # bytes: more than a certificate and its key take, to see whether the disk has room for them
 
 
-def tls_context(cert: Path, key: Path, ours: bool = True) -> ssl.SSLContext:
+def tls_context(cert: Path, key: Path, ours: bool = True, log: WriteLog = write_nowhere) -> ssl.SSLContext:
     """The settings of TLS connections. StartError says what to do.
 
     `ours`: nobody has chosen these files. A pair that was never whole is then made. One that cannot be loaded stays: a
     new certificate would alarm everybody who knows the old one.
     """
     if ours and not (_holds_something(cert) and _holds_something(key)):
-        _make_certificate(cert, key)
+        _make_certificate(cert, key, log)
     try:
         return _load(cert, key)
     except OSError as error:
@@ -961,7 +987,7 @@ def _holds_something(file: Path) -> bool:
         return False
 
 
-def _make_certificate(cert: Path, key: Path) -> None:
+def _make_certificate(cert: Path, key: Path, log: WriteLog) -> None:
     """Make both elsewhere, look whether they can be used, and only then put them into place."""
     program = shutil.which("openssl")
     if program is None:
@@ -974,7 +1000,7 @@ def _make_certificate(cert: Path, key: Path) -> None:
         _make_drafts(program, drafts / "cert.pem", drafts / "key.pem", OPENSSL.format(cert=cert, key=key))
         for file in filter(_holds_something, (cert, key)):  # useless alone, but it may be somebody's
             aside = file.replace(file.with_name(file.name + ".old"))
-            log.warning("%s was alone: it is %s now, and a new certificate and its key were made", file, aside)
+            log(f"{file} was alone: it is {aside} now, and a new certificate and its key were made")
         (drafts / "key.pem").replace(key)
         (drafts / "cert.pem").replace(cert)
     except OSError as error:
@@ -1222,8 +1248,10 @@ class Greeting(NamedTuple):
 class Backups:
     """The backups of `--backup-every`: one is due so many seconds after the newest, also if that is of yesterday."""
 
-    def __init__(self, path: Path, every: float, keep: int | None, wall: Callable[[], float] = time.time) -> None:
-        self._path, self._every, self._keep, self._wall = path, every, keep, wall
+    def __init__(
+        self, path: Path, every: float, keep: int | None, log: WriteLog, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._path, self._every, self._keep, self._log, self._wall = path, every, keep, log, wall
         self._made: float | None = None  # our own last one: the folder may be one that cannot be listed
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="backup", daemon=True)
@@ -1233,7 +1261,7 @@ class Backups:
         due = self.due()
         words = f"the next one is due at {local_time(due)}" if due > self._wall() else "one is due now"
         start(self._thread)
-        log.info("backup: %s", words)
+        self._log(f"backup: {words}")
 
     def end(self) -> None:
         """Make no more; one that is being made is finished, since its first half would stay in the folder."""
@@ -1256,12 +1284,11 @@ class Backups:
             report = storage.backup(self._path, keep=self._keep, now=made)
         except (storage.StorageError, OSError) as error:
             again = min(self._every, BACKUP_AGAIN)
-            log.error("backup failed: %s (next try at %s)", error, local_time(made + again))
+            self._log(f"backup failed: {error} (next try at {local_time(made + again)})")
             return again
         self._made = made
-        log.info("backup: %s, %d accounts, %d bytes", report.path, report.accounts, report.size)
-        for note in report.notes:
-            log.warning("backup: %s", note)
+        self._log(f"backup: {report.path}, {report.accounts} accounts, {report.size} bytes")
+        self._log(*(f"backup: {note}" for note in report.notes))
         return min(self._every, BACKUP_LOOK)
 
     def _run(self) -> None:
@@ -1293,7 +1320,7 @@ def tell(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def serve(options: argparse.Namespace, writer: LogWriter) -> int:
+def serve(options: argparse.Namespace, log: WriteLog) -> int:
     """Run a server with these options until it is stopped; returns the exit code."""
     try:
         options.db.absolute()
@@ -1313,50 +1340,49 @@ def serve(options: argparse.Namespace, writer: LogWriter) -> int:
         hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
                   registrations=options.registrations,
                   connections_max=most)  # fmt: skip
-        tls = tls_context(options.cert, options.key, not options.given) if options.tls else None
+        tls = tls_context(options.cert, options.key, not options.given, log) if options.tls else None
         server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, spare_files=spare,
-                        tls=tls, tell_log=writer.write)  # fmt: skip
+                        tls=tls, log=log, verbose=options.verbose)  # fmt: skip
         hub.restore(store.recover(time.time()))
         if options.backup_every:
-            backups = Backups(store.path, options.backup_every, options.keep)
+            backups = Backups(store.path, options.backup_every, options.keep, log)
             backups.begin()
             at_the_end.callback(backups.end)
         server.heed_signals()
         accounts = f"Accounts: {store.path}" + " (new, no accounts yet)" * new
         bound = [bound_address(listener) for listener in listeners]
         port = listeners[0].getsockname()[1]
-        log.info("started")
+        log("started")
         if most < options.connections:
             why = "the select of this system" if most < files else "the limit of open files (ulimit -n)"
-            log.warning("at most %d clients at once, not %d: %s allows no more", most, options.connections, why)
+            log(f"at most {most} clients at once, not {options.connections}: {why} allows no more")
         greet(Greeting(bound, port, accounts, fingerprint(options.cert) if tls else ""))
-        return run(server)
+        return run(server, log)
 
 
-def run(server: Server) -> int:
+def run(server: Server, log: WriteLog) -> int:
     """Run it to its end; returns the exit code."""
     code = 0
     try:
         server.run()
-    except Exception:
-        log.exception("an internal error: the server stops")
+    except Exception as fault:
+        log(*fault_lines("an internal error: the server stops", fault))
         code = 3
         with contextlib.suppress(Exception):  # what can still be told, is
             server.stop()
             server.run()
     server.close()
-    log.info("stopped")
+    log("stopped")
     return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code: 0 after a stop, 2 if it cannot start, 3 after an internal error."""
     options = parse(arguments)
-    writer: LogWriter | None = None
+    log: Log | None = None
     try:
-        writer = LogWriter(console_of_errors())
-        logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, handlers=[writer])
-        return serve(options, writer)
+        log = Log(console_of_errors())
+        return serve(options, log.write)
     except (StartError, storage.StorageError) as error:
         print(f"vessages.py: {error}", file=sys.stderr)
         return 2
@@ -1366,8 +1392,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # while it was starting
         return 128 + signal.SIGINT
     finally:
-        if writer is not None:
-            writer.finish()
+        if log is not None:
+            log.finish()
         ignore_signals()
 
 

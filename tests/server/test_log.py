@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import logging
 import os
 import re
 import sys
@@ -32,49 +31,53 @@ ENDINGS: list[tuple[str, Callable[[Peer], object]]] = [
 
 @pytest.mark.parametrize(("reason", "end"), ENDINGS)
 def test_the_verbose_log_says_why_a_connection_ended(
-    rig: Rig, caplog: pytest.LogCaptureFixture, reason: str, end: Callable[[Peer], object]
+    rig: Rig, reason: str, end: Callable[[Peer], object]
 ) -> None:
-    caplog.set_level("DEBUG")
+    rig.server.verbose = True
     stranger = rig.connect()
     assert stranger.says("PING") == ["OK PING"]
     end(stranger)
     rig.turns(3)
     rig.wait(vessages.LINGER)
-    assert [line.rpartition(": ")[2] for line in caplog.messages if "disconnected" in line] == [reason]
+    assert [line.rpartition(": ")[2] for line in rig.said if "disconnected" in line] == [reason]
 
 
-def test_the_verbose_log_says_in_words_why_there_is_no_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG")
+def test_the_verbose_log_says_in_words_why_there_is_no_tls(tmp_path: Path) -> None:
     with running(tmp_path, tls=True) as rig:
+        rig.server.verbose = True
         rig.tls = False
         rig.connect().say_bytes(b"GET / HTTP/1.0\r\n\r\n")
         rig.turns(3)
-    assert any(line.endswith(": no TLS: http request") for line in caplog.messages)
+    assert any(line.endswith(": no TLS: http request") for line in rig.said)
 
 
 def test_a_stop_has_room_in_the_log_for_everybody() -> None:
     assert vessages.LOG_LINES >= 2 * protocol.CONNECTIONS_MAX
 
 
-def test_a_log_that_nobody_reads_does_not_stop_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_nobody_reads_does_not_stop_anybody_and_says_what_it_has_dropped(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
     read_on, written = threading.Event(), bytearray()
 
     def write(descriptor: int, data: bytes) -> int:
         read_on.wait(60)
-        written.extend(data[:1000])
-        return len(data[:1000])
+        written.extend(data[:100_000])
+        return len(data[:100_000])
 
     monkeypatch.setattr(os, "write", write)
-    writer = vessages.LogWriter()
-    # More than it keeps, in its queue and in its hands: it must drop some, and not wait.
-    for number in range(2 * vessages.LOG_LINES + 100):
-        writer.handle(logging.makeLogRecord({"msg": "line %d", "args": (number,)}))
+    log = vessages.Log()
+    count = 2 * vessages.LOG_LINES + 100  # more than it keeps, in its queue and in its hands
+    for number in range(0, count, 2):
+        log.write(f"line {number}", f"line {number + 1}")
     read_on.set()
     monkeypatch.setattr(vessages, "LOG_PATIENCE", 60.0)
-    writer.finish()
-    lines = written.splitlines()
-    assert lines[0].endswith(b" line 0")
-    assert vessages.LOG_LINES <= len(lines) <= 2 * vessages.LOG_LINES
+    log.finish()
+    lines = [line.split(" ", 2)[2] for line in written.decode().splitlines()]
+    lost = re.fullmatch(r"([\d,]+) lines of the log were lost: nobody read it", lines[-1])
+    assert lost is not None
+    assert lines[:-1] == [f"line {number}" for number in range(len(lines) - 1)]
+    assert len(lines) - 1 + int(lost[1].replace(",", "")) == count
 
 
 class Disk:
@@ -106,13 +109,14 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return Disk(monkeypatch)
 
 
-def log_lines(writer: vessages.LogWriter, *lines: str) -> None:
+def log_lines(writer: vessages.Log, *lines: str) -> None:
     writer._append([(WALL, line) for line in lines])
 
 
-def test_a_line_of_the_log_begins_with_its_time(disk: Disk) -> None:
-    writer = vessages.LogWriter()
-    writer.write(WALL, ["bob left", "eve left"])
+def test_a_line_of_the_log_begins_with_its_time(monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
+    monkeypatch.setattr(time, "time", lambda: WALL)
+    writer = vessages.Log()
+    writer.write("bob left", "eve left")
     writer.finish()
     stamp = datetime.fromtimestamp(WALL).astimezone().isoformat(" ", "seconds")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d", stamp)
@@ -136,7 +140,7 @@ FULL = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO]
 
 @pytest.mark.parametrize("number", FULL)
 def test_the_log_goes_on_when_its_disk_has_room_again(disk: Disk, number: int) -> None:
-    writer = vessages.LogWriter()
+    writer = vessages.Log()
     log_lines(writer, "before")
     disk.room, disk.fault = 0, number
     log_lines(writer, "one", "two")
@@ -149,10 +153,22 @@ def test_the_log_goes_on_when_its_disk_has_room_again(disk: Disk, number: int) -
     writer.finish()
 
 
+def test_lines_that_come_after_lost_ones_stand_behind_them(monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
+    monkeypatch.setattr(vessages, "LOG_LINES", 2)
+    monkeypatch.setattr(vessages, "start", lambda thread: None)
+    log = vessages.Log()
+    log.write("one", "two", "three")
+    log.write("four")
+    log._write_waiting()
+    log.write("five")
+    log._write_waiting()
+    assert disk.lines() == ["one", "two", "2 lines of the log were lost: nobody read it", "five"]
+
+
 @given(turns=st.lists(st.tuples(st.integers(0, 200), st.integers(1, 4)), max_size=12))
 def test_each_line_of_the_log_is_written_whole_or_counted(turns: list[tuple[int, int]]) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        disk, writer = Disk(monkeypatch), vessages.LogWriter()
+        disk, writer = Disk(monkeypatch), vessages.Log()
         said: list[str] = []
         for room, count in [*turns, (10**9, 1), (10**9, 1)]:
             disk.room = room
@@ -169,16 +185,16 @@ def test_each_line_of_the_log_is_written_whole_or_counted(turns: list[tuple[int,
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EBADF])
 def test_a_log_that_nobody_can_read_any_more_ends(disk: Disk, number: int) -> None:
-    writer = vessages.LogWriter()
+    writer = vessages.Log()
     disk.room, disk.fault = 0, number
-    writer.write(WALL, ["who reads this?"])
+    writer.write("who reads this?")
     writer._thread.join(30)
     assert not writer._thread.is_alive()
 
 
 def test_a_console_of_windows_gets_text(disk: Disk) -> None:
     console = io.StringIO()
-    writer = vessages.LogWriter(console)
+    writer = vessages.Log(console)
     log_lines(writer, "Zoé registered", "Мария registered")
     writer.finish()
     assert [line.split(" ", 2)[2] for line in console.getvalue().splitlines()] == ["Zoé registered", "Мария registered"]

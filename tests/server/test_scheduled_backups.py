@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire import full
+from wire import full, noting_in
 
 import storage
 import vessages
@@ -33,10 +33,13 @@ HOUR, DAY = 3600.0, 86_400.0
 NOON = 1_795_359_600.0  # 2026-11-22T15:00:00Z
 
 
-def backups_at(path: Path, clock: Clock, every: float = DAY, keep: int | None = None) -> vessages.Backups:
+def backups_at(
+    path: Path, clock: Clock, every: float = DAY, keep: int | None = None,
+    log: vessages.WriteLog = vessages.write_nowhere,
+) -> vessages.Backups:  # fmt: skip
     """As a server that was started now."""
     storage.open_store(path).close()
-    return vessages.Backups(path, every, keep, clock)
+    return vessages.Backups(path, every, keep, log, clock)
 
 
 def stamps(path: Path) -> list[str]:
@@ -96,9 +99,8 @@ def test_a_folder_that_cannot_be_listed_is_not_filled(path: Path, monkeypatch: p
 
 
 def test_backups_go_on_after_one_that_failed(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level("INFO")
     report = storage.BackupReport(path.parent / "the backup", 3, 4096, [], ("1 of the older backups cannot …",))
     outcomes: list[Callable[[], Any]] = [full, lambda: report, full]
 
@@ -108,14 +110,14 @@ def test_backups_go_on_after_one_that_failed(
         return made
 
     clock = Clock(NOON)
-    backups = backups_at(path, clock, keep=5)
+    said: list[str] = []
+    backups = backups_at(path, clock, keep=5, log=noting_in(said))
     monkeypatch.setattr(storage, "backup", back_up)
-    waits = []
+    waits: list[float] = []
     for _ in range(3):
         waits.append(backups.look())
         clock.now = max(clock.now + waits[-1], backups.due())
     assert waits == [vessages.BACKUP_AGAIN, vessages.BACKUP_LOOK, vessages.BACKUP_AGAIN]
-    said = [record.getMessage() for record in caplog.records]
     assert [line.partition(":")[0] for line in said] == ["backup failed", "backup", "backup", "backup failed"]
     assert "the backup, 3 accounts, 4096 bytes" in said[1] and "cannot" in said[2] and "next try at" in said[0]
 
@@ -146,13 +148,11 @@ def test_a_backup_that_is_being_made_is_finished_before_the_server_ends(
 
 
 def test_the_start_says_when_the_next_backup_is_due(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level("INFO")
     monkeypatch.setattr(vessages, "start", lambda thread: None)
-    clock = Clock(NOON)
-    backups_at(path, clock).begin()
+    clock, said = Clock(NOON), list[str]()
+    backups_at(path, clock, log=noting_in(said)).begin()
     storage.backup(path, now=NOON)
-    backups_at(path, clock).begin()
-    said = [record.getMessage() for record in caplog.records]
+    backups_at(path, clock, log=noting_in(said)).begin()
     assert said == ["backup: one is due now", f"backup: the next one is due at {vessages.local_time(NOON + DAY)}"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from wire import END, PASSWORD, Rig, certificate, encode, fault, running
+from wire import END, PASSWORD, Rig, certificate, encode, fault, noting_in, running
 
 import vessages
 
@@ -142,16 +142,17 @@ def test_a_pair_that_was_never_whole_is_made_anew(pair: tuple[Path, Path], empty
 
 @pytest.mark.parametrize("alone", [0, 1])
 def test_a_file_that_was_alone_is_set_aside(
-    pair: tuple[Path, Path], alone: int, caplog: pytest.LogCaptureFixture
+    pair: tuple[Path, Path], alone: int
 ) -> None:
+    said: list[str] = []
     vessages.tls_context(*pair)
     before = pair[alone].read_bytes()
     pair[1 - alone].unlink()
-    vessages.tls_context(*pair)
+    vessages.tls_context(*pair, log=noting_in(said))
     aside = pair[alone].with_name(pair[alone].name + ".old")
     assert aside.read_bytes() == before
     assert pair[alone].read_bytes() != before
-    assert f"{pair[alone]} was alone: it is {aside} now" in caplog.text
+    assert said == [f"{pair[alone]} was alone: it is {aside} now, and a new certificate and its key were made"]
 
 
 @pytest.mark.parametrize("broken", [0, 1])

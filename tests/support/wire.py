@@ -90,6 +90,11 @@ def encode(payload: str | bytes) -> bytes:
     return struct.pack("!I", len(body)) + body
 
 
+def noting_in(said: list[str]) -> vessages.WriteLog:
+    """A log that is kept in a list."""
+    return lambda *lines: said.extend(lines)
+
+
 class Peer:
     """Somebody at the other end of a connection. Keeps the roster that it was told, like a client would."""
 
@@ -308,13 +313,19 @@ class Rig:
             self.hub, self.store, self.listeners, cost=COST,
             selector=self.selector, clock=self.clock, wall=self.clock.tell_wall,
             tls=vessages.tls_context(certificate() / "cert.pem", certificate() / "key.pem") if tls else None,
-            spare_files=spare_files, tell_log=lambda wall, lines: self.log.extend((wall, line) for line in lines),
+            spare_files=spare_files,
+            log=lambda *lines: self.log.extend((self.clock.wall, line) for line in lines),
         )  # fmt: skip
         self.hub.restore(self.store.recover(WALL))
         self.tls = tls
-        self.log: list[tuple[float, str]] = []  # who came and went, and when, in Unix seconds
+        self.log: list[tuple[float, str]] = []  # its lines, and when they were written, in Unix seconds
         self.peers: list[Peer] = []
         self.running = True
+
+    @property
+    def said(self) -> list[str]:
+        """The lines of the log."""
+        return [line for _, line in self.log]
 
     # People
 
