@@ -3018,6 +3018,7 @@ class Terminal(Plain):
         self._link: Link | None = None
         self._keys: deque[Key] = deque()
         self._arrived: list[Paragraph] = []
+        self._drop_until = -math.inf  # end of the time in which the rest of a text may come that was refused
         self._rings = False  # whether the bell is to be rung with the next write
         self._unread = 0  # messages since the last key
         self._title = ""  # the sequence that set it last, "" if it was left alone
@@ -3059,10 +3060,13 @@ class Terminal(Plain):
     def lines(self, most: int) -> list[Line | None]:
         """Do what was typed, up to a finished line; None is the end."""
         self._keys.extend(self._console.keys())
-        if self._hide_until is not None and self._link is not None and self._link.now() >= self._hide_until:
+        now = self._link.now() if self._link is not None else 0.0
+        if self._hide_until is not None and now >= self._hide_until:
             self._hide_until = None
             if self._editor.drains and not self._keys and not self._editor.text:
                 self._editor.stop_asking()
+        if now < self._drop_until:
+            self._drop_rest(now)
         self._join_block()
         while self._keys:
             key = self._keys.popleft()
@@ -3078,18 +3082,29 @@ class Terminal(Plain):
                 return [replace(event.line, text=event.line.text.rstrip("\n"))]
             if event is not None:
                 self._obey(event)
+                if event.kind == "full" and key.more:
+                    self._drop_until = now + PASTE_PAUSE
+                    self._drop_rest(now)
                 self._join_block()
         return []
 
     def _join_block(self) -> None:
         """Text of several lines that came in one burst was pasted, though the terminal does not mark it: make it one
         paste. A command or an answer that was typed ahead is dealt with line by line."""
-        text, count = text_block(self._keys)
-        if not count or self._editor.asks or (not self._editor.to and is_command(self._editor.text + text)):
-            return
-        for _ in range(count):
-            self._keys.popleft()
-        self._keys.appendleft(Key("paste", text))
+        text = burst_text(self._keys)
+        pasted, count = pasted_part(text, by_line=False)
+        if count and (self._editor.asks or (not self._editor.to and is_command(self._editor.text + text))):
+            pasted, count = pasted_part(text, by_line=True)
+        if count:
+            for _ in range(count):
+                self._keys.popleft()
+            self._keys.appendleft(Key("paste", pasted, more=True))
+
+    def _drop_rest(self, now: float) -> None:
+        """Drop what comes at once behind a text that was refused, with the Enter at its end: it is one paste."""
+        while self._keys and self._keys[0].name in _BURST_TEXT:
+            if self._keys.popleft().more:
+                self._drop_until = now + PASTE_PAUSE
 
     def _obey(self, event: EditorEvent) -> None:
         if event.kind == "answer":
@@ -3362,22 +3377,38 @@ def named_by(text: str) -> str:
     return found[1]
 
 
-def text_block(keys: Sequence[Key]) -> tuple[str, int]:
-    """The text of several lines, or with a tab in it, that a burst of keys begins with; and how many keys it is.
+TYPED_AHEAD_MAX = 1_000  # characters of a line that a person may have typed while the client was busy
+# The keys of which a paste consists that the terminal does not mark, and the text of those that have none.
+_BURST_TEXT: Final[Mapping[str, str]] = {"char": "", "tab": "\t", "enter": "\n"}
 
-    The Enters behind several lines belong to it: nobody means to send these. ("", 0) if there is no such text.
-    """
-    signs = {"char": None, "tab": "\t", "enter": "\n"}
-    text, more = "", True
-    for key in itertools.takewhile(lambda key: key.name in signs, keys):
+
+def burst_text(keys: Iterable[Key]) -> str:
+    """The text that a burst of keys begins with, a character for each key, the Enters behind it included."""
+    text, more = [], True
+    for key in itertools.takewhile(lambda key: key.name in _BURST_TEXT, keys):
         if not more and key.name != "enter":
             break
-        text += signs[key.name] or key.text
+        text.append(key.text or _BURST_TEXT[key.name])
         more = key.more
-    lines = text.rstrip("\n")
-    if "\n" in lines:
+    return "".join(text)
+
+
+def pasted_part(text: str, by_line: bool) -> tuple[str, int]:
+    """What of a burst's text was surely pasted, and how many of its characters that takes; ("", 0) if nothing was.
+
+    That is a text of several lines (the newlines behind it belong to it: nobody means to send these), one with a tab
+    in it, or a line that is too long to have been typed ahead. by_line: only such a line.
+
+    >>> pasted_part("one\\ntwo\\n", by_line=False)
+    ('one\\ntwo', 8)
+    >>> pasted_part("/who\\n/quit\\n", by_line=True)
+    ('', 0)
+    """
+    first, lines = text.split("\n")[0], text.rstrip("\n")
+    if not by_line and "\n" in lines:
         return lines, len(text)
-    return (lines, len(lines)) if "\t" in lines.rstrip("\t") else ("", 0)
+    pasted = len(first) > TYPED_AHEAD_MAX or (not by_line and "\t" in first.rstrip("\t"))
+    return (first, len(first)) if pasted else ("", 0)
 
 
 def first_word(text: str) -> tuple[str, str]:

@@ -6,10 +6,11 @@ import doctest
 
 import pytest
 
+import client
 import protocol
 
 
-@pytest.mark.parametrize("module", [protocol], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [protocol, client], ids=lambda module: module.__name__)
 def test_examples_in_docstrings(module: object) -> None:
     outcome = doctest.testmod(module)  # type: ignore[arg-type]
     assert outcome.attempted and not outcome.failed

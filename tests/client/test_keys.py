@@ -311,3 +311,23 @@ def test_a_paste_in_pieces_is_read_as_one(pieces: list[bytes], read: bytes, monk
     monkeypatch.setattr(client, "_read_now", lambda descriptor: left.pop(0))
     monkeypatch.setattr("select.select", lambda *_: (left, [], []))
     assert client._read_burst(0) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "by_line", "pasted"),
+    [
+        ("one\ntwo\n\n", False, ("one\ntwo", 9)),
+        ("one\n", False, ("", 0)),  # typed ahead
+        ("a\tb\n", False, ("a\tb", 3)),
+        ("/who\n/quit\n", True, ("", 0)),
+        ("/msg bob a\tb\n", True, ("", 0)),
+        ("y" * 1_001 + "\nz\n", True, ("y" * 1_001, 1_001)),
+        ("y" * 1_001 + "\n", False, ("y" * 1_001, 1_001)),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_what_of_a_burst_was_pasted(text: str, by_line: bool, pasted: tuple[str, int]) -> None:
+    names = {"\n": Key("enter"), "\t": Key("tab")}
+    keys = client.as_one_burst([names.get(char, Key("char", char)) for char in text])
+    assert client.burst_text(keys) == text
+    assert client.pasted_part(text, by_line) == pasted

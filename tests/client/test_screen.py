@@ -632,3 +632,32 @@ def test_a_date_does_not_go_back_and_forth(quiet_terminal: client.Terminal) -> N
         quiet_terminal.show(protocol.Delivered(1, "bob", "own " + text, wall - 30))
     rows = told(quiet_terminal)
     assert sum(row.startswith("-- ") for row in rows) == 2, rows
+
+
+# -- bursts of text --------------------------------------------------------------------------------------------------
+
+
+def burst(text: str) -> list[Key]:
+    names = {"\r": Key("enter"), "\t": Key("tab")}
+    return client.as_one_burst([names.get(char, Key("char", char)) for char in text])
+
+
+@pytest.mark.parametrize(
+    "bursts",
+    [["y" * 140_000 + "\r"], ["y" * 65_000, "z" * 30_000 + "\r"], ["y" * 65_000, "z" * 30_000, "\r"]]
+    + [["/msg bob " + "y" * 70_000 + "\r"], ["y\t\r" * 40_000], ["/me\t" * 30_000, "\r"]],
+    ids=lambda bursts: repr(bursts)[:12],
+)
+def test_a_text_without_marks_that_is_too_long_is_refused_once_and_nothing_of_it_is_sent(
+    quiet_terminal: client.Terminal, bursts: list[str]
+) -> None:
+    terminal = quiet_terminal
+    lines: list[client.Line | None] = []
+    for text in ["to be ", *bursts]:
+        terminal._keys += burst(text)
+        lines += terminal.lines(1)
+    assert told(terminal) == ["!! that is too long for one message, which holds 60,000 bytes: send it in parts"]
+    assert (lines, terminal._editor.text) == ([], "to be ")
+    terminal._link.now = lambda: 100.0 + client.PASTE_PAUSE  # type: ignore[union-attr, method-assign]
+    terminal._keys += burst("or not\r")
+    assert terminal.lines(1) == [client.Line("to be or not")]
