@@ -2423,7 +2423,7 @@ class Command:
         self.asked = asked
         self.written = 0.0  # the same by the wall clock, 0 if nobody told it
         self.by_itself = False  # the session's own attempt to come back: the person did not ask and is not answered
-        self.settled = False
+        self.settled = False  # whether it has its answer
         self.transmitted = False  # whether a server may have had it, even if it waits to be sent again
         self.doubtful = False  # whether a session had it that has ended: then it may have arrived, whatever is answered
 
@@ -2431,6 +2431,13 @@ class Command:
     def size(self) -> int:
         """Bytes of the payload."""
         return len(self.frame()) - HEADER.size
+
+    @property
+    def fault(self) -> str:
+        """The code with which it is refused before it is sent; "" if it can be sent."""
+        if self.verb in NAMED and (not self.name or " " in self.name):  # it would be read as something else
+            return Code.BAD_USERNAME.word
+        return TOO_LONG if self.size > (STRANGER_FRAME_MAX if self.verb in OUT_VERBS else CLIENT_FRAME_MAX) else ""
 
     def frame(self) -> bytes:
         """It as it goes over the wire. Half a surrogate pair (from a file name), which is no Unicode, becomes `?`."""
@@ -2464,6 +2471,266 @@ SERVER_FRAME = re.compile(
 )
 
 
+class Requests:
+    """The commands that have no answer yet: those that were sent, and behind them those that wait to be sent."""
+
+    __slots__ = ("_last_tag", "_queue", "_queue_bytes", "_sent", "_untold")
+
+    def __init__(self, first_tag: int) -> None:
+        self._last_tag = min(max(first_tag, 1), TAG_MAX // 2)  # a clock gone mad must not leave us without tags
+        self._queue: deque[Command] = deque()  # not sent on this link yet, in order
+        self._queue_bytes = 0
+        self._sent: dict[int, Command] = {}  # by tag on the wire, in order
+        self._untold: deque[Command] = deque()  # SENDs whose author was not told that they wait, oldest first
+
+    def __len__(self) -> int:
+        return len(self._sent) + len(self._queue)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another command may be asked for."""
+        return len(self._queue) < QUEUE_MAX and self._queue_bytes < QUEUE_BYTES_MAX
+
+    @property
+    def sends(self) -> list[Command]:
+        """The messages among them, oldest first."""
+        return [command for command in (*self._sent.values(), *self._queue) if command.verb == "SEND"]
+
+    @property
+    def first_waiting(self) -> Command | None:
+        """The first of those that wait to be sent."""
+        return self._queue[0] if self._queue else None
+
+    @property
+    def barrier(self) -> Command | None:
+        """The command whose answer decides what may be said next. Nothing is sent behind it before that."""
+        last = next(reversed(self._sent.values()), None)
+        return last if last is not None and last.verb in BARRIERS else None
+
+    def make(self, verb: str, name: str, text: str, now: float) -> Command:
+        """A command with a tag of its own."""
+        self._last_tag += 1
+        return Command(self._last_tag, verb, name, text, now)
+
+    def enqueue(self, command: Command, first: bool) -> bool:
+        """Let it wait to be sent; False if there is no room. `first`: all that waits is waiting for this login."""
+        frees_the_queue = first and bool(self._queue) and self._queue[0].verb not in OUT_VERBS
+        if not self.has_room and not frees_the_queue:
+            return False
+        if command.verb == "SEND":
+            self._untold.append(command)
+        if first:
+            self.put_back(command)
+        else:
+            self._queue.append(command)
+            self._queue_bytes += command.size
+        return True
+
+    def next(self) -> Command | None:
+        """The command to be sent next; None if there is none, or if it has to wait for an answer."""
+        if not self._queue or self.barrier is not None:
+            return None
+        under_way = sum(command.verb == "SEND" for command in self._sent.values())
+        return self._queue[0] if self._queue[0].verb != "SEND" or under_way < SENDS_UNDER_WAY else None
+
+    def take(self) -> Command:
+        """Take the first that waits out of the queue, to be transmitted or refused."""
+        command = self._queue.popleft()
+        self._queue_bytes -= command.size
+        return command
+
+    def transmit(self, command: Command) -> None:
+        """It is being sent."""
+        self._sent[command.number] = command
+        command.transmitted = True
+
+    def answered(self, number: int) -> Command | None:
+        """The command that was sent with this tag; it has its answer. None if there is none."""
+        return self._sent.pop(number, None)
+
+    def put_back(self, command: Command) -> None:
+        """It is the next to be sent."""
+        self._queue.appendleft(command)
+        self._queue_bytes += command.size
+
+    def put_back_barrier(self) -> bool:
+        """The link is lost. False if no answer was awaited that decides how to go on."""
+        barrier = self.barrier
+        if barrier is None:
+            return False
+        del self._sent[barrier.number]
+        if barrier.verb == "LOGOUT":  # its answer is not held, so it is asked anew
+            barrier.number = 0
+        if not barrier.by_itself:
+            self.put_back(barrier)
+        return True
+
+    def put_back_unread(self, last_tag: int) -> None:
+        """The session has read the commands up to this tag, and answers them; those behind it are sent again.
+
+        0 is another session, one after a restart, or one that has read nothing: they look alike.
+        """
+        for command in [each for each in reversed(self._sent.values()) if each.tag > last_tag]:
+            del self._sent[command.number]
+            command.doubtful |= last_tag == 0
+            self.put_back(command)
+
+    def take_unheard_logout(self) -> Command | None:
+        """The LOGOUT that was sent on a link before this one and had no answer."""
+        if self._queue and self._queue[0].verb == "LOGOUT" and self._queue[0].transmitted:
+            return self.take()
+        return None
+
+    def give_up(self, before: int) -> list[Command]:
+        """Forget all that was sent, and what waits with a tag below this one: the commands that will have no answer."""
+        given_up = [*self._sent.values(), *(command for command in self._queue if command.tag < before)]
+        self._sent.clear()
+        self._queue = deque(command for command in self._queue if command.tag >= before)
+        self._queue_bytes = sum(command.size for command in self._queue)
+        return given_up
+
+    @property
+    def next_untold(self) -> float:
+        """When the author of a message is to be told that it waits."""
+        return self._untold[0].asked + WAITING_SECONDS if self._untold else FOREVER
+
+    def take_untold(self, now: float) -> list[Command]:
+        """The messages whose authors are to be told now, once, that they have no fate yet."""
+        late = []
+        while self._untold and (self._untold[0].settled or now >= self.next_untold):
+            command = self._untold.popleft()
+            if not command.settled:
+                late.append(command)
+        return late
+
+
+class RosterView:
+    """Who is here, as far as this client was told: it makes the events from what ONLINE and PRESENCE say."""
+
+    __slots__ = ("_lost",)
+
+    def __init__(self) -> None:
+        self._lost: dict[str, bool] | None = None  # name -> is the connection lost? None: no ONLINE yet
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there was an ONLINE since the person has logged in."""
+        return self._lost is not None
+
+    @property
+    def names(self) -> dict[str, bool]:
+        """Name -> whether the connection is lost. A copy."""
+        return dict(self._lost or {})
+
+    @property
+    def online(self) -> int:
+        """How many are here whose connection is not lost."""
+        return list((self._lost or {}).values()).count(False)
+
+    def clear(self) -> None:
+        """Nobody is logged in: nothing is known."""
+        self._lost = None
+
+    def take_online(self, words: str, me: str | None) -> Roster | Presence:
+        """ONLINE, a whole roster: the first one of a login, or else what has changed."""
+        before, self._lost = self._lost, {name.removeprefix("~"): name[0] == "~" for name in words.split()}
+        if before is not None:
+            return self._changes(before, self._lost, me)
+        names = sorted(self._lost, key=fold)
+        return Roster(tuple(n for n in names if not self._lost[n]), tuple(n for n in names if self._lost[n]))
+
+    def take_presence(self, words: str, me: str | None) -> Presence:
+        """PRESENCE: what has really changed, without ourselves."""
+        if self._lost is None:
+            return Presence()  # the ONLINE that is to come knows it all
+        marks = {word[1:]: word[0] for word in words.split()}  # the last one of a name counts
+        before = {name: self._lost[name] for name in marks if name in self._lost}
+        for name, mark in marks.items():
+            if mark == "-":
+                self._lost.pop(name, None)
+            else:
+                self._lost[name] = mark == "~"
+        if len(self._lost) > ROSTER_MAX:
+            raise _NotVessagesError
+        return self._changes(before, {name: self._lost[name] for name in marks if name in self._lost}, me)
+
+    @staticmethod
+    def _changes(before: dict[str, bool], after: dict[str, bool], me: str | None) -> Presence:
+        here = sorted((name for name in after if name != me), key=fold)
+        came = tuple(n for n in here if n not in before and not after[n])
+        left = tuple(sorted((n for n in before if n not in after and n != me), key=fold))
+        lost = tuple(n for n in here if after[n] and not before.get(n, False))
+        returned = tuple(n for n in here if not after[n] and before.get(n, False))
+        return Presence(came, left, lost, returned)
+
+
+class Received:
+    """What the server has sent: its numbered frames, and which messages were had before.
+
+    read >= taken >= shown >= acknowledged: a frame is read from the wire, taken by the caller as an event, shown to the
+    person, and only then acknowledged.
+    """
+
+    __slots__ = ("_acknowledged", "_messages", "_ping_is_due", "_read", "_taken", "shown")
+
+    def __init__(self) -> None:
+        self._messages: dict[tuple[str, int], None] = {}  # (sender, id) of the last SHOWN_MAX messages
+        self._ping_is_due = False  # whether a PING waits for its ACK
+        self.restart()
+
+    def restart(self) -> None:
+        """A new session begins, which counts from 1."""
+        self._read = self._taken = self._acknowledged = 0
+        self.shown = 0  # number of the last frame that was shown
+
+    @property
+    def all_shown(self) -> bool:
+        """Whether the person has seen everything that was read."""
+        return self.shown == self._read
+
+    def count(self, number: int) -> bool:
+        """A frame with this number was read. False if it was had before."""
+        if number > self._read + 1:
+            raise _NotVessagesError  # a frame is missing, and would never be asked for again
+        new = number > self._read
+        self._read = max(self._read, number)
+        return new
+
+    def is_new(self, sender: str, number: int) -> bool:
+        """Whether a message was not had yet; it is from now on. One without a number is always new."""
+        if not number:
+            return True
+        new = (sender, number) not in self._messages
+        self._messages[sender, number] = None
+        if len(self._messages) > SHOWN_MAX:
+            del self._messages[next(iter(self._messages))]
+        return new
+
+    def take(self) -> None:
+        """All that was read is being shown."""
+        self._taken = self._read
+
+    def show(self) -> None:
+        """All that was taken has been shown."""
+        self.shown = self._taken
+
+    def expect_ack(self, due: bool = True) -> None:
+        """The server has sent a PING, which waits for an ACK."""
+        self._ping_is_due = due
+
+    def ack(self, logged_in: bool) -> int | None:
+        """The number that is to be acknowledged now, 0 by a stranger; None if there is nothing to say."""
+        number = self.shown if logged_in else 0
+        if number <= self._acknowledged and not self._ping_is_due:
+            return None
+        self._acknowledged, self._ping_is_due = max(self._acknowledged, number), False
+        return number
+
+    def resume(self) -> None:
+        """A RESUME was answered, which said what was shown."""
+        self._acknowledged = self.shown
+
+
 # Messages by which the server's clock is compared with ours: enough that one that was late does not matter, few enough
 # that a clock that was set is soon followed.
 CLOCKS_COMPARED = 8
@@ -2485,11 +2752,12 @@ class ClientSession:
     again with its old tag, in order, and the other end shows nothing twice. Times are monotonic seconds.
     """
 
-    __slots__ = ("_acked", "_ahead", "_back_from", "_barrier", "_bye", "_decoder", "_ended", "_events", "_expected",
-                 "_fresh", "_ghosts", "_greeted", "_heard", "_last_tag", "_looked_at", "_missed", "_must_look", "_now",
-                 "_outbox", "_password", "_ping_due", "_pinged", "_queue", "_queue_bytes", "_read", "_retry_at",
-                 "_roster", "_sends", "_sent", "_shown", "_shown_ids", "_stage", "_stranded", "_suspended_from",
-                 "_taken", "_token", "_was_silent", "_why", "grace", "hang_up", "name", "wall")  # fmt: skip
+    __slots__ = (
+        "_ahead", "_back_from", "_bye", "_decoder", "_ended", "_events", "_expected", "_ghosts", "_greeted", "_heard",
+        "_looked_at", "_missed", "_must_look", "_now", "_outbox", "_password", "_pinged", "_received", "_requests",
+        "_retry_at", "_roster", "_stage", "_stranded", "_suspended_from", "_token", "_was_silent", "_why", "grace",
+        "hang_up", "name", "wall",
+    )  # fmt: skip
 
     def __init__(self, first_tag: int) -> None:
         """`first_tag`: the clock in microseconds, so that another process of the same person does not repeat tags."""
@@ -2498,7 +2766,6 @@ class ClientSession:
         self.hang_up = False
         self.wall = 0.0  # the time of day here, as far as the caller tells it
         self._ahead: deque[float] = deque(maxlen=CLOCKS_COMPARED)  # of the server's clock, by the last live messages
-        self._last_tag = min(max(first_tag, 1), TAG_MAX // 2)  # a clock gone mad must not leave us without tags
         self._stage = _Stage.DOWN
         self._decoder = FrameDecoder(SERVER_FRAME_MAX)
         self._outbox: list[bytes] = []
@@ -2508,18 +2775,10 @@ class ClientSession:
         self._token: str | None = None
         self._stranded = False  # the session is over and only the person can begin a new one
         self._ghosts = 0  # how often `already-online` may still mean our own dead connection
-        # What we asked for.
-        self._queue: deque[Command] = deque()  # not sent on this link yet, in order
-        self._queue_bytes = 0
-        self._sent: dict[int, Command] = {}  # by tag, in order
-        self._sends = 0  # how many of those are SENDs
-        self._barrier: Command | None = None
-        self._fresh: deque[Command] = deque()  # SENDs whose author was not yet told that they wait
-        # Numbered frames: read from the wire >= taken by the caller >= shown >= acknowledged.
-        self._read = self._taken = self._shown = self._acked = 0
-        self._shown_ids: dict[tuple[str, int], None] = {}
-        self._ping_due = False
-        self._roster: dict[str, bool] | None = None  # name -> lost; None until the first ONLINE of a login
+        # The parts, each with its own state.
+        self._requests = Requests(first_tag)
+        self._received = Received()
+        self._roster = RosterView()
         # The link.
         self._now = self._heard = 0.0
         self._greeted = False  # whether there ever was a frame from a server
@@ -2540,7 +2799,7 @@ class ClientSession:
 
     def register(self, name: str, password: str) -> int:
         """Ask for an account. Answer or Refused."""
-        return self._ask("REGISTER", name, password)
+        return self._enqueue("REGISTER", name, password)
 
     def login(self, name: str, password: str, *, patient: bool = False) -> int:
         """Log in. LoggedIn, then Roster; or Refused.
@@ -2548,77 +2807,57 @@ class ClientSession:
         `patient`: who is online under this name may be ourselves, on a connection that is dead: NotYet, and again.
         """
         self._ghosts = GHOST_RETRIES if patient else 0
-        return self._ask("LOGIN", name, password)
+        return self._enqueue("LOGIN", name, password)
 
     def takeover(self, name: str, password: str) -> int:
         """Log in, ending the session that is online under this name. As `login`."""
-        return self._ask("TAKEOVER", name, password)
+        return self._enqueue("TAKEOVER", name, password)
 
     def logout(self) -> int:
         """Log out once all before it was sent. Answer; messages without a fate by then fail with `unknown`."""
-        return self._ask("LOGOUT")
+        return self._enqueue("LOGOUT")
 
     def who(self) -> int:
         """Ask who is online. Answer, its words the names, `~` before those whose connection is lost; or Refused."""
-        return self._ask("WHO")
+        return self._enqueue("WHO")
 
     def send(self, recipient: str, text: str) -> int:
         """Send a message. Delivered or Failed, exactly one of them; Waiting before it if that takes long."""
-        return self._ask("SEND", recipient, text)
+        return self._enqueue("SEND", recipient, text)
 
     def passwd(self, password: str, new: str) -> int:
         """Change the password. Answer or Refused."""
-        return self._ask("PASSWD", text=f"{password}\n{new}")
+        return self._enqueue("PASSWD", text=f"{password}\n{new}")
 
     def ping(self, text: str) -> int:
         """Ask for an echo. Answer or Refused."""
-        return self._ask("PING", text=text)
+        return self._enqueue("PING", text=text)
 
     def abandon(self) -> None:
         """Give up what is unanswered: each command gets its event, `unknown` if it was ever sent, else `not-sent`."""
-        self._settle_all([*self._sent.values(), *self._queue])
-        self._sent.clear()
-        self._queue.clear()
-        self._fresh.clear()
-        self._barrier = None
-        self._queue_bytes = self._sends = 0
+        self._give_up(TAG_MAX)
 
-    def _ask(self, verb: str, name: str = "", text: str = "") -> int:
-        self._last_tag += 1
-        command = Command(self._last_tag, verb, name, text, self._now)
+    def _enqueue(self, verb: str, name: str = "", text: str = "") -> int:
+        command = self._requests.make(verb, name, text, self._now)
         command.written = self.wall
-        size = command.size
-        if verb in NAMED and (not name or " " in name):  # it would be read as something else
-            self._refuse(command, Code.BAD_USERNAME.word)
-        elif size > (STRANGER_FRAME_MAX if verb in OUT_VERBS else CLIENT_FRAME_MAX):
-            self._refuse(command, TOO_LONG)
-        elif not self.has_room and not self._frees_the_queue(command):
-            self._refuse(command, Code.BUSY.word)
-        else:
-            if verb == "SEND":
-                self._fresh.append(command)
-            if verb in OUT_VERBS and self._stranded:  # all that waits is waiting for this
-                self._queue.appendleft(command)
-            else:
-                self._queue.append(command)
-            self._queue_bytes += size
+        waited_for = self._stranded and verb in OUT_VERBS
+        if command.fault:
+            self._fail(command, command.fault)
+        elif not self._requests.enqueue(command, first=waited_for):
+            self._fail(command, Code.BUSY.word)
         return command.tag
-
-    def _frees_the_queue(self, command: Command) -> bool:
-        """Whether all that waits is waiting for this login."""
-        return self._stranded and command.verb in OUT_VERBS and self._queue[0].verb not in OUT_VERBS
 
     # What the caller may look at
 
     @property
     def has_room(self) -> bool:
         """Whether another command may be asked for now. If not, it is refused with `busy`."""
-        return len(self._queue) < QUEUE_MAX and self._queue_bytes < QUEUE_BYTES_MAX
+        return self._requests.has_room
 
     @property
     def unanswered(self) -> int:
         """How many commands have no answer yet."""
-        return len(self._sent) + len(self._queue)
+        return len(self._requests)
 
     @property
     def logged_in(self) -> bool:
@@ -2628,33 +2867,34 @@ class ClientSession:
     @property
     def wants_link(self) -> bool:
         """Whether there is somebody to be or something to say, so that a lost link is worth dialling again."""
-        return self._can_come_back or bool(self._queue and (self.name is None or self._queue[0].verb in OUT_VERBS))
+        waiting = self._requests.first_waiting
+        return self._can_come_back or (waiting is not None and (self.name is None or waiting.verb in OUT_VERBS))
 
     @property
     def undelivered(self) -> list[Command]:
         """The own messages that have no fate yet, oldest first."""
-        return [command for command in (*self._sent.values(), *self._queue) if command.verb == "SEND"]
+        return self._requests.sends
 
     @property
     def online(self) -> int:
         """How many are online, oneself included, without those whose connection is lost; 0 if nobody is logged in."""
-        return list((self._roster or {}).values()).count(False)
+        return self._roster.online
 
     @property
     def roster(self) -> dict[str, bool]:
         """Everybody who is here: name -> whether the connection is lost. A copy; {} while nobody is logged in."""
-        return dict(self._roster or {})
+        return self._roster.names
 
     def next_deadline(self) -> float | None:
         """When `tick` has to be called at the latest, even if nothing happens; None for never. Asked before waiting."""
-        deadlines = [self._fresh[0].asked + WAITING_SECONDS] if self._fresh else []
+        deadlines = [self._requests.next_untold]
         if self._stage is _Stage.GREETING and not self.hang_up:
             deadlines.append(self._heard + HELLO_SECONDS)
         elif self._stage is not _Stage.DOWN and not self.hang_up:
             deadlines.append(self._heard + (SILENT_SECONDS if self._pinged else QUIET_SECONDS))
-        if self._events or self._outbox or (self._queue and self._may_be_sent(self._queue[0])):
+        if self._events or self._outbox or self._next_command() is not None:
             deadlines.append(self._now)
-        if self._stage is _Stage.OUT and self._barrier is None and self.wants_link and not self.hang_up:
+        if self._stage is _Stage.OUT and self._requests.barrier is None and self.wants_link and not self.hang_up:
             deadlines.append(max(self._retry_at, self._now))
         if self._must_look:
             deadlines.append(self._now)
@@ -2671,7 +2911,8 @@ class ClientSession:
         self._stage = _Stage.GREETING
         self._decoder = FrameDecoder(SERVER_FRAME_MAX)
         self._outbox = [frame(b"PING")]
-        self._pinged = self._ping_due = self._was_silent = self.hang_up = False
+        self._pinged = self._was_silent = self.hang_up = False
+        self._received.expect_ack(False)
         self._retry_at, self._bye, self._why = now, "", ""
         self._must_look, self._suspended_from, self._expected = False, None, FOREVER
 
@@ -2708,16 +2949,12 @@ class ClientSession:
             if suspended_from is not None:
                 self._back_from = min(suspended_from, self._back_from)
             self._ghosts = GHOST_RETRIES
-        barrier, self._barrier = self._barrier, None
-        if barrier is not None and barrier.verb != "LOGOUT":
+        if self._requests.put_back_barrier():
             self._ghosts = GHOST_RETRIES
-            self._sent.pop(barrier.tag, None)
-            if not barrier.by_itself:
-                self._put_back(barrier)
-        if self.name is None:  # no session to go on with: what was asked is asked again
-            for command in reversed(self._sent.values()):
-                self._put_back(command)
-            self._sent.clear()
+        if self._token is None:  # a session that is not kept ends with its connection
+            self._was_logged_out()
+        if self.name is None:
+            self._requests.put_back_unread(0)  # no session to go on with: what was asked is asked again
         if self._stage is _Stage.GREETING and not self._greeted:
             why += " before it said a word; if the server was started with --tls, this needs --tls too"
         self._stage, self.hang_up, self._outbox = _Stage.DOWN, False, []
@@ -2731,32 +2968,27 @@ class ClientSession:
         if self._stage is not _Stage.DOWN and not self.hang_up:
             if not self._must_look:
                 self._watch_the_server()
-            if self._stage is _Stage.OUT and self._barrier is None and now >= self._retry_at:
+            if self._stage is _Stage.OUT and self._requests.barrier is None and now >= self._retry_at:
                 self._come_back()
             self._send_what_waits()
-        while self._fresh and (self._fresh[0].settled or now >= self._fresh[0].asked + WAITING_SECONDS):
-            command = self._fresh.popleft()
-            if not command.settled:
-                self._events.append(Waiting(command.tag, command.name, command.text))
+        for command in self._requests.take_untold(now):
+            self._events.append(Waiting(command.tag, command.name, command.text))
 
     def take_events(self) -> list[Event]:
         """The events to be shown, in order. Call `shown` when that has been done."""
         events, self._events = self._events, []
-        self._taken = self._read
+        self._received.take()
         return events
 
     def shown(self) -> None:
         """Everything that was taken has been shown."""
-        self._shown = self._taken
+        self._received.show()
 
     def take_outbox(self) -> bytes:
         """The bytes to write, all of them. The ACK comes first: after a LOGOUT it would be too late."""
-        if self._stage is _Stage.IN and (self._shown > self._acked or self._ping_due):
-            self._outbox.insert(0, frame(b"ACK %d" % self._shown))
-            self._acked = self._shown
-        elif self._ping_due:
-            self._outbox.insert(0, frame(b"ACK 0"))
-        self._ping_due = False
+        number = self._received.ack(self._stage is _Stage.IN)
+        if number is not None:
+            self._outbox.insert(0, frame(b"ACK %d" % number))
         data = b"".join(self._outbox)
         self._outbox.clear()
         return data
@@ -2792,56 +3024,48 @@ class ClientSession:
         return self.name is not None and not self._stranded
 
     def _come_back(self) -> None:
-        """Continue the session, or begin a new one with the password. Not before all that was read was shown: the
-        server counts from the number in RESUME, whether it still has the frames after it or not."""
-        if not self._can_come_back or self._read != self._shown:
+        """Continue the session, or begin a new one with the password.
+
+        Not before all that was read was shown: RESUME tells the last number that was shown, and the server goes on
+        behind that. A frame that is on the screen only afterwards would be shown a second time.
+        """
+        if not self._can_come_back or not self._received.all_shown:
             return
         if self._token is not None:
-            self._begin("RESUME", self._token, str(self._shown))
+            words = "RESUME", self._token, str(self._received.shown)
         else:
-            self._begin("LOGIN", self.name or "", self._password or "")
-
-    def _begin(self, verb: str, name: str, text: str) -> None:
-        self._last_tag += 1
-        command = Command(self._last_tag, verb, name, text, self._now)
+            words = "LOGIN", self.name or "", self._password or ""
+        command = self._requests.make(*words, self._now)
         command.by_itself = True
         self._transmit(command)
 
     def _send_what_waits(self) -> None:
         """Send from the queue, in order, as far as it may be said now."""
-        while self._queue and self._may_be_sent(self._queue[0]):
-            command = self._queue.popleft()
-            self._queue_bytes -= command.size
+        while (command := self._next_command()) is not None:
+            self._requests.take()
             if self._stage is _Stage.IN and command.verb in OUT_VERBS:
-                self._refuse(command, Code.LOGGED_IN.word)
+                self._fail(command, Code.LOGGED_IN.word)
             elif self._stage is _Stage.OUT and command.verb in IN_VERBS:
-                self._refuse(command, Code.NOT_LOGGED_IN.word)
+                self._fail(command, Code.NOT_LOGGED_IN.word)
             else:
                 self._transmit(command)
 
-    def _may_be_sent(self, command: Command) -> bool:
-        """Whether its time has come, be it to be sent or to be refused."""
-        if self._barrier is not None or self.hang_up:
-            return False
-        if self._stage is _Stage.IN:
-            return command.verb != "SEND" or self._sends < SENDS_UNDER_WAY
+    def _next_command(self) -> Command | None:
+        """The command to be sent, or to be refused, now; None if there is none or its time has not come."""
+        command = self._requests.next()
+        if command is None or self.hang_up or self._stage is _Stage.IN:
+            return None if self.hang_up else command
         if self._stage is not _Stage.OUT or self._now < self._retry_at:
-            return False
-        return self.name is None or (self._stranded and command.verb in OUT_VERBS)  # else a session will go on
+            return None
+        if self.name is None or (self._stranded and command.verb in OUT_VERBS):
+            return command
+        return None  # a session will go on
 
     def _transmit(self, command: Command) -> None:
         if command.verb in ("LOGIN", "TAKEOVER"):
             self._outbox.append(frame(b"KEEP"))  # first: what is said right after the login is already kept
-        if command.verb in BARRIERS:
-            self._barrier = command
-        self._sends += command.verb == "SEND"
-        self._sent[command.number] = command
+        self._requests.transmit(command)
         self._outbox.append(command.frame())
-        command.transmitted = True
-
-    def _put_back(self, command: Command) -> None:
-        self._queue.appendleft(command)
-        self._queue_bytes += command.size
 
     # What the server says
 
@@ -2854,30 +3078,16 @@ class ClientSession:
             self._greeted = True
             self._stage, self._heard = _Stage.OUT, self._now
             self._events.append(Linked())
-        if number and not self._count_frame(int(number)):
+        if number and self._stage is not _Stage.IN:
+            raise _NotVessagesError
+        if number and not self._received.count(int(number)):
             return
         if verb in ("OK", "ERROR"):
             word, _, words = rest.partition(" ")
-            command = self._answered(int(tag or 0)) if tag or word not in ("KEEP", "PING") else None
+            command = self._requests.answered(int(tag or 0)) if tag or word not in ("KEEP", "PING") else None
             ANSWERS[verb](self, command, word, words)
         else:
             TIDINGS[verb](self, rest)
-
-    def _count_frame(self, number: int) -> bool:
-        """Count a numbered frame. A hole means that something is lost for good, unless we ask for it again."""
-        if self._stage is not _Stage.IN or number > self._read + 1:
-            raise _NotVessagesError
-        new = number > self._read
-        self._read = max(self._read, number)
-        return new
-
-    def _answered(self, number: int) -> Command | None:
-        command = self._sent.pop(number, None)
-        if command is not None:
-            self._sends -= command.verb == "SEND"
-        if command is self._barrier:
-            self._barrier = None
-        return command
 
     def _ok(self, command: Command | None, word: str, words: str) -> None:
         if word == "KEEP":
@@ -2900,20 +3110,22 @@ class ClientSession:
         name, *rest = words.split(" ")
         facts = {fact.partition("=")[0]: fact.partition("=")[2] for fact in rest}
         if self.name is not None and fold(self.name) != fold(name):
-            self._desert(before=command.tag)
+            self._give_up(command.tag)  # somebody else: what was asked for before has no session any more
         self.name, self._password, self._token = name, command.text, facts.get("token")
-        self._read = self._taken = self._shown = self._acked = 0
+        self._received.restart()
         if not command.by_itself:
             last = _parse_wall(facts["last"]) if "last" in facts else None
             self._events.append(LoggedIn(command.tag, name, last, int(facts.get("failed", 0))))
-            self._roster = self._back_from = None
+            self._roster.clear()
+            self._back_from = None
         self._enter(0)
 
     def _ok_resume(self, command: Command, words: str) -> None:
         name, last_tag, number = words.split(" ")
-        if int(number) != self._shown:
+        if int(number) != self._received.shown:
             raise _NotVessagesError
-        self.name, self._acked = name, self._shown
+        self.name = name
+        self._received.resume()
         self._enter(int(last_tag))
 
     def _enter(self, last_tag: int) -> None:
@@ -2921,36 +3133,20 @@ class ClientSession:
         self._stage, self._stranded, self._ghosts, self._missed = _Stage.IN, False, 0, 0
         # 0 is a new session, or one that has read nothing; that one would still be there within the grace time.
         self._ended = last_tag == 0 and self._back_from is not None and self._now > self._back_from + self.grace
-        for command in [c for c in reversed(self._sent.values()) if c.tag > last_tag or c.verb == "LOGOUT"]:
-            del self._sent[command.number]
-            self._sends -= command.verb == "SEND"
-            # 0 is another session, one after a restart, or one that has read nothing: they look alike.
-            command.doubtful |= last_tag == 0
-            if command.verb == "LOGOUT":  # its answer is not held, so it is asked anew
-                command.number = 0
-            self._put_back(command)
+        self._requests.put_back_unread(last_tag)
 
     def _ok_logout(self, command: Command, words: str) -> None:
-        self._settle_all(self._sent.values())
-        self._sent.clear()
-        self._sends = 0
-        self._forget()
+        self._give_up(0)
+        self._clear_identity()
         self._events.append(Answer(command.tag, "LOGOUT", ""))
 
-    def _forget(self) -> None:
+    def _clear_identity(self) -> None:
         """Nobody is logged in any more, and nobody comes back."""
-        self.name = self._password = self._token = self._roster = self._back_from = None
+        self.name = self._password = self._token = self._back_from = None
+        self._roster.clear()
         self._stranded = False
         if self._stage is _Stage.IN:
             self._stage = _Stage.OUT
-
-    def _desert(self, before: int) -> None:
-        """Somebody else logs in here: what was asked for in the name of the one before has no session any more."""
-        self._settle_all([*self._sent.values(), *(c for c in self._queue if c.tag < before)])
-        self._sent.clear()
-        self._sends = 0
-        self._queue = deque(c for c in self._queue if c.tag > before)
-        self._queue_bytes = sum(c.size for c in self._queue)
 
     def _error(self, command: Command | None, word: str, words: str) -> None:
         first = words.partition(" ")[0]
@@ -2963,25 +3159,28 @@ class ClientSession:
             self._ghosts -= 1
             self._wait_and_retry(word, words, 0)
             if not command.by_itself:
-                self._put_back(command)
+                self._requests.put_back(command)
         elif command.by_itself and word in (Code.BUSY.word, Code.THROTTLED.word, Code.STORAGE.word):
             self._wait_and_retry(word, words, wait)
         elif command.by_itself:
             self._strand(word, words)
         else:
-            self._refuse(command, word, words, wait)
+            self._fail(command, word, words, wait)
 
     def _resume_refused(self, word: str, words: str, wait: int) -> None:
         if word != Code.UNKNOWN_SESSION.word:
             self._wait_and_retry(word, words, wait)
             return
         self._token = None
-        logout = next((c for c in self._sent.values() if c.verb == "LOGOUT"), None)
-        if logout is not None:  # it was heard, only its answer was lost
-            del self._sent[logout.number]
-            self._ok_logout(logout, "")
-        elif self._password is None:
+        if not self._was_logged_out() and self._password is None:
             self._strand(word, words)
+
+    def _was_logged_out(self) -> bool:
+        """The session is over. Whether a LOGOUT was on its way to it, of which only the answer was lost."""
+        logout = self._requests.take_unheard_logout()
+        if logout is not None:
+            self._ok_logout(logout, "")
+        return logout is not None
 
     def _wait_and_retry(self, word: str, words: str, wait: int) -> None:
         seconds = wait or RETRY_SECONDS
@@ -2992,7 +3191,7 @@ class ClientSession:
         self._stranded, self._password, self._token = True, None, None
         self._events.append(LoginNeeded(self.name or "", word, words))
 
-    def _refuse(self, command: Command, code: str, words: str = "", wait: int = 0) -> None:
+    def _fail(self, command: Command, code: str, words: str = "", wait: int = 0) -> None:
         """Settle a command the bad way, whoever says so."""
         command.settled = True
         words = words or CLIENT_CODES.get(code) or next((c.explanation for c in Code if c.word == code), code)
@@ -3005,25 +3204,21 @@ class ClientSession:
         else:
             self._events.append(Refused(command.tag, command.verb, code, words, wait))
 
-    def _settle_all(self, commands: Iterable[Command]) -> None:
-        for command in commands:
+    def _give_up(self, before: int) -> None:
+        """All that was sent, and what waits with a tag below this one, will have no answer."""
+        for command in self._requests.give_up(before):
             if not command.by_itself:
-                self._refuse(command, UNKNOWN if command.transmitted else NOT_SENT)
+                self._fail(command, UNKNOWN if command.transmitted else NOT_SENT)
 
     def _message(self, rest: str) -> None:
         sender, number, time, text = rest.split(" ", 3)
-        key = (sender, int(number))
-        if key in self._shown_ids:
+        if not self._received.is_new(sender, int(number)):
             return  # had before the server crashed; it is counted, and so acknowledged once more
-        if key[1]:
-            self._shown_ids[key] = None
-        if len(self._shown_ids) > SHOWN_MAX:
-            del self._shown_ids[next(iter(self._shown_ids))]
         self._missed += 1
         wall = _parse_wall(time)
-        if self.wall and self._roster is not None and self._back_from is None:  # else it may have been held for long
+        if self.wall and self._roster.is_known and self._back_from is None:  # else it may have been held for long
             self._ahead.append(wall - self.wall)
-        self._events.append(Message(sender, key[1], wall, text))
+        self._events.append(Message(sender, int(number), wall, text))
 
     def _written(self, command: Command) -> float:
         """When a message was written, by the server's clock. The delay of a message makes that clock seem slower, so
@@ -3031,52 +3226,30 @@ class ClientSession:
         return command.written + max(self._ahead, default=0.0)
 
     def _online(self, rest: str) -> None:
-        now = {name.removeprefix("~"): name[0] == "~" for name in rest.split()}
-        before, self._roster = self._roster, now
-        back_from, self._back_from = self._back_from, None
-        if before is None:
-            names = sorted(now, key=fold)
-            self._events.append(Roster(tuple(n for n in names if not now[n]), tuple(n for n in names if now[n])))
-        changes = Presence() if before is None else self._difference(before, now)
-        if back_from is not None:
-            self._events.append(Back(self.name or "", self._now - back_from, self._missed, changes, self._ended))
-        elif any(changes):
-            self._events.append(changes)
+        event = self._roster.take_online(rest, self.name)
+        if isinstance(event, Roster):
+            self._events.append(event)
+            event = Presence()
+        if self._back_from is not None:
+            seconds = self._now - self._back_from
+            self._events.append(Back(self.name or "", seconds, self._missed, event, self._ended))
+            self._back_from = None
+        elif any(event):
+            self._events.append(event)
 
     def _presence(self, rest: str) -> None:
-        if self._roster is None:
-            return  # the ONLINE that is to come knows it all
-        roster, words = self._roster, rest.split()
-        names = [word[1:] for word in words]
-        before = {name: roster[name] for name in names if name in roster}
-        for word, name in zip(words, names, strict=True):
-            if word[0] == "-":
-                roster.pop(name, None)
-            else:
-                roster[name] = word[0] == "~"
-        if len(roster) > ROSTER_MAX:
-            raise _NotVessagesError
-        changes = self._difference(before, {name: roster[name] for name in names if name in roster})
+        changes = self._roster.take_presence(rest, self.name)
         if any(changes):
             self._events.append(changes)
 
-    def _difference(self, before: dict[str, bool], after: dict[str, bool]) -> Presence:
-        """The changes between two rosters, without ourselves."""
-        here = sorted((name for name in after if name != self.name), key=fold)
-        came = tuple(n for n in here if n not in before and not after[n])
-        left = tuple(sorted((n for n in before if n not in after and n != self.name), key=fold))
-        lost = tuple(n for n in here if after[n] and not before.get(n, False))
-        returned = tuple(n for n in here if not after[n] and before.get(n, False))
-        return Presence(came, left, lost, returned)
-
     def _ping(self, rest: str) -> None:
-        self._ping_due = True
+        self._received.expect_ack()
 
     def _goodbye(self, rest: str) -> None:
         self._bye = rest
         self._drop(BYE_WORDS.get(rest, "the server closed the connection"))
         if rest == Bye.REPLACED.value:
-            self._forget()
+            self._clear_identity()
             self.abandon()
 
 

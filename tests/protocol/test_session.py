@@ -188,8 +188,9 @@ def test_a_refusal_tells_how_long_to_wait() -> None:
 def test_no_password_in_a_repr() -> None:
     talk = Talk().enter()
     talk.session.passwd(SECRET, "new " + SECRET)
-    assert talk.session._queue
-    assert SECRET not in repr([talk.session, *talk.session._queue, talk.session.take_events()])
+    command = talk.session._requests.first_waiting
+    assert command is not None and SECRET in command.text
+    assert SECRET not in repr([talk.session, talk.session._requests, command, talk.session.take_events()])
 
 
 # --- Tags ---
@@ -327,7 +328,7 @@ def test_what_is_remembered_as_shown_is_bounded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(protocol, "SHOWN_MAX", 10)
     talk = Talk().enter()
     talk.hears(*(f"@{n} MSG eve {n} {NOON} hi" for n in range(1, 100)))
-    assert len(talk.session._shown_ids) == 10
+    assert len(talk.session._received._messages) == 10
 
 
 # --- The fate of a message ---
@@ -397,8 +398,8 @@ def test_the_changes_that_were_told_lead_to_the_roster(changes: list[tuple[str, 
         told.update(dict.fromkeys(event.lost, True))
         for name in event.left:
             del told[name]
-    talk.session._roster = {name: lost for name, lost in talk.session.roster.items() if name != "bob"}
-    assert talk.session.roster == told
+    roster = {name: lost for name, lost in talk.session.roster.items() if name != "bob"}
+    assert roster == told
 
 
 # --- Coming back ---
@@ -653,6 +654,19 @@ def test_a_logout_whose_answer_is_lost_was_one() -> None:
     assert not talk.session.wants_link
 
 
+def test_a_session_that_is_not_kept_is_over_when_the_link_breaks_behind_its_logout() -> None:
+    talk = Talk()
+    tag = talk.session.login("bob", SECRET)
+    talk.link()
+    talk.hears("ERROR bad-command no KEEP here", f"#{tag} OK LOGIN bob", "ONLINE bob")
+    logout = talk.session.logout()
+    talk.turn()
+    talk.session.disconnected(talk.now)
+    answer, lost = talk.shows()[-2:]
+    assert answer == Answer(logout, "LOGOUT", "")
+    assert isinstance(lost, LinkLost) and not lost.come_back
+
+
 def test_a_logout_that_was_not_heard_is_asked_for_again() -> None:
     talk = Talk().enter()
     tag = talk.session.logout()
@@ -827,8 +841,8 @@ def test_what_waits_when_a_suspended_client_goes_on_is_shown_before_its_server_i
     message = talk.shows()[0]
     assert isinstance(message, Message) and message.text.startswith("sent while")
     assert talk.breaks().words == "this client was suspended for 167 s"
-    talk.link()
-    assert talk.hears(f"#{talk.session._last_tag} OK RESUME bob 0 1", "ONLINE bob eve") == []
+    (command,) = talk.link()
+    assert talk.hears(f"{command.split()[0]} OK RESUME bob 0 1", "ONLINE bob eve") == []
     (back,) = talk.shows()[1:]
     assert back == Back("bob", 167.0, 0, Presence(), ended=True)
 
@@ -841,8 +855,8 @@ def test_a_suspended_client_with_nothing_to_read_was_not_left_by_a_silent_server
         talk.turn()
         assert talk.session.hang_up
     assert talk.breaks().words == "this client was suspended for 80 s"
-    talk.link()
-    talk.hears(f"#{talk.session._last_tag} OK RESUME bob 0 0", "ONLINE bob")
+    (command,) = talk.link()
+    talk.hears(f"{command.split()[0]} OK RESUME bob 0 0", "ONLINE bob")
     assert talk.shows()[-1] == Back("bob", 80.0, 0, Presence(), ended=True)
 
 
@@ -860,8 +874,8 @@ def test_a_session_that_was_there_all_the_time_has_missed_nothing() -> None:
     suspend(talk, 80.0)
     tag = talk.session.send("eve", "hi")
     talk.breaks()
-    talk.link()
-    talk.hears(f"#{talk.session._last_tag} OK RESUME bob {tag} 0", "ONLINE bob")
+    (command,) = talk.link()
+    talk.hears(f"{command.split()[0]} OK RESUME bob {tag} 0", "ONLINE bob")
     assert talk.shows()[-1] == Back("bob", 80.0, 0, Presence())
 
 

@@ -309,7 +309,7 @@ def main(argv: list[str]) -> int:
                 width = max(len(before), len(after))
                 for one, other in zip(before + [""] * width, after + [""] * width, strict=False):
                     if one != other:
-                        print(f"  was {one}\n  is  {other}")
+                        print(f"  was {one[:300]}\n  is  {other[:300]}")
                         break
                 return 1
     print(f"{options.seeds} traces, {lines:,} lines: no difference")

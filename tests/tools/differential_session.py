@@ -22,7 +22,7 @@ ERRORS = (
 NONSENSE = (
     b"", b"\xff\xfe", b"HELLO", b"MSG eve", b"@0 OK PING", b"#99999999999999999 OK PING", b"OK KEEP soon",
     b"OK", b"ERROR", b"MSG eve 1 noon hi", b"MSG eve 1 1969-12-31T23:59:59.000Z hi", b"#0 ERROR busy x", b"ERROR b x",
-    b"ONLINE", b"PRESENCE +a +b +c +d +e +f", b"OK PING", b"OK LOGOUT",
+    b"ONLINE", b"PRESENCE +a +b +c +d +e +f", b"OK PING",
 )  # fmt: skip
 # So small that every limit is reached again and again.
 LIMITS = {"SENDS_UNDER_WAY": 4, "QUEUE_MAX": 12, "QUEUE_BYTES_MAX": 3000, "SHOWN_MAX": 6, "ROSTER_MAX": 9}
@@ -74,8 +74,9 @@ class SessionPlayer:
             if session.hang_up:
                 self._lose("hung up")
         facts = (session.hang_up, session.unanswered, session.has_room, session.logged_in, session.wants_link)
-        undelivered = [(command.tag, command.name, command.text) for command in session.undelivered]
-        self.log.append(f"{facts} {session.name} {session.grace} {session.online} {session.roster} {undelivered}")
+        undelivered = [(command.tag, command.name, command.text[:5]) for command in session.undelivered]
+        here = f"{session.name} {session.grace} {session.online} {sorted(session.roster.items())}"
+        self.log.append(f"{facts} {here} {undelivered}")
 
     def _due(self) -> float | None:
         due = self.session.next_deadline()
