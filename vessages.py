@@ -90,6 +90,7 @@ LINGER = 2.0  # seconds for the last frame to arrive before a connection is drop
 # wrapper that passes it on.
 SAME_SIGNAL = 0.5
 NAME_WITHIN = 2.0  # seconds for the name server to tell this machine's address, before the greeting does without it
+FAULT = 3  # exit code after an internal error, or if the disk hangs while the server stops
 STOP_WITHIN = 5.0  # seconds for what is queued to be written when the server stops
 DISK_BATCH = 1000  # jobs that share one commit
 SPARE_FILES = 64  # open files for other things than clients: the database, its journal, backups, listeners
@@ -559,18 +560,19 @@ class Server:
         """Whether the server has been stopped and nothing is left to write."""
         return self._stop_by > 0 and (not self.sockets or self.clock() >= self._stop_by)
 
-    def close(self) -> None:
-        """Let the workers finish what they were given, and close everything."""
+    def close(self) -> bool:
+        """Let the workers finish what they were given, and close everything. False if the disk does not answer."""
         if self._heeds_signals:
             signal.set_wakeup_fd(-1)
         self._hand_out_jobs()
-        self.disk.finish()
+        written = self.disk.finish()
         self.hasher.finish()
         for connection in [*self._closing, *self.hub.connections]:
             self._close_socket(connection)
         for sock in (*self.listeners, self._woken, self._waker):
             sock.close()
         self.selector.close()
+        return written
 
 
 def ignore_signals() -> None:
@@ -643,8 +645,7 @@ class Worker(threading.Thread):
 
     Its queue has no limit of its own. Every connection has at most one command under way, and the hub one job for
     everybody's status; but the job of a connection that is closed stays in the queue. So it grows while a disk hangs
-    without an error, no faster than newcomers are let in: 10 a second from one address. `finish` waits for all that was
-    given before.
+    without an error, no faster than newcomers are let in: 10 a second from one address.
     """
 
     def __init__(self, name: str, batch: int, deliver: Deliver) -> None:
@@ -657,9 +658,11 @@ class Worker(threading.Thread):
     def put(self, job: Job) -> None:
         self._jobs.put(job)
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
+        """Do all that was given before, and no more. Whether that took no longer than STOP_WITHIN."""
         self._jobs.put(None)
         self.join(STOP_WITHIN)
+        return not self.is_alive()
 
     def run(self) -> None:
         while True:
@@ -725,13 +728,18 @@ DISK_READS = ("find", "find_token")  # methods that need no commit
 class DiskWorker(Worker):
     """Reads and writes accounts. Jobs that have come in while the last commit went on share the next one.
 
-    A fault of our own in one of them undoes them all; then each is done again, alone.
+    A fault of our own in one of them undoes them all; then each is done again, alone. At the end the store is closed,
+    here, since a disk that hangs would hold up whoever does it.
     """
 
     def __init__(self, store: storage.Store, log: WriteLog, deliver: Deliver) -> None:
         self._store = store
         self._log = log
         super().__init__("disk", DISK_BATCH, deliver)
+
+    def run(self) -> None:
+        super().run()
+        self._store.close()
 
     def perform(self, jobs: list[Job]) -> list[object]:
         reading = all(job.method in DISK_READS for job in jobs)
@@ -1267,6 +1275,8 @@ class Backups:
         """Make no more; one that is being made is finished, since its first half would stay in the folder."""
         self._ended.set()
         self._thread.join(BACKUP_PATIENCE)
+        if self._thread.is_alive():
+            self._log(f"backup: given up, it was not finished within {BACKUP_PATIENCE:.0f} s")
 
     def due(self) -> float:
         """When the next one is due, in Unix seconds. At once if there is none; one from the future does not count."""
@@ -1320,7 +1330,7 @@ def tell(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def serve(options: argparse.Namespace, log: WriteLog) -> int:
+def serve(options: argparse.Namespace, log: Log) -> int:
     """Run a server with these options until it is stopped; returns the exit code."""
     try:
         options.db.absolute()
@@ -1329,7 +1339,7 @@ def serve(options: argparse.Namespace, log: WriteLog) -> int:
         raise StartError(text) from None
     listeners = bind(options.host, options.port)
     new = not options.db.exists()
-    with contextlib.closing(storage.open_store(options.db)) as store, contextlib.ExitStack() as at_the_end:
+    with contextlib.closing(storage.open_store(options.db)) as store:
         limit = open_files_limit(options.connections + SPARE_FILES)
         spare = min(SPARE_FILES, max(LEAST_SPARE_FILES, limit // 4))
         limit = files = limit - spare
@@ -1340,49 +1350,55 @@ def serve(options: argparse.Namespace, log: WriteLog) -> int:
         hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
                   registrations=options.registrations,
                   connections_max=most)  # fmt: skip
-        tls = tls_context(options.cert, options.key, not options.given, log) if options.tls else None
+        tls = tls_context(options.cert, options.key, not options.given, log.write) if options.tls else None
         server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, spare_files=spare,
-                        tls=tls, log=log, verbose=options.verbose)  # fmt: skip
+                        tls=tls, log=log.write, verbose=options.verbose)  # fmt: skip
         hub.restore(store.recover(time.time()))
-        if options.backup_every:
-            backups = Backups(store.path, options.backup_every, options.keep, log)
+        backups = Backups(store.path, options.backup_every, options.keep, log.write) if options.backup_every else None
+        if backups is not None:
             backups.begin()
-            at_the_end.callback(backups.end)
         server.heed_signals()
         accounts = f"Accounts: {store.path}" + " (new, no accounts yet)" * new
         bound = [bound_address(listener) for listener in listeners]
         port = listeners[0].getsockname()[1]
-        log("started")
+        log.write("started")
         if most < options.connections:
             why = "the select of this system" if most < files else "the limit of open files (ulimit -n)"
-            log(f"at most {most} clients at once, not {options.connections}: {why} allows no more")
+            log.write(f"at most {most} clients at once, not {options.connections}: {why} allows no more")
         greet(Greeting(bound, port, accounts, fingerprint(options.cert) if tls else ""))
-        return run(server, log)
+        code = run(server, log.write)
+        written = server.close()
+        if backups is not None:
+            backups.end()
+        if not written:
+            log.write("the disk does not answer: the accounts may lack what was to be written last", "stopped")
+            log.finish()
+            os._exit(FAULT)  # Python would close the store, and wait for the disk
+    log.write("stopped")
+    return code
 
 
 def run(server: Server, log: WriteLog) -> int:
-    """Run it to its end; returns the exit code."""
+    """Run it until it was stopped; returns the exit code."""
     code = 0
     try:
         server.run()
     except Exception as fault:
         log(*fault_lines("an internal error: the server stops", fault))
-        code = 3
+        code = FAULT
         with contextlib.suppress(Exception):  # what can still be told, is
             server.stop()
             server.run()
-    server.close()
-    log("stopped")
     return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code: 0 after a stop, 2 if it cannot start, 3 after an internal error."""
+    """The program; returns its exit code: 0 after a stop, 2 if it cannot start, FAULT."""
     options = parse(arguments)
     log: Log | None = None
     try:
         log = Log(console_of_errors())
-        return serve(options, log.write)
+        return serve(options, log)
     except (StartError, storage.StorageError) as error:
         print(f"vessages.py: {error}", file=sys.stderr)
         return 2

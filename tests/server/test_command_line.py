@@ -280,6 +280,21 @@ def test_it_starts_and_stops(
     assert capsys.readouterr().out.startswith("Vessages ")
 
 
+def test_it_says_that_it_has_stopped_when_all_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    end = vessages.Backups.end
+
+    def end_and_say_so(backups: vessages.Backups) -> None:
+        end(backups)
+        backups._log("the last backup is made")
+
+    monkeypatch.setattr(vessages.Backups, "end", end_and_say_so)
+    assert run_main(tmp_path, monkeypatch, "--backup-every", "1d") == 0
+    said = [line.split(" ", 2)[2] for line in capfd.readouterr().err.splitlines()]
+    assert said[-2:] == ["the last backup is made", "stopped"]
+
+
 def test_it_runs_though_nobody_reads_its_greeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     os.close(reader)

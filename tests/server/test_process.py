@@ -374,6 +374,29 @@ def test_a_second_signal_ends_a_server_that_waits_for_its_backup(tmp_path: Path)
         assert server.ends() == 128 + signal.SIGTERM
 
 
+HUNG_DISK = """
+import sys, threading
+sys.path[0] = {folder!r}
+import storage, vessages
+vessages.STOP_WITHIN = 0.5
+{method} = lambda *arguments: threading.Event().wait()
+sys.exit(vessages.main(sys.argv[1:]))
+"""
+
+
+@posix
+@pytest.mark.parametrize("method", ["storage.Store.record_statuses", "storage.Store.close"])
+def test_a_disk_that_hangs_does_not_hold_the_stop_up(tmp_path: Path, method: str) -> None:
+    (tmp_path / "hung.py").write_text(HUNG_DISK.format(folder=str(ROOT), method=method))
+    with ServerProcess(tmp_path, code=tmp_path / "hung.py") as server:
+        server.person("alice").close()
+        server.signal()
+        assert server.ends() == vessages.FAULT
+        last = [line.split(" ", 2)[2] for line in server.said().splitlines()[-2:]]
+        assert last[0].startswith("the disk does not answer")
+        assert last[1] == "stopped"
+
+
 @posix
 def test_ctrl_c_while_the_program_is_read_is_no_fault(tmp_path: Path) -> None:
     for name in ("vessages.py", "storage.py"):

@@ -156,3 +156,15 @@ def test_the_start_says_when_the_next_backup_is_due(
     storage.backup(path, now=NOON)
     backups_at(path, clock, log=noting_in(said)).begin()
     assert said == ["backup: one is due now", f"backup: the next one is due at {vessages.local_time(NOON + DAY)}"]
+
+
+def test_a_backup_without_an_end_is_told_as_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end, said = threading.Event(), list[str]()
+    monkeypatch.setattr(storage, "backup", lambda *arguments, **options: may_end.wait(30) and full())
+    monkeypatch.setattr(vessages, "BACKUP_PATIENCE", 0.01)
+    backups = backups_at(path, Clock(NOON), log=noting_in(said))
+    backups.begin()
+    backups.end()
+    assert said[-1] == "backup: given up, it was not finished within 0 s"
+    may_end.set()
+    backups._thread.join(30)
