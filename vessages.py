@@ -99,6 +99,8 @@ LINGERING = 1 / 3  # the share of the spare files that connections which are bei
 # Connections where there is nothing better than `select`. On Windows that takes 512 sockets: these, a listener, the one
 # that wakes the loop, and the half of the lingering ones that a sweep leaves. One more would end the server.
 SELECT_MAX = 500
+# Seconds between two looks at the clock while nobody is there: if it was set, tokens must be told of it before a kill.
+CLOCK_LOOK = 60.0
 ROWS_MAX = 100  # of the table of who is connected: three screens, and nothing that a message would wait for
 BACKUP_DAYS = 30  # between two backups, at most: with more between them one might as well have none
 # Seconds between two looks whether a backup is due: the clock may be set, a laptop sleep, somebody make one by hand.
@@ -125,8 +127,16 @@ QUESTION_SIGNALS = ("SIGUSR1", "SIGQUIT", "SIGBREAK")
 OTHER_SYSTEM, OTHER_PYTHON = ("on Linux and macOS", "python3") if sys.platform == "win32" else ("on Windows", "py")
 QUESTION_KEY = "Ctrl-Break" if sys.platform == "win32" else "Ctrl-\\"
 
+# Linux and macOS have a clock for `uptime`; elsewhere `time.monotonic` is one.
+UPTIME_CLOCK: int | None = getattr(time, "CLOCK_MONOTONIC" if sys.platform == "darwin" else "CLOCK_BOOTTIME", None)
+
 # Of all that `accept` may say, what another try at once would meet again. (Windows calls them WSA…, Python as here.)
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def uptime() -> float:
+    """Monotonic seconds that go on while the machine is suspended, or it would look as if its clock had been set."""
+    return time.clock_gettime(UPTIME_CLOCK) if UPTIME_CLOCK is not None else time.monotonic()
 
 
 class WriteLog(Protocol):
@@ -142,14 +152,14 @@ def write_nowhere(*lines: str) -> None:
 class Server:
     """The reactor. `run` until `stop`; a test may also `turn` it by hand.
 
-    `clock` and `wall` give monotonic and Unix seconds; they and the selector are arguments so that tests can choose.
+    `clock` and `wall` give uptime and Unix seconds; they and the selector are arguments so that tests can choose.
     `verbose`: the log also says of every connection why it ended, not only who comes and goes.
     """
 
     def __init__(
         self, hub: Hub, store: storage.Store, listeners: Iterable[socket.socket], *,
         cost: storage.Cost = storage.DEFAULT_COST, selector: selectors.BaseSelector | None = None,
-        clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = uptime, wall: Callable[[], float] = time.time,
         tls: ssl.SSLContext | None = None, spare_files: int = SPARE_FILES,
         log: WriteLog = write_nowhere, verbose: bool = False,
     ) -> None:  # fmt: skip
@@ -222,13 +232,15 @@ class Server:
         self._sweep()
         self._hand_out_jobs()
 
-    def _patience(self) -> float | None:
-        """Seconds until something is due without anybody's doing; None for ever."""
+    def _patience(self) -> float:
+        """Seconds until something is due without anybody's doing."""
         deadline = self.hub.next_deadline()  # asked before every wait: by the answer the hub sees a suspension
         if self._readable:
             return 0.0
-        times = [] if deadline is None else [deadline]
         now = self.clock()
+        times = [now + CLOCK_LOOK]
+        if deadline is not None:
+            times.append(deadline)
         times += self._closing.values()
         if self._handshaking:
             times.append(now + next(iter(self._handshaking.values())) - self.hub.now)
@@ -236,7 +248,7 @@ class Server:
             times.append(self._listen_again)
         if self._stop_by:
             times.append(self._stop_by)
-        return max(0.0, min(times) - now) if times else None
+        return max(0.0, min(times) - now)
 
     def wake(self) -> None:
         """End the waiting of the present turn; from any thread."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +23,9 @@ from protocol import Connection
 # --- The turn ---------------------------------------------------------------------------------------------------------
 
 
-def test_with_nobody_there_the_loop_waits_for_ever(rig: Rig) -> None:
+def test_with_nobody_there_the_loop_waits_until_it_looks_at_the_clock(rig: Rig) -> None:
     rig.turns(2)
-    assert rig.selector.asked[-1] is None
+    assert rig.selector.asked[-1] == pytest.approx(vessages.CLOCK_LOOK)
 
 
 def test_with_nothing_to_do_the_loop_waits(rig: Rig) -> None:
@@ -496,6 +498,21 @@ def test_a_suspended_server_reads_the_resume_that_waits(tmp_path: Path, monkeypa
             rig.turn()
         heard = [payload.partition(" ")[2][:10] for payload in back.hears() if "OK PING" not in payload]
         assert heard == ["RESUME bob", "#7 OK WHO ", "MSG alice "]
+
+
+def test_of_a_machine_that_slept_for_a_night_nobody_says_that_its_clock_was_set(rig: Rig) -> None:
+    rig.person("alice")
+    rig.wait(2)
+    rig.clock.now, rig.clock.wall = rig.clock.now + 28_800, rig.clock.wall + 28_800
+    rig.turns(2)
+    assert [line.partition(" 28")[0] for line in rig.said[2:]] == ["suspended for"]
+
+
+@pytest.mark.skipif(vessages.UPTIME_CLOCK is None, reason="`time.monotonic` is such a clock here")
+def test_the_server_goes_by_a_clock_that_goes_on_while_the_machine_sleeps() -> None:
+    clock = time.CLOCK_MONOTONIC if sys.platform == "darwin" else time.CLOCK_BOOTTIME
+    before, now, after = time.clock_gettime(clock), vessages.uptime(), time.clock_gettime(clock)
+    assert before <= now <= after
 
 
 @pytest.mark.parametrize("seconds", [-1e9, 1e8])

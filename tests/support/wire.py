@@ -383,8 +383,7 @@ class Rig:
     def is_at_rest(self) -> bool:
         """Whether the loop waits, as it must when there is nothing to do."""
         self.turns(4)
-        patience = self.selector.asked[-1]
-        return patience is None or patience > 0.1
+        return (self.selector.asked[-1] or 0.0) > 0.1
 
     # Time
 
