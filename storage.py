@@ -574,11 +574,10 @@ def _create(path: Path) -> None:
         raise DamagedError(f"{path} is missing, but not {journal}: put the database back, or move the journal away")
     draft = _beside(path, ".new")
     _discard(draft)
-    _new_file(draft)
-    with closing(_connect(draft)) as db:
-        _migrate(db)
-    draft.replace(path)
-    _sync_folder(path.parent)
+    with _becoming(draft, path):
+        _new_file(draft)
+        with closing(_connect(draft)) as db:
+            _migrate(db)
 
 
 # --- One server per file ---------------------------------------------------------------------------------------------

@@ -568,6 +568,16 @@ def test_a_lock_file_of_another_user_is_said_so(path: Path, monkeypatch: pytest.
     assert storage.export(path) == {"users": {}}
 
 
+def test_a_first_start_that_failed_leaves_no_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(db: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(storage, "_migrate", fail)
+    with pytest.raises(StorageError):
+        open_store(path)
+    assert list(path.parent.iterdir()) == []
+
+
 # --- Run by root -----------------------------------------------------------------------------------------------------
 
 
