@@ -19,7 +19,8 @@ The rules:
 6.  Every failure is a `StorageError` whose text is one line for a person and says what to do. Passwords, hashes and
     tokens never appear in one, nor in a repr. Of a token only its SHA-256 is stored.
 7.  `--keep` deletes only backups of this very file. Its identity is inside and goes along into every backup: a name
-    does not tell, for two servers may share a folder. A file that cannot be read, or has no identity, is
+    does not tell, for two servers may share a folder. It holds at one place: a copy made with `cp`, or restored
+    elsewhere, gets an identity of its own when a server opens it. A file that cannot be read, or has no identity, is
     never deleted.
 
 The reading order: errors; passwords and tokens; the account and the schema; opening and checking a file; the lock;
@@ -321,7 +322,7 @@ MIGRATIONS: list[tuple[str, ...]] = [
         "CREATE UNIQUE INDEX users_token ON users (token) WHERE token IS NOT NULL",
     ),
     (
-        # The identity of this database: rule 7. A random number, so that no two servers ever have the same one.
+        # The identity of this database: rule 7.
         """CREATE TABLE origin (
             one          INTEGER PRIMARY KEY CHECK (one = 1),
             identity     TEXT NOT NULL CHECK (typeof(identity) = 'text' AND length(identity) = 32)
@@ -332,8 +333,15 @@ MIGRATIONS: list[tuple[str, ...]] = [
         "UPDATE users SET skeleton = skeleton(username)",  # To be done again by a migration if `protocol` changes it.
         "CREATE INDEX users_skeleton ON users (skeleton)",
     ),
+    (
+        # The place at which the identity holds: the path, and the number of the file, which stays when it is moved.
+        "ALTER TABLE origin ADD COLUMN path BLOB CHECK (typeof(path) IN ('blob', 'null'))",
+        "ALTER TABLE origin ADD COLUMN inode TEXT CHECK (typeof(inode) IN ('text', 'null'))",
+    ),
 ]
-FIRST_WITH_IDENTITY = 2  # The version of the schema.
+FIRST_WITH_IDENTITY, FIRST_WITH_PLACE = 2, 3  # The versions of the schema.
+NEW_IDENTITY = "UPDATE origin SET identity = lower(hex(randomblob(16)))"  # Random: no two servers have the same one.
+SELECT_IDENTITY_HERE = "SELECT identity FROM origin WHERE path IS NULL OR path = ? OR inode = ?"
 
 SETTINGS = (
     "journal_mode = DELETE",  # One file at rest; the journal exists only during a transaction.
@@ -460,19 +468,31 @@ def _count(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM users").fetchone()[0])
 
 
-def _identity(db: sqlite3.Connection) -> str | None:
-    """The number that tells the backups of this file from those of any other; None in a file of an older version."""
-    if _version(db) < FIRST_WITH_IDENTITY:
+def _place(path: Path) -> tuple[bytes, str]:
+    """The path of a file and its number on its disk: a copy has another of both, a moved or restored file of one."""
+    return os.fsencode(path), str(path.stat().st_ino)
+
+
+def _identity(db: sqlite3.Connection, live: Path | None = None) -> str | None:
+    """The number that tells the backups of this file from those of any other; None in a file of an older version.
+
+    `live` is the path of a file that is no backup: None if its identity holds at another place only.
+    """
+    version = _version(db)
+    if version < FIRST_WITH_IDENTITY:
         return None
-    row = db.execute("SELECT identity FROM origin").fetchone()
+    if live is None or version < FIRST_WITH_PLACE:
+        row = db.execute("SELECT identity FROM origin").fetchone()
+    else:
+        row = db.execute(SELECT_IDENTITY_HERE, _place(live)).fetchone()
     return str(row[0]) if row else None
 
 
-def _identity_of(path: Path, wait: float) -> str | None:
+def _identity_of(path: Path, wait: float, live: Path | None = None) -> str | None:
     """The identity of the file at `path`; None if it has none, is not ours, or cannot be read."""
     try:
         with closing(_connect(path, "ro", wait)) as db:
-            return _identity(db) if _pragma(db, "application_id") == APPLICATION_ID else None
+            return _identity(db, live) if _pragma(db, "application_id") == APPLICATION_ID else None
     except (*SQLITE_ERRORS, OSError):
         return None
 
@@ -697,6 +717,10 @@ class Store:
         self._db: sqlite3.Connection | None = None
         self._db = self._open()
         self._file = path.stat()
+        place = _place(path)
+        if not self._run(SELECT_IDENTITY_HERE, place):
+            self._run(NEW_IDENTITY)
+        self._run("UPDATE origin SET path = ?, inode = ? WHERE path IS NOT ? OR inode IS NOT ?", place * 2)
 
     def _open(self) -> sqlite3.Connection:
         db = _open(self.path)
@@ -1020,11 +1044,17 @@ def _becoming(draft: Path, final: Path) -> Iterator[None]:
         raise
 
 
-def _save(source: sqlite3.Connection, draft: Path, final: Path, show: Progress) -> int:
-    """Copy `source` into the reserved `draft`, check it, and give it its name. Returns the number of accounts."""
+def _save(source: sqlite3.Connection, path: Path, draft: Path, final: Path, show: Progress) -> int:
+    """Copy `source`, the database at `path`, into the reserved `draft`, check it, and give it its name.
+
+    Returns the number of accounts.
+    """
     with _explained(final), _becoming(draft, final), closing(_connect(draft)) as copy:
         copy.execute("PRAGMA synchronous = OFF")  # It is synced as a whole, when nobody waits for `source` any more.
+        misplaced = _identity(source, path) is None
         _copy(source, copy, show)
+        if misplaced and _version(copy) >= FIRST_WITH_IDENTITY:
+            copy.execute(NEW_IDENTITY)  # A backup that no `--keep` counts or deletes.
         _check(copy, draft)
         return _count(copy)
 
@@ -1035,7 +1065,7 @@ def _keep(db: sqlite3.Connection, path: Path, word: str, now: float) -> Path:
     with _explained(folder):
         _make_folder(folder)
         draft, final = _reserve_stamped(folder, f"{path.stem}-{word}", now)
-    _save(db, draft, final, _no_progress)
+    _save(db, path, draft, final, _no_progress)
     return final
 
 
@@ -1059,10 +1089,10 @@ def backup(
     _check_exists(path)
     with _explained(path), closing(_open_still(path)) as source:
         _check_origin(path, _pragma(source, "application_id"), _version(source))  # The rest is checked in the copy.
-        identity = _identity(source)
+        identity = _identity(source, path)
         draft, final = _reserve_backup(path, target, keep, time.time() if now is None else now)
         try:
-            accounts = _save(source, draft, final, show)
+            accounts = _save(source, path, draft, final, show)
         except DamagedError:
             raise DamagedError(f"{path} {ADVICE_DAMAGED}") from None
     removed, notes = ([], ()) if keep is None else _prune(final, path, identity, keep)
@@ -1108,7 +1138,7 @@ def _prune(newest: Path, path: Path, identity: str | None, keep: int) -> tuple[l
     Returns what was deleted, and why something was not: the backup is made, so that is no failure.
     """
     if identity is None:
-        return [], (f"no older backup is deleted: {path} has no identity yet, start the server once to update it",)
+        return [], (f"no older backup is deleted: {path} has no identity of its own yet, start the server once",)
     removed, refused = [], []
     try:
         others = [file for _, file in _own_backups(newest.parent, path.stem, identity) if file != newest]
@@ -1132,7 +1162,7 @@ def newest_backup(path: str | Path, now: float) -> float | None:
     """
     path = _absolute(path)
     with suppress(OSError):  # A folder that is not there has none; why it cannot be read, the next backup will say.
-        backups = _own_backups(path.parent / "backups", path.stem, _identity_of(path, BUSY_SECONDS))
+        backups = _own_backups(path.parent / "backups", path.stem, _identity_of(path, BUSY_SECONDS, live=path))
         return next((made for made, _ in backups if made <= now), None)
     return None
 
@@ -1189,7 +1219,7 @@ def restore(
     """Make the accounts at `path` those of the backup `candidate`; afterwards everybody is offline and without a token.
 
     The server must be stopped. A live file that is missing, empty or damaged is replaced too; a foreign one never is.
-    The live file keeps its identity; where there is none, it gets that of the backup.
+    The live file keeps its identity; where there is none, it has that of the backup if that was made here.
     Interrupted at any moment, `path` holds either all the old accounts or all the new ones. Raises StorageError, and
     then the live file is as it was.
     """
@@ -1202,7 +1232,7 @@ def restore(
         with _explained(path), closing(_open_candidate(candidate)) as backup_file:
             live = _open_live(path)
             try:
-                _draft_offline(backup_file, draft, None if live is None else _identity(live), show)
+                _draft_offline(backup_file, draft, None if live is None else _identity(live, path), path, show)
                 return _replace(path, live, draft, dry_run, time.time() if now is None else now)
             finally:
                 if live is not None:
@@ -1231,8 +1261,13 @@ def _open_live(path: Path) -> sqlite3.Connection | None:
         raise ForeignError(f"{path} was not written by this Vessages: move it away, then restore again") from error
 
 
-def _draft_offline(backup_file: sqlite3.Connection, draft: Path, identity: str | None, show: Progress) -> None:
-    """Make `draft` the accounts of `backup_file` in the newest schema, as they are when no server runs."""
+def _draft_offline(
+    backup_file: sqlite3.Connection, draft: Path, identity: str | None, path: Path, show: Progress
+) -> None:
+    """Make `draft` the accounts of `backup_file` in the newest schema, as they are when no server runs.
+
+    `identity` is that of the live file at `path`, if it has one.
+    """
     _discard(draft)
     _new_file(draft)
     with closing(_connect(draft)) as db:
@@ -1240,7 +1275,7 @@ def _draft_offline(backup_file: sqlite3.Connection, draft: Path, identity: str |
         _migrate(db)
         db.execute("UPDATE users SET status = 'offline', token = NULL WHERE status <> 'offline' OR token IS NOT NULL")
         if identity is not None:
-            db.execute("UPDATE origin SET identity = ?", (identity,))
+            db.execute("UPDATE origin SET identity = ?, path = ?, inode = ?", (identity, *_place(path)))
         _check(db, draft)
 
 

@@ -188,6 +188,12 @@ def identity_of(path: Path) -> str | None:
     return storage._identity_of(path, wait=0.0)
 
 
+def served(path: Path) -> Path:
+    """That file, after a server has opened it."""
+    open_store(path).close()
+    return path
+
+
 def test_a_database_keeps_its_identity_and_hands_it_to_its_backups(path: Path) -> None:
     fill(path, "Alice")
     saved = storage.backup(path).path
@@ -198,12 +204,45 @@ def test_a_database_keeps_its_identity_and_hands_it_to_its_backups(path: Path) -
     assert identity_of(saved) == identities[0]
     storage.restore(other, saved)
     assert (identity_of(path), identity_of(other)) == identities
-    for remains in (None, b"", path.read_bytes()[:-5000]):
-        other.unlink()
+
+
+@pytest.mark.parametrize("remains", [None, b"", b"damaged"])
+def test_a_lost_file_keeps_its_identity_only_if_it_is_restored_where_it_was(remains: bytes | None, path: Path) -> None:
+    fill(path, "Alice")
+    identity, saved = identity_of(path), storage.backup(path).path
+    other = path.with_name("other.db")
+    for file in (path, other):
+        file.unlink(missing_ok=True)
         if remains is not None:
-            other.write_bytes(remains)
-        storage.restore(other, saved)
-        assert identity_of(other) == identities[0]
+            file.write_bytes(saved.read_bytes()[: len(remains) * 1000])
+        storage.restore(file, saved)
+    assert identity_of(served(path)) == identity != identity_of(served(other))
+
+
+def test_a_moved_file_keeps_its_identity_and_so_does_one_that_was_put_back_by_hand(path: Path) -> None:
+    fill(path, "Alice")
+    identity = identity_of(path)
+    moved = served(path.rename(path.with_name("moved.db")))
+    copy = moved.read_bytes()
+    moved.unlink()
+    path.write_bytes(b"so that the next file has another number")
+    moved.write_bytes(copy)
+    assert identity_of(served(moved)) == identity
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["served", "never served"])
+def test_a_copy_by_hand_and_its_origin_delete_no_backups_of_each_other(opened: bool, path: Path) -> None:
+    folder, copy = path.parent / "shared", path.parent / "copy" / path.name
+    folder.mkdir()
+    copy.parent.mkdir()
+    fill(path, "Alice")
+    shutil.copy(path, copy)
+    if opened:
+        served(copy)
+    first = [storage.backup(file, folder, now=NOW + second).path for second, file in enumerate([path, copy])]
+    reports = [storage.backup(file, folder, keep=1, now=NOW + 2 + second) for second, file in enumerate([copy, path])]
+    assert [report.removed for report in reports] == [[first[1]] if opened else [], [first[0]]]
+    assert reports[0].notes == () if opened else "start the server once" in reports[0].notes[0]
 
 
 def test_a_backup_of_an_older_version_is_verified_and_restored(path: Path) -> None:
@@ -217,9 +256,6 @@ def test_a_backup_of_an_older_version_is_verified_and_restored(path: Path) -> No
         assert set(users_in(file)) == {"alice", "aiice"}
     assert identity_of(live) == identity
     assert identity_of(path) not in (None, identity)
-    older(live.with_name("older.db"), "Carol")
-    storage.restore(live.with_name("older.db"), storage.backup(live).path)
-    assert identity_of(live.with_name("older.db")) == identity
 
 
 @pytest.mark.parametrize("target", ["", "T", "T/"], ids=["backups", "a link", "with a slash"])
@@ -837,13 +873,13 @@ def test_an_older_file_is_brought_up_to_date_and_its_old_form_kept(path: Path, m
     for operation in (storage.export, lambda file: storage.remove(file, "alice")):
         with pytest.raises(StorageError, match="start the server once"):
             operation(path)
-    assert storage.verify(path).version == 2
+    assert storage.verify(path).version == 3
     with closing(open_store(path)) as store:
         assert store._run("SELECT key, note FROM users") == [("alice", "new")]
-    kept = [file for file in path.parent.glob("backups/*.db") if "version-2" in file.name]
-    assert storage.verify(path).version == 3 and [storage.verify(file).version for file in kept] == [2]
+    kept = [file for file in path.parent.glob("backups/*.db") if "version-3" in file.name]
+    assert storage.verify(path).version == 4 and [storage.verify(file).version for file in kept] == [3]
     storage.restore(path, saved, now=NOW)
-    assert users_in(path) == old and storage.verify(path).version == 3
+    assert users_in(path) == old and storage.verify(path).version == 4
 
 
 def test_accounts_that_look_alike_stay_and_nobody_else_may_look_like_them(path: Path) -> None:

@@ -118,7 +118,7 @@ def test_restore_shows_the_difference_and_keeps_the_replaced_file(run: Run, acco
 
 
 def test_verify_list_and_export_show_what_is_there(run: Run, accounts: Path) -> None:
-    assert run("verify")[1] == "vessages.db: whole, 2 accounts, 25 kB, version 2\n"
+    assert run("verify")[1] == "vessages.db: whole, 2 accounts, 25 kB, version 3\n"
     assert json.loads(run("verify", "vessages.db", "--json")[1])["accounts"] == 2
     out, data = run("list")[1], run("list", "--json")[1]
     assert out.splitlines()[1].split() == ["offline", "2026-11-22", "2026-11-22T15:04:05Z", "1", "Alice"]
