@@ -1135,7 +1135,7 @@ def _next_key(data: bytes, encoding: str) -> tuple[int, Key] | None:
 class KeyDecoder:
     """Bytes from a terminal, split anywhere, to keys. The same bytes in other pieces give the same keys."""
 
-    __slots__ = ("_buffer", "_encoding", "_fed_at", "_pasting")
+    __slots__ = ("_buffer", "_encoding", "_fed_at", "_interrupted_at", "_pasting")
 
     def __init__(self, encoding: str = "utf-8") -> None:
         """encoding: the terminal's."""
@@ -1143,6 +1143,7 @@ class KeyDecoder:
         self._encoding = encoding
         self._pasting = False
         self._fed_at = 0.0  # when a paste last went on
+        self._interrupted_at = -math.inf  # the last Ctrl-C of those that have ended a paste
 
     @property
     def undecided(self) -> bool:
@@ -1151,12 +1152,19 @@ class KeyDecoder:
 
     def feed(self, data: bytes, now: float = 0.0) -> list[Key]:
         """Take in `data`, read at the time `now`, and return the keys that are complete. A paste is one key, at its
-        end; if that has got lost, it ends at the first key that is pressed after `PASTE_PAUSE`."""
+        end; if that has got lost, it ends at the first key that is pressed after `PASTE_PAUSE`. If that is a Ctrl-C
+        that is held, it counts once: the next ones would leave the program."""
         keys: list[Key] = []
-        if self._pasting and now - self._fed_at >= PASTE_PAUSE and self._is_one_key(data):
+        interrupts = data != b"" and data.strip(b"\x03") == b""
+        if interrupts and now - self._interrupted_at < PASTE_PAUSE:
+            self._interrupted_at = now
+            return keys
+        if self._pasting and now - self._fed_at >= PASTE_PAUSE and (interrupts or self._is_one_key(data)):
             keys.append(self._end_paste(len(self._buffer)))
             self._buffer.clear()
-        if data != b"\x03":  # who presses Ctrl-C again and again must not wait longer for that
+            if interrupts:
+                self._interrupted_at, data = now, b"\x03"
+        if not interrupts:  # pressed again and again, it must not put off the end of a paste
             self._fed_at = now
         self._buffer += data
         while taken := self._take():
@@ -2647,6 +2655,11 @@ def terminal_encoding(stream: TextIO) -> str:
     return codecs.lookup(stream.encoding).name if stream is not None and stream.isatty() else "utf-8"
 
 
+# Errors that mean that nobody reads any more: `… | head` has seen enough, or the terminal was closed. EINVAL is what
+# Windows has for a closed pipe.
+READER_GONE = (errno.EPIPE, errno.EINVAL, errno.EIO)
+
+
 class Output:
     """Text to a descriptor: all of it has been written when `flush` returns, else it raises OSError.
 
@@ -2655,7 +2668,8 @@ class Output:
     """
 
     def __init__(self, stream: TextIOWrapper) -> None:
-        """stream: standard output, of which only the lowest layer and the encoding are used."""
+        """stream: standard output or a file, of which only the lowest layer and the encoding are used."""
+        self._stream = stream  # else it would be closed as soon as nobody has it
         self._raw: Any = getattr(stream.buffer, "raw", stream.buffer)
         self._encoding = terminal_encoding(stream)
         self._pieces: list[str] = []
@@ -2671,6 +2685,10 @@ class Output:
             if written is None:  # there is no room, and the descriptor does not wait: see `proper_descriptors`
                 select.select([], [self._raw], [])
             rest = rest[written or 0 :]
+
+    def close(self) -> None:
+        """Close the file; OSError as with `flush`."""
+        self._stream.close()
 
 
 @contextlib.contextmanager
@@ -2692,9 +2710,6 @@ def proper_descriptors() -> Iterator[frozenset[int]]:
     try:
         yield closed
     finally:
-        if found and sys.stdout is not None:
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()  # the text of --help
         for number in found:
             with contextlib.suppress(OSError):
                 os.set_blocking(number, False)
@@ -2727,6 +2742,7 @@ class Plain:
         self._hides = False  # whether the terminal was told not to show what is typed
         self._drops = False  # whether the next line is dropped: half of it was typed hidden
         self._reader: LineReader | None = None
+        self._asides: list[str] = []  # lines for standard error, to be printed behind what is shown
 
     def start(self, link: Link) -> None:
         """Begin to read what is typed; the link wakes up for it."""
@@ -2742,8 +2758,14 @@ class Plain:
             self._out.write(line + "\n")
 
     def flush(self, to: str | None) -> None:
-        """Called once a turn, when all was shown. `to`: whom plain text goes to."""
+        """Called once a turn, when all was shown. `to`: whom plain text goes to.
+
+        A question is printed last: programs that read along, such as Emacs, know a password prompt only at the end.
+        """
         self._out.flush()
+        asides, self._asides = self._asides, []
+        for words in asides:
+            print(words, file=sys.stderr, flush=True)
 
     def ring(self) -> None:
         """Ring the bell, where there is one."""
@@ -2793,7 +2815,7 @@ class Plain:
             self.release()
             self._drop_lines()  # nobody has read the question before them
         self._question, self._give_up = question, None
-        print(question.prompt, file=sys.stderr, flush=True)
+        self._tell(question.prompt)
         return True
 
     def _answer(self, text: str) -> None:
@@ -2803,10 +2825,10 @@ class Plain:
         else:
             then, self._question = question.then, None
             self._give_up = then if question.hidden and text else None
-            if self._give_up is not None:
-                self._tell("one moment; what you type is hidden, and not sent")
         if then is not None:
             then(text)
+        if question is not None and self._give_up is not None:
+            self._tell("one moment; what you type is hidden, and not sent")
 
     def release(self) -> None:
         """Show what is typed again: no hidden answer waits for its consequence any more."""
@@ -2822,7 +2844,7 @@ class Plain:
 
     def _tell(self, words: str) -> None:
         """Words beside the prompt, where it does not say them itself."""
-        print(words, file=sys.stderr, flush=True)
+        self._asides.append(words)
 
     def _show_typing(self) -> None:
         self._drops = False
@@ -3188,6 +3210,8 @@ class Terminal(Plain):
             self._arrived += [Paragraph((Span(line, style),), 2) for line in event.words.split("\n")]
         else:
             lines = WORDS[type(event)](event) if self._is_news(event) else []
+            if lines and isinstance(event, Dialling):
+                lines = [f"-- {event.words}"]  # the prompt counts the seconds
             for line in lines:
                 self._arrived.append(Paragraph((Span(line, RED if line.startswith("!!") else DIM),), 3))
 
@@ -3460,7 +3484,7 @@ class Chat:
         user: str | None,
         to: str | None,
         secret: str | None,
-        log: TextIO | None = None,
+        log: Writer | None = None,
     ) -> None:
         """`user` is logged in at the start, `to` gets what is no command, `secret` stands in for a password that was
         left out, `log` gets a copy of what is shown."""
@@ -3531,8 +3555,8 @@ class Chat:
     def _while_showing(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:  # nobody reads what is shown: `… | head` has seen enough, or the terminal was closed
-            if error.errno not in (errno.EPIPE, errno.EINVAL, errno.EIO):  # Windows has EINVAL for a closed pipe
+        except OSError as error:
+            if error.errno not in READER_GONE:
                 self.failed, self.last_words = True, f"what happens cannot be written: {error.strerror}"
             self.link.shows = False
             self.front.show = lambda event: None  # type: ignore[method-assign]
@@ -4045,7 +4069,8 @@ class Chat:
         if self._log is None:
             return
         try:
-            wall, timed = getattr(event, "time", None) or time.time(), isinstance(event, TIMED)
+            now, timed = self.session.wall + self.session.lead, isinstance(event, TIMED)
+            wall = getattr(event, "time", None) or now
             for line in words_of(event):
                 self._log.write(f"{clock_time(wall, '%Y-%m-%d %H:%M:%S')} {line[timed * len('HH:MM:SS ') :]}\n")
             self._log.flush()
@@ -4257,20 +4282,50 @@ def given_secret(file: Path | None) -> str | None:
     return os.environ.pop("VESSAGES_PASSWORD", None)
 
 
-def open_log(file: Path) -> TextIO:
+def open_log(file: Path) -> Output:
     """The log, to be appended to. A new one is for its owner only: there will be private messages in it. OSError."""
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+    return Output(os.fdopen(descriptor, "a", encoding="utf-8"))
+
+
+def close_log(log: Output) -> None:
+    """Close it. A file system on a network may say only now that it has not got everything: so is the person told."""
+    try:
+        log.close()
+    except OSError as error:
+        complain(f"client.py: the log is not complete: {error.strerror}")
 
 
 def main(argv: list[str]) -> int:
     """Run a client; the exit status: 0, 1 if a command of a script failed, 2 if there is no server or no sense."""
     with proper_descriptors() as closed:
-        options = arguments_of(argv)
-        if 1 in closed:
-            print("client.py: standard output is closed: say >/dev/null if nothing is to be shown", file=sys.stderr)
-            return 2
-        return run_client(options)
+        try:
+            options = arguments_of(argv)
+            if 1 in closed:
+                complain("client.py: standard output is closed: say >/dev/null if nothing is to be shown")
+                return 2
+            return run_client(options)
+        finally:
+            write_the_rest()
+
+
+def complain(words: str) -> None:
+    """A line on standard error, if it can be written there."""
+    with contextlib.suppress(OSError):
+        print(words, file=sys.stderr)
+
+
+def write_the_rest() -> None:
+    """Write what Python has kept, such as the text of --help. Else Python would try at its very end, and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # takes what is left
+            if error.errno not in READER_GONE and stream is sys.stdout:
+                complain(f"client.py: standard output cannot be written: {error.strerror}")
+                sys.exit(1)
 
 
 def run_client(options: argparse.Namespace) -> int:
@@ -4279,26 +4334,29 @@ def run_client(options: argparse.Namespace) -> int:
         secret = given_secret(options.password_file)
         log = open_log(options.log) if options.log else None
     except (OSError, UnicodeError) as error:
-        print(f"client.py: the file cannot be used: {error}", file=sys.stderr)
+        complain(f"client.py: the file cannot be used: {error}")
         return 2
     try:
         dialler = secure_dial(options.host, options.port, options.ca) if options.tls else dial
     except (OSError, UnicodeError) as error:
-        print(f"client.py: {dial_words(options.host, options.port, error)}", file=sys.stderr)
+        complain(f"client.py: {dial_words(options.host, options.port, error)}")
         return 2
     except KeyboardInterrupt:
-        print(file=sys.stderr)  # behind the question about the certificate
+        complain("")  # behind the question about the certificate
         return 128 + signal.SIGINT
     if not options.tls and options.host != "localhost" and not protocol.is_loopback(options.host):
-        print("Without --tls your password and messages can be read on this network.", file=sys.stderr)
+        complain("Without --tls your password and messages can be read on this network.")
     plain = options.plain or options.json or not (os.isatty(0) and os.isatty(1))
     plain = plain or is_dumb(os.environ, windows=sys.platform == "win32")
     out = Output(sys.stdout) if isinstance(sys.stdout, TextIOWrapper) else sys.stdout
     person = os.isatty(0) and not options.json
     front = Plain(out, as_json=options.json, interactive=person) if plain else Terminal(out)
     link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=dialler)
-    with log or contextlib.nullcontext():
+    try:
         return chat_to_the_end(Chat(link, front, user=options.user, to=options.to, secret=secret, log=log))
+    finally:
+        if log is not None:
+            close_log(log)
 
 
 def secure_dial(host: str, port: int, ca: Path | None) -> Callable[[str, int], socket.socket]:
@@ -4335,7 +4393,7 @@ def chat_to_the_end(chat: Chat) -> int:
         chat.front.close()
         chat.link.close()
         if chat.last_words:
-            print(f"client.py: {chat.last_words}", file=sys.stderr)
+            complain(f"client.py: {chat.last_words}")
 
 
 if __name__ == "__main__":

@@ -3104,7 +3104,7 @@ class ClientSession:
         self._events.append(Answer(command.tag, command.verb, words))
 
     def _ok_send(self, command: Command, words: str) -> None:
-        self._events.append(Delivered(command.tag, command.name, command.text, self._written(command)))
+        self._events.append(Delivered(command.tag, command.name, command.text, command.written + self.lead))
 
     def _ok_login(self, command: Command, words: str) -> None:
         name, *rest = words.split(" ")
@@ -3199,10 +3199,10 @@ class ClientSession:
             code, words = UNKNOWN, CLIENT_CODES[UNKNOWN]
         if command.doubtful and command.verb == "PASSWD":
             self._password = None  # only the person can try out which one it is now
+        outcome: Event = Refused(command.tag, command.verb, code, words, wait)
         if command.verb == "SEND":
-            self._events.append(Failed(command.tag, command.name, command.text, code, words, self._written(command)))
-        else:
-            self._events.append(Refused(command.tag, command.verb, code, words, wait))
+            outcome = Failed(command.tag, command.name, command.text, code, words, command.written + self.lead)
+        self._events.append(outcome)
 
     def _give_up(self, before: int) -> None:
         """All that was sent, and what waits with a tag below this one, will have no answer."""
@@ -3220,10 +3220,10 @@ class ClientSession:
             self._ahead.append(wall - self.wall)
         self._events.append(Message(sender, int(number), wall, text))
 
-    def _written(self, command: Command) -> float:
-        """When a message was written, by the server's clock. The delay of a message makes that clock seem slower, so
-        the greatest difference is the truest."""
-        return command.written + max(self._ahead, default=0.0)
+    @property
+    def lead(self) -> float:
+        """Seconds by which the server's clock is ahead. Delays of messages make it seem less: the greatest is true."""
+        return max(self._ahead, default=0.0)
 
     def _online(self, rest: str) -> None:
         event = self._roster.take_online(rest, self.name)

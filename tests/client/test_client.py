@@ -385,8 +385,31 @@ def test_behind_a_password_nothing_is_shown_until_its_consequence_is_known(
     assert echo == [False, True]
     front.mailbox.put("a line")
     assert front.lines(1) == [Line("a line")]
+    front.flush(None)
     hidden = "one moment; what you type is hidden, and not sent\n"
     assert capsys.readouterr().err == f"one? \n{hidden}two? \n{hidden}"
+
+
+def test_a_question_is_printed_behind_what_is_shown(
+    asking: tuple[Plain, list[bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Emacs, and others that read along, know a password prompt only if it comes last."""
+    front, _ = asking
+    printed = front._out
+    assert isinstance(printed, io.StringIO)
+    monkeypatch.setattr("sys.stderr", printed)  # one terminal
+
+    def refuse(answer: str) -> None:
+        assert front.ask("Again: ", refuse)
+        front.show(client.Note("wrong"))
+
+    assert front.ask("Password: ", refuse)
+    front.flush(None)
+    front.mailbox.put("a secret")
+    assert front.lines(1) == []
+    front.show(client.Note("meanwhile"))
+    front.flush(None)
+    assert printed.getvalue() == "Password: \n-- wrong\n-- meanwhile\nAgain: \n"
 
 
 def test_a_visible_question_shows_its_answer(asking: tuple[Plain, list[bool]]) -> None:
@@ -788,6 +811,21 @@ def test_a_log_that_cannot_be_written_is_told_once(room: Room) -> None:
     room.until(lambda: "!! the log cannot be written any more: No space left on device" in bob.seen)
     room.types(bob, "/help", see="-- /help COMMAND")
     assert not any(line.startswith("!! ") for line in bob.seen)
+
+
+def test_a_log_has_one_clock_that_of_the_server(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+    chat, bob = room.desk(log=log)
+    chat.link._wall = lambda: room.clock.now + 1_000_000_000.0  # some years off
+    monkeypatch.setattr("time.time", chat.link._wall)
+    room.types(bob, f"REGISTER bob {PASSWORD}", see="-- online: bob")
+    room.types(bob, "SEND bob hi", see=" bob: hi")
+    start = log.tell()
+    room.types(bob, "/who", "SEND bob again", see=" bob: again")
+    room.types(bob, "/nonsense", see="!! ")
+    lines = log.getvalue()[start:].splitlines()
+    assert len(lines) >= 3
+    assert len({line[:4] for line in lines}) == 1, lines
 
 
 def test_help_lists_every_command(room: Room) -> None:

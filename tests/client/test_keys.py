@@ -224,6 +224,17 @@ def test_ctrl_c_again_and_again_ends_a_paste() -> None:
     assert decoder.feed(b"\x03", 11.0) == [Key("paste", "x" + "\x03" * 4), Key("ctrl-c")]
 
 
+def test_a_ctrl_c_that_is_held_until_a_paste_ends_counts_once() -> None:
+    """The second and the third one would leave the program."""
+    decoder = KeyDecoder()
+    decoder.feed(BEGIN + b"x", 10.0)
+    assert decoder.feed(b"\x03\x03", 11.0) == [Key("paste", "x"), Key("ctrl-c")]
+    for held in range(1, 100):
+        assert decoder.feed(b"\x03" * (1 + held % 2), 11.0 + held / 20) == []
+    assert decoder.feed(b"a", 16.0) == [Key("char", "a")]
+    assert decoder.feed(b"\x03\x03", 17.1) == [Key("ctrl-c")] * 2
+
+
 @pytest.mark.parametrize("split", range(1, len(END)))
 def test_a_paste_that_still_flows_is_not_cut(split: int) -> None:
     """Neither by pauses of the network nor by their place."""

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ import client
 import protocol
 from client import ChatError, Client
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="there are no such descriptors and signals")
 (BOT,) = re.findall(
     r'(?s)```python\n("""A bot that says what it is told.*?)```', (ROOT / "README.md").read_text(encoding="utf-8")
 )
@@ -163,14 +165,59 @@ def test_a_full_disk_behind_the_output_is_told(server: ServerProcess) -> None:
     assert done.stderr == "client.py: what happens cannot be written: No space left on device\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
+def test_a_full_disk_behind_the_log_is_told_once(server: ServerProcess) -> None:
+    status, lines, errors = run(*place(server), "--log", "/dev/full", typed="PING x\n")
+    told = "!! the log cannot be written any more: No space left on device"
+    assert (status, lines, errors) == (1, [told, "-- connected", "-- PING x"], "")
+
+
+def test_a_log_on_a_network_that_is_not_complete_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Some file systems say only at the end that they have not got everything."""
+
+    def close() -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    client.close_log(SimpleNamespace(close=close))  # type: ignore[arg-type]
+    assert capsys.readouterr().err == "client.py: the log is not complete: Disk quota exceeded\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
+@pytest.mark.parametrize(
+    ("arguments", "full", "status", "words"),
+    [
+        (["--help"], "stdout", 1, "client.py: standard output cannot be written: No space left on device\n"),
+        (["--version"], "stdout", 1, "client.py: standard output cannot be written: No space left on device\n"),
+        (["127.0.0.1", "no-port"], "stderr", 2, ""),
+        (["127.0.0.1", "1"], "stderr", 2, ""),
+    ],
+)
+def test_a_full_disk_behind_the_last_words(arguments: list[str], full: str, status: int, words: str) -> None:
+    command, pipe = [sys.executable, str(ROOT / "client.py"), *arguments], subprocess.PIPE
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as disk:  # noqa: PTH123
+        streams: dict[str, Any] = {"stdout": pipe, "stderr": pipe} | {full: disk}
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, text=True, timeout=PATIENCE, env=environ, **streams)
+    assert (done.returncode, done.stderr or "") == (status, words)
+
+
+@posix
+def test_help_for_a_reader_that_has_seen_enough() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, str(ROOT / "client.py"), "--help"]
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, env=environ)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_pipes_are_utf_8_whatever_the_locale_says(server: ServerProcess) -> None:
     status, lines, _ = run(*place(server), typed="PING é → 中\n", environ={"PYTHONIOENCODING": "iso8859-1"})
     assert (status, lines) == (0, ["-- connected", "-- PING é → 中"])
 
 
 # --- Descriptors as other programs leave them ---
-
-posix = pytest.mark.skipif(sys.platform == "win32", reason="descriptors always wait there")
 
 
 @posix
@@ -352,6 +399,20 @@ def test_the_bot_of_the_readme_needs_two_files(server: ServerProcess, tmp_path: 
     assert answers[0] == "#9 OK SEND"
     assert answers[1].startswith("MSG echo ")
     assert answers[1].endswith(" hello\nthere")
+
+
+@posix
+def test_ctrl_c_ends_the_bot_of_the_readme_without_a_word(server: ServerProcess, tmp_path: Path) -> None:
+    alice = server.person("alice")
+    with running_bot(server, tmp_path) as bot:
+        while not alice.sees("alice", "echo"):
+            pass
+        bot.send_signal(signal.SIGINT)
+        assert bot.wait(PATIENCE) == 0
+        assert bot.stderr is not None
+        assert bot.stderr.read() == ""
+    while not alice.sees("alice"):
+        pass
 
 
 def test_the_bot_of_the_readme_answers_everybody_while_one_person_never_confirms(tmp_path: Path) -> None:

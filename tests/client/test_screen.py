@@ -535,6 +535,13 @@ def test_comings_are_told_before_what_is_said_after_them(quiet_terminal: client.
     assert told(quiet_terminal) == ["-- alice is online", "alice  hi"]
 
 
+def test_the_seconds_to_the_next_attempt_are_counted_in_the_prompt_only(quiet_terminal: client.Terminal) -> None:
+    quiet_terminal.show(client.Dialling("", 1.0))
+    quiet_terminal.show(client.Dialling("nobody listens", 2.0))
+    quiet_terminal.show(client.Dialling("nobody listens", 4.0))
+    assert told(quiet_terminal) == ["-- nobody listens"]
+
+
 MOMENTS = [
     (["came"], "api is online"),
     (["came", "left"], "api came and left"),
