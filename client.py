@@ -2541,6 +2541,110 @@ def json_of(event: Shown) -> str:
     return json.dumps(fields)
 
 
+# --- What happened, as paragraphs -------------------------------------------------------------------------------------
+
+GATHER_SECONDS = 0.5  # for which comings and goings wait to be told together; any other news ends it
+LATE_SECONDS = 3600.0  # by which an own message may be older than what stands above it, without a date line of its own
+
+
+class Transcript:
+    """What happens, as paragraphs to be printed above the prompt.
+
+    Comings and goings wait a moment for more of them: a class that comes in is a line or two, not thirty. The prompt
+    counts the seconds to the next attempt, and what waits stands above it: they are not told here.
+    """
+
+    def __init__(self) -> None:
+        self.due: float | None = None  # when the comings and goings are to be told
+        self.met = False  # whether a server has answered
+        self._paragraphs: list[Paragraph] = []
+        self._changes: dict[str, tuple[str, str]] = {}  # by name: the first and the last change, fields of `Presence`
+        self._latest = -math.inf  # the time of the newest message, but for those that come late
+        self._trouble = ""  # the last words about a link that is lost
+
+    def add(self, event: Shown, now: float) -> None:
+        """Something happened at `now`, in monotonic seconds."""
+        if isinstance(event, protocol.Presence):
+            self._gather(event, now)
+            return
+        self._tell_changes()
+        look = LOOKS.get(type(event))
+        if look is not None:
+            look(self, event)
+        else:
+            self.tell(*WORDS[type(event)](event))
+
+    def tell(self, *lines: str) -> None:
+        """Lines of information, and in red those that begin with `!!`."""
+        for line in lines:
+            self._paragraphs.append(Paragraph((Span(line, RED if line.startswith("!!") else DIM),), 3))
+
+    def take(self, now: float) -> list[Paragraph]:
+        """What is to be printed now."""
+        if self.due is not None and now >= self.due:
+            self._tell_changes()
+        paragraphs, self._paragraphs = self._paragraphs, []
+        return paragraphs
+
+    def _gather(self, event: protocol.Presence, now: float) -> None:
+        for kind, people in event._asdict().items():
+            for name in people:
+                first, _ = self._changes.pop(name, (kind, kind))
+                self._changes[name] = first, kind
+        if self.due is None:
+            self.due = now + GATHER_SECONDS
+
+    def _tell_changes(self) -> None:
+        self.tell(*(f"-- {words}" for words in moment_words(self._changes)))
+        self._changes.clear()
+        self.due = None
+
+    def _note(self, event: Note) -> None:
+        style = RED if event.failed else PLAIN
+        self._paragraphs += [Paragraph((Span(line, style),), 2) for line in event.words.split("\n")]
+
+    def _linked(self, event: protocol.Linked) -> None:
+        if not self._trouble:
+            self.tell("-- connected")
+        self.met, self._trouble = True, ""
+
+    def _lost(self, event: protocol.LinkLost) -> None:
+        self.tell(f"-- {event.words}")
+        self._trouble = event.words
+
+    def _dialling(self, event: Dialling) -> None:
+        if event.words and event.words != self._trouble:
+            self.tell(f"-- {event.words}")
+            self._trouble = event.words
+
+    def _failed(self, event: protocol.Failed) -> None:
+        self._say(event.time, f"→ {event.recipient}", event.text, f"  {failed_words(event)[0]}: {event.words}")
+
+    def _say(self, wall: float, who: str, text: str, failure: str = "") -> None:
+        """A message, below a line with the day if that is another one."""
+        if not self._latest - LATE_SECONDS < wall < self._latest:
+            day = clock_time(wall, "%A, %d %B %Y")
+            if math.isfinite(self._latest) and day != clock_time(self._latest, "%A, %d %B %Y"):
+                self.tell(f"-- {day}")
+            self._latest = wall
+        stamp, style = clock_time(wall, "%H:%M "), name_style(who.removeprefix("→ "))
+        spans = (Span(stamp, DIM), Span(who, style), Span("  " + text, RED if failure else PLAIN), Span(failure, RED))
+        self._paragraphs.append(Paragraph(spans, len(stamp) + len(who) + 2))
+
+
+# Events that do not look as in `WORDS`.
+LOOKS: dict[type, Callable[[Transcript, Any], object]] = {
+    Note: Transcript._note,
+    Dialling: Transcript._dialling,
+    protocol.Linked: Transcript._linked,
+    protocol.LinkLost: Transcript._lost,
+    protocol.Message: lambda t, e: t._say(e.time, e.sender, e.text),
+    protocol.Delivered: lambda t, e: t._say(e.time, f"→ {e.recipient}", e.text),
+    protocol.Failed: Transcript._failed,
+    protocol.Waiting: lambda t, e: None,
+}
+
+
 # --- The front ends -------------------------------------------------------------------------------------------------
 
 
@@ -2914,8 +3018,6 @@ TERMINAL_BEGIN, TERMINAL_END = "\x1b[?7h\x1b[?2004h\x1b[22;0t", "\x1b[?2004l\x1b
 # Seconds between two pieces of one paste; a finger that follows another within that is rare, and harmless.
 BURST_GAP = 0.01
 BATCH_MAX = 65_536  # characters that come at once on Windows and are taken for one paste
-GATHER_SECONDS = 0.5  # for which comings and goings wait to be told together; any other news ends it
-LATE_SECONDS = 3600.0  # by which an own message may be older than what stands above it, without a date line of its own
 HIDE_SECONDS = 1.0  # after a refused login in which what is typed is hidden: the hand goes on with the password
 HANDED_ON = 0.05  # seconds in which a thread surely gets what a terminal has for it
 PINNED_MAX = 3  # own messages without a fate that are shown above the prompt,
@@ -3036,23 +3138,16 @@ class Terminal(Plain):
         self._console = Console(lambda: ESCAPE_DELAY if self._editor.hears_escape else SEQUENCE_DELAY)
         self._editor = LineEditor(self._complete, lambda word: self.expand(word))
         self._encoding = terminal_encoding(sys.stdout)
+        self._transcript = Transcript()
         self._screen = Screen(*window_size(), colour=wants_colour(os.environ), reflows=terminal_reflows(os.environ))
         self._link: Link | None = None
         self._keys: deque[Key] = deque()
-        self._arrived: list[Paragraph] = []
         self._drop_until = -math.inf  # end of the time in which the rest of a text may come that was refused
         self._rings = False  # whether the bell is to be rung with the next write
         self._unread = 0  # messages since the last key
         self._title = ""  # the sequence that set it last, "" if it was left alone
         self._moved = False  # the window may have another size, or we are back in front
-        # People who came or went and were not told of yet, each with the first and the last field of `Presence`.
-        self._changes: dict[str, tuple[str, str]] = {}
-        self._tell_at: float | None = None  # when that is told
         self._hide_until: float | None = None  # end of the time in which a password may come that nobody asked for
-        self._day = ""  # of the last message that was not late
-        self._spoken = -math.inf  # and its time
-        self._met = False  # whether a server has answered
-        self._trouble = ""  # what was last wrong with the link
         self._last_sender = ""
 
     def start(self, link: Link) -> None:
@@ -3074,7 +3169,7 @@ class Terminal(Plain):
         """A lonely escape, the next second of a countdown, or comings and goings to be told."""
         wait = self._link.redial_in if self._link is not None else None
         next_second = self._link.now() + (wait % 1 or 1) if self._link is not None and wait else None
-        deadlines = (self._console.deadline, next_second, self._tell_at, self._hide_until)
+        deadlines = (self._console.deadline, next_second, self._transcript.due, self._hide_until)
         return min((d for d in deadlines if d is not None), default=None)
 
     # Keys
@@ -3132,7 +3227,7 @@ class Terminal(Plain):
         if event.kind == "answer":
             self._answer(event.line.text)
         elif event.kind == "interrupt":
-            self._arrived.append(Paragraph((Span("-- Ctrl-C again leaves", DIM),)))
+            self._transcript.tell("-- Ctrl-C again leaves")
         elif event.kind == "leave":
             signal.raise_signal(signal.SIGINT)  # the same way out as from outside
         elif event.kind == "suspend":
@@ -3141,7 +3236,7 @@ class Terminal(Plain):
             self.clear()
         elif event.kind == "full":
             words = f"that is too long for one message, which holds {LINE_LIMIT:,} bytes: send it in parts"
-            self._arrived.append(Paragraph((Span(f"!! {words}", RED),)))
+            self._transcript.tell(f"!! {words}")
 
     def _pose(self, question: Question) -> bool:
         self._question, self._give_up = question, None
@@ -3193,67 +3288,9 @@ class Terminal(Plain):
     # Screen
 
     def show(self, event: Shown) -> None:
-        if isinstance(event, protocol.Presence):
-            self._gather(event)
-            return
-        self._tell_changes()
+        self._transcript.add(event, self._now())
         if isinstance(event, protocol.Message):
-            self._speak(event.time, event.sender, event.text)
             self._last_sender = event.sender
-        elif isinstance(event, protocol.Delivered):
-            self._speak(event.time, f"→ {event.recipient}", event.text)
-        elif isinstance(event, protocol.Failed):
-            failure = f"  {failed_words(event)[0]}: {event.words}"
-            self._speak(event.time, f"→ {event.recipient}", event.text, failure)
-        elif isinstance(event, Note):
-            style = RED if event.failed else PLAIN
-            self._arrived += [Paragraph((Span(line, style),), 2) for line in event.words.split("\n")]
-        else:
-            lines = WORDS[type(event)](event) if self._is_news(event) else []
-            if lines and isinstance(event, Dialling):
-                lines = [f"-- {event.words}"]  # the prompt counts the seconds
-            for line in lines:
-                self._arrived.append(Paragraph((Span(line, RED if line.startswith("!!") else DIM),), 3))
-
-    def _gather(self, event: protocol.Presence) -> None:
-        """Comings and goings wait a moment for more of them: a class that comes in is a line or two, not thirty."""
-        for kind, people in event._asdict().items():
-            for name in people:
-                first, _ = self._changes.pop(name, (kind, kind))
-                self._changes[name] = first, kind
-        if self._tell_at is None and self._link is not None:
-            self._tell_at = self._link.now() + GATHER_SECONDS
-
-    def _tell_changes(self) -> None:
-        for words in moment_words(self._changes):
-            self._arrived.append(Paragraph((Span(f"-- {words}", DIM),), 3))
-        self._changes.clear()
-        self._tell_at = None
-
-    def _is_news(self, event: Shown) -> bool:
-        """Whether an event deserves a line, although the prompt tells the state of the link, and what waits stands
-        above it."""
-        if isinstance(event, Dialling):
-            before, self._trouble = self._trouble, event.words or self._trouble
-            return self._trouble != before
-        if isinstance(event, protocol.LinkLost):
-            self._trouble = event.words
-        elif isinstance(event, protocol.Linked):
-            self._met = True
-            before, self._trouble = self._trouble, ""
-            return not before
-        return not isinstance(event, protocol.Waiting)
-
-    def _speak(self, wall: float, who: str, text: str, failure: str = "") -> None:
-        day = clock_time(wall, "%A, %d %B %Y")
-        if not self._spoken - LATE_SECONDS < wall < self._spoken:
-            if day != self._day and self._day:
-                self._arrived.append(Paragraph((Span(f"-- {day}", DIM),)))
-            self._day, self._spoken = day, wall
-        stamp = clock_time(wall, "%H:%M ")
-        style = name_style(who.removeprefix("→ "))
-        spans = (Span(stamp, DIM), Span(who, style), Span("  " + text, RED if failure else PLAIN), Span(failure, RED))
-        self._arrived.append(Paragraph(spans, len(stamp) + len(who) + 2))
 
     def ring(self) -> None:
         self._rings = True
@@ -3279,8 +3316,6 @@ class Terminal(Plain):
 
     def flush(self, to: str | None) -> None:
         """Everything in one write: what arrived, what waits, the prompt and the line."""
-        if self._tell_at is not None and self._link is not None and self._link.now() >= self._tell_at:
-            self._tell_changes()
         if self._moved:
             self._moved = False
             self._console.begin()
@@ -3289,14 +3324,17 @@ class Terminal(Plain):
         self._editor.mark_seen()
         self._out.write(self._drawn(block) + self._calls())
         self._out.flush()
-        self._arrived.clear()
 
     def _drawn(self, block: Block) -> str:
         """What arrived, and the block, in signs that the terminal has."""
+        paragraphs = self._transcript.take(self._now())
         if self._encoding != "utf-8":
-            self._arrived = [spelled_paragraph(paragraph, self._encoding) for paragraph in self._arrived]
+            paragraphs = [spelled_paragraph(paragraph, self._encoding) for paragraph in paragraphs]
             block = spelled_block(block, self._encoding)
-        return self._screen.draw(block, self._arrived)
+        return self._screen.draw(block, paragraphs)
+
+    def _now(self) -> float:
+        return self._link.now() if self._link is not None else 0.0
 
     def _prompt(self, to: str | None) -> tuple[Span, ...]:
         if self._question is not None:
@@ -3306,7 +3344,7 @@ class Terminal(Plain):
             spans.append(Span(self._editor.search_prompt, DIM))
         elif self._link is not None:
             wait, online = self._link.redial_in, self._link.session.online
-            if not self._met and not wait:
+            if not self._transcript.met and not wait:
                 spans.append(Span(f"connecting to {self._link.host} port {self._link.port} … ", DIM))
             elif wait is not None:
                 spans.append(Span(f"… {math.ceil(wait)} s " if wait else "… ", RED))

@@ -499,7 +499,7 @@ def quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[client.Terminal]
     terminal = client.Terminal(io.StringIO())
     session = SimpleNamespace(online=0, logged_in=False, name=None, undelivered=[], roster={})
     terminal._link = SimpleNamespace(now=lambda: 100.0, redial_in=None, is_up=True, session=session)  # type: ignore[assignment]
-    terminal._met = True
+    terminal._transcript.met = True
     yield terminal
     terminal.mailbox.close()
 
