@@ -1565,12 +1565,6 @@ class LineEditor:
         else:
             self.stop_asking()
 
-    def drain(self) -> None:
-        """What is typed next may be a password that nobody has asked for: hide it up to Enter, and drop it."""
-        if self._aside is None:
-            self.ask(hidden=True)
-            self._drains = True
-
     @property
     def drains(self) -> bool:
         """Whether what is typed is hidden and will be dropped."""
@@ -1598,7 +1592,7 @@ class LineEditor:
         self._put(line)
 
     def forget_last(self) -> None:
-        """Take the newest line out of the history: it turned out to hold a secret."""
+        """Take the newest line out of the history: it may hold a secret."""
         del self._history[-1:]
         self._place = len(self._history)
 
@@ -2527,6 +2521,13 @@ def words_of(event: Shown) -> list[str]:
     return [one_line(line) for line in WORDS[type(event)](event)]
 
 
+def log_lines(event: Shown, now: float) -> str:
+    """What the log gets of an event: its lines as they are printed, with a date."""
+    wall, timed = getattr(event, "time", None) or now, isinstance(event, TIMED)
+    stamp = clock_time(wall, "%Y-%m-%d %H:%M:%S")
+    return "".join(f"{stamp} {line[timed * len('HH:MM:SS ') :]}\n" for line in words_of(event))
+
+
 def json_of(event: Shown) -> str:
     """An event as one line of JSON: its kind, then its fields; times on the wire's format. ASCII only."""
     kind = "".join("_" * c.isupper() + c.lower() for c in type(event).__name__).lstrip("_")
@@ -2963,11 +2964,6 @@ class Plain:
         if dropped:
             self._tell(f"lines that were typed before this and are dropped: {dropped}")
 
-    def hide_next(self) -> None:
-        """A command with a password was refused: the next line may be that password. It is dropped if it is there."""
-        if self.interactive:
-            self._drop_lines()
-
     def put_back(self, line: Line) -> None:
         """Give a line back to be edited, where that can be."""
 
@@ -3018,7 +3014,6 @@ TERMINAL_BEGIN, TERMINAL_END = "\x1b[?7h\x1b[?2004h\x1b[22;0t", "\x1b[?2004l\x1b
 # Seconds between two pieces of one paste; a finger that follows another within that is rare, and harmless.
 BURST_GAP = 0.01
 BATCH_MAX = 65_536  # characters that come at once on Windows and are taken for one paste
-HIDE_SECONDS = 1.0  # after a refused login in which what is typed is hidden: the hand goes on with the password
 HANDED_ON = 0.05  # seconds in which a thread surely gets what a terminal has for it
 PINNED_MAX = 3  # own messages without a fate that are shown above the prompt,
 PINNED_TEXT = 120  # and characters of each: it is printed whole when its fate is known
@@ -3147,7 +3142,6 @@ class Terminal(Plain):
         self._unread = 0  # messages since the last key
         self._title = ""  # the sequence that set it last, "" if it was left alone
         self._moved = False  # the window may have another size, or we are back in front
-        self._hide_until: float | None = None  # end of the time in which a password may come that nobody asked for
         self._last_sender = ""
 
     def start(self, link: Link) -> None:
@@ -3169,7 +3163,7 @@ class Terminal(Plain):
         """A lonely escape, the next second of a countdown, or comings and goings to be told."""
         wait = self._link.redial_in if self._link is not None else None
         next_second = self._link.now() + (wait % 1 or 1) if self._link is not None and wait else None
-        deadlines = (self._console.deadline, next_second, self._transcript.due, self._hide_until)
+        deadlines = (self._console.deadline, next_second, self._transcript.due)
         return min((d for d in deadlines if d is not None), default=None)
 
     # Keys
@@ -3178,10 +3172,6 @@ class Terminal(Plain):
         """Do what was typed, up to a finished line; None is the end."""
         self._keys.extend(self._console.keys())
         now = self._link.now() if self._link is not None else 0.0
-        if self._hide_until is not None and now >= self._hide_until:
-            self._hide_until = None
-            if self._editor.drains and not self._keys and not self._editor.text:
-                self._editor.stop_asking()
         if now < self._drop_until:
             self._drop_rest(now)
         self._join_block()
@@ -3194,7 +3184,7 @@ class Terminal(Plain):
             if key.name == "hang-up" or (event is not None and event.kind == "end"):
                 return [None]
             if event is not None and event.kind == "line":
-                if holds_secret(event.line.text):
+                if holds_secret(event.line):
                     self._editor.forget_last()
                 return [replace(event.line, text=event.line.text.rstrip("\n"))]
             if event is not None:
@@ -3253,10 +3243,6 @@ class Terminal(Plain):
     def release(self) -> None:
         self._question = self._give_up = None
         self._editor.release()
-
-    def hide_next(self) -> None:
-        self._editor.drain()
-        self._hide_until = self._link.now() + HIDE_SECONDS if self._link is not None else None
 
     def put_back(self, line: Line) -> None:
         self._editor.replace(line)
@@ -3392,43 +3378,100 @@ def window_size() -> tuple[int, int]:
     return size.columns or 80, size.lines or 24  # Python 3.10 hands on the 0
 
 
-def holds_secret(line: str) -> bool:
-    """Whether a line that was typed has a password in it, which must not come back from the history nor be sent.
+# Commands behind which a password may come, and how many words a person types in their line.
+NAMES_BEHIND = {"register": 1, "login": 1, "takeover": 1, "passwd": 0}
+SECRET_VERBS = tuple(NAMES_BEHIND)
+SECRET_PHRASES = {("log", "in"), ("log", "on"), ("sign", "in"), ("sign", "on"), ("sign", "up"), ("take", "over")}
+SECRET_NOUNS = ("password", "pass", "pw")  # commands only with a slash: people talk about these
+# Words that are one slip of the finger away from those commands, and ordinary.
+ORDINARY = frozenset({"logic", "logins", "logan", "loin", "passed", "makeover", "registers", "takeovers"})
+ALIKE = 0.7  # how much an unknown word is like a command with a password to be taken for it, as difflib counts
 
-    The command may be misspelt, and its slash may be missing or be another sign: `lgoin ann pw`, `"/login ann pw`.
+
+class Reading(NamedTuple):
+    """A line read as a command: its name in COMMANDS ("" if it is none), the rest of the line, and whether the word is
+    written as it has to be; else it is only taken for that command."""
+
+    name: str
+    rest: str
+    exact: bool = True
+
+
+def read_command(text: str) -> Reading:
+    """The command that a line begins with: with a slash, or in capitals as on the wire.
+
+    Taken for a command with a password are also `/lgoin`, and `login bob` without the slash.
     """
-    text = unicodedata.normalize("NFKC", line).lstrip()
-    word, rest = first_word(text.lstrip(string.punctuation + " "))
-    name, words = word.strip(string.punctuation).lower(), re.split(r"[\s:]+", rest.strip())
-    if name in SECRET_WORDS:
-        return name == "passwd" or len(words) >= 2
-    if text.startswith("/"):
-        return bool(difflib.get_close_matches(name, SECRET_WORDS, 1)) and len(words) >= 2
-    # Without a slash many words are like these: only letters that changed places, or one that is missing, count.
-    mistyped = any(
-        sorted(name) == sorted(word) or any(name == word[:at] + word[at + 1 :] for at in range(len(word)))
-        for word in SECRET_WORDS
-    )
-    return len(words) == 2 and (mistyped or name == "password")
+    word, rest = first_word(re.sub(r"^/\s+", "/", text.lstrip()))
+    word = unicodedata.normalize("NFKC", word)
+    if word.startswith("/"):
+        name, alike = ALIASES.get(word[1:].lower(), word[1:].lower()), similar_command(word, ALIKE)
+        if name not in COMMANDS and alike in SECRET_VERBS:
+            return Reading(alike, rest, exact=False)
+        return Reading(name * (name in COMMANDS), rest)
+    if word in BARE:  # `WHO are you` is no WHO
+        return Reading(BARE[word] * (not rest or " " in COMMANDS[BARE[word]].usage), rest)
+    name = word.strip(string.punctuation).lower()
+    name = ALIASES.get(name, name)
+    begins = name in SECRET_VERBS and word.lower() not in SECRET_NOUNS and not has_password(name, rest)
+    return Reading(name * begins, rest, exact=False)
 
 
-SECRET_WORDS = ("register", "login", "takeover", "passwd")  # commands that may have a password behind them
+def has_password(name: str, rest: str) -> bool:
+    """Whether what stands behind a command of SECRET_VERBS is more than it should be: at most a name."""
+    return rest.strip() != "" and (name == "passwd" or protocol.clean_name(rest.strip()) is None)
 
 
-def find_command(text: str) -> tuple[Verb | None, str]:
-    """The command that a line is, by its first word, and what follows that; None if it is none."""
-    word, _, rest = text.partition(" ")
-    slash = word.startswith("/")
-    name = word[1:].lower() if slash else BARE.get(word, "")
-    command = COMMANDS.get(ALIASES.get(name, name))
-    if command is not None and not slash and rest and " " not in command.usage:
-        command = None  # `WHO are you` is no WHO
-    return command, rest
+def looks_secret(text: str) -> bool:
+    """Whether a text may be a command with a password whose slash was forgotten or whose word is misspelt, such as
+    `lgoin ann pw` or `1. login ann pw`. It may also be a sentence, so that a person has to say what it is."""
+    letters = re.sub(r"^[\W\d_]+", "", unicodedata.normalize("NFKC", text)).lower()
+    name, *words = [word for word in re.split(r"[\s:/,;=]+", letters) if word] or [""]
+    if words and (name, words[0]) in SECRET_PHRASES:
+        name, words = name + words[0], words[1:]
+    name = name.replace("-", "").strip(string.punctuation)
+    if ALIASES.get(name, name) == "passwd":
+        return bool(words) and (name == "passwd" or len(words) == 2 or not words[0].isalpha())
+    if ALIASES.get(name, name) in SECRET_VERBS:
+        return len(words) >= 2
+    return (name == "log" and len(words) == 2) or (bool(words) and is_slip(name))
+
+
+def is_slip(name: str) -> bool:
+    """Whether a word is one slip of the finger away from a command with a password."""
+    return name not in ORDINARY and any(_one_slip(name, verb) for verb in SECRET_VERBS)
+
+
+def _one_slip(one: str, other: str) -> bool:
+    """Whether two words differ by one letter, or by two that changed places."""
+    shorter, longer = sorted((one, other), key=len)
+    if len(shorter) == len(longer):
+        differ = [at for at, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+        return len(differ) == 1 or (len(differ) == 2 and sorted(one) == sorted(other))
+    return shorter in (longer[:at] + longer[at + 1 :] for at in range(len(longer)))
+
+
+def holds_secret(line: Line) -> bool:
+    """Whether a line that was typed may have a password in it, so that it does not come back from the history."""
+    if line.to or line.block:
+        return looks_secret(line.text)
+    typed = read_command(line.text)
+    if typed.name in SECRET_VERBS:
+        return has_password(typed.name, typed.rest)
+    return looks_secret(line.text) or (not typed.name and is_unknown(first_word(line.text.lstrip())[0]))
+
+
+def is_unknown(word: str) -> bool:
+    """Whether a word is like a command, and which one is meant is unclear: perhaps the login of another program."""
+    return word.startswith("/") and not read_command(word).name and not is_harmless(word)
 
 
 def is_command(text: str) -> bool:
     """Whether what begins like this is dealt with line by line, also if all of it came at once."""
-    return holds_secret(text) or find_command(text.lstrip().split("\n")[0])[0] is not None
+    line = text.lstrip().split("\n")[0]
+    word, rest = first_word(line)
+    hides = is_unknown(word) and "/" not in word[1:] and len(rest.split()) < 2
+    return bool(read_command(line).name) or looks_secret(text) or hides
 
 
 def named_by(text: str) -> str:
@@ -3489,10 +3532,14 @@ LINES_ASKED = 10  # lines of one message above which a person is asked: a block 
 
 
 class Ask(NamedTuple):
-    """A step of a dialogue: a question to the person. Its outcome is the answer, "" if it was given up."""
+    """A step of a dialogue: a question to the person. Its outcome is the answer, "" if it was given up.
+
+    hidden: whether the answer may be a password. strict: whether it is not asked where nothing can be hidden.
+    """
 
     prompt: str
     hidden: bool = True
+    strict: bool = True
 
 
 class Await(NamedTuple):
@@ -3618,64 +3665,58 @@ class Chat:
     def do(self, line: Line) -> None:
         """A line that was typed: a command with a slash, a command as on the wire, or text.
 
-        A command is found by its first word, but for a block and a line that has its recipient already."""
-        text = line.text
-        if text.lstrip().startswith("/") or is_command(text):
-            text = text.lstrip()  # a space before a command was not meant, and a password may follow
-        word, (command, rest) = text.partition(" ")[0], find_command(text)
-        plain = bool(line.block or line.to)  # text, whatever it looks like
-        advice = self._advice(text, plain)
-        if advice:
-            self.note(advice, failed=True)
-            if holds_secret(text) and not word.startswith("/"):
-                self.front.put_back(line)
-            elif word.removeprefix("/").lower() in SECRET_WORDS:
-                self.front.hide_next()
-        elif plain:
+        A block, and a line that has its recipient already, is text whatever it looks like."""
+        text = line.text.lstrip()  # a space before a command was not meant, and a password may follow
+        word, rest = first_word(text)
+        typed = read_command(text)
+        if line.to or line.block:
             self._say(line)
         elif word.startswith("//"):
             self._say(Line(text[1:]))
-        elif command is None and word.startswith("/"):
-            self.note(unknown_words(word), failed=True)
-            if difflib.get_close_matches(word[1:].lower(), SECRET_WORDS, 1):
-                self.front.hide_next()
-        elif command is None and word[:1] == "@" and rest and not self.front.edits:
+        elif typed.name and (typed.exact or self.front.interactive):
+            self._do_command(word, typed, line)
+        elif word.startswith("/"):
+            self._refuse(unknown_words(word), hide=len(rest.split()) < 2 and is_unknown(word))
+        elif self.front.interactive and ALIASES.get(word.lower(), word.lower()) in BARE_WORDS and not rest.strip():
+            usage = COMMANDS[ALIASES.get(word.lower(), word.lower())].usage
+            self.note(f"this was not sent; the command is {usage}; as a message: /msg NAME {word}", failed=True)
+        elif word[:1] == "@" and rest and not self.front.edits:
             self.message(text[1:])
-        elif command is None:
-            self._say(Line(text))
-        elif line.unseen:
+        else:
+            self._say(Line(line.text))
+
+    def _do_command(self, word: str, typed: Reading, line: Line) -> None:
+        """Do what a command says, or say how it is used."""
+        command, rest, secret = COMMANDS[typed.name], typed.rest.lstrip(), typed.name in SECRET_VERBS
+        if not typed.exact:
+            start = f"there is no {one_line(word)}" if word.startswith("/") else "this was not sent"
+            self.note(f"{start}: it is taken for /{typed.name}; Enter alone does nothing", failed=True)
+        if secret and self.front.interactive and word not in BARE and len(rest.split()) > NAMES_BEHIND[typed.name]:
+            usage = command.usage.split(" or ")[0]
+            self.note(f"a password is asked for without showing it, and a name has no spaces: {usage}", failed=True)
+            rest = " ".join(rest.split()[: NAMES_BEHIND[typed.name]])  # in capitals, as on the wire, all is obeyed
+        if line.unseen:
             to, _, text = rest.partition(" ")
             self.converse(self._confirming(to, text))
-        elif (rest.strip() and " " not in command.usage) or not command.run(self, rest.lstrip()):
-            self.note(f"it is used like this: {command.usage}", failed=True)
-            if command.usage.split()[0][1:] in SECRET_WORDS:
-                self.front.hide_next()
+        elif (rest.strip() and " " not in command.usage) or command.run(self, rest) is False:
+            self._refuse(f"it is used like this: {command.usage}", hide=secret)
 
-    def _advice(self, text: str, plain: bool) -> str:
-        """Why a line is neither done nor said; "" if it may be. `plain`: it is text, whatever it looks like.
+    def _refuse(self, words: str, *, hide: bool = True) -> None:
+        """Say why something is not done. `hide`: a password may follow all the same, which nobody has asked for."""
+        self.note(words, failed=True)
+        if hide and self.front.interactive:
+            self.converse(self._hiding())
 
-        A password that is asked for is not drawn; in the line it was. In capitals, as on the wire, it is obeyed."""
-        word, rest = first_word(text)
-        name = word.removeprefix("/").lower()
-        if not plain and word.startswith("/"):
-            if self.front.interactive and name in ("register", "login", "takeover") and len(rest.split()) > 1:
-                return f"a name has no spaces, and the password is asked for without showing it: /{name} NAME"
-            if self.front.interactive and name == "passwd" and rest.strip():
-                return "the passwords are asked for without showing them: /passwd alone"
-            return ""
-        if not plain and word in BARE:
-            return ""
-        if holds_secret(text):
-            return UNSENT
-        alone = not rest.strip() or (name in SECRET_WORDS and len(rest.split()) == 1)
-        if not plain and self.front.interactive and name in PLAIN_COMMANDS and alone:
-            command = COMMANDS[ALIASES.get(name, name)].usage
-            return f"this was not sent; the command is {command}; as a message: /msg NAME {name}"
-        return ""
+    def _hiding(self) -> Dialogue:
+        """Drop a line that is typed."""
+        if (yield Ask("hidden, and not sent; Enter goes on: ", strict=False)):
+            self.note("what you typed was dropped")
 
     def _say(self, line: Line) -> None:
         """Text for the recipient in the prompt, or for nobody yet."""
-        if self.front.interactive and self.session.name is None:
+        if self.front.interactive and self.session.name is None and looks_secret(line.text):
+            self._refuse(UNSENT)
+        elif self.front.interactive and self.session.name is None:
             self.front.put_back(line)
             waits = "the login is not answered yet" if self.session.unanswered else f"log in first: {FIRST_HINT}"
             self.note(waits, failed=True)
@@ -3683,6 +3724,8 @@ class Chat:
             self.aim(line.to)
         elif self.front.interactive:
             self.converse(self._saying(line))
+        elif looks_secret(line.text):
+            self.note(UNSENT, failed=True)
         else:
             self._say_from_pipe(line.text)
 
@@ -3692,7 +3735,7 @@ class Chat:
         known = self._spelling(name) if colon else None
         if known is not None and not rest.strip():
             self.aim(known)
-        elif known is not None and holds_secret(rest):
+        elif known is not None and looks_secret(rest):
             self.note(UNSENT, failed=True)
         elif known is not None:
             self.to = known
@@ -3716,6 +3759,11 @@ class Chat:
             to = yield from self._whom(f"to whom, {known} or {to}? " if len(offered) == 2 else "to whom? ", offered)
             named = to is not None and known is not None and protocol.fold(to) == protocol.fold(known)
             line = Line(rest.removeprefix(" ") if named else line.text, to or "", line.block)
+        if to is not None and looks_secret(line.text):
+            question = f"this looks like a command with a password; send it to {to}? y/n (hidden) "
+            if (yield Ask(question, strict=False)).strip().lower() not in YES:
+                self.note("nothing was sent")
+                return
         doubt = self._doubt(line, to) if to is not None else ""
         if doubt and to is not None:
             answer = yield Ask(f"{doubt} y/n ", hidden=False)
@@ -3727,9 +3775,6 @@ class Chat:
         if to is None:
             self.front.put_back(typed)
             self.note("nothing was sent")
-            return
-        if holds_secret(line.text):
-            self.note(UNSENT, failed=True)
             return
         if line.to and not typed.text.startswith("@"):
             self.to = to
@@ -3806,7 +3851,8 @@ class Chat:
         except StopIteration:
             step = None
         if isinstance(step, Ask):
-            if not self.front.ask(step.prompt, self._take_answer, hidden=step.hidden):
+            asked = self.front.ask(step.prompt, self._take_answer, hidden=step.hidden)
+            if not asked and (step.strict or not self.front.ask(step.prompt, self._take_answer, hidden=False)):
                 self._end_dialogue()
                 self.note("a password is missing: set VESSAGES_PASSWORD or use --password-file", failed=True)
         elif isinstance(step, Await) and self.front.interactive:
@@ -3853,28 +3899,45 @@ class Chat:
         return True
 
     def _logging_in(self, name: str, password: str, ask: Callable[[str, str], int]) -> Dialogue:
-        """With a password that was in the line only once; else until it is right."""
-        in_line, prompt = password, f"Password for {one_line(name)}: "
-        while password := in_line or (yield from self._password(prompt)):
+        """With a password that was in the line only once; else until it is right or given up."""
+        once, before = bool(password), "" if password else self._logged_in_as()
+        prompt = f"Password for {one_line(name)}{f' (logs {before} out; Enter alone does not)' * bool(before)}: "
+        while password or (password := (yield from self._password(prompt))):
+            if before and before == self._logged_in_as():
+                yield Await(self.session.logout())
             self._refused = (name, password)
             reply = yield Await(ask(name, password))
-            if isinstance(reply, protocol.LoggedIn) or in_line or reply.code not in ASKED_AGAIN:
+            online = isinstance(reply, protocol.Refused) and reply.code == protocol.Code.ALREADY_ONLINE.word
+            if once and online:
+                self.note("/takeover ends the other session and logs you in here; a dead one ends after 5 s")
+            if once or isinstance(reply, protocol.LoggedIn):
                 return
-            if reply.wait:
+            if online:
+                answer = yield Ask("end that session and log in here? y/n (hidden) ", strict=False)
+                if answer != password and answer.strip().lower() not in (*YES, "/takeover"):
+                    return
+                ask = self.session.takeover
+                continue
+            if reply.code in LATER:
                 yield Pause(reply.wait)
-            prompt = f"Password for {one_line(name)} (Enter alone gives up): "
+            password, prompt = "", f"Password for {one_line(name)} (Enter alone gives up): "
 
-    def _asks_in_vain(self, name: str) -> bool:
-        """Whether a password for `name` would be asked for in vain. If so, the person is told why."""
-        fault = ""
-        if self.session.logged_in and not self.session.unanswered:  # else a LOGOUT may be on its way
-            fault = f"you are {self.session.name} already; /logout first"
+    def _logged_in_as(self) -> str:
+        """The own name, if a login would be refused because of it; "" too while a LOGOUT may be on its way."""
+        others = self.session.unanswered - len(self.session.undelivered)
+        return (self.session.name or "") if self.session.logged_in and not others else ""
+
+    def _asks_in_vain(self, name: str, *, new: bool = False) -> bool:
+        """Whether a password for `name`, an account that is to be made or is there, would be asked for in vain. If so,
+        the person is told why."""
+        fault, own = "", self._logged_in_as()
+        if own and (new or protocol.fold(own) == protocol.fold(name)):
+            fault = f"you are {own} already; /logout first"
         elif protocol.clean_name(name) is None:
-            fault = f"{one_line(name)} cannot be anybody's name: {protocol.Code.BAD_USERNAME.explanation}"
+            fault = f"that cannot be anybody's name: {protocol.Code.BAD_USERNAME.explanation}"
         if not fault or not self.front.interactive:
             return False
-        self.note(fault, failed=True)
-        self.front.hide_next()
+        self._refuse(fault)
         return True
 
     def register(self, arguments: str) -> bool:
@@ -3882,25 +3945,33 @@ class Chat:
         name, password = first_word(arguments)
         if not name:
             return False
-        if password or not self._asks_in_vain(name):
+        if password or not self._asks_in_vain(name, new=True):
             self.converse(self._registering(name, password))
         return True
 
     def _registering(self, name: str, password: str) -> Dialogue:
-        in_line = password
+        """With a password that was in the line only once; else until there is such an account or it is given up."""
+        once, prompt = bool(password), f"New password for {one_line(name)}: "
         while True:
-            if not in_line and self._secret is None and self.front.interactive:
-                password = yield from self._new_password(f"New password for {one_line(name)}: ", name)
-            elif not in_line:
-                password = yield from self._password(f"New password for {one_line(name)}: ")
+            if not once and self._secret is None and self.front.interactive:
+                password = yield from self._new_password(prompt, name)
+            elif not once:
+                password = yield from self._password(prompt)
             if not password:
                 return
             reply = yield Await(self.session.register(name, password))
             if isinstance(reply, protocol.Answer):
                 break
-            if in_line or reply.code != protocol.Code.BAD_PASSWORD.word:
+            if once:
                 return
-            self._learn_from(password, name)
+            if reply.code == protocol.Code.NAME_TAKEN.word:
+                self.note("if this is your account, log in with its password; Enter alone gives up")
+                password = ""
+                break
+            if reply.code == protocol.Code.BAD_PASSWORD.word:
+                self._learn_from(password, name)
+            elif reply.code in LATER:
+                yield Pause(reply.wait)
         yield from self._logging_in(name, password, self.session.login)
 
     def _new_password(self, prompt: str, name: str) -> Generator[Ask, str, str]:
@@ -3932,7 +4003,7 @@ class Chat:
         elif not self.front.interactive:
             return False
         elif self.session.name is None:
-            self.note(f"log in first: {FIRST_HINT}", failed=True)
+            self._refuse(f"log in first: {FIRST_HINT}")
         else:
             self.converse(self._changing_password(self.session.name))
         return True
@@ -3948,13 +4019,14 @@ class Chat:
             if not new:
                 return
             reply = yield Await(self.session.passwd(old, new))
-            if isinstance(reply, protocol.Refused) and reply.code == protocol.Code.BAD_PASSWORD.word:
-                self._learn_from(new, name)
-            elif isinstance(reply, protocol.Refused) and reply.code in ASKED_AGAIN:
-                old = ""
-                yield Pause(reply.wait)
-            else:
+            if isinstance(reply, protocol.Answer):
                 return
+            if reply.code == protocol.Code.BAD_PASSWORD.word:
+                self._learn_from(new, name)
+            else:
+                old = ""
+                if reply.code in LATER:
+                    yield Pause(reply.wait)
 
     def message(self, arguments: str) -> bool:
         """SEND NAME TEXT"""
@@ -4015,24 +4087,10 @@ class Chat:
         self.note(f"the bell {BELLS[when]}")
         return True
 
-    def simple(self, ask: Callable[[], object]) -> bool:
-        """A command without arguments."""
-        ask()
-        return True
-
     def help(self, name: str) -> bool:
         """All commands, or one."""
-        name = name.strip().lstrip("/").lower()
-        name = ALIASES.get(name, name)
-        if name and name not in COMMANDS:
-            self.note(f"there is no /{name}; /help lists the commands", failed=True)
-            return True
-        if name:
-            self.note(f"{COMMANDS[name].usage}  {COMMANDS[name].help}")
-            return True
-        rows = [f"{group:<5} {' '.join('/' + word for word in words)}" for group, words in HELP_GROUPS]
-        keys = [f"{usage}  {words}" for usage, words in KEYS]
-        self.note("\n".join([*rows, *keys, "/help COMMAND tells more"]))
+        words = help_words(ALIASES.get(name.strip().lstrip("/").lower(), name.strip().lstrip("/").lower()))
+        self.note(words or f"there is no /{name.strip()}; /help lists the commands", failed=not words)
         return True
 
     # Events
@@ -4104,22 +4162,13 @@ class Chat:
             self.leave(0.0)
 
     def _write_log(self, event: Shown) -> None:
-        if self._log is None:
-            return
         try:
-            now, timed = self.session.wall + self.session.lead, isinstance(event, TIMED)
-            wall = getattr(event, "time", None) or now
-            for line in words_of(event):
-                self._log.write(f"{clock_time(wall, '%Y-%m-%d %H:%M:%S')} {line[timed * len('HH:MM:SS ') :]}\n")
-            self._log.flush()
+            if self._log is not None:
+                self._log.write(log_lines(event, self.session.wall + self.session.lead))
+                self._log.flush()
         except OSError as error:
             self._log = None
             self.note(f"the log cannot be written any more: {error.strerror}", failed=True)
-
-    def _explain(self, event: protocol.Refused) -> None:
-        if self.front.interactive and event.code == protocol.Code.ALREADY_ONLINE.word:
-            words = "/takeover ends the other session and logs you in here"
-            self.note(f"{words}; if its connection is dead, /login works after 5 s")
 
     # Leaving
 
@@ -4168,7 +4217,6 @@ REACTIONS: dict[type, Callable[[Chat, Any], None]] = {
     protocol.Presence: Chat._changed,
     protocol.Back: Chat._is_back,
     protocol.Message: Chat._heard,
-    protocol.Refused: Chat._explain,
     protocol.LoginNeeded: Chat._is_out,
     protocol.LinkLost: Chat._lost,
 }
@@ -4177,16 +4225,16 @@ REACTIONS: dict[type, Callable[[Chat, Any], None]] = {
 UNSENT = "this was not sent: it looks like a command with a password, such as /login NAME"
 NOTHING_DONE = "no password, so nothing was done"
 YES = ("y", "yes")
-# Refusals after which a person is asked for the password again.
-ASKED_AGAIN = frozenset({protocol.Code.BAD_LOGIN.word, protocol.Code.THROTTLED.word, protocol.Code.BUSY.word})
+# Refusals behind which a password can be tried again a known moment later.
+LATER = frozenset({protocol.Code.BAD_LOGIN.word, protocol.Code.THROTTLED.word, protocol.Code.BUSY.word})
 
 
 class Verb(NamedTuple):
-    """A command that can be typed: how it is used, what it does, and who does it."""
+    """A command that can be typed: how it is used, what it does, and who does it; False if it cannot be meant so."""
 
     usage: str
     help: str
-    run: Callable[[Chat, str], bool]
+    run: Callable[[Chat, str], object]
 
 
 COMMANDS = {
@@ -4195,17 +4243,17 @@ COMMANDS = {
     "takeover": Verb(
         "/takeover [NAME]", "log in and end your session elsewhere", lambda c, a: c.log_in(a, takeover=True)
     ),
-    "logout": Verb("/logout", "log out and stay connected", lambda c, a: c.simple(c.session.logout)),
-    "who": Verb("/who", "who is online; ~ means the connection is lost", lambda c, a: c.simple(c.session.who)),
+    "logout": Verb("/logout", "log out and stay connected", lambda c, a: c.session.logout()),
+    "who": Verb("/who", "who is online; ~ means the connection is lost", lambda c, a: c.session.who()),
     "msg": Verb("/msg NAME TEXT", "send a message", Chat.message),
     "r": Verb("/r TEXT", "answer the last person that wrote", Chat.reply),
     "to": Verb("/to [NAME]", "send what you type to NAME from now on, or to nobody", Chat.aim),
     "me": Verb("/me TEXT", "say what you do: /me waves", Chat.act),
     "quiet": Verb("/quiet", "hide comings and goings, or show them again", Chat.hide_presence),
     "bell": Verb("/bell [off|title|msg|all]", "what calls you: nothing, the title, a bell too", Chat.set_bell),
-    "clear": Verb("/clear", "clear the screen", lambda c, a: c.simple(c.front.clear)),
+    "clear": Verb("/clear", "clear the screen", lambda c, a: c.front.clear()),
     "passwd": Verb("/passwd or PASSWD OLD NEW", "change your password", Chat.passwd),
-    "ping": Verb("/ping [TEXT]", "ask the server for a sign of life", lambda c, a: c.simple(lambda: c.session.ping(a))),
+    "ping": Verb("/ping [TEXT]", "ask the server for a sign of life", lambda c, a: c.session.ping(a)),
     "help": Verb("/help [COMMAND]", "this list", Chat.help),
     "quit": Verb("/quit", "log out and leave", lambda c, a: c.leave()),
 }
@@ -4248,22 +4296,54 @@ KEYS = (
     ("Alt-Enter, or \\ at the end", "begin a new line"),
     ("Ctrl-C", "drop the line; twice when empty: leave"),
 )
+
+
+def help_words(name: str) -> str:
+    """What /help says, about one command if it is named; "" if there is no such command."""
+    if name:
+        return f"{COMMANDS[name].usage}  {COMMANDS[name].help}" if name in COMMANDS else ""
+    rows = [f"{group:<5} {' '.join('/' + word for word in words)}" for group, words in HELP_GROUPS]
+    keys = [f"{usage}  {words}" for usage, words in KEYS]
+    return "\n".join([*rows, *keys, "/help COMMAND tells more"])
+
+
 # The same as they stand on the wire, in capitals, for scripts and old hands.
 BARE = {name.upper(): name for name in ("register", "login", "takeover", "logout", "who", "passwd", "ping", "quit")}
 BARE["SEND"] = "msg"
 # Commands as people know them from other programs.
 ALIASES = {
     "exit": "quit", "q": "quit", "bye": "quit", "query": "to", "?": "help", "h": "help", "w": "msg",
+    "signin": "login", "logon": "login", "signup": "register", "password": "passwd", "pass": "passwd", "pw": "passwd",
     "tell": "msg", "whisper": "msg", "names": "who", "users": "who", "list": "who", "whois": "who", "reply": "r",
 }  # fmt: skip
-# Lines of one word that are taken for a command whose slash is missing.
-PLAIN_COMMANDS = frozenset({"quit", "exit", "help", "logout", "login", "register", "takeover", "passwd"})
+# Lines of one word that are refused because a slash may be missing.
+BARE_WORDS = frozenset({"quit", "help", "logout"})
+NO_ROOMS = frozenset({"join", "part", "topic", "room", "channel"})
+INSTEAD = dict.fromkeys(NO_ROOMS, "there are no rooms; /to NAME sends what you type to NAME") | {
+    "nick": "a name is an account: /login NAME, or /register NAME for a new one",
+    "identify": "the password is asked for: /login NAME",
+}
+
+
+def similar_command(word: str, alike: float = 0.6) -> str:
+    """The command that an unknown one may have been meant to be; "" if there is none. `alike`: how much at least."""
+    found = difflib.get_close_matches(word[1:].lower(), [*COMMANDS, *ALIASES], 1, alike) if word.count("/") == 1 else []
+    return ALIASES.get(found[0], found[0]) if found else ""
+
+
+def is_harmless(word: str) -> bool:
+    """Whether an unknown command was surely meant to be one without a password."""
+    return word[1:].lower() in NO_ROOMS or similar_command(word) not in ("", *SECRET_VERBS)
 
 
 def unknown_words(word: str) -> str:
     """What to do about a command that does not exist."""
-    alike = difflib.get_close_matches(word[1:].lower(), [*COMMANDS, *ALIASES], 1) if word.count("/") == 1 else []
-    advice = f"did you mean /{alike[0]}? " if alike else ""
+    name, alike = word[1:].lower(), similar_command(word)
+    if name in INSTEAD:
+        return INSTEAD[name]
+    if any(name.startswith(verb) for verb in SECRET_VERBS):  # what stands behind it may be a password
+        return "there is no such command: it is used like this: /login NAME"
+    advice = f"did you mean /{alike}? " if alike else ""
     return f"there is no {one_line(word)}: {advice}/help lists the commands; a text that begins so: /{one_line(word)}"
 
 

@@ -187,8 +187,9 @@ def test_the_commands_of_the_wire_work_as_typed(room: Room) -> None:
 def test_a_name_that_is_online_can_be_taken_over(room: Room) -> None:
     first_chat, first = room.person("bob")
     _, second = room.desk()
-    room.types(second, "/login bob", PASSWORD, see="-- /takeover ends the other session and logs you in here; if")
-    assert second.prompts == ["Password for bob: "]
+    room.types(second, "/login bob", PASSWORD, "n", see="!! LOGIN: bob is online since")
+    assert second.prompts == ["Password for bob: ", "end that session and log in here? y/n (hidden) "]
+    room.types(second, f"LOGIN bob {PASSWORD}", see="-- /takeover ends the other session and logs you in here; a dead")
     room.types(second, "/takeover", see="-- you are bob")
     room.until(lambda: "-- " + protocol.BYE_WORDS["replaced"] in first.seen)
     seen = len(first.seen)
@@ -510,12 +511,14 @@ def test_a_terminal_that_is_closed_is_told_twice_and_logs_out_all_the_same(room:
     + [("send bob hi", "log in first"), ("WHO are you", "log in first"), ("/who me", "it is used like this: /who")]
     + [("/bell loud", "it is used like this: /bell [off|title|msg|all]"), ("/me", "it is used like this: /me TEXT")]
     + [("/\x1b[2J", "there is no /<U+001B>[2J"), (" hello", "log in first"), ("  /nonsense", "there is no /nonsense")]
-    + [("/login b@b", "b@b cannot be anybody's name: a name is 1 to 32 letters")]
-    + [("/register no-%", "no-% cannot be anybody's name"), ("/login bob hunter22", "a name has no spaces, and the")]
-    + [("/register Mary Magdalena", "a name has no spaces, and the password is asked for without showing it")]
-    + [("/passwd one two", "the passwords are asked for without showing them"), ("/passwd", "log in first: ")]
+    + [("/login b@b", "that cannot be anybody's name: a name is 1 to 32 letters")]
+    + [("/register no-%", "that cannot be anybody's name"), ("/login bob hunter22", "a password is asked for without")]
+    + [("/register Mary Magdalena", "a password is asked for without showing it, and a name has no spaces")]
+    + [("/passwd one two", "a password is asked for without showing it"), ("/passwd", "log in first: ")]
     + [("login bob hunter22", "this was not sent: it looks like a command with a password, such as /login")]
-    + [("login bob", "this was not sent; the command is /login NAME;"), ("register", "this was not sent; the")]
+    + [("login bob", "this was not sent: it is taken for /login; Enter"), ("register", "this was not sent: it is")]
+    + [("/lgoin bob", "there is no /lgoin: it is taken for /login;"), ("/join #lab", "there are no rooms; /to NAME")]
+    + [("/loginhunter22", "there is no such command: it is used like this: /login NAME")]
     + [("quit", "this was not sent; the command is /quit;"), ("exit", "this was not sent; the command is /quit;")],
 )
 def test_a_wrong_line_is_answered_here(room: Room, line: str, words: str) -> None:
@@ -593,15 +596,16 @@ def test_a_block_goes_to_the_letter_to_whom_the_prompt_names(room: Room) -> None
     "line",
     [Line("login alice secret-1", to="bob"), Line("/login alice\nsecret-1", block=True), "lgoin alice secret-1"]
     + ["password secret-1 secret-2", "-login alice secret-1", "login alice:secret-1", "\uff4cogin alice secret-1"]
-    + ["Login: alice secret-1", "/ login alice secret-1", "passwd: secret-1 secret-2", '"/login alice secret-1'],
+    + ["Login: alice secret-1", "passwd: secret-1 secret-2", '"/login alice secret-1'],
 )
 def test_what_looks_like_a_secret_is_sent_to_nobody(room: Room, line: str | Line) -> None:
     _, bob = room.person("bob")
     room.types(bob, "/to bob", see="-- what you type goes to bob")
-    room.types(bob, line, see="!! ")
+    room.types(bob, line, "n", see="-- nothing was sent")
+    assert bob.prompts == ["this looks like a command with a password; send it to bob? y/n (hidden) "]
     room.types(bob, "the end", see="-> bob: the end")
     assert not any("secret" in text for text in bob.seen)
-    assert client.holds_secret(line.text if isinstance(line, Line) else line)
+    assert client.holds_secret(line if isinstance(line, Line) else Line(line))
 
 
 @pytest.mark.parametrize(
@@ -610,7 +614,7 @@ def test_what_looks_like_a_secret_is_sent_to_nobody(room: Room, line: str | Line
     + ["passed the exam", "logic board broken", "logging in now", "passwords are hashed", "registered two people"],
 )
 def test_what_only_sounds_like_a_secret_is_none(line: str) -> None:
-    assert not client.holds_secret(line)
+    assert not client.holds_secret(Line(line))
 
 
 def test_a_recipient_that_was_not_seen_is_asked_about(room: Room) -> None:
@@ -634,15 +638,6 @@ def test_a_person_called_yes_gets_nothing_by_an_answer(room: Room) -> None:
     room.types(alice, "", see="-- nothing was sent")
     room.types(alice, "/to", "gossip", "y", see="!! nobody called y is known here")
     assert not any("gossip" in line for line in y.seen)
-
-
-def test_what_stands_behind_a_refused_line_of_a_pipe_is_not_lost(tmp_path: Path) -> None:
-    front = Plain(io.StringIO())
-    for line in ("one", "two"):
-        front.mailbox.put(line)
-    front.hide_next()
-    assert front.lines(2) == [Line("one"), Line("two")]
-    front.close()
 
 
 def test_a_question_is_judged_again_when_it_is_answered(room: Room) -> None:
@@ -705,15 +700,16 @@ def test_in_a_pipe_a_name_and_a_colon_set_the_target(room: Room) -> None:
 def test_a_password_behind_a_space_is_no_message(room: Room, line: str) -> None:
     _, bob = room.person("bob")
     room.types(bob, "/to bob", line, see="!! ")
+    bob.typed.append("")  # gives a question up, if there is one
     room.types(bob, "the end", see="-> bob: the end")
     assert not any("secret" in text for text in bob.seen)
-    assert client.holds_secret(line)
+    assert client.holds_secret(Line(line))
 
 
 def test_a_password_pasted_below_the_name_is_not_told(room: Room) -> None:
     _, bob = room.desk()
-    assert client.holds_secret("/login bob\nold-secret")
-    room.types(bob, "/login bob\nold-secret", see="!! a name has no spaces")
+    assert client.holds_secret(Line("/login bob\nold-secret"))
+    room.types(bob, "/login bob\nold-secret", see="!! a password is asked for")
     assert not any("secret" in text for text in bob.seen)
 
 
@@ -1051,12 +1047,86 @@ def test_a_servers_times_are_told_in_local_time() -> None:
     assert client.local_times("since 2026-11-99T15:04:05.123Z") == "since 2026-11-99T15:04:05.123Z"
 
 
-def test_who_is_logged_in_is_not_asked_for_a_password_in_vain(room: Room) -> None:
+@pytest.mark.parametrize(
+    "line",
+    ["/login alice", "/login ALICE", "/register bob", "/login b@b", "/login", "/signin", "/signin bob", "/lgoin bob"]
+    + ["/login bob hunter22", "/login\N{NO-BREAK SPACE}bob", "/loginmaximilian", "/loginmaximilian bob", "/nick bob"]
+    + ["/identify", "/identify hunter22", "/pw", "/passwd x", "/connect bob", "/enter", "login bob", "Login", "passwd"]
+    + ["lgoin bob", "lgoin alice multi word pw", "1. login alice PW", "log alice PW", "login alice/PW"]
+    + ["sign in alice PW", "/login alice/PW", "/ login bob", "//login bob PW", "TAKEOVER bob"]
+    + ["\N{FULLWIDTH SOLIDUS}login bob"],
+)
+def test_a_password_that_follows_is_hidden_and_goes_nowhere(room: Room, line: str) -> None:
+    chat, alice = room.person("alice")
+    room.types(alice, "/to alice", line, see="")
+    room.until(lambda: alice.answers)
+    assert alice.answers[0][1]
+    alice.typed += ["secret-7", ""]
+    room.until(lambda: not (alice.typed or alice.answers or alice.holds or chat.session.unanswered))
+    if not chat.session.logged_in:  # it was the password of somebody who is not here
+        room.types(alice, f"LOGIN alice {PASSWORD}", see="-- online: ")
+    room.types(alice, "/to alice", "the end", see="-> alice: the end")
+    assert not any("secret" in seen or seen.startswith("-> alice: l") for seen in alice.seen)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["login is broken again", "the login is broken", "PS: the login works", "logo files attached"]
+    + ["/etc/passwd is gone", "/shrug who knows that", "/who", "/hlep", "/join #lab"],
+)
+def test_what_is_no_login_hides_nothing_that_follows(room: Room, line: str) -> None:
     _, alice = room.person("alice")
-    for line in ("/login bob", "/register bob", "/takeover bob"):
-        alice.typed.append(line)
-        room.until(lambda: any("you are alice already" in seen for seen in alice.seen))
-        assert "you are alice already" in alice.seen.pop()
+    room.types(alice, "/to alice", line, see="")
+    alice.typed.append("y")
+    room.types(alice, "the end", see="-> alice: the end")
+    assert sum(hidden for _, hidden in alice.answers) == 0
+
+
+def test_a_login_while_one_is_logged_in_logs_out_once_the_password_is_there(room: Room) -> None:
+    bob_chat, bob = room.person("bob")
+    room.types(bob, "/logout", see="-- logged out")
+    chat, alice = room.person("alice")
+    room.types(alice, "/login bob", "", see="-- no password, so nothing was done")
+    assert alice.prompts[-1] == "Password for bob (logs alice out; Enter alone does not): "
+    assert chat.session.name == "alice"
+    room.types(alice, "/login bob", "wrong one", see="!! LOGIN: wrong name or password")
+    assert "-- logged out" in alice.seen
+    room.types(alice, PASSWORD, see="-- you are bob")
+    assert bob_chat.status is None
+
+
+def test_a_name_that_is_taken_may_be_the_own(room: Room) -> None:
+    room.person("bob")[1].typed.append("/quit")
+    _, desk = room.desk()
+    room.types(desk, "/register bob", PASSWORD, PASSWORD, see="-- if this is your account, log in with its password;")
+    room.types(desk, "wrong one", see="!! LOGIN: wrong name or password")
+    room.types(desk, PASSWORD, see="-- you are bob")
+
+
+def test_a_session_elsewhere_is_ended_when_the_password_is_typed_again(room: Room) -> None:
+    room.person("bob")
+    for answer in (PASSWORD, "y", "/takeover"):
+        _, desk = room.desk()
+        room.types(desk, "/login bob", PASSWORD, see="!! LOGIN: bob is online since")
+        assert desk.answers[0][1]
+        room.types(desk, answer, see="-- you are bob")
+        assert not any("-- /takeover ends" in line for line in desk.seen)
+
+
+def test_a_pipe_is_told_what_was_not_sent(room: Room) -> None:
+    chat, pipe = room.desk(interactive=False)
+    pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}", "/to bob"]
+    room.until(lambda: "-- online: bob" in pipe.seen)
+    pipe.typed += ["/lgoin bob", "lgoin bob secret-1", "bob: login bob secret-1", "/connect bob"]
+    pipe.typed += ["SEND bob login bob PW", None]
+    room.until(lambda: chat.status is not None)
+    assert [line for line in pipe.seen if line.startswith("!! ")] == [
+        "!! there is no /lgoin: did you mean /login? /help lists the commands; a text that begins so: //lgoin",
+        f"!! {client.UNSENT}",
+        f"!! {client.UNSENT}",
+        "!! there is no /connect: /help lists the commands; a text that begins so: //connect",
+    ]
+    assert [line[9:] for line in pipe.seen if " -> " in line] == ["-> bob: login bob PW"]
 
 
 def test_nothing_can_pose_as_another_line() -> None:

@@ -352,16 +352,6 @@ def test_half_a_secret_stays_hidden_when_its_time_is_over() -> None:
         assert shown(editor) == "half|" and not editor.drains
 
 
-def test_what_follows_a_refused_login_is_hidden_up_to_enter() -> None:
-    editor = new_editor()
-    editor.drain()
-    assert press(editor, "secret") == [] and editor.view() == ("", 0)
-    assert press(editor, "<enter>hi") == []
-    assert shown(editor) == "hi|"
-    press(editor, "<ctrl-u><ctrl-y><up>")
-    assert "secret" not in editor.text
-
-
 def test_a_recipient_that_was_drawn_was_seen() -> None:
     editor = new_editor()
     press(editor, "Bob:_h")
