@@ -757,152 +757,116 @@ class Client:
 # --- Safe text --------------------------------------------------------------------------------------------------------
 
 # A message of the protocol is at most 65,536 bytes; a hostile server may send a frame of 16 MiB, which nobody reads.
-SHOWN_LIMIT: Final = 65_536
+DISPLAYED_MAX: Final = 65_536
 # Vietnamese needs two marks on a letter, Hebrew and Thai up to four; more is a tower that climbs over other lines.
-MARKS_SHOWN: Final = 4
-# The longest emoji sequences have some ten characters. What is longer is a joke at our expense, and is cut there.
-CLUSTER_SHOWN: Final = 32
-# A tab is not a width but a movement of the cursor, so it is shown as a fixed number of spaces.
-TAB_SHOWN: Final = "    "
+MARKS_MAX: Final = 4
+# Characters of a cluster that are looked at. The marks of honest text come with few hints between them.
+_CLUSTER_MAX: Final = 32
+# A tab is not a width but a movement of the cursor, so it is displayed as a fixed number of spaces.
+_TAB: Final = "    "
 
 # Controls, formats (bidi among them), unassigned, private, surrogates, and the two separators that break lines.
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 _MARKS: Final = frozenset({"Mn", "Mc", "Me"})
-# Hints for typesetting that honest text is full of. They have no width of their own, and terminals disagree on what
-# they do to the width of their neighbours, so they are dropped: soft hyphen, zero-width space and (non-)joiner, word
-# joiner, byte order mark, grapheme joiner, Khmer inherent vowels, and every variation selector.
-_DROPPED: Final = frozenset(
-    "\u00ad\u034f\u17b4\u17b5\u180b\u180c\u180d\u180f\u200b\u200c\u200d\u2060\ufeff"
-    + "".join(map(chr, range(0xFE00, 0xFE10)))
-    + "".join(map(chr, range(0xE0100, 0xE01F0)))
+# Hints for typesetting that honest text is full of. They have no width of their own, or none that terminals agree on:
+# soft hyphen, grapheme joiner, Khmer inherent vowels, zero-width space and (non-)joiner, word joiner, byte order mark,
+# variation selectors, the skin tones of emoji, and the tags behind a black flag.
+_HINTS: Final = frozenset("\u00ad\u034f\u17b4\u17b5\u180b\u180c\u180d\u180f\u200b\u200c\u200d\u2060\ufeff").union(
+    *(map(chr, codes) for codes in (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0), range(0x1F3FB, 0x1F400))),
+    map(chr, range(0xE0020, 0xE0080)),
 )
+_NON_JOINER: Final = "\u200c"
+# Korean vowels and final consonants: they are drawn into the syllable before them, and alone have no agreed width.
+_JAMO_TAILS: Final = frozenset(map(chr, (*range(0x1160, 0x1200), *range(0xD7B0, 0xD7FC))))
 # Letters by category, empty to the eye: a name or a message made of them would look like nothing at all.
 _BLANK_LETTERS: Final = frozenset("\u115f\u3164\uffa0")
-# Characters that are shown and look like nothing: newline, space, a Braille pattern without dots, a headless note.
+_NUMBERED: Final = _JAMO_TAILS | _BLANK_LETTERS
+# Characters that are displayed and look like nothing: newline, space, a Braille pattern without dots, a headless note.
 _BLANKS: Final = frozenset("\n \u2800\U0001d159")
-_JOINERS: Final = frozenset("\u200c\u200d")
-_JOINER: Final = "\u200d"
-_BLACK_FLAG: Final = "\U0001f3f4"
-
-
-def _is_pictograph(char: str) -> bool:
-    """Whether `char` may begin or continue an emoji sequence (`unicodedata` does not know emoji; symbols come near)."""
-    return char >= "\u2190" and unicodedata.category(char) in ("So", "Sm") and not _is_flag_letter(char)
-
-
-def _is_flag_letter(char: str) -> bool:
-    """Whether `char` is half a flag: two of them are one picture of two cells, one alone has no agreed width."""
-    return "\U0001f1e6" <= char <= "\U0001f1ff"
-
-
-def _is_skin_tone(char: str) -> bool:
-    return "\U0001f3fb" <= char <= "\U0001f3ff"
-
-
-def _is_tag(char: str) -> bool:
-    return "\U000e0020" <= char <= "\U000e007f"
-
-
-def _is_jamo_tail(char: str) -> bool:
-    """Whether `char` is a Korean vowel or final consonant that is drawn into the syllable before it."""
-    return "\u1160" <= char <= "\u11ff" or "\ud7b0" <= char <= "\ud7fb"
-
-
-def _is_korean(char: str) -> bool:
-    return "\u1100" <= char <= "\u11ff" or "\ua960" <= char <= "\ua97c" or "\uac00" <= char <= "\ud7fb"
-
-
-def _continues(text: str, start: int, index: int) -> bool:
-    """Whether the character at `index` belongs to the cluster that begins at `start` and reaches up to it."""
-    char, base, before = text[index], text[start], text[index - 1]
-    if char < "\u0300" or unicodedata.category(base) in _UNSAFE:
-        return False
-    if char in _JOINERS or unicodedata.category(char) in _MARKS:
-        return True
-    if before == _JOINER or _is_skin_tone(char):
-        return _is_pictograph(base) and (_is_pictograph(char) or _is_skin_tone(char))
-    if _is_flag_letter(char):
-        return index == start + 1 and _is_flag_letter(base)
-    if _is_jamo_tail(char):
-        return _is_korean(before)
-    return base == _BLACK_FLAG and _is_tag(char)
+# What is displayed in place of a character. Half a flag is a letter: terminals that draw no flags make it one or two
+# cells wide. Of the spaces only the ideographic one has a width of its own.
+_INSTEAD: Final[Mapping[int, str]] = {
+    **dict.fromkeys(map(ord, _HINTS), ""),
+    **dict.fromkeys((0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F), " "),
+    **{0x1F1E6 + index: letter for index, letter in enumerate(string.ascii_uppercase)},
+    ord("\t"): _TAB,
+}
+_INSTEAD_IN_ARABIC: Final = {code: text for code, text in _INSTEAD.items() if code != ord(_NON_JOINER)}
 
 
 def clusters(text: str) -> Iterator[str]:
-    """Cut `text` into what a person takes for one character: a letter with its marks, an emoji with its joined parts.
+    """Cut `text` into what a person takes for one character: a letter with its marks, and the hints behind it.
 
-    Joined together again the pieces are `text`. A newline, and every other control, is a piece of its own.
+    Joined together again the pieces are `text`. A newline, and every other control, is a piece of its own; an emoji
+    that is made of several is as many pieces as pictures are displayed of it.
+
+    >>> [len(cluster) for cluster in clusters("nga\\u0300y")]
+    [1, 1, 2, 1]
     """
     if text.isascii():
         yield from text
         return
     start = 0
     for index in range(1, len(text)):
-        if not _continues(text, start, index):
+        if not _continues(text[index], text[start]):
             yield text[start:index]
             start = index
     if text:
         yield text[start:]
 
 
+def _continues(char: str, base: str) -> bool:
+    """Whether `char` belongs to the cluster that `base` has begun."""
+    if char < "\u00ad" or unicodedata.category(base) in _UNSAFE:
+        return False
+    return char in _HINTS or char in _JAMO_TAILS or unicodedata.category(char) in _MARKS
+
+
 def _code_point(char: str) -> str:
     return f"<U+{ord(char):04X}>"
 
 
-def _has_no_place(base: str, cluster: str) -> bool:
-    """Whether a cluster that begins with `base` must be shown by its number, not drawn."""
-    category = unicodedata.category(base)
-    if category in _UNSAFE or category in _MARKS or base in _BLANK_LETTERS:
-        return True  # a mark without a letter would sit on whatever was written before it
-    if _is_flag_letter(base):
-        return not _is_flag_letter(cluster[1:2] or " ")
-    return _is_skin_tone(base) or _is_jamo_tail(base)
-
-
 @functools.lru_cache(maxsize=4096)
 def _safe_cluster(cluster: str) -> str:
-    """What is shown for one cluster. Emoji lose joiner, variation selector and skin tone: see `safe_text`."""
-    base = cluster[0]
-    if base == "\t":
-        return TAB_SHOWN
-    if base in _DROPPED:
-        return ""
-    if _has_no_place(base, cluster):
-        return _code_point(base)
-    kept = [" " if unicodedata.category(base) == "Zs" and base != "\u3000" else base]
-    marks = 0
-    for char in cluster[1:]:
-        if char in _DROPPED or _is_skin_tone(char) or _is_tag(char):
-            continue
-        marks += unicodedata.category(char) in _MARKS
-        if marks <= MARKS_SHOWN or unicodedata.category(char) not in _MARKS:
-            kept.append(char)
-    composed = unicodedata.normalize("NFC", "".join(kept))
-    return "".join(_code_point(char) if _is_jamo_tail(char) else char for char in composed)
+    """What is displayed of one cluster."""
+    # A non-joiner keeps two Arabic letters apart that would be drawn as one shape: Persian is misspelt without it.
+    instead = _INSTEAD_IN_ARABIC if "\u0620" <= cluster[0] <= "\u06ff" else _INSTEAD
+    text = cluster[:_CLUSTER_MAX].translate(instead)
+    category = unicodedata.category(text[0]) if text else ""
+    if category in _UNSAFE or category in _MARKS or text[:1] in _NUMBERED:
+        return _code_point(text[0])  # a mark without a letter would sit on whatever was written before it
+    text = unicodedata.normalize("NFC", text)[: 1 + MARKS_MAX]
+    return "".join(_code_point(char) if char in _JAMO_TAILS else char for char in text)
 
 
-def safe_text(text: str, limit: int = SHOWN_LIMIT) -> str:
+def safe_text(text: str, limit: int = DISPLAYED_MAX) -> str:
     """Make `text`, from the network or from a paste, safe to write to a terminal on one line.
 
-    Control, escape, bidi, private and unassigned characters, and marks without a letter, are shown by their number as
-    `<U+202E>`, a newline too (whoever wants lines splits first); invisible hints are dropped; at most `MARKS_SHOWN`
-    marks stay on a letter. Emoji are taken apart (a family is shown as its members, a thumb without its skin tone),
-    because terminals disagree about the width of the joined ones and a wrong width puts the cursor in the wrong place.
-    Text longer than `limit` characters is cut, which an ellipsis shows.
+    Control, escape, bidi, private and unassigned characters, and marks without a letter, are displayed by their number
+    as `<U+202E>`, a newline too (split first where lines are wanted); invisible hints are dropped; at most `MARKS_MAX`
+    marks stay on a letter. Emoji are taken apart (a family is displayed as its members, a thumb without its skin tone,
+    a flag as two letters), because terminals disagree about the width of the joined ones and a wrong width puts the
+    cursor in the wrong place. Text longer than `limit` characters is cut, which an ellipsis shows.
 
     The result contains only characters of one or two cells and their marks; applying this twice changes nothing.
+
+    >>> safe_text("red \\x1b[31malert")
+    'red <U+001B>[31malert'
     """
     if len(text) > limit:
         text = text[:limit] + "…"
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_safe_cluster(cluster[:CLUSTER_SHOWN]) for cluster in clusters(text))
+    return "".join(map(_safe_cluster, clusters(text)))
 
 
 def cell_width(text: str) -> int:
     """How many cells of the terminal `text` takes; `text` must have passed `safe_text`.
 
     East Asian wide characters and emoji take two; characters of ambiguous width count as one.
+
+    >>> cell_width("你好, Tuấn")
+    10
     """
     if text.isascii():
         return len(text)
@@ -910,7 +874,7 @@ def cell_width(text: str) -> int:
 
 
 def _char_width(char: str) -> int:
-    if unicodedata.category(char) in ("Mn", "Me"):
+    if char == _NON_JOINER or unicodedata.category(char) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
 
@@ -933,9 +897,9 @@ class Key(NamedTuple):
 
 
 # A line of a chat fits a frame of 65,536 bytes with room for the verb, the tag and the longest name.
-LINE_LIMIT: Final = 60_000
+TYPED_MAX: Final = 60_000
 # One byte more than fits a line, so that a longer paste is refused as too long and not sent cut in the middle.
-PASTE_LIMIT: Final = LINE_LIMIT + 1
+PASTE_MAX: Final = TYPED_MAX + 1
 # How long, in seconds, the caller waits after an escape byte before it calls `KeyDecoder.settle`: where the Escape key
 # means something, longer than most gaps inside a sequence and shorter than a person notices; elsewhere as long as a bad
 # network may take for the rest of a sequence.
@@ -944,7 +908,7 @@ SEQUENCE_DELAY: Final = 0.5
 # Seconds without a byte after which a key ends a paste whose end has got lost: longer than the stutter of a network.
 PASTE_PAUSE: Final = 1.0
 # Sequences that terminals send are under 20 bytes; what does not end by then is noise.
-_SEQUENCE_LIMIT: Final = 32
+_SEQUENCE_MAX: Final = 32
 
 _ESCAPE: Final = 0x1B
 _PASTE_BEGIN: Final = "paste-begin"  # never leaves the decoder
@@ -1086,7 +1050,7 @@ def _next_sequence(data: bytes) -> tuple[int, Key] | None:
     arguments = b"".join(_SEQUENCE.findall(data[2:])[:1])
     end = 2 + len(arguments)
     if end == len(data):
-        return (end, Key(_IGNORED)) if end >= _SEQUENCE_LIMIT else None
+        return (end, Key(_IGNORED)) if end >= _SEQUENCE_MAX else None
     if not 0x40 <= data[end] <= 0x7E:
         return end, Key(_IGNORED)  # broken off; the byte that broke it is looked at anew: it may be Ctrl-C
     return end + 1, _sequence_key(arguments.decode("ascii"), chr(data[end]))
@@ -1180,12 +1144,12 @@ class KeyDecoder:
         """Whether `data` comes from a finger, not from a paste that goes on or ends."""
         if _PASTE_END in self._buffer[-len(_PASTE_END) :] + data:
             return False
-        taken = _next_key(data[:_SEQUENCE_LIMIT], self._encoding)
+        taken = _next_key(data[:_SEQUENCE_MAX], self._encoding)
         return data == b"\x1b" or (taken is not None and taken[0] == len(data))
 
     def _end_paste(self, end: int) -> Key:
         self._pasting = False
-        return Key("paste", self._buffer[: min(end, PASTE_LIMIT)].decode(self._encoding, "replace"))
+        return Key("paste", self._buffer[: min(end, PASTE_MAX)].decode(self._encoding, "replace"))
 
     def settle(self) -> list[Key]:
         """Nothing came after an escape: it was the Escape key. Longer sequences go on waiting for their end."""
@@ -1197,10 +1161,10 @@ class KeyDecoder:
 
     def _take(self) -> tuple[int, Key] | None:
         if not self._pasting:
-            return _next_key(bytes(self._buffer[:_SEQUENCE_LIMIT]), self._encoding)
+            return _next_key(bytes(self._buffer[:_SEQUENCE_MAX]), self._encoding)
         end = self._buffer.find(_PASTE_END)
         if end < 0:
-            del self._buffer[PASTE_LIMIT : -len(_PASTE_END)]  # too long for a line anyway; only its end matters now
+            del self._buffer[PASTE_MAX : -len(_PASTE_END)]  # too long for a line anyway; only its end matters now
             return None
         return end + len(_PASTE_END), self._end_paste(end)
 
@@ -1278,7 +1242,7 @@ def as_one_burst(keys: list[Key]) -> list[Key]:
 # --- The line editor --------------------------------------------------------------------------------------------------
 
 # Enough for days of chatting; the oldest line goes when a new one comes.
-HISTORY_LIMIT: Final = 1_000
+HISTORY_MAX: Final = 1_000
 
 EventKind = Literal["line", "answer", "interrupt", "leave", "end", "suspend", "clear", "full"]
 # Text before the cursor -> where the word to be completed begins, and what may stand there, best first.
@@ -1387,7 +1351,7 @@ class _Cycle(NamedTuple):
 
 
 # Steps back; each holds a line, which may be long.
-UNDO_LIMIT: Final = 100
+UNDO_MAX: Final = 100
 
 
 class _Undo:
@@ -1396,7 +1360,7 @@ class _Undo:
     __slots__ = ("_states", "_typing")
 
     def __init__(self) -> None:
-        self._states: deque[tuple[Line, int]] = deque(maxlen=UNDO_LIMIT)
+        self._states: deque[tuple[Line, int]] = deque(maxlen=UNDO_MAX)
         self._typing = False  # the last change was a character that was typed
 
     def note(self, before: tuple[Line, int], typed: str) -> None:
@@ -1612,7 +1576,7 @@ class LineEditor:
     def _swap(self, start: int, end: int, text: str) -> EditorEvent | None:
         """Put `text` in the place of text[start:end], if it fits, and the cursor after it."""
         before, after = self.text[:start] + text, self.text[end:]
-        if len((before + after).encode("utf-8", "replace")) > LINE_LIMIT:
+        if len((before + after).encode("utf-8", "replace")) > TYPED_MAX:
             return EditorEvent("full")
         self.text, self.cursor = before + after, len(before)
         return None
@@ -1728,7 +1692,7 @@ class LineEditor:
         """Where the last cluster before the cursor begins, or its last mark if people type the marks of that script one
         by one, as in Thai and Devanagari."""
         start = self._left()
-        cluster = self.text[start : self.cursor].rstrip("".join(_JOINERS))
+        cluster = self.text[start : self.cursor].rstrip("\u200c\u200d")
         return start + len(cluster) - 1 if len(cluster) > 1 and _is_typed_mark(cluster[-1]) else start
 
     def _delete(self) -> None:
@@ -1799,7 +1763,7 @@ class LineEditor:
             return self._newline()
         line = self.line
         if text.strip() and self._history[-1:] != [line]:
-            self._history = [*self._history[-HISTORY_LIMIT + 1 :], line]
+            self._history = [*self._history[-HISTORY_MAX + 1 :], line]
         self._drafts.clear()
         self._place = len(self._history)
         self._put(Line())
@@ -2118,7 +2082,7 @@ def _width(row: Iterable[_Unit]) -> int:
 def _lines(spans: Iterable[Span]) -> Iterator[_Unit]:
     """The units of `spans`, with newlines as such (also those of other systems)."""
     for text, style in spans:
-        cut = text[:SHOWN_LIMIT] + "…" if len(text) > SHOWN_LIMIT else text
+        cut = text[:DISPLAYED_MAX] + "…" if len(text) > DISPLAYED_MAX else text
         lines = _EMPTY_LINES.sub(_count_empty_lines, cut.replace("\r\n", "\n")).split("\n")
         for number, line in enumerate(lines):
             if number:
@@ -2359,7 +2323,7 @@ def one_line(text: str) -> str:
 
     All else is left as it is, joiners and skin tones too: it is for pipes, where a width is nobody's concern.
     """
-    cut = text[: 2 * SHOWN_LIMIT] + "…" * (len(text) > 2 * SHOWN_LIMIT)
+    cut = text[: 2 * DISPLAYED_MAX] + "…" * (len(text) > 2 * DISPLAYED_MAX)
     line = cut.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
     return line if line.isprintable() else "".join(_code_point(char) if _acts(char) else char for char in line)
 
@@ -2720,6 +2684,7 @@ class Writer(Protocol):
 # What stands for signs of our own, and for usual ones of others, on a terminal that does not have them.
 _SPELLED: Final[Mapping[str, str]] = {
     "→": "->", "…": "...", "–": "--", "—": "--", "‘": "'", "’": "'", "“": '"', "”": '"', "„": '"', "•": "*", "€": "EUR",
+    _NON_JOINER: "",
 }  # fmt: skip
 
 
@@ -2727,7 +2692,7 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
     """What an encoding does not have, by other means: the handler "spelled" of `str.encode`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(_SPELLED.get(c) or _code_point(c) for c in error.object[error.start : error.end]), error.end
+    return "".join(_SPELLED.get(c, _code_point(c)) for c in error.object[error.start : error.end]), error.end
 
 
 codecs.register_error("spelled", _spell)
@@ -3225,7 +3190,7 @@ class Terminal(Plain):
         elif event.kind == "clear":
             self.clear()
         elif event.kind == "full":
-            words = f"that is too long for one message, which holds {LINE_LIMIT:,} bytes: send it in parts"
+            words = f"that is too long for one message, which holds {TYPED_MAX:,} bytes: send it in parts"
             self._transcript.tell(f"!! {words}")
 
     def _pose(self, question: Question) -> bool:

@@ -13,6 +13,7 @@ NAMES = ["Bob", "bea", "Tuấn"]
 COMMANDS = ["/me", "/msg", "/who"]
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 FLAG = "\U0001f1fb\U0001f1f3"
+THUMB = "\U0001f44d\U0001f3fd"
 
 
 def expand(word: str) -> tuple[str, str] | None:
@@ -111,18 +112,20 @@ TABLE = {
     "a<ctrl-t>": "a|",
     "<ctrl-t>": "|",
     "ab<alt-enter><ctrl-t>": "ab\n|",
-    f"a{FLAG}<ctrl-t>": f"{FLAG}a|",
+    f"a{THUMB}<ctrl-t>": f"{THUMB}a|",
     # what a person takes for one character
-    f"a{FAMILY}b<left><left>": f"a|{FAMILY}b",
-    f"a{FAMILY}<backspace>": "a|",
-    f"{FLAG}{FLAG}<left>": f"{FLAG}|{FLAG}",
+    f"a{THUMB}b<left><left>": f"a|{THUMB}b",
+    f"a{THUMB}<backspace>": "a|",
+    # of an emoji or a flag that is made of several, each picture that is displayed
+    f"{FAMILY}b<left><left>": "\U0001f468\u200d\U0001f469\u200d|\U0001f467b",
+    f"a{FAMILY}<backspace>": "a\U0001f468\u200d\U0001f469\u200d|",
+    f"{FLAG}{FLAG}<left>": f"{FLAG}{FLAG[0]}|{FLAG[1]}",
     "e\u0302\u0301x<left><backspace>": "|x",
     "a\u0301<home><delete>": "|",
-    f"{FLAG}<home>{FLAG[0]}<right>": f"{FLAG[0] * 2}|{FLAG[1]}",
     "xe<home>": "|xe",
     "xé<left><backspace>": "|é",
-    f"{FAMILY}<home>{FAMILY}<backspace>": f"|{FAMILY}",
-    f"{FAMILY}<home>{FAMILY}<left><right>": f"{FAMILY}|{FAMILY}",
+    f"{THUMB}<home>{THUMB}<backspace>": f"|{THUMB}",
+    f"{THUMB}<home>{THUMB}<left><right>": f"{THUMB}|{THUMB}",
     "\u0301<home>e<right>x": "e\u0301x|",
     "中文字<left><backspace>": "中|字",
     # rows
@@ -443,20 +446,20 @@ def test_replace_and_forget() -> None:
 
 def test_a_line_is_bounded_and_nothing_is_cut() -> None:
     editor = new_editor()
-    assert press(editor, "hi_<paste:" + "x" * client.LINE_LIMIT + ">") == [EditorEvent("full")]
+    assert press(editor, "hi_<paste:" + "x" * client.TYPED_MAX + ">") == [EditorEvent("full")]
     assert shown(editor) == "hi |"
-    assert press(editor, "<paste:" + "é" * (client.LINE_LIMIT // 2 - 2) + "z>") == []
+    assert press(editor, "<paste:" + "é" * (client.TYPED_MAX // 2 - 2) + "z>") == []
     assert press(editor, "y") == [EditorEvent("full")]
     assert press(editor, "<alt-enter>") == [EditorEvent("full")]
     assert press(editor, "<home><right><right><right><tab>") == [EditorEvent("full")]
-    assert len(editor.text.encode()) == client.LINE_LIMIT
+    assert len(editor.text.encode()) == client.TYPED_MAX
 
 
 def test_history_is_bounded() -> None:
     editor = LineEditor()
-    for number in range(client.HISTORY_LIMIT + 5):
+    for number in range(client.HISTORY_MAX + 5):
         press(editor, f"{number}<enter>")
-    press(editor, "<up>" * (client.HISTORY_LIMIT + 5))
+    press(editor, "<up>" * (client.HISTORY_MAX + 5))
     assert shown(editor) == "5|"
 
 
@@ -490,7 +493,7 @@ def test_tab_offers_what_the_command_expects(before: str, offered: list[str]) ->
 # -- properties ------------------------------------------------------------------------------------------------------
 
 # None of these joins with another, so that a list of them is an obvious model of a line.
-PIECES = ["a", "b", " ", ",", "é", "e\u0302\u0301", "中", "👍\U0001f3fd", FAMILY, FLAG, "\n"]
+PIECES = ["a", "b", " ", ",", "é", "e\u0302\u0301", "中", THUMB, "❤\ufe0f", "\u1112\u1161\u11ab", "\n"]
 MOVES = ["left", "right", "home", "end", "alt-b", "alt-f"]
 CUTS = ["backspace", "delete", "ctrl-k", "ctrl-u", "ctrl-w", "alt-d", "alt-backspace"]
 OTHERS = ["ctrl-y", "ctrl-t"]
@@ -528,7 +531,11 @@ class Model:
 
     def is_in(self, inside: str, index: int) -> bool:
         piece = self.line[index]
-        return piece not in (" ", "\n") if inside == "ink" else piece in ("a", "b", "é", "e\u0302\u0301", "中")
+        return (
+            piece not in (" ", "\n")
+            if inside == "ink"
+            else piece in ("a", "b", "é", "e\u0302\u0301", "中", "\u1112\u1161\u11ab")
+        )
 
     def press(self, key: str) -> None:
         start, end = self.row()
@@ -655,8 +662,8 @@ def test_escape_means_something_in_a_search_and_in_a_question() -> None:
 
 def test_undo_is_bounded_and_brings_back_no_answer() -> None:
     editor = new_editor()
-    press(editor, "x<left>" * (2 * client.UNDO_LIMIT) + "<ctrl-_>" * (3 * client.UNDO_LIMIT))
-    assert len(editor.text) == client.UNDO_LIMIT
+    press(editor, "x<left>" * (2 * client.UNDO_MAX) + "<ctrl-_>" * (3 * client.UNDO_MAX))
+    assert len(editor.text) == client.UNDO_MAX
     editor.ask(hidden=True)
     press(editor, "secret<ctrl-_><backspace><enter>")
     editor.stop_asking()

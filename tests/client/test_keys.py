@@ -132,8 +132,8 @@ def test_a_huge_paste_is_bounded_but_ends(piece: int) -> None:
     keys: list[Key] = []
     for start in range(0, len(data), piece):
         keys += decoder.feed(data[start : start + piece])
-        assert len(decoder._buffer) <= client.PASTE_LIMIT + 6
-    assert keys == [Key("paste", "x" * client.PASTE_LIMIT), Key("char", "!")]
+        assert len(decoder._buffer) <= client.PASTE_MAX + 6
+    assert keys == [Key("paste", "x" * client.PASTE_MAX), Key("char", "!")]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@
 A trace is what happens at a terminal without a terminal: bytes arrive in any pieces, they become keys, the keys change
 a line, messages come, the window changes its size. After each step both versions must have the same keys, events, line,
 cursor and answers, and must write the same string to the screen. It is the net under a change that is to change
-nothing: the first difference is printed with its seed, and the exit code is 1. With `--sequences` there are also emoji
-of several characters, flags and decomposed Korean in the texts.
+nothing: the first difference is printed with its seed, and the exit code is 1. With `--sequences` the texts also have
+hints that are not displayed, emoji of several characters, flags and decomposed Korean.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 # So small that every limit is reached again and again; the names of older versions too.
-LIMITS = {"LINE_LIMIT": 200, "PASTE_LIMIT": 201, "HISTORY_LIMIT": 6, "UNDO_LIMIT": 8, "SHOWN_LIMIT": 400}
+LIMITS = {
+    "LINE_LIMIT": 200, "TYPED_MAX": 200, "PASTE_LIMIT": 201, "PASTE_MAX": 201, "HISTORY_LIMIT": 6, "HISTORY_MAX": 6,
+    "UNDO_LIMIT": 8, "UNDO_MAX": 8, "SHOWN_LIMIT": 400, "DISPLAYED_MAX": 400,
+}  # fmt: skip
 NAMES = ("Bob", "bea", "Tuấn", "Straße")
 COMMANDS = ("/me", "/msg", "/who")
 
@@ -81,8 +84,8 @@ class Player:
 
     def __init__(self, module: types.ModuleType, seed: int, sequences: bool) -> None:
         self.module, self.chance = module, random.Random(seed)
-        self.signs = [LETTERS, LETTERS, LETTERS, MARKS, DROPPED, UNSAFE, BLANKS, PICTURES, WORDS]
-        self.signs += [SEQUENCES] * 2 * sequences
+        self.signs = [LETTERS, LETTERS, LETTERS, MARKS, UNSAFE, BLANKS, PICTURES, WORDS]
+        self.signs += [DROPPED, SEQUENCES, SEQUENCES] * sequences
         self.decoder = module.KeyDecoder(self.chance.choice(("utf-8",) * 5 + ("gb18030", "iso8859-1")))
         self.editor = module.LineEditor(lambda before: module.complete_word(before, COMMANDS, NAMES), self.expand)
         self.screen = module.Screen(40, 10, colour=self.chance.random() < 0.5, reflows=self.chance.random() < 0.5)
@@ -220,7 +223,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seeds", type=int, default=200, help="traces that are played")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first")
     parser.add_argument("--steps", type=int, default=300, help="steps of a trace")
-    parser.add_argument("--sequences", action="store_true", help="with emoji sequences, flags and decomposed Korean")
+    parser.add_argument("--sequences", action="store_true", help="with hints, emoji sequences, flags, jamo")
     options = parser.parse_args(argv)
     old, new = client_at(options.commit), client_at(None)
     lines = faults = 0
