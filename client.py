@@ -404,9 +404,10 @@ class Link:
         self.session.tick(self.now())  # what is asked for next is asked for now
 
     def hurry(self) -> None:
-        """Somebody is waiting for the link: dial now, if the last attempt is a moment ago."""
-        if self._dial_at is not None:
-            self._dial_at = min(self._dial_at, max(self.now(), self._lost_at + RETRY_FIRST))
+        """Somebody is waiting for the link: dial now, or a moment after the last attempt."""
+        soon = max(self.now(), self._lost_at + RETRY_FIRST)
+        if self._socket is None and not self._dialling:
+            self._dial_at = soon if self._dial_at is None else min(self._dial_at, soon)
 
     def tick(self) -> None:
         """What is due, in the session and here."""
@@ -3521,6 +3522,70 @@ class Pause(NamedTuple):
 
 # What a person and a server are asked, one after the other: written as a generator, so that it reads like a dialogue.
 Dialogue = Generator[Ask | Await | Pause, Any, None]
+UNASKED = "a password is missing: set VESSAGES_PASSWORD or use --password-file"
+
+
+class Dialogues:
+    """Takes the one dialogue that is under way from step to step. A script's dialogue ends where it would wait."""
+
+    def __init__(
+        self, front: Plain, now: Callable[[], float], note: Callable[..., None], obey: Callable[[str], bool]
+    ) -> None:
+        """`note` tells the person something. `obey` does an answer that is a command; False if it is none."""
+        self._front, self._now, self._note, self._obey = front, now, note, obey
+        self._dialogue: Dialogue | None = None  # the one under way
+        self._step: Ask | Await | Pause | None = None  # its last step
+        self.deadline: float | None = None  # end of its pause
+
+    def begin(self, dialogue: Dialogue) -> None:
+        """Begin a dialogue, up to its first question or wait; one that is under way ends."""
+        self._end()
+        self._dialogue = dialogue
+        self._proceed(None)
+
+    def tick(self) -> None:
+        """Go on when a pause is over."""
+        if self.deadline is not None and self._now() >= self.deadline:
+            self._proceed(None)
+
+    def hear(self, event: Shown) -> None:
+        """Go on if this event answers the command that is waited for."""
+        if isinstance(self._step, Await) and self._step.tag == getattr(event, "tag", 0):
+            self._proceed(event)
+
+    def answer(self, text: str) -> None:
+        """The person's answer; "" while there is no question means that nobody wants to wait any longer."""
+        step = self._step
+        if not isinstance(step, Ask):
+            self._end()
+            self._note("not waited for any more; its outcome will be told here")
+        elif step.hidden or not self._obey(text):
+            self._proceed(text)
+        elif self._step is step:  # else the command has begun another dialogue
+            self._ask(step)
+
+    def _proceed(self, outcome: object) -> None:
+        """Go on behind the step that had this outcome."""
+        self._step, self.deadline = None, None
+        with contextlib.suppress(StopIteration):
+            self._step = self._dialogue.send(outcome) if self._dialogue is not None else None
+        if isinstance(self._step, Ask):
+            if not self._ask(self._step):
+                self._end()
+                self._note(UNASKED, failed=True)
+        elif isinstance(self._step, Pause):
+            self.deadline = self._now() + self._step.seconds
+        elif self._step is None or not self._front.interactive:
+            self._end()
+
+    def _ask(self, step: Ask) -> bool:
+        asked = self._front.ask(step.prompt, self.answer, hidden=step.hidden)
+        return asked or (not step.strict and self._front.ask(step.prompt, self.answer, hidden=False))
+
+    def _end(self) -> None:
+        if self._dialogue is not None:
+            self._dialogue, self._step, self.deadline = None, None, None
+            self._front.release()
 
 
 class Chat:
@@ -3548,14 +3613,13 @@ class Chat:
         self.bell = "msg"  # rings for: off, msg (messages), all (comings and goings too)
         self._user, self._secret, self._log = user, secret, log
         self._met = False
-        self._dialogue: Dialogue | None = None  # the one under way
-        self._awaited = 0  # tag of the command whose answer it waits for; 0 for none
-        self._resume_at: float | None = None  # end of its pause
+        self._dialogues = Dialogues(front, link.now, self.note, self._obey_aside)
         self._refused = ("", "")  # name and password of the last login, as long as it has not succeeded
         self._short = protocol.PASSWORD_MIN - 1  # characters of the longest password that is surely refused
         self._last_sender = ""
         front.expand = self.expand
         self._known: deque[str] = deque(maxlen=KNOWN_MAX)  # who is or was here lately
+        self._words: set[str] = set()  # words before a colon that are no names, as the person has said
         self._leave_at: float | None = None
         self._logout = 0  # the tag of the last command of all, which is ours: that it has no answer is no failure
         self._interrupts = 0
@@ -3577,7 +3641,7 @@ class Chat:
 
     def turn(self, until: float | None = None) -> None:
         """Wait until something happens, at the latest `until`, and deal with it."""
-        deadlines = [until, self._leave_at, self._resume_at, self.front.deadline]
+        deadlines = [until, self._leave_at, self._dialogues.deadline, self.front.deadline]
         self.link.wait(min((d for d in deadlines if d is not None), default=None))
         if self._interrupts:
             self._interrupts -= 1
@@ -3585,8 +3649,7 @@ class Chat:
         if self._hung_up and self._leave_at is None:
             self.leave(LEAVE_SECONDS if self.link.is_up else 0.0)
         with self._while_showing():
-            if self._resume_at is not None and self.link.now() >= self._resume_at:
-                self._proceed(None)
+            self._dialogues.tick()
             while (self.session.has_room or self.front.interactive) and (lines := self.front.lines(1)):
                 self._take_line(lines[0])
         self.link.tick()
@@ -3662,15 +3725,23 @@ class Chat:
             rest = " ".join(rest.split()[: NAMES_BEHIND[typed.name]])  # in capitals, as on the wire, all is obeyed
         if line.unseen:
             to, _, text = rest.partition(" ")
-            self.converse(self._confirming(to, text))
+            self._dialogues.begin(self._confirming(to, text))
         elif (rest.strip() and " " not in command.usage) or command.run(self, rest) is False:
             self._refuse(f"it is used like this: {command.usage}", hide=secret)
+
+    def _obey_aside(self, answer: str) -> bool:
+        """Do an answer that is a command, such as /who; False if it is none. `/to bob` is an answer like bob."""
+        typed = read_command(answer)
+        if typed.exact and typed.name not in ("", "to", "msg"):
+            self.do(Line(answer))
+            return True
+        return False
 
     def _refuse(self, words: str, *, hide: bool = True) -> None:
         """Say why something is not done. `hide`: a password may follow all the same, which nobody has asked for."""
         self.note(words, failed=True)
         if hide and self.front.interactive:
-            self.converse(self._hiding())
+            self._dialogues.begin(self._hiding())
 
     def _hiding(self) -> Dialogue:
         """Drop a line that is typed."""
@@ -3688,7 +3759,7 @@ class Chat:
         elif line.to and not line.text.strip():
             self.aim(line.to)
         elif self.front.interactive:
-            self.converse(self._saying(line))
+            self._dialogues.begin(self._saying(line))
         elif looks_secret(line.text):
             self.note(UNSENT, failed=True)
         else:
@@ -3721,7 +3792,7 @@ class Chat:
             return
         if to is None or (known is not None and protocol.fold(known) != protocol.fold(to)):
             offered = [name for name in (known, to) if name is not None]
-            to = yield from self._whom(f"to whom, {known} or {to}? " if len(offered) == 2 else "to whom? ", offered)
+            to = yield from self._whom(offered)
             named = to is not None and known is not None and protocol.fold(to) == protocol.fold(known)
             line = Line(rest.removeprefix(" ") if named else line.text, to or "", line.block)
         if to is not None and looks_secret(line.text):
@@ -3737,6 +3808,8 @@ class Chat:
             elif self._doubt(line, to) != doubt:  # somebody has come or gone meanwhile
                 yield from self._saying(line)
                 return
+            elif not line.unseen:
+                self._words.add(protocol.fold(named_by(line.text)))
         if to is None:
             self.front.put_back(typed)
             self.note("nothing was sent")
@@ -3752,8 +3825,11 @@ class Chat:
             return None, ""
         return self._spelling(found[1] or found[2]), line.text[found.end() :]
 
-    def _whom(self, question: str, offered: list[str]) -> Generator[Ask, str, str | None]:
+    def _whom(self, offered: list[str]) -> Generator[Ask, str, str | None]:
         """Ask for a recipient, however it is written; None if that is given up. `offered` may be chosen in any case."""
+        others = sorted((name for name in self.session.roster if name != self.session.name), key=protocol.fold)
+        here = f" (here: {people_words(others)})" if others and len(offered) < 2 else ""
+        question = f"to whom, {' or '.join(offered)}? " if len(offered) == 2 else f"to whom?{here} "
         while answer := (yield Ask(question, hidden=False)).strip():
             name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).partition(":")[0]
             choices = [choice for choice in offered if protocol.fold(choice) == protocol.fold(name)]
@@ -3772,10 +3848,10 @@ class Chat:
         if line.unseen and protocol.fold(to) != protocol.fold(self.to or ""):
             return f"send this to {to}?"
         name = "" if line.to or line.block else named_by(line.text)
-        if not name or protocol.fold(name) == protocol.fold(to):
+        known = self._spelling(name)
+        if not name or protocol.fold(name) == protocol.fold(to) or (not known and protocol.fold(name) in self._words):
             return ""
-        somebody = "" if self._spelling(name) else f"nobody called {name} is known here; "
-        return f"{somebody}send this to {to}?"
+        return f"send this to {to}?" if known else f"nobody called {name} is known here; send this to {to}?"
 
     def expand(self, word: str) -> tuple[str, str] | None:
         """What becomes of the first word of a line once a space is typed behind it, see `Expander`. So whom `/r` means
@@ -3801,43 +3877,6 @@ class Chat:
 
     # Commands: each returns False if it cannot be meant like this
 
-    def converse(self, dialogue: Dialogue) -> None:
-        """Begin a dialogue, up to its first question or wait; one that is under way ends."""
-        if self._dialogue is not None:
-            self._end_dialogue()
-        self._dialogue = dialogue
-        self._proceed(None)
-
-    def _proceed(self, outcome: object) -> None:
-        """Go on with the dialogue behind the step that had this outcome."""
-        self._awaited, self._resume_at = 0, None
-        try:
-            step = None if self._dialogue is None else self._dialogue.send(outcome)
-        except StopIteration:
-            step = None
-        if isinstance(step, Ask):
-            asked = self.front.ask(step.prompt, self._take_answer, hidden=step.hidden)
-            if not asked and (step.strict or not self.front.ask(step.prompt, self._take_answer, hidden=False)):
-                self._end_dialogue()
-                self.note("a password is missing: set VESSAGES_PASSWORD or use --password-file", failed=True)
-        elif isinstance(step, Await) and self.front.interactive:
-            self._awaited = step.tag
-        elif isinstance(step, Pause):
-            self._resume_at = self.link.now() + step.seconds
-        else:  # it is done; or a script, which goes on without waiting
-            self._end_dialogue()
-
-    def _take_answer(self, text: str) -> None:
-        if self._awaited or self._resume_at is not None:  # the person does not want to wait any longer
-            self._end_dialogue()
-            self.note("not waited for any more; its outcome will be told here")
-        else:
-            self._proceed(text)
-
-    def _end_dialogue(self) -> None:
-        self._dialogue, self._awaited, self._resume_at = None, 0, None
-        self.front.release()
-
     def _password(self, prompt: str) -> Generator[Ask, str, str]:
         """The secret that was given, or one that is asked for; "" if that is given up.
 
@@ -3860,7 +3899,7 @@ class Chat:
             return False
         if password or not self._asks_in_vain(name):
             ask = self.session.takeover if takeover else functools.partial(self.session.login, patient=patient)
-            self.converse(self._logging_in(name, password, ask))
+            self._dialogues.begin(self._logging_in(name, password, ask))
         return True
 
     def _logging_in(self, name: str, password: str, ask: Callable[[str, str], int]) -> Dialogue:
@@ -3911,7 +3950,7 @@ class Chat:
         if not name:
             return False
         if password or not self._asks_in_vain(name, new=True):
-            self.converse(self._registering(name, password))
+            self._dialogues.begin(self._registering(name, password))
         return True
 
     def _registering(self, name: str, password: str) -> Dialogue:
@@ -3970,7 +4009,7 @@ class Chat:
         elif self.session.name is None:
             self._refuse(f"log in first: {FIRST_HINT}")
         else:
-            self.converse(self._changing_password(self.session.name))
+            self._dialogues.begin(self._changing_password(self.session.name))
         return True
 
     def _changing_password(self, name: str) -> Dialogue:
@@ -4008,7 +4047,7 @@ class Chat:
         if not self._last_sender:
             self.note("nobody has written yet", failed=True)
         elif self.front.interactive:
-            self.converse(self._confirming(self._last_sender, text))
+            self._dialogues.begin(self._confirming(self._last_sender, text))
         else:
             self.session.send(self._last_sender, text)
         return True
@@ -4075,8 +4114,7 @@ class Chat:
         follow = REACTIONS.get(type(event))
         if follow is not None:
             follow(self, event)
-        if self._awaited and getattr(event, "tag", 0) == self._awaited:
-            self._proceed(event)
+        self._dialogues.hear(event)
 
     def _first_contact_fault(self, event: Shown) -> str:
         """Why there is no server, if this ends a first contact. A person waits for one that hangs up without a word."""

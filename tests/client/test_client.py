@@ -457,6 +457,20 @@ def test_whoever_types_need_not_wait_for_the_countdown(room: Room) -> None:
     assert room.clock.now - asked < 2
 
 
+def test_enter_dials_at_once_where_nobody_waits_to_come_back(room: Room) -> None:
+    chat, desk = room.desk()
+    room.until(lambda: "-- connected" in desk.seen)
+    room.stop()
+    room.until(lambda: not chat.link.is_up)
+    room.start()
+    for _ in range(100):
+        room.step()
+    assert not chat.link.is_up and chat.link.redial_in is None
+    asked = room.clock.now
+    room.types(desk, "", see="-- connected")
+    assert room.clock.now - asked < 2
+
+
 def test_ctrl_c_logs_out_and_twice_leaves_at_once(room: Room) -> None:
     chat, bob = room.person("bob")
     room.types(bob, None, see="-- logged out")
@@ -560,11 +574,15 @@ def test_what_is_meant_for_somebody_else_does_not_reach_the_target(room: Room) -
     room.types(alice, "n", see="-- nothing was sent")
     room.types(alice, "@bob carol must not know", "", see="-- nothing was sent")
     room.types(alice, "PS: bring the key", "y", see="-> carol: PS: bring the key")
-    room.types(alice, "PS: bring the light", "n", see="-- nothing was sent")  # a yes is for one message
+    room.types(alice, "ps: bring the light", see="-> carol: ps: bring the light")  # the word is no name, as we know now
     room.types(alice, "http://x.y/z", "12:30 is fine", "carol: literally", "so: x", "n", see="carol: carol: literally")
     assert [line.split(": ", 1)[1] for line in alice.seen if " -> " in line] == [
         "http://x.y/z", "12:30 is fine", "carol: literally",
     ]  # fmt: skip
+    room.person("ps")
+    room.until(lambda: "-- ps is online" in alice.seen)
+    room.types(alice, "ps: for whom?", "", see="-- nothing was sent")
+    assert alice.prompts[-1] == "to whom, ps or carol? "
     assert not any("wrong" in line or "know" in line for line in carol.seen)
 
 
@@ -741,7 +759,12 @@ def test_text_without_a_target_is_asked_for_one(room: Room) -> None:
     chat, bob = room.person("bob")
     room.types(bob, "hello", "", see="-- nothing was sent")
     assert bob.prompts == ["to whom? "]
-    room.types(bob, "hello", "/quit it", see="!! nobody called /quit it is known here; Enter alone")
+    room.person("carol")
+    room.until(lambda: "-- carol is online" in bob.seen)
+    room.types(bob, "hello", "/nobody", see="!! nobody called /nobody is known here; Enter alone")
+    room.types(bob, "/quit it", see="!! it is used like this: /quit")
+    room.types(bob, "/who", see="-- online: bob carol")
+    assert bob.prompts[1:] == ["to whom? (here: carol) "] * 4
     room.types(bob, "/to BOB", see="-> bob: hello")
     assert chat.to == "bob"
     room.types(bob, "/to", "bob: hi", "bob:", see="-> bob: hi")
@@ -772,7 +795,7 @@ def test_a_person_may_stop_waiting_for_the_answer_to_a_password(room: Room) -> N
     room.types(desk, "/login bob", see="")
     desk.typed.append("wrong one")
     room.until(lambda: not desk.typed)
-    chat._take_answer("")  # Ctrl-C while the server has not answered yet
+    chat._dialogues.answer("")  # Ctrl-C while the server has not answered yet
     room.until(lambda: any("wrong name or password" in line for line in desk.seen))
     assert desk.prompts == ["Password for bob: "]
 
