@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from wire import PASSWORD, ServerProcess
+from vocabulary import PASSWORD
+from wire import ServerProcess
 
 import client
 import protocol

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire import PASSWORD, Rig
+from vocabulary import PASSWORD
+from wire import Rig
 
 import client
 import protocol

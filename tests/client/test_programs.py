@@ -21,7 +21,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from wire import PASSWORD, PATIENCE, ROOT, ServerProcess
+from vocabulary import PASSWORD
+from wire import PATIENCE, ROOT, ServerProcess
 
 import client
 import protocol

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from terminal import Terminal
 from test_programs import again
-from wire import PASSWORD, PATIENCE, ROOT, ServerProcess
+from vocabulary import PASSWORD
+from wire import PATIENCE, ROOT, ServerProcess
 
 import client
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wire import PASSWORD, ServerProcess
+from vocabulary import PASSWORD
+from wire import ServerProcess
 
 import client
 import vessages

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from vocabulary import PASSWORD, Person, World
+from vocabulary import END, PASSWORD, Person, World
 
 import protocol
 from protocol import COMMANDS, TAG_MAX, VERBS, State, fold
@@ -32,25 +32,6 @@ def transmitted(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def take_presence(roster: dict[str, bool], heard: list[str]) -> list[str]:
-    """Take the presence out of what was heard, into the roster; the rest, without the times of messages."""
-    rest = []
-    for text in heard:
-        verb, _, words = text.partition(" ")
-        if verb == "ONLINE":
-            roster.clear()
-            roster.update(dict.fromkeys(words.split(" "), True))
-        elif verb == "PRESENCE":
-            for word in words.split(" "):
-                assert word[0] in "+-", f"nobody is lost here: {text}"
-                roster.pop(word[1:], None)
-                if word[0] == "+":
-                    roster[word[1:]] = True
-        else:
-            rest.append(STAMPED.sub(r"\1 ", text))
-    return rest
-
-
 class PlainSessions(RuleBasedStateMachine):
     """The model: who has which password, who is online on which connection, and what each connection must hear."""
 
@@ -64,7 +45,7 @@ class PlainSessions(RuleBasedStateMachine):
         self.online: dict[str, Person] = {}
         self.tags: dict[Person, int] = {}  # the last one that counted
         self.wrong: dict[Person, int] = {}  # passwords since the last right one
-        self.rosters: dict[Person, dict[str, bool]] = {}  # of everybody who is connected
+        self.people: list[Person] = []  # those who are connected
         self.addresses = 0
         for place, name in enumerate(NAMES[:3]):
             self.connect()
@@ -73,9 +54,9 @@ class PlainSessions(RuleBasedStateMachine):
 
     def person(self, which: int) -> Person:
         """One of those who are connected."""
-        if not self.rosters:
+        if not self.people:
             self.connect()
-        return list(self.rosters)[which % len(self.rosters)]
+        return self.people[which % len(self.people)]
 
     def key_of(self, person: Person) -> str | None:
         return next((key for key, somebody in self.online.items() if somebody is person), None)
@@ -86,17 +67,17 @@ class PlainSessions(RuleBasedStateMachine):
         due[person] = list(answers) + due.get(person, [])
         person.say(words)
         self.world.wait(0.1)
-        for somebody, roster in self.rosters.items():
-            heard = take_presence(roster, somebody.hears())
+        for somebody in self.people:
+            heard = [STAMPED.sub(r"\1 ", text) for text in somebody.hears()]
             assert len(heard) == len(due.get(somebody, [])), (words, heard)
             assert all(map(str.startswith, heard, due.get(somebody, []))), (words, heard)
 
     @rule()
     def connect(self) -> None:
-        if len(self.rosters) < 6:
+        if len(self.people) < 6:
             self.addresses += 1
             person = self.world.connect(f"10.0.{self.addresses // 250}.{self.addresses % 250}")
-            self.rosters[person] = {}
+            self.people.append(person)
             self.tags[person] = self.wrong[person] = 0
 
     @rule(which=WHICH, name=st.sampled_from(NAMES), password=st.sampled_from((*PASSWORDS, "short")))
@@ -129,10 +110,10 @@ class PlainSessions(RuleBasedStateMachine):
         else:
             old = self.online.get(key)
             self.online[key], self.tags[person], self.wrong[person] = person, 0, 0
-            self.expect(person, words, f"OK {verb} {self.shown[key]}", others={old: "BYE replaced"} if old else None)
             if old is not None:
-                assert old.gone
-                del self.rosters[old]
+                self.people.remove(old)
+            self.expect(person, words, f"OK {verb} {self.shown[key]}")
+            assert old is None or old.ends() == ["BYE replaced", END]
 
     @rule(which=WHICH, name=ADDRESSEES, growth=GROWTHS, text=st.text(min_size=1).map(transmitted))
     def send(self, which: int, name: str, growth: int | None, text: str) -> None:
@@ -179,7 +160,7 @@ class PlainSessions(RuleBasedStateMachine):
         if self.key_of(person) is None:
             self.expect(person, "WHO", "ERROR not-logged-in")
         else:
-            (answer,) = take_presence(self.rosters[person], person.says("wHo"))
+            (answer,) = person.says("wHo")
             assert sorted(answer.split(" ")) == sorted(["OK", "WHO", *(self.shown[key] for key in self.online)])
 
     @rule(which=WHICH, text=st.text(max_size=10).map(transmitted))
@@ -201,23 +182,21 @@ class PlainSessions(RuleBasedStateMachine):
         person = self.person(which)
         self.online.pop(self.key_of(person) or "", None)
         person.leave()
-        del self.rosters[person]
+        self.people.remove(person)
 
     @rule(seconds=st.sampled_from((0.5, 21.0, 100.0)))
     def wait(self, seconds: float) -> None:
         """Time alone changes nothing for those who answer when asked."""
         self.world.wait(seconds)
-        for person, roster in self.rosters.items():
-            assert take_presence(roster, person.hears()) == []
-            assert not person.gone
+        assert [person.hears() for person in self.people] == [[]] * len(self.people)
 
     @invariant()
     def everybody_knows_who_is_here(self) -> None:
         self.world.wait(2.0)
         here = {self.shown[key] for key in self.online}
         for person in self.online.values():
-            assert take_presence(self.rosters[person], person.hears()) == []
-            assert set(self.rosters[person]) == here
+            assert person.hears() == []
+            assert person.roster == here
         for key, account in self.world.disk.accounts.items():
             assert account.status == ("online" if key in self.online else "offline")
 
@@ -317,7 +296,7 @@ def test_every_command_has_its_answer_and_a_refused_one_changes_nothing(
         if "ERROR" in answer:
             assert everything(scene.world) == before
             assert messages == []
-            assert not scene.person.gone
+            assert not scene.person.ended
     if verb == "SEND" and scene.is_in and not answers and answers_due(scene, tag, verb) != {0}:
         assert len(messages) == 1  # then it was queued
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire import END, STAMP, Rig, running
+from vocabulary import END, STAMP
+from wire import Rig, running
 
 import protocol
 import vessages
@@ -155,19 +156,6 @@ def test_a_newcomer_whose_socket_is_broken_is_nobody(rig: Rig, monkeypatch: pyte
     assert rig.connect().says("PING") == ["OK PING"]
 
 
-def test_a_full_server_sends_the_oldest_stranger_away(tmp_path: Path) -> None:
-    with running(tmp_path, connections_max=3) as rig:
-        alice = rig.person("alice")
-        strangers = [rig.connect(), rig.connect()]
-        for stranger in strangers:
-            stranger.hears()
-        newcomer = rig.connect()
-        assert newcomer.hears() == []
-        assert strangers[0].ends() == ["BYE full", END]
-        assert strangers[1].hears() == []
-        assert alice.hears() == []
-
-
 def test_a_storm_of_strangers_who_hang_on_takes_only_so_many_sockets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,15 +177,6 @@ def test_a_storm_of_strangers_who_hang_on_takes_only_so_many_sockets(
         assert alice.says("WHO") == ["OK WHO alice"]
         assert [stranger.says("PING") for stranger in storm[-2:]] == [["OK PING"]] * 2
         assert storm[0].ends()[-1] == END
-
-
-def test_a_server_full_of_people_sends_the_newcomer_away(tmp_path: Path) -> None:
-    with running(tmp_path, connections_max=2) as rig:
-        alice, bob = rig.people("alice", "bob")
-        assert rig.connect().ends() == ["BYE full", END]
-        alice.close()
-        assert bob.sees("bob")
-        assert rig.connect().says("PING") == ["OK PING"]
 
 
 def test_a_stale_event_does_not_reach_whoever_has_the_descriptor_now(rig: Rig) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire import WALL, Peer, Rig, running
+from vocabulary import WALL
+from wire import Peer, Rig, running
 
 import protocol
 import vessages

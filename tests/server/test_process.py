@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wire import END, PASSWORD, PATIENCE, PROGRAM, ROOT, ServerProcess
+from vocabulary import END, PASSWORD
+from wire import PATIENCE, PROGRAM, ROOT, ServerProcess
 
 import storage
 import vessages

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire import END, KINDS, NOT_NOW, PASSWORD, SMALL, STAMP, Peer, Rig, encode, running
+from vocabulary import END
+from wire import KINDS, NOT_NOW, SMALL, Peer, Rig, encode, running
 
 import protocol
 import vessages
@@ -102,94 +103,6 @@ def test_whoever_vanishes_is_gone_at_once_or_lost_if_kept(rig: Rig, leave: Calla
     assert alice.says("WHO") == ["OK WHO alice ~bob" if kept else "OK WHO alice"]
 
 
-def test_a_lost_session_ends_when_its_grace_is_over(rig: Rig) -> None:
-    alice = rig.person("alice")
-    bob = rig.person("bob", kept=True)
-    bob.reset()
-    assert alice.says("#1 SEND bob are you there?", "#2 SEND bob hello?") == []
-    rig.wait(59)
-    assert alice.sees("alice", "~bob")
-    rig.wait(2)
-    assert len(alice.hears()) == 2
-    assert alice.sees("alice")
-
-
-def test_messages_to_a_session_that_ends_are_settled(rig: Rig) -> None:
-    alice = rig.person("alice")
-    bob = rig.person("bob", kept=True)
-    alice.says("#1 SEND bob seen")
-    bob.hears()
-    bob.reset()
-    assert alice.sees("alice", "~bob")
-    alice.says("#2 SEND bob held")
-    rig.wait(61)
-    assert [answer.split(" ")[:3] for answer in alice.hears()] == [
-        ["#1", "ERROR", "unconfirmed"], ["#2", "ERROR", "not-delivered"],
-    ]  # fmt: skip
-
-
-def test_a_silent_link_is_asked_and_then_closed(rig: Rig) -> None:
-    alice, bob = rig.people("alice", "bob")
-    bob.lively = False
-    rig.wait(19)
-    assert bob.next(0) == []
-    rig.wait(2)
-    assert bob.next() == ["PING"]
-    rig.wait(23)
-    assert alice.sees("alice", "bob")
-    bob.reading = True
-    rig.wait(2)
-    assert bob.ends() == ["BYE silent", END]
-    assert alice.sees("alice")
-
-
-def test_whoever_answers_the_pings_stays(rig: Rig) -> None:
-    rig.people("alice", "bob")
-    rig.wait(1000)
-    assert rig.peers[0].says("WHO") == ["OK WHO alice bob"]
-
-
-def test_a_frame_that_was_begun_has_to_end(rig: Rig) -> None:
-    alice = rig.person("alice")
-    alice.lively = False
-    alice.say_bytes(encode("PING of a slow hand")[:-1])
-    rig.wait(29)
-    assert not alice.ended
-    rig.wait(2)
-    assert alice.ends() == ["PING", "BYE silent", END]
-
-
-def test_who_does_not_log_in_has_to_go(rig: Rig) -> None:
-    stranger = rig.connect()
-    stranger.hears()
-    rig.wait(298)
-    assert stranger.hears() == []
-    rig.wait(3)
-    assert stranger.ends() == ["BYE silent", END]
-
-
-def test_a_ghost_locks_nobody_out(rig: Rig) -> None:
-    ghost = rig.person("alice")
-    ghost.lively = False
-    again = rig.connect()
-    rig.wait(1)
-    assert again.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR already-online")
-    rig.wait(3)
-    assert again.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR already-online")
-    rig.wait(2.1 + protocol.WALK_PAUSE)
-    assert ghost.ends() == ["PING", "BYE silent", END]
-    assert again.says(f"LOGIN alice {PASSWORD}") == [f"OK LOGIN alice last={STAMP}"]
-
-
-def test_who_is_there_is_not_thrown_out_by_a_second_login(rig: Rig) -> None:
-    alice = rig.person("alice")
-    again = rig.connect()
-    for _ in range(3):
-        assert again.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR already-online")
-        rig.wait(4)
-    assert alice.says("WHO") == ["OK WHO alice"]
-
-
 @pytest.mark.parametrize("after", [0, 300_000])
 def test_the_last_frame_arrives_even_if_the_client_goes_on_talking(rig: Rig, after: int) -> None:
     peer = rig.connect()
@@ -211,22 +124,6 @@ def test_a_client_that_does_not_close_is_dropped_after_a_moment(rig: Rig) -> Non
 
 
 # --- Readers that do not read -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kept", [False, True])
-def test_whoever_sends_to_a_stuck_reader_is_told_busy_and_nothing_is_lost(rig: Rig, kept: bool) -> None:
-    bob = rig.slow_reader("bob", kept)
-    alice, carol = rig.person("alice"), rig.person("carol")
-    sent = [f"{number} {'x' * 5000}" for number in range(400)]
-    answers = alice.says(*[f"#{number} SEND bob {text}" for number, text in enumerate(sent, 1)])
-    busy = {int(answer.split(" ")[0][1:]) for answer in answers if "ERROR busy" in answer}
-    assert 100 < len(busy) < 300
-    assert min(busy) * 5000 < 2**20 + 200_000
-    assert carol.says("SEND alice meanwhile") == []
-    assert alice.hears() == [f"MSG carol 0 {STAMP} meanwhile"]
-    bob.reading = True
-    heard = [message.partition("MSG ")[2] for message in bob.hears()]
-    assert heard == [f"alice {n} {STAMP} {text}" for n, text in enumerate(sent, 1) if n not in busy]
 
 
 def test_a_stuck_reader_is_not_read_from(rig: Rig) -> None:
@@ -261,18 +158,6 @@ def test_the_answers_of_a_stuck_reader_have_a_limit(rig: Rig) -> None:
     assert rig.is_at_rest()
     bob.reading = True
     assert len(bob.next(sent // 7)) == sent // 7
-
-
-def test_a_reader_that_takes_nothing_for_30_seconds_is_closed(rig: Rig) -> None:
-    alice = rig.person("alice")
-    bob = rig.slow_reader("bob")
-    alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
-    rig.wait(29)
-    assert alice.sees("alice", "bob")
-    rig.wait(1.2 + protocol.WALK_PAUSE)
-    bob.reading = True
-    assert bob.ends()[-2:] == ["BYE slow", END]
-    assert alice.sees("alice")
 
 
 def test_a_stuck_reader_that_is_closed_is_dropped_after_a_moment(rig: Rig) -> None:
@@ -333,29 +218,6 @@ def test_a_slow_reader_may_take_his_time_over_what_he_was_saying(rig: Rig) -> No
     bob.reading = True
     bob.say_bytes(half[9:])
     assert bob.hears()[40:] == ["OK PING at last"]
-
-
-def test_a_logout_comes_after_all_answers_to_a_kept_session(rig: Rig) -> None:
-    for number in range(20):
-        rig.person(f"person{number}{'x' * 20}")
-    alice = rig.connect()
-    alice.says(f"REGISTER alice {PASSWORD}", "KEEP", f"LOGIN alice {PASSWORD}")
-    heard = alice.say(*["WHO"] * 250, "LOGOUT").hears()
-    assert len([answer for answer in heard if "OK WHO" in answer]) == 250
-    assert heard[-1] == "OK LOGOUT"
-
-
-def test_a_slow_reader_gets_a_roster_instead_of_changes(rig: Rig) -> None:
-    alice = rig.person("alice")
-    bob = rig.slow_reader("bob")
-    alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
-    carol = rig.person("carol")
-    carol.close()
-    rig.person("dave")
-    bob.reading = True
-    assert len(bob.hears()) == 40
-    assert bob.sees("alice", "bob", "dave")
-    assert not any("carol" in frame for frame in bob.presence)
 
 
 def test_held_frames_go_on_when_a_kept_reader_has_caught_up(rig: Rig) -> None:
@@ -513,18 +375,6 @@ def test_the_server_goes_by_a_clock_that_goes_on_while_the_machine_sleeps() -> N
     clock = time.CLOCK_MONOTONIC if sys.platform == "darwin" else time.CLOCK_BOOTTIME
     before, now, after = time.clock_gettime(clock), vessages.uptime(), time.clock_gettime(clock)
     assert before <= now <= after
-
-
-@pytest.mark.parametrize("seconds", [-1e9, 1e8])
-def test_a_jump_of_the_wall_clock_changes_only_the_stamps(rig: Rig, seconds: float) -> None:
-    alice, bob = rig.person("alice"), rig.person("bob", kept=True)
-    bob.reset()
-    rig.clock.wall += seconds
-    rig.wait(50)
-    assert alice.sees("alice", "~bob")
-    assert alice.says("SEND alice hi")[0].split(" ")[3] == protocol.format_time(rig.clock.wall)
-    rig.wait(11)
-    assert alice.sees("alice")
 
 
 YEARS = 54 * 365.25 * 86400

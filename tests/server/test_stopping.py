@@ -8,21 +8,12 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from wire import END, PASSWORD, STAMP, WALL, Rig, encode, running
+from vocabulary import END, STAMP, WALL
+from wire import Rig, encode
 
 import protocol
 import storage
 import vessages
-
-
-def test_everybody_is_told_and_the_statuses_are_on_disk(rig: Rig) -> None:
-    alice, bob, stranger = rig.person("alice"), rig.person("bob", kept=True), rig.connect()
-    stranger.hears()
-    rig.connect().says(f"REGISTER carol {PASSWORD}")
-    rig.stop()
-    for peer in (alice, bob, stranger):
-        assert peer.ends()[-2:] == ["BYE shutdown", END]
-    assert rig.statuses() == {"alice": "offline", "bob": "lost", "carol": "offline"}
 
 
 def test_what_was_said_before_the_stop_arrives(rig: Rig) -> None:
@@ -58,20 +49,6 @@ def test_newcomers_at_the_moment_of_the_stop_do_no_harm(rig: Rig) -> None:
     rig.stop()
     assert newcomer.ends()[-1] == END
     assert [line.rpartition(": ")[0] for line in rig.said] == ["stopping: connections to be told"]
-
-
-def test_a_restart_is_a_lost_connection(tmp_path: Path) -> None:
-    with running(tmp_path) as rig:
-        bob = rig.person("bob", kept=True)
-        rig.person("alice")
-        rig.stop()
-    with running(tmp_path) as rig:
-        carol = rig.person("carol")
-        assert carol.sees("~bob", "carol")
-        assert carol.says("SEND bob welcome back") == []
-        back = rig.connect()
-        assert back.says(f"RESUME {bob.token} 7") == ["OK RESUME bob 0 7", f"@8 MSG carol 0 {STAMP} welcome back"]
-        assert carol.sees("bob", "carol")
 
 
 def test_the_store_may_be_used_again_after_the_stop(rig: Rig, tmp_path: Path) -> None:

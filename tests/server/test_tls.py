@@ -17,7 +17,8 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from wire import END, PASSWORD, Rig, certificate, encode, fault, noting_in, running
+from vocabulary import END, PASSWORD
+from wire import Rig, certificate, encode, fault, noting_in, running
 
 import vessages
 

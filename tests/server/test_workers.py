@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire import COST, END, PASSWORD, STAMP, Peer, Rig, encode, fault, full, running
+from vocabulary import END, PASSWORD, STAMP
+from wire import COST, Peer, Rig, encode, fault, full, running
 
 import protocol
 import storage
@@ -157,26 +158,6 @@ def test_what_the_operator_changes_while_a_user_does_is_not_undone(rig: Rig, hel
     held_back.let_go()
     assert ann.hears()[-1] == "ERROR bad-login wrong name or password"
     assert ann.says("LOGOUT", "LOGIN ann another password")[1].startswith("OK LOGIN ann")
-
-
-@pytest.mark.parametrize("before", [0, 3])
-def test_a_command_that_waits_goes_on_when_its_session_is_resumed(rig: Rig, held_back: HeldBack, before: int) -> None:
-    bob = rig.person("bob", kept=True)
-    for number in range(4):
-        rig.connect().says(f"REGISTER p{number} {PASSWORD}")
-    first = held_back.begin(rig, f"LOGIN p3 {PASSWORD}")
-    others = [rig.connect().say(f"LOGIN p{number} {PASSWORD}") for number in range(before)]
-    rig.turns(2)
-    bob.say(f"#5 PASSWD {PASSWORD}\nanother password")
-    rig.turns(2)
-    bob.reset()
-    back = rig.connect().say(f"RESUME {bob.token} 0", "#6 WHO")
-    rig.turns(2)
-    held_back.let_go()
-    heard = [payload for payload in back.hears() if "PING" not in payload]
-    assert [payload.partition(" ")[2][:9] for payload in heard] == ["RESUME bo", "#5 OK PAS", "#6 OK WHO"]
-    for peer, name in zip([first, *others], ["p3", "p0", "p1", "p2"], strict=False):
-        assert peer.next() == [f"OK LOGIN {name}"]
 
 
 def test_many_at_once_are_all_answered(rig: Rig) -> None:

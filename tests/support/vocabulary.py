@@ -21,6 +21,8 @@ from protocol import Account, Connection, DiskJob, FrameDecoder, Hub, Job, Stora
 WALL = 1795359845.0  # 2026-11-22T15:04:05.000Z
 STAMP = "2026-11-22T15:04:05.000Z"
 PASSWORD = "correct horse"
+END = "(end)"  # what is heard when the connection has ended
+IDLE = 0.1  # seconds between the turns of a hub whose workers do nothing
 AT_ONCE = 0.001  # seconds: what is due so soon (presence among a few people) does not have to be waited for
 
 
@@ -119,50 +121,166 @@ class Disk:
         return [account.read() for account in self.accounts.values() if account.status == "lost"]
 
 
-class Person:
-    """Somebody at the other end of a connection."""
+class Somebody:
+    """Somebody at the other end of a connection, who keeps the roster that he was told, as a client would.
+
+    A `Person` is connected to the hub of a `World`, a `Peer` (in `wire`) to a server by a socket. They have the same
+    words, so that a dialogue can be had with either.
+    """
+
+    def __init__(self) -> None:
+        self.lively = True  # answers PING with ACK; else it is heard like any other frame
+        self.reading = True  # False: takes nothing from the connection, as a client that hangs
+        self.roster: set[str] | None = None
+        self.presence: list[str] = []  # the ONLINE and PRESENCE frames, as they came
+        self.token = ""
+        self.ended = False
+        self._frames: list[str] = []  # that have come, and were not heard yet
+
+    # Saying
+
+    def say(self, *payloads: str | bytes) -> Somebody:
+        raise NotImplementedError
+
+    def say_bytes(self, data: bytes) -> Somebody:
+        raise NotImplementedError
+
+    def says(self, *payloads: str | bytes) -> list[str]:
+        """Say this; what is heard then."""
+        return self.say(*payloads).hears()
+
+    def enter(self, name: str, kept: bool = False) -> None:
+        """Register, unless there is such an account, and log in; all that belongs to it is heard."""
+        answers = self.says(f"REGISTER {name} {PASSWORD}", *["KEEP"] * kept, f"LOGIN {name} {PASSWORD}")
+        assert answers[-1].startswith(f"OK LOGIN {name}"), answers
+        self.token = answers[-1].partition("token=")[2].partition(" ")[0]
+
+    # Leaving
+
+    def close(self) -> None:
+        """The connection is closed as it should be."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Nothing more will be said."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """The connection breaks, what was on its way is lost."""
+        raise NotImplementedError
+
+    # Hearing
+
+    def hears(self) -> list[str]:
+        """What has come since the last time. Presence goes to `roster` and `presence`."""
+        raise NotImplementedError
+
+    def _wait(self) -> None:
+        """Until something has come."""
+        raise NotImplementedError
+
+    def _linger(self) -> None:
+        """Give the server a moment."""
+
+    def next(self, count: int = 1) -> list[str]:
+        """The next frames, all of them and verbatim; fewer if the connection ends before."""
+        while len(self._frames) < count and not self.ended:
+            self._wait()
+        heard, self._frames = self._frames[:count], self._frames[count:]
+        return heard + [END] * (self.ended and len(heard) < count)
+
+    def ends(self) -> list[str]:
+        """What comes until the connection ends."""
+        heard: list[str] = []
+        while END not in heard:
+            heard += self.without_presence(self.next())
+        return heard
+
+    def sees(self, *names: str) -> bool:
+        """Whether the roster becomes this one: `bob`, `~bob`."""
+        for _ in range(5_000):  # presence is collected and spread, and a client may take a second to leave
+            if self.roster == set(names):
+                return True
+            assert self.hears() == [], "presence was asked for, something else came"
+            self._linger()
+        return False
+
+    def news(self) -> list[str]:
+        """The ONLINE and PRESENCE frames since the last time, as they came."""
+        self._frames[:0] = [payload for payload in self.hears() if payload != END]
+        news, self.presence = self.presence, []
+        return news
+
+    def without_presence(self, payloads: list[str]) -> list[str]:
+        return [payload for payload in payloads if not self._note_presence(payload)]
+
+    def _note_presence(self, payload: str) -> bool:
+        verb, _, rest = payload.partition(" ")
+        if verb == "ONLINE":
+            self.roster = set(rest.split(" "))
+        elif verb == "PRESENCE":
+            assert self.roster is not None, "PRESENCE came before ONLINE"
+            for word in rest.split(" "):
+                name = word[1:]
+                self.roster -= {name, "~" + name}
+                self.roster |= {"+": {name}, "~": {word}, "-": set()}[word[0]]
+        else:
+            return False
+        self.presence.append(payload)
+        return True
+
+
+class Person(Somebody):
+    """Somebody who is connected to the hub of a world."""
 
     def __init__(self, world: World, connection: Connection) -> None:
+        super().__init__()
         self.world = world
         self.connection = connection
-        self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
-        self.reading = True  # False: nothing is taken from the wire, as by a client that hangs
-        self.lively = True  # answers a PING, and does not mention it; False: hears it and is silent
-        self.gone = False  # whether the connection has ended, by whichever side
-        self._heard: list[str] = []
+        self.left_over = b""  # written for somebody who does not read
+        self.is_closed = False  # at the hub's end
+        self._decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
 
     def say(self, *payloads: str | bytes) -> Person:
         """Send these frames, each in its own read."""
         for payload in payloads:
-            data = payload.encode() if isinstance(payload, str) else payload
-            self.world.hub.feed(self.connection, frame(data))
-            self.world.turn()
+            self.say_bytes(frame(payload.encode() if isinstance(payload, str) else payload))
+        return self
+
+    def say_bytes(self, data: bytes) -> Person:
+        self.world.hub.feed(self.connection, data)
+        self.world.turn()
         return self
 
     def hears(self) -> list[str]:
-        """What has arrived since the last time."""
         self.world.turn()
-        heard, self._heard = self._heard, []
-        return heard
+        heard, self._frames = self._frames, []
+        return self.without_presence(heard) + [END] * self.ended
 
-    def says(self, *payloads: str | bytes) -> list[str]:
-        """Say this, and what is heard then."""
-        self.hears()
-        return self.say(*payloads).hears()
+    def _wait(self) -> None:
+        before = len(self._frames)
+        self.world.turn()
+        assert self.ended or len(self._frames) > before, "nothing came"
+
+    def _linger(self) -> None:
+        self.world.now += 0.01  # too little to be seen on the wall clock
 
     def leave(self) -> None:
         """The connection breaks."""
-        self.gone = True
+        self.ended = self.is_closed = True
+        self.world.stuck.pop(self, None)
         self.world.hub.disconnect(self.connection)
         self.world.turn()
 
+    close = finish = reset = leave  # the hub is told the same of all of them
+
     def take_in(self, data: bytes) -> None:
-        self.decoder.feed(data)
-        for payload in self.decoder.payloads():
+        self._decoder.feed(data)
+        for payload in self._decoder.payloads():
             if payload == b"PING" and self.lively:
                 self.world.replies.append(self)  # in a turn of its own, as over any wire
             else:
-                self._heard.append(payload.decode())
+                self._frames.append(payload.decode())
 
 
 def left_behind(hub: Hub) -> dict[str, object]:
@@ -181,6 +299,8 @@ def left_behind(hub: Hub) -> dict[str, object]:
 class World:
     """A hub, its disk, its clock, and everybody who is connected."""
 
+    address = "10.0.0.1"  # of everybody, if nothing else is said
+
     def __init__(self, disk: Disk | None = None, **settings: Any) -> None:
         self.disk = disk or Disk()
         self.hub = Hub(**settings)
@@ -188,32 +308,38 @@ class World:
         self.wall = WALL
         self.everybody: dict[Connection, Person] = {}
         self.working = True  # False: jobs wait in `hub.jobs`
-        self.replies: list[Person] = []  # who will answer a PING in the next turn
+        self.replies: list[Person] = []  # those who will answer a PING in the next turn
+        self.stuck: dict[Person, None] = {}  # those for whom something is left over
         self.hub.wake(self.now, self.wall)
         self.hub.restore(self.disk.recover())
         self.turn()
 
-    def connect(self, address: str = "10.0.0.1") -> Person:
+    def connect(self, address: str = address) -> Person:
         connection = self.hub.connect(address)
         person = self.everybody[connection] = Person(self, connection)
         self.turn()
         return person
 
-    def person(self, name: str, kept: bool = False, address: str = "10.0.0.1") -> Person:
+    def person(self, name: str, kept: bool = False, address: str = address) -> Person:
         """Somebody who has registered and logged in, and has heard everything so far."""
         key = fold(name)
         self.disk.accounts.setdefault(key, StoredAccount(name, key, "hash:" + PASSWORD))
         person = self.connect(address)
-        person.say(*(["KEEP"] if kept else []), f"LOGIN {name} {PASSWORD}")
-        person.hears()
+        answers = person.says(*["KEEP"] * kept, f"LOGIN {name} {PASSWORD}")
+        person.token = answers[-1].partition("token=")[2].partition(" ")[0] if answers else ""
+        return person
+
+    def slow_reader(self, name: str, kept: bool = False) -> Person:
+        """Somebody who, once logged in, takes nothing."""
+        person = self.person(name, kept)
+        person.reading = False
         return person
 
     def people(self, *names: str, kept: bool = False) -> list[Person]:
         """Several of them, who know of each other."""
         people = [self.person(name, kept) for name in names]
-        self.wait(1.0)
         for person in people:
-            person.hears()
+            assert person.sees(*names)
         return people
 
     def resume(self, token: str, seq: int) -> Person:
@@ -224,6 +350,8 @@ class World:
         end = self.now + seconds
         while True:
             due = self.hub.next_deadline()
+            if due is not None and not self.working:
+                due = max(due, self.now + IDLE)  # for jobs that wait another turn is due at once
             if due is None or due > end:
                 break
             self.wall += max(0.0, due - self.now)
@@ -239,6 +367,8 @@ class World:
         while True:
             self.now += 1e-6  # on a real clock, too, no two turns are at the same time
             hub.wake(self.now, self.wall)
+            for person in [person for person in self.stuck if person.reading]:
+                self.drain(person)
             replies, self.replies = self.replies, []
             for person in replies:
                 hub.feed(person.connection, frame(b"ACK 0"))
@@ -258,24 +388,62 @@ class World:
             if not (jobs or ready or closing or self.replies) and (due is None or due > self.now or not self.working):
                 return
 
+    def work_up_to(self, method: str) -> None:
+        """The workers do what they were given, and stop before the first call of this method."""
+        while self.hub.jobs[0].method != method:
+            job = self.hub.jobs.pop(0)
+            self.hub.complete(job, self.disk.perform(job))
+
     def tick(self) -> None:
         self.hub.tick(self.now, self.wall)
 
     def _write(self, connection: Connection) -> None:
+        """Somebody who reads takes all that is written for him, any other nothing."""
         person = self.everybody.get(connection)
-        if person is None or person.gone:
+        if person is None or person.ended or person.left_over:
             return
+        data = self.hub.take(connection)
         if person.reading:
-            person.take_in(self.hub.take(connection))
-        elif not connection.unsent:
-            self.hub.sent(connection, len(self.hub.take(connection)))
+            person.take_in(data)
+        elif data:
+            person.left_over = data
+            self.stuck[person] = None
+            self.hub.sent(connection, len(data))
+
+    def drain(self, person: Person, share: float = 1.0) -> None:
+        """Somebody takes so much of what was left over."""
+        count = len(person.left_over) - int(len(person.left_over) * (1 - share))
+        data, person.left_over = person.left_over[:count], person.left_over[count:]
+        if not person.left_over:
+            del self.stuck[person]
+        person.take_in(data)
+        if person.is_closed:
+            person.ended = not person.left_over
+        else:
+            self.hub.sent(person.connection, len(person.left_over))
+            if not person.left_over and person.connection.outbox:
+                self.hub.ready.append(person.connection)
 
     def _close(self, connection: Connection) -> None:
         person = self.everybody.get(connection)
-        if person is not None and not person.gone:
+        if person is not None and not person.ended:
             self._write(connection)
-            person.gone = True
+            person.left_over += self.hub.take(connection)
+            person.is_closed, person.ended = True, not person.left_over
         self.hub.disconnect(connection)
+
+    def stop(self) -> None:
+        """The server is told to stop, and runs to its end."""
+        self.hub.shutdown()
+        self.turn()
+
+    def set_clock(self, seconds: float) -> None:
+        """Somebody sets the clock on the wall."""
+        self.wall += seconds
+
+    def statuses(self) -> dict[str, str]:
+        """What is on disk."""
+        return {account.username: account.status for account in self.disk.accounts.values()}
 
     def restart(self, **settings: Any) -> World:
         """The server is killed and started again: only the disk remains."""

@@ -34,6 +34,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from vocabulary import END, WALL, Somebody, World
 
 import protocol
 import storage
@@ -41,10 +42,6 @@ import vessages
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "vessages.py"
-WALL = 1795359845.0
-STAMP = "2026-11-22T15:04:05.000Z"
-PASSWORD = "correct horse"
-END = "(end)"  # what is heard when the connection has ended
 COST = storage.Cost(1, 1, 1)
 
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -95,24 +92,18 @@ def noting_in(said: list[str]) -> vessages.WriteLog:
     return lambda *lines: said.extend(lines)
 
 
-class Peer:
-    """Somebody at the other end of a connection. Keeps the roster that it was told, like a client would."""
+class Peer(Somebody):
+    """Somebody at the other end of a socket. `step` lets the server do something, or waits for it."""
 
     def __init__(self, sock: socket.socket, step: Callable[[], None]) -> None:
+        super().__init__()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a test has many small things to say
         self.socket = sock
-        self.lively = True  # answers PING with ACK; else it is heard like any other frame
-        self.reading = True
-        self.roster: set[str] | None = None
-        self.presence: list[str] = []  # the ONLINE and PRESENCE frames, as they came
-        self.token = ""
-        self.ended = False
         self.was_reset = False  # ended, but not properly: something may have been lost
         self._step = step
         self._bytes = b""
         self._unsaid = b""
-        self._frames: list[str] = []
 
     # Saying
 
@@ -135,18 +126,7 @@ class Peer:
                 listened = not listened  # that may have ended a TLS handshake: before waiting, it is said again
         return self
 
-    def says(self, *payloads: str | bytes) -> list[str]:
-        """Say this; what is heard then."""
-        return self.say(*payloads).hears()
-
     # Hearing
-
-    def next(self, count: int = 1) -> list[str]:
-        """The next frames, all of them and verbatim; fewer if the connection ends before."""
-        while len(self._frames) < count and not self.ended:
-            self._wait()
-        heard, self._frames = self._frames[:count], self._frames[count:]
-        return heard + [END] * (self.ended and len(heard) < count)
 
     def hears(self) -> list[str]:
         """What has come, up to the answer to a PING that is said now. Presence goes to `roster` and `presence`."""
@@ -159,39 +139,8 @@ class Peer:
         while True:
             (payload,) = self.next()
             if payload == END or re.fullmatch(rf"(@\d+ )?OK PING {re.escape(word)}", payload):
-                return heard + [END] * (payload == END)
-            if not self._note_presence(payload):
-                heard.append(payload)
-
-    def ends(self) -> list[str]:
-        """What comes until the connection ends."""
-        heard: list[str] = []
-        while END not in heard:
-            heard += [payload for payload in self.next() if not self._note_presence(payload)]
-        return heard
-
-    def sees(self, *names: str) -> bool:
-        """Whether the roster becomes this one: `bob`, `~bob`."""
-        for _ in range(5_000):  # presence is collected and spread, and a client may take a second to leave
-            if self.roster == set(names):
-                return True
-            assert self.hears() == [], "presence was asked for, something else came"
-        return False
-
-    def _note_presence(self, payload: str) -> bool:
-        verb, _, rest = payload.partition(" ")
-        if verb == "ONLINE":
-            self.roster = set(rest.split(" "))
-        elif verb == "PRESENCE":
-            assert self.roster is not None, "PRESENCE came before ONLINE"
-            for word in rest.split(" "):
-                name = word[1:]
-                self.roster -= {name, "~" + name}
-                self.roster |= {"+": {name}, "~": {word}, "-": set()}[word[0]]
-        else:
-            return False
-        self.presence.append(payload)
-        return True
+                return self.without_presence(heard) + [END] * (payload == END)
+            heard.append(payload)
 
     # The connection
 
@@ -298,28 +247,38 @@ class WatchedSelector(selectors.BaseSelector):
 class Rig:
     """A server with real sockets, a real database and workers, whose loop and clock are the test's."""
 
+    address = "127.0.0.1"  # of everybody
+
     def __init__(
         self, folder: Path, selector: type[selectors.BaseSelector] = selectors.DefaultSelector, listeners: int = 1,
         tls: bool = False, spare_files: int = vessages.SPARE_FILES, **settings: Any,
     ) -> None:  # fmt: skip
+        self.folder = folder
+        self.make_selector = selector
+        self.ports = listeners
+        self.tls = tls
+        self.spare_files = spare_files
+        self.settings = settings
         self.clock = Clock()
-        self.hub = protocol.Hub(**settings)
-        self.selector = WatchedSelector(selector(), self.clock)
-        self.listeners = [sock for _ in range(listeners) for sock in vessages.bind("127.0.0.1", 0)]
+        self.log: list[tuple[float, str]] = []  # its lines, and when they were written, in Unix seconds
+        self.peers: list[Peer] = []
+        self.start()
+
+    def start(self) -> None:
+        self.hub = protocol.Hub(**self.settings)
+        self.selector = WatchedSelector(self.make_selector(), self.clock)
+        self.listeners = [sock for _ in range(self.ports) for sock in vessages.bind("127.0.0.1", 0)]
         hasty = ("synchronous = OFF", "journal_mode = MEMORY")  # what survives a power cut is tested elsewhere
         with mock.patch.object(storage, "SETTINGS", (*storage.SETTINGS, *hasty)):
-            self.store = storage.open_store(folder / "vessages.db")
+            self.store = storage.open_store(self.folder / "vessages.db")
         self.server = vessages.Server(
             self.hub, self.store, self.listeners, cost=COST,
             selector=self.selector, clock=self.clock, wall=self.clock.tell_wall,
-            tls=vessages.tls_context(certificate() / "cert.pem", certificate() / "key.pem") if tls else None,
-            spare_files=spare_files,
+            tls=vessages.tls_context(certificate() / "cert.pem", certificate() / "key.pem") if self.tls else None,
+            spare_files=self.spare_files,
             log=lambda *lines: self.log.extend((self.clock.wall, line) for line in lines),
         )  # fmt: skip
-        self.hub.restore(self.store.recover(WALL))
-        self.tls = tls
-        self.log: list[tuple[float, str]] = []  # its lines, and when they were written, in Unix seconds
-        self.peers: list[Peer] = []
+        self.hub.restore(self.store.recover(self.clock.wall))
         self.running = True
 
     @property
@@ -354,10 +313,7 @@ class Rig:
     def person(self, name: str, kept: bool = False, receive_buffer: int = 0) -> Peer:
         """Somebody who has an account and has logged in, and has heard all that belongs to it."""
         peer = self.connect(receive_buffer=receive_buffer)
-        answers = peer.says(f"REGISTER {name} {PASSWORD}", *(["KEEP"] if kept else []), f"LOGIN {name} {PASSWORD}")
-        assert answers[0].startswith(("OK REGISTER", "ERROR name-taken")), answers
-        assert answers[-1].startswith(f"OK LOGIN {name}"), answers
-        peer.token = answers[-1].partition("token=")[2].partition(" ")[0]
+        peer.enter(name, kept)
         return peer
 
     def people(self, *names: str, kept: bool = False) -> list[Peer]:
@@ -405,6 +361,14 @@ class Rig:
         self.selector.until = 0.0
         self.turns(2)
 
+    @property
+    def wall(self) -> float:
+        return self.clock.wall
+
+    def set_clock(self, seconds: float) -> None:
+        """Somebody sets the clock on the wall."""
+        self.clock.wall += seconds
+
     # The end
 
     def stop(self) -> None:
@@ -423,8 +387,14 @@ class Rig:
         if self.running:
             self.stop()
 
+    def restart(self) -> Rig:
+        """The server is stopped and started again."""
+        self.stop()
+        self.start()
+        return self
+
     def statuses(self) -> dict[str, str]:
-        """What is on disk, to be asked when the server has stopped."""
+        """What is on disk."""
         with contextlib.closing(sqlite3.connect(self.store.path)) as db:
             return dict(db.execute("SELECT username, status FROM users").fetchall())
 
@@ -474,9 +444,7 @@ class ServerProcess:
 
     def person(self, name: str, kept: bool = False) -> Peer:
         peer = self.connect()
-        answers = peer.says(f"REGISTER {name} {PASSWORD}", *(["KEEP"] if kept else []), f"LOGIN {name} {PASSWORD}")
-        assert answers[-1].startswith(f"OK LOGIN {name}"), answers
-        peer.token = answers[-1].partition("token=")[2].partition(" ")[0]
+        peer.enter(name, kept)
         return peer
 
     def signal(self, number: int = signal.SIGTERM) -> None:
@@ -514,3 +482,17 @@ def running(folder: Path, **settings: Any) -> Iterator[Rig]:
         yield rig
     finally:
         rig.close()
+
+
+Place = World | Rig
+PLACES = ("hub", *KINDS)
+
+
+@contextlib.contextmanager
+def place_of(kind: str, folder: Path, **settings: Any) -> Iterator[Place]:
+    """Where people talk: in a world, with nothing but a hub, or by sockets of some kind with a real server."""
+    if kind == "hub":
+        yield World(**settings)
+    else:
+        with running(folder, **KINDS[kind], **settings) as rig:
+            yield rig

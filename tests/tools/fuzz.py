@@ -35,6 +35,7 @@ import socket
 import ssl
 import statistics
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -46,7 +47,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from wire import NOT_NOW, PASSWORD, PATIENCE, PROGRAM, Peer, ServerProcess, encode
+from vocabulary import PASSWORD
+from wire import NOT_NOW, PATIENCE, PROGRAM, Peer, ServerProcess, encode
 
 MIB = 2**20
 
@@ -516,7 +518,9 @@ class Fuzzer:
                 self.round()
             self.end()
         except (OSError, AssertionError):
-            self.target.check()  # if the server has ended, that is the reason
+            with contextlib.suppress(subprocess.TimeoutExpired):  # if it is about to end, that is the reason
+                self.target.server.process.wait(1.0)
+            self.target.check()
             raise
 
     def round(self) -> None:

@@ -1,0 +1,832 @@
+"""The contract: what anybody may rely on who speaks the protocol, written from section 2 of the design alone.
+
+Each dialogue is had in four places: with nothing but a hub, and by real sockets with a real server, over the system's
+best selector, over `select`, and over TLS. What only a hub can be asked (its workers stopped, its tables looked into)
+is in `test_hub.py` and `test_kept.py`; what only sockets can do is in `tests/server`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from vocabulary import END, PASSWORD, STAMP, Somebody
+from wire import PLACES, Place, encode, place_of
+
+import protocol
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+TOKEN = r"\S+"
+
+
+@pytest.fixture(params=PLACES)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def place(kind: str, tmp_path: Path) -> Iterator[Place]:
+    with place_of(kind, tmp_path) as place:
+        yield place
+
+
+def like(pattern: str, payload: str) -> bool:
+    return re.fullmatch(pattern, payload, re.DOTALL) is not None
+
+
+def codes(answers: list[str]) -> list[str]:
+    """`#5 ERROR busy the words` as `#5 ERROR busy`: the words are for a person."""
+    return [re.sub(r"(ERROR [a-z-]+) .+", r"\1", answer, flags=re.DOTALL) for answer in answers]
+
+
+# --- Frames -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_length_of_nothing_is_refused(place: Place) -> None:
+    assert codes(place.connect().say_bytes(bytes(4)).ends()) == ["ERROR bad-frame", END]
+
+
+def check_frame_of(size: int, fine: bool, peer: Somebody) -> None:
+    """A frame of this size is answered, or refused on its header alone."""
+    peer.say_bytes(size.to_bytes(4, "big"))
+    if fine:
+        peer.say_bytes(b"PING " + b"x" * (size - 5))
+        assert peer.next() == ["OK PING " + "x" * (size - 5)]
+    else:
+        assert codes(peer.ends()) == ["ERROR bad-frame", END]
+
+
+@pytest.mark.parametrize(("size", "fine"), [(4096, True), (4097, False), (65536, False), (2**32 - 1, False)])
+def test_a_stranger_may_say_4096_bytes_and_is_refused_on_the_header(place: Place, size: int, fine: bool) -> None:
+    check_frame_of(size, fine, place.connect())
+
+
+@pytest.mark.parametrize(("size", "fine"), [(65536, True), (65537, False)])
+def test_somebody_who_is_logged_in_may_say_65536_bytes(place: Place, size: int, fine: bool) -> None:
+    check_frame_of(size, fine, place.person("alice"))
+
+
+def test_answers_before_a_bad_frame_come_first_and_nothing_after_it_is_read(place: Place) -> None:
+    peer = place.connect()
+    peer.say_bytes(encode("PING 1") + encode("PING 2") + bytes(4) + encode("PING 3"))
+    assert codes(peer.ends()) == ["OK PING 1", "OK PING 2", "ERROR bad-frame", END]
+
+
+def test_what_is_not_utf8_is_refused_and_the_third_time_is_the_last(place: Place) -> None:
+    peer = place.connect()
+    assert codes(peer.says(b"PING \xff", b"\xc0\x80", "PING")) == ["ERROR bad-encoding"] * 2 + ["OK PING"]
+    assert codes(peer.say(b"PING \xed\xa0\x80").ends()) == ["ERROR bad-encoding", END]
+
+
+def test_a_refusal_of_what_is_not_utf8_is_numbered_in_a_kept_session(place: Place) -> None:
+    peer = place.person("alice", kept=True)
+    assert like(r"@\d+ ERROR bad-encoding .+", peer.says(b"#3 \xff")[0])
+
+
+DIALOGUE = [
+    "PING", "#7 PING a b", "REGISTER {name} " + PASSWORD, "LOGIN {name} " + PASSWORD, "PING " + "x" * 5000, "WHO",
+    "#9 WHO", "SEND {name} to myself\nin two lines", "#10 SEND nobody hi", "PING", "LOGOUT", "WHO", "#2 PING",
+    "#1 PING",
+]  # fmt: skip
+HEARD = [
+    "OK PING", "#7 OK PING a b", "OK REGISTER {name}", "OK LOGIN {name}", "ONLINE {name}", "OK PING " + "x" * 5000,
+    "OK WHO {name}", "#9 OK WHO {name}", f"MSG {{name}} 0 {STAMP} to myself\nin two lines", "#10 ERROR not-online",
+    "OK PING", "OK LOGOUT", "ERROR not-logged-in", "#2 OK PING", "#1 OK PING",
+]  # fmt: skip
+
+
+def dialogue(name: str) -> bytes:
+    return b"".join(encode(line.replace("{name}", name)) for line in DIALOGUE)
+
+
+def heard(name: str) -> list[str]:
+    return [line.replace("{name}", name) for line in HEARD]
+
+
+def test_the_same_bytes_one_at_a_time_give_the_same_answers(place: Place) -> None:
+    peer = place.connect()
+    for byte in dialogue("alice"):
+        peer.say_bytes(bytes([byte]))
+        place.turn()
+    assert codes(peer.next(len(HEARD))) == heard("alice")
+
+
+def test_the_same_bytes_cut_anywhere_give_the_same_answers(place: Place) -> None:
+    numbers = iter(range(10**6))
+
+    @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(st.integers(0, len(dialogue("p000000"))), max_size=12))
+    def check(cuts: list[int]) -> None:
+        name = f"p{next(numbers):06d}"
+        data, peer = dialogue(name), place.connect()
+        for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(data)], strict=True):
+            peer.say_bytes(data[start:end])
+            place.turn()
+        assert codes(peer.next(len(HEARD))) == heard(name)
+        peer.close()
+
+    check()
+
+
+def test_a_frame_that_is_said_during_the_login_is_judged_after_it(place: Place) -> None:
+    place.connect().says(f"REGISTER alice {PASSWORD}")
+    long = encode("PING " + "x" * 60000)
+    peer = place.connect().say_bytes(encode(f"LOGIN alice {PASSWORD}") + long)
+    assert [payload[:12] for payload in peer.next(3)] == ["OK LOGIN ali", "ONLINE alice", "OK PING xxxx"]
+    peer = place.connect().say_bytes(encode("LOGIN alice wrong password") + long)
+    assert codes(peer.ends()) == ["ERROR bad-login", "ERROR bad-frame", END]
+
+
+def test_a_frame_that_is_begun_behind_a_logout_is_judged_after_it(place: Place) -> None:
+    alice = place.person("alice")
+    alice.say_bytes(encode("LOGOUT") + encode("PING " + "x" * 60_000)[:100])
+    assert codes(alice.ends()) == ["OK LOGOUT", "ERROR bad-frame", END]
+
+
+def test_a_half_close_is_a_close(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    alice.finish()
+    assert alice.ends() == [END]
+    assert bob.sees("bob")
+
+
+def test_what_was_said_before_a_half_close_is_done(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    alice.say(*[f"SEND bob {number}" for number in range(1000)])
+    alice.finish()
+    alice.ends()
+    assert bob.hears() == [f"MSG alice 0 {STAMP} {number}" for number in range(1000)]
+
+
+# --- Verbs and states -------------------------------------------------------------------------------------------------
+
+ANYWHERE = {"PING": "OK PING", "PING a  b ": "OK PING a  b ", "pInG x": "OK PING x"}
+STRANGERS = {
+    f"REGISTER zoe {PASSWORD}": "OK REGISTER zoe", "KEEP": "OK KEEP 60", f"LOGIN nobody {PASSWORD}": "ERROR bad-login",
+    f"TAKEOVER nobody {PASSWORD}": "ERROR bad-login", "RESUME token 0": "ERROR unknown-session",
+}  # fmt: skip
+LOGGED_IN = {
+    "LOGOUT": "OK LOGOUT", "WHO": "OK WHO alice", "SEND nobody hi": "#0 ERROR not-online",
+    f"PASSWD {PASSWORD}\nanother password": "OK PASSWD",
+}  # fmt: skip
+COMMANDS = [*ANYWHERE, *STRANGERS, *LOGGED_IN]
+
+
+def test_a_stranger_is_told_to_log_in_first(place: Place) -> None:
+    for command in COMMANDS:
+        refused = "#0 ERROR not-logged-in" if command.startswith("SEND") else "ERROR not-logged-in"
+        assert codes(place.connect().says(command)) == [(ANYWHERE | STRANGERS).get(command, refused)]
+
+
+def test_a_stranger_may_use_tags_and_small_letters(place: Place) -> None:
+    for command in COMMANDS:
+        verb, space, rest = command.partition(" ")
+        expected = (ANYWHERE | STRANGERS).get(command, "ERROR not-logged-in")
+        assert codes(place.connect().says(f"#12 {verb.lower()}{space}{rest}")) == ["#12 " + expected]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_somebody_who_is_logged_in_cannot_log_in(place: Place, command: str) -> None:
+    expected = (ANYWHERE | LOGGED_IN).get(command, "ERROR logged-in")
+    assert codes(place.person("alice").says("#12 " + command)) == ["#12 " + expected.removeprefix("#0 ")]
+
+
+def test_ack_is_never_answered(place: Place) -> None:
+    acks = ["ACK 0", "ACK 7", "ACK", "ACK x", "#3 ACK 1", "ack -1", "ACK 99999999999999999999"]
+    for peer in (place.connect(), place.person("alice"), place.person("bob", kept=True)):
+        assert peer.says(*acks) == []
+
+
+def test_what_is_no_command_is_refused(place: Place) -> None:
+    alice = place.person("alice")
+    wrong = ["", "PINGS", "PIN", "#5", "HELLO world", " PING", "SEND", "SEND alice", "SEND alice ", "SEND  alice"]
+    wrong += ["WHO me", "LOGOUT now", f"PASSWD {PASSWORD}"]
+    for tag, command in enumerate(wrong, 1):
+        assert codes(alice.says(f"#{tag} {command}")) == [f"#{tag} ERROR bad-command"], command
+    assert codes(alice.says("SEND alice")) == ["#0 ERROR bad-command"]
+    assert alice.says("WHO") == ["OK WHO alice"]
+    assert codes(place.connect().says("KEEP x")) == ["ERROR bad-command"]
+
+
+def test_verbs_are_ascii(place: Place) -> None:
+    alice = place.person("alice")
+    for verb in ("pıng", "\uff30\uff29\uff2e\uff27", "ſEND"):
+        assert codes(alice.says(f"{verb} alice x")) == ["ERROR bad-command"]
+
+
+def test_the_explanation_is_for_a_person(place: Place) -> None:
+    for answer in place.person("alice").says("FOO", "WHO x", "SEND bob hi", "#4 SEND bob hi", "KEEP"):
+        assert like(r"(#\d )?ERROR [a-z-]+ \S+ \S+ \S.*", answer), answer
+
+
+# --- Tags -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_repeats_the_tag(place: Place) -> None:
+    peer = place.connect()
+    assert codes(peer.says(
+        f"#1 REGISTER alice {PASSWORD}", "#9007199254740991 PING", "#5 KEEP", "#5 FOO", f"#3 LOGIN alice {PASSWORD}",
+    ))[:-1] == [
+        "#1 OK REGISTER alice", "#9007199254740991 OK PING", "#5 OK KEEP 60", "#5 ERROR bad-command",
+    ]  # fmt: skip
+
+
+def test_a_malformed_tag_is_a_bad_command_without_a_tag(place: Place) -> None:
+    tags = ["#", "#0", "#x", "#-1", "#1.0", "#9007199254740992", "#" + "1" * 30, "#١", "#1\n", "##1", "#1_0", "#+1"]
+    commands = [command for tag in tags for command in (f"{tag} PING", f"{tag} SEND alice hi")]
+    for peer in (place.connect(), place.person("alice")):
+        assert codes(peer.says(*commands, "#1 PING")) == ["ERROR bad-command"] * len(commands) + ["#1 OK PING"]
+
+
+def test_in_a_session_tags_grow_and_what_was_had_before_is_ignored(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    assert alice.says("#5 PING a", "#5 PING b", "#4 PING c", "#1 LOGOUT", "#6 SEND bob hi", "#6 SEND bob hi") == [
+        "#5 OK PING a", "#6 OK SEND",
+    ]  # fmt: skip
+    assert len(bob.hears()) == 1
+
+
+@pytest.mark.parametrize("command", ["FOO", "KEEP", "SEND nobody hi", "ACK 0", "SEND alice", "WHO x"])
+def test_every_tag_that_was_read_counts(place: Place, command: str) -> None:
+    alice = place.person("alice")
+    alice.says(f"#10 {command}")
+    assert alice.says("#10 PING", "#9 PING", "#11 PING") == ["#11 OK PING"]
+
+
+def test_counting_starts_after_the_login_and_again_after_the_next(place: Place) -> None:
+    peer = place.connect()
+    peer.says(f"#1 REGISTER alice {PASSWORD}")
+    login = f"#100 LOGIN alice {PASSWORD}"
+    assert peer.says(login, "#1 PING", "#2 LOGOUT", "#1 PING", "#1 PING", login, "#1 WHO") == [
+        "#100 OK LOGIN alice", "#1 OK PING", "#2 OK LOGOUT", "#1 OK PING", "#1 OK PING",
+        f"#100 OK LOGIN alice last={STAMP}", "#1 OK WHO alice",
+    ]  # fmt: skip
+
+
+# --- Accounts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["alice", "Tuấn", "Мария", "田中さん", "スーパーマン", "a", "7up", "o_o.-", "x" * 32])
+def test_good_names_are_taken_as_they_are(place: Place, name: str) -> None:
+    peer = place.connect()
+    assert peer.says(f"REGISTER {name} {PASSWORD}") == [f"OK REGISTER {name}"]
+    assert peer.says(f"LOGIN {name} {PASSWORD}", "WHO") == [f"OK LOGIN {name}", f"OK WHO {name}"]
+
+
+def test_bad_names_are_refused(place: Place) -> None:
+    names = ["x" * 33, "pаypal", "~bob", "_bob", "-bob", "+bob", "@bob", "bo\nb", "bo\tb", "bo\u200bb", "bob!", "😀"]
+    for name in [*names, "a/b", "\u0301a"]:
+        assert codes(place.connect().says(f"REGISTER {name} {PASSWORD}")) == ["ERROR bad-username"], name
+
+
+def test_a_name_is_taken_in_every_spelling_and_shown_as_registered(place: Place) -> None:
+    peer = place.connect()
+    assert codes(peer.says(f"REGISTER Ann {PASSWORD}", f"REGISTER ann {PASSWORD}", f"REGISTER ＡＮＮ {PASSWORD}")) == [
+        "OK REGISTER Ann", "ERROR name-taken", "ERROR name-taken",
+    ]  # fmt: skip
+    assert peer.says(f"LOGIN aNN {PASSWORD}", "SEND ANN hi") == ["OK LOGIN Ann", f"MSG Ann 0 {STAMP} hi"]
+    assert peer.roster == {"Ann"}
+
+
+def test_a_name_that_looks_like_a_taken_one_is_refused_with_what_to_do(place: Place) -> None:
+    peer = place.connect()
+    assert peer.says("REGISTER Alice longenough") == ["OK REGISTER Alice"]
+    for name in ("AIice", "Alıce", "A1ice"):
+        assert peer.says(f"REGISTER {name} longenough") == [
+            f"ERROR name-taken {name} looks like a name that is taken: choose another one"
+        ]
+    assert peer.says("REGISTER ALICE longenough") == ["ERROR name-taken that name is taken, choose another one"]
+
+
+def test_bad_passwords_are_refused(place: Place) -> None:
+    peer = place.connect()
+    for password in ("short77", "alice99", "ALICE123", "x" * 1025, "é" * 513, "two\nlines more"):
+        assert codes(peer.says(f"REGISTER alice123 {password}")) == ["ERROR bad-password"], password
+
+
+@pytest.mark.parametrize(
+    "password", ["x" * 8, " leads and trails ", "x" * 1024, "пароль с пробелами", "\t" * 8, "#1 @2 +3 ~"]
+)
+def test_good_passwords_are_taken_as_they_are(place: Place, password: str) -> None:
+    peer = place.connect()
+    peer.says(f"REGISTER alice {password}")
+    assert codes(peer.says(f"LOGIN alice {password.strip()}x", f"LOGIN alice {password}")) == [
+        "ERROR bad-login", "OK LOGIN alice failed=1",
+    ]  # fmt: skip
+
+
+def test_a_password_is_the_same_on_every_keyboard(place: Place) -> None:
+    peer = place.connect()
+    assert codes(peer.says("REGISTER alice cafe\u0301 cafe\u0301", "LOGIN alice caf\u00e9 caf\u00e9")) == [
+        "OK REGISTER alice", "OK LOGIN alice",
+    ]  # fmt: skip
+
+
+def test_unknown_names_malformed_names_and_wrong_passwords_get_the_same_answer(place: Place) -> None:
+    place.connect().says(f"REGISTER alice {PASSWORD}")
+    answers = [
+        place.connect().says(f"{verb} {name} wrong password")[0]
+        for verb, name in (("LOGIN", "alice"), ("TAKEOVER", "alice"), ("LOGIN", "nobody"), ("LOGIN", "~~~"))
+    ]
+    assert len(set(answers)) == 1
+    assert codes(answers[:1]) == ["ERROR bad-login"]
+
+
+def test_a_login_tells_the_last_one_and_the_failures_since(place: Place) -> None:
+    alice = place.person("alice")
+    assert alice.says("LOGOUT") == ["OK LOGOUT"]
+    place.wait(1)
+    assert codes(alice.says("LOGIN alice wrong", "LOGIN alice wronger")) == ["ERROR bad-login"] * 2
+    assert alice.says(f"LOGIN alice {PASSWORD}") == [f"OK LOGIN alice last={STAMP} failed=2"]
+
+
+def test_a_password_can_be_changed(place: Place) -> None:
+    alice = place.person("alice")
+    assert codes(alice.says(
+        f"#1 PASSWD {PASSWORD}\nthe new one ", "#2 PASSWD wrong\nanother one", "#3 PASSWD the new one \nshort",
+        "#4 PASSWD no second line",
+    )) == [
+        "#1 OK PASSWD", "#2 ERROR bad-login", "#3 ERROR bad-password", "#4 ERROR bad-command",
+    ]  # fmt: skip
+    assert codes(alice.says("LOGOUT", f"LOGIN alice {PASSWORD}", "LOGIN alice the new one ")) == [
+        "OK LOGOUT", "ERROR bad-login", f"OK LOGIN alice last={STAMP} failed=2",
+    ]  # fmt: skip
+
+
+def test_after_a_logout_the_connection_stays(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    assert alice.says("LOGOUT", f"REGISTER carol {PASSWORD}", f"LOGIN carol {PASSWORD}") == [
+        "OK LOGOUT", "OK REGISTER carol", "OK LOGIN carol",
+    ]  # fmt: skip
+    assert bob.sees("bob", "carol")
+
+
+def test_registration_can_be_closed(kind: str, tmp_path: Path) -> None:
+    with place_of(kind, tmp_path, registration=False) as place:
+        assert codes(place.connect().says(f"REGISTER alice {PASSWORD}")) == ["ERROR closed"]
+
+
+# --- Messages ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_is_what_was_written(place: Place) -> None:
+    alice, bob = place.people("Alice", "bob")
+    assert alice.says("SEND bob hi  there \n", "send BOB #1 @2") == []
+    assert bob.hears() == [f"MSG Alice 0 {STAMP} hi  there \n", f"MSG Alice 0 {STAMP} #1 @2"]
+
+
+def test_a_tagged_message_to_a_plain_recipient_is_delivered_at_once(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    assert alice.says("#7 SEND bob hi", "#8 SEND nobody hi", "SEND nobody hi") == [
+        "#7 OK SEND", "#8 ERROR not-online nobody is not online", "#0 ERROR not-online nobody is not online",
+    ]  # fmt: skip
+    assert bob.hears() == [f"MSG alice 7 {STAMP} hi"]
+
+
+def test_a_message_may_go_to_oneself(place: Place) -> None:
+    alice = place.person("alice")
+    assert sorted(alice.says("#3 SEND alice hi")) == ["#3 OK SEND", f"MSG alice 3 {STAMP} hi"]
+
+
+def test_a_message_as_long_as_can_be_arrives(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    text = "é" * ((65536 - len("SEND bob ")) // 2)
+    assert alice.says(f"SEND bob {text}") == []
+    assert bob.hears() == [f"MSG alice 0 {STAMP} {text}"]
+
+
+def test_messages_stay_in_order(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    alice.say(*[f"SEND bob {number} {'x' * (number % 700)}" for number in range(900)])
+    alice.hears()
+    assert [int(message.split(" ")[4]) for message in bob.hears()] == list(range(900))
+
+
+# --- Who is there -----------------------------------------------------------------------------------------------------
+
+
+def test_the_roster_comes_after_the_login_and_before_all_else(place: Place) -> None:
+    place.person("bob")
+    alice = place.connect().say(f"REGISTER alice {PASSWORD}", f"LOGIN alice {PASSWORD}", "WHO", "SEND alice hi")
+    assert alice.next(5) == [
+        "OK REGISTER alice", "OK LOGIN alice", "ONLINE bob alice", "OK WHO bob alice", f"MSG alice 0 {STAMP} hi",
+    ]  # fmt: skip
+
+
+def test_presence_tells_what_changed_and_so_does_the_disk(place: Place) -> None:
+    alice = place.person("alice", kept=True)
+    bob = place.person("bob", kept=True)
+    assert alice.sees("alice", "bob")
+    bob.close()
+    assert alice.sees("alice", "~bob")
+    place.wait(2)
+    assert place.statuses() == {"alice": "online", "bob": "lost"}
+    back = place.connect()
+    assert back.says(f"RESUME {bob.token} 0")[0].startswith("OK RESUME bob 0 ")
+    assert alice.sees("alice", "bob")
+    place.wait(2)
+    assert place.statuses() == {"alice": "online", "bob": "online"}
+    back.says("#1 LOGOUT")
+    assert alice.sees("alice")
+    assert place.statuses() == {"alice": "online", "bob": "offline"}
+    assert alice.presence[1:] == ["PRESENCE +bob", "PRESENCE ~bob", "PRESENCE +bob", "PRESENCE -bob"]
+
+
+def test_strangers_are_told_nothing(place: Place) -> None:
+    stranger = place.connect()
+    place.people("alice", "bob")
+    assert stranger.hears() == []
+    assert stranger.presence == []
+
+
+def test_a_reader_who_was_behind_gets_a_roster_instead_of_changes(place: Place) -> None:
+    alice = place.person("alice")
+    bob = place.slow_reader("bob")
+    alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
+    place.person("carol").close()
+    place.person("dave")
+    bob.reading = True
+    assert len(bob.hears()) == 40
+    assert bob.sees("alice", "bob", "dave")
+    assert not any("carol" in frame for frame in bob.presence)
+
+
+# --- Kept sessions ----------------------------------------------------------------------------------------------------
+
+
+def test_keep_names_the_grace_and_the_login_a_token_and_lasts_for_one_login(place: Place) -> None:
+    peer = place.connect()
+    answers = peer.says(f"REGISTER alice {PASSWORD}", "KEEP", "LOGIN alice wrong", f"LOGIN alice {PASSWORD}")
+    assert answers[1] == "OK KEEP 60"
+    assert like(f"OK LOGIN alice token={TOKEN} failed=1", answers[3])
+    assert peer.says("LOGOUT", f"LOGIN alice {PASSWORD}", "PING x")[-2:] == [
+        f"OK LOGIN alice last={STAMP}", "OK PING x",
+    ]  # fmt: skip
+
+
+def test_a_plain_login_has_neither_token_nor_numbers(place: Place) -> None:
+    alice = place.person("alice")
+    assert alice.token == ""
+    assert alice.says("PING") == ["OK PING"]
+
+
+def test_answers_and_messages_are_numbered_from_one_on(place: Place) -> None:
+    peer = place.connect()
+    peer.says(f"REGISTER bob {PASSWORD}", "KEEP")
+    peer.say(f"LOGIN bob {PASSWORD}", "#1 PING", "#2 FOO", "#3 SEND bob hi", "#4 LOGOUT", "PING")
+    heard = peer.next(7)
+    assert like(f"OK LOGIN bob token={TOKEN}", heard.pop(0))
+    assert codes(heard) == [
+        "ONLINE bob", "@1 #1 OK PING", "@2 #2 ERROR bad-command", f"@3 MSG bob 3 {STAMP} hi", "#4 OK LOGOUT", "OK PING",
+    ]  # fmt: skip
+
+
+def kept_bob(place: Place) -> Somebody:
+    """Somebody who has heard nothing that is numbered yet."""
+    bob = place.connect()
+    bob.says(f"REGISTER bob {PASSWORD}", "KEEP")
+    bob.token = bob.say(f"LOGIN bob {PASSWORD}").next(2)[0].partition("token=")[2]
+    return bob
+
+
+def test_a_message_to_a_kept_recipient_is_delivered_when_it_is_acked(place: Place) -> None:
+    alice, bob = place.person("alice"), kept_bob(place)
+    assert alice.says("#1 SEND bob one", "#2 SEND bob two", "#3 SEND bob three") == []
+    assert bob.next(3) == [f"@{n} MSG alice {n} {STAMP} {word}" for n, word in enumerate(("one", "two", "three"), 1)]
+    bob.says("ACK 2", "ACK 1", "ACK 1000", "ACK -1", "ACK x", "ACK")
+    assert alice.hears() == ["#1 OK SEND", "#2 OK SEND"]
+    bob.says("ACK 3")
+    assert alice.hears() == ["#3 OK SEND"]
+
+
+def test_a_session_is_resumed_where_it_was(place: Place) -> None:
+    alice, bob = place.person("alice"), kept_bob(place)
+    bob.say("#17 PING", "#30 ACK 0").next()
+    alice.says("#1 SEND bob one", "SEND bob two")
+    bob.reset()
+    assert alice.sees("alice", "~bob")
+    assert alice.says("SEND bob three", "#4 SEND bob four", "WHO") == ["OK WHO alice ~bob"]
+    back = place.connect().say(f"#5 RESUME {bob.token} 2", "#30 PING", "#31 PING")
+    assert back.next(6) == [
+        "#5 OK RESUME bob 30 2", f"@3 MSG alice 0 {STAMP} two", f"@4 MSG alice 0 {STAMP} three",
+        f"@5 MSG alice 4 {STAMP} four", "ONLINE alice bob", "@6 #31 OK PING",
+    ]  # fmt: skip
+    assert alice.hears() == ["#1 OK SEND"]
+    back.says("ACK 5")
+    assert alice.hears() == ["#4 OK SEND"]
+
+
+def test_what_is_said_behind_a_resume_and_before_the_end_is_done(place: Place) -> None:
+    alice, bob = place.person("alice"), place.person("bob", kept=True)
+    bob.reset()
+    assert alice.sees("alice", "~bob")
+    back = place.connect()
+    back.say_bytes(b"".join(map(encode, [f"RESUME {bob.token} 0", *(f"SEND alice {number}" for number in range(200))])))
+    back.finish()
+    said: list[str] = []
+    while len(said) < 200:
+        said += [text.rpartition(" ")[2] for text in alice.next() if text.startswith("MSG bob ")]
+    assert said == [str(number) for number in range(200)]
+
+
+def test_a_malformed_resume_is_refused(place: Place) -> None:
+    bob = place.person("bob", kept=True)
+    for seq in ("", " x", " -1", " 1 2"):
+        assert codes(place.connect().says(f"RESUME {bob.token}{seq}")) == ["ERROR bad-command"]
+
+
+def test_a_resume_above_the_last_number_leaves_the_session_alone(place: Place) -> None:
+    bob = place.person("bob", kept=True)
+    assert codes(place.connect().says(f"RESUME {bob.token} 1000")) == ["ERROR unknown-session"]
+    assert like(r"@\d+ OK PING", bob.says("PING")[0])
+
+
+def test_the_old_connection_hears_that_the_session_is_resumed(place: Place) -> None:
+    alice, bob = place.person("alice"), place.person("bob", kept=True)
+    assert alice.sees("alice", "bob")
+    back = place.connect()
+    assert back.says(f"RESUME {bob.token} 0")[0].startswith("OK RESUME bob 0 ")
+    assert bob.ends()[-2:] == ["BYE resumed", END]
+    bob.close()  # the late death of the old connection ends nothing
+    place.wait(120)
+    assert like(r"@\d+ OK WHO alice bob", back.says("WHO")[-1])
+    assert alice.hears() == []
+    assert alice.presence == ["ONLINE alice", "PRESENCE +bob"]
+
+
+def test_a_second_login_does_not_disturb_and_tells_since_when_and_from_where(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    (answer,) = place.connect().says(f"LOGIN alice {PASSWORD}")
+    assert answer.startswith(f"ERROR already-online alice is online since {STAMP} from {place.address}")
+    for _ in range(3):
+        assert place.connect().says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR already-online")
+        place.wait(4)
+    assert alice.says("WHO") == ["OK WHO alice bob"]
+    assert bob.hears() == []
+
+
+def test_a_ghost_locks_nobody_out(place: Place) -> None:
+    ghost = place.person("alice")
+    ghost.lively = False
+    again = place.connect()
+    place.wait(1)
+    assert again.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR already-online")
+    place.wait(3)
+    assert again.says(f"LOGIN alice {PASSWORD}")[0].startswith("ERROR already-online")  # does not start it again
+    place.wait(2.1 + protocol.WALK_PAUSE)
+    assert ghost.ends() == ["PING", "BYE silent", END]
+    assert again.says(f"LOGIN alice {PASSWORD}") == [f"OK LOGIN alice last={STAMP}"]
+
+
+def test_a_takeover_ends_the_other_session(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    second = place.connect()
+    assert second.says(f"#4 TAKEOVER alice {PASSWORD}", "WHO") == [
+        f"#4 OK TAKEOVER alice last={STAMP}", "OK WHO alice bob",
+    ]  # fmt: skip
+    assert alice.ends() == ["BYE replaced", END]
+    alice.close()
+    assert bob.says("SEND alice hi", "WHO") == ["OK WHO alice bob"]
+    assert bob.presence == ["ONLINE alice bob"]
+    assert second.hears() == [f"MSG bob 0 {STAMP} hi"]
+
+
+def test_a_token_is_dead_after_the_logout(place: Place) -> None:
+    bob = place.person("bob", kept=True)
+    assert bob.says("LOGOUT")[-1] == "OK LOGOUT"
+    assert codes(place.connect().says(f"RESUME {bob.token} 0")) == ["ERROR unknown-session"]
+
+
+def test_a_token_is_dead_after_the_next_login(place: Place) -> None:
+    bob = place.person("bob", kept=True)
+    bob.reset()
+    again = place.person("bob", kept=True)
+    assert again.token != bob.token
+    assert codes(place.connect().says(f"RESUME {bob.token} 0")) == ["ERROR unknown-session"]
+
+
+def test_after_the_grace_a_token_begins_a_new_kept_session(place: Place) -> None:
+    alice, bob = place.person("alice"), kept_bob(place)
+    bob.say("#5 PING").next()
+    bob.reset()
+    place.wait(59)
+    assert alice.sees("alice", "~bob")
+    place.wait(2 + protocol.WALK_PAUSE)
+    assert alice.sees("alice")
+    assert place.statuses() == {"alice": "online", "bob": "offline"}
+    back = place.connect().say(f"RESUME {bob.token} 1", "#5 PING")
+    assert back.next(3) == ["OK RESUME bob 0 1", "ONLINE alice bob", "@2 #5 OK PING"]
+    assert place.statuses() == {"alice": "online", "bob": "online"}
+
+
+def test_a_session_that_ends_settles_what_it_holds(place: Place) -> None:
+    alice, bob = place.person("alice"), kept_bob(place)
+    alice.says("#1 SEND bob seen", "#2 SEND bob written", "SEND bob nobody is told of this one")
+    bob.next(3)
+    bob.says("ACK 1")
+    bob.reset()
+    assert alice.hears() == ["#1 OK SEND"]
+    assert alice.sees("alice", "~bob")
+    assert alice.says("#3 SEND bob held") == []
+    place.wait(61 + protocol.WALK_PAUSE)
+    assert alice.hears() == [
+        "#2 ERROR unconfirmed bob left without confirming it", "#3 ERROR not-delivered bob has left",
+    ]  # fmt: skip
+    assert alice.sees("alice")
+
+
+def test_a_logout_settles_too_and_comes_after_all_answers(place: Place) -> None:
+    alice, bob = place.person("alice"), kept_bob(place)
+    alice.says("#1 SEND bob hi")
+    heard = bob.says(*["WHO"] * 250, "LOGOUT")
+    assert len([answer for answer in heard if "OK WHO" in answer]) == 250
+    assert heard[-1] == "OK LOGOUT"
+    assert codes(alice.hears()) == ["#1 ERROR unconfirmed"]
+
+
+def test_a_login_onto_a_lost_session_adopts_its_messages_not_its_answers(place: Place) -> None:
+    alice, bob = place.person("alice"), place.person("bob", kept=True)
+    bob.says("#50 WHO")
+    bob.reset()
+    alice.says("#1 SEND bob while you were out")
+    again = place.connect().say(f"LOGIN bob {PASSWORD}")
+    assert again.next(3) == [
+        f"OK LOGIN bob last={STAMP}", f"MSG alice 1 {STAMP} while you were out", "ONLINE alice bob",
+    ]  # fmt: skip
+    assert alice.hears() == ["#1 OK SEND"]
+
+
+# --- Order and waiting ------------------------------------------------------------------------------------------------
+
+
+def test_answers_come_in_the_order_of_the_commands(place: Place) -> None:
+    peer = place.connect()
+    assert codes(peer.says(
+        "PING 1", f"REGISTER alice {PASSWORD}", "PING 2", f"REGISTER alice {PASSWORD}", "LOGIN alice wrong", "FOO",
+        f"LOGIN alice {PASSWORD}", "PING 3", f"PASSWD {PASSWORD}\nanother one", "PING 4", "LOGOUT", "PING 5",
+        "LOGIN alice another one", "WHO",
+    )) == [
+        "OK PING 1", "OK REGISTER alice", "OK PING 2", "ERROR name-taken", "ERROR bad-login", "ERROR bad-command",
+        "OK LOGIN alice failed=1", "OK PING 3", "OK PASSWD", "OK PING 4", "OK LOGOUT", "OK PING 5",
+        f"OK LOGIN alice last={STAMP}", "OK WHO alice",
+    ]  # fmt: skip
+
+
+def test_every_command_is_answered_once_however_many_are_said_at_once(place: Place) -> None:
+    alice = place.person("alice")
+    commands = [f"#{number} {('PING', 'WHO', 'FOO', 'SEND nobody x')[number % 4]}" for number in range(1, 3001)]
+    answers = alice.say_bytes(b"".join(map(encode, commands))).hears()
+    assert [int(answer.split(" ")[0][1:]) for answer in answers] == list(range(1, 3001))
+
+
+def test_a_whole_beginning_may_come_in_one_packet(place: Place) -> None:
+    packet = b"".join(map(encode, (f"REGISTER zoe {PASSWORD}", "KEEP", f"LOGIN zoe {PASSWORD}")))
+    heard = place.connect().say_bytes(packet).next(4)
+    assert heard[:2] == ["OK REGISTER zoe", "OK KEEP 60"]
+    assert like(f"OK LOGIN zoe token={TOKEN}", heard[2])
+    assert heard[3] == "ONLINE zoe"
+
+
+# --- Time -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_link_is_asked_and_then_closed(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    bob.lively = False
+    place.wait(19)
+    assert bob.next(0) == []
+    place.wait(1 + protocol.WALK_PAUSE)
+    assert bob.next() == ["PING"]
+    place.wait(23)
+    assert alice.sees("alice", "bob")
+    place.wait(2 + protocol.WALK_PAUSE)
+    assert bob.ends() == ["BYE silent", END]
+    assert alice.sees("alice")
+
+
+def test_somebody_who_answers_the_pings_stays(place: Place) -> None:
+    alice, _ = place.people("alice", "bob")
+    place.wait(1000)
+    assert alice.says("WHO") == ["OK WHO alice bob"]
+
+
+def test_a_frame_that_was_begun_has_to_end(place: Place) -> None:
+    alice = place.person("alice")
+    alice.lively = False
+    alice.say_bytes(encode("PING of a slow hand")[:-1])
+    place.wait(29)
+    assert not alice.ended
+    place.wait(1 + protocol.WALK_PAUSE)
+    assert alice.ends() == ["PING", "BYE silent", END]
+
+
+def test_a_stranger_who_does_not_log_in_has_to_go(place: Place) -> None:
+    stranger = place.connect()
+    stranger.hears()
+    place.wait(298)
+    assert stranger.hears() == []
+    place.wait(2 + protocol.WALK_PAUSE)
+    assert stranger.ends() == ["BYE silent", END]
+
+
+@pytest.mark.parametrize("seconds", [-1e9, 1e8])
+def test_a_jump_of_the_wall_clock_changes_only_the_stamps(place: Place, seconds: float) -> None:
+    alice, bob = place.person("alice"), place.person("bob", kept=True)
+    bob.reset()
+    place.set_clock(seconds)
+    place.wait(50)
+    assert alice.sees("alice", "~bob")
+    assert alice.says("SEND alice hi")[0].split(" ")[3] == protocol.format_time(place.wall)
+    place.wait(10 + protocol.WALK_PAUSE)
+    assert alice.sees("alice")
+
+
+# --- Limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_stuck_reader_makes_his_senders_busy_and_nothing_is_lost(place: Place, kept: bool) -> None:
+    bob = place.slow_reader("bob", kept)
+    alice, carol = place.person("alice"), place.person("carol")
+    sent = [f"{number} {'x' * 5000}" for number in range(400)]
+    answers = alice.says(*[f"#{number} SEND bob {text}" for number, text in enumerate(sent, 1)])
+    busy = {int(answer.split(" ")[0][1:]) for answer in answers if "ERROR busy" in answer}
+    assert 100 < len(busy) < 300
+    assert min(busy) * 5000 < 2**20 + 200_000
+    assert carol.says("SEND alice meanwhile") == []
+    assert alice.hears() == [f"MSG carol 0 {STAMP} meanwhile"]
+    bob.reading = True
+    heard = [message.partition("MSG ")[2] for message in bob.hears()]
+    assert heard == [f"alice {n} {STAMP} {text}" for n, text in enumerate(sent, 1) if n not in busy]
+
+
+def test_a_reader_that_takes_nothing_for_30_seconds_is_closed(place: Place) -> None:
+    alice = place.person("alice")
+    bob = place.slow_reader("bob")
+    alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
+    place.wait(29)
+    assert alice.sees("alice", "bob")
+    for _ in range(31):  # seconds: a system may have taken a little more in the first 29
+        place.wait(protocol.WALK_PAUSE)
+        alice.hears()
+        if alice.roster == {"alice"}:
+            break
+    bob.reading = True
+    assert bob.ends()[-2:] == ["BYE slow", END]
+    assert alice.roster == {"alice"}
+
+
+def test_a_full_server_sends_the_oldest_stranger_away(kind: str, tmp_path: Path) -> None:
+    with place_of(kind, tmp_path, connections_max=3) as place:
+        alice = place.person("alice")
+        strangers = [place.connect(), place.connect()]
+        for stranger in strangers:
+            stranger.hears()
+        newcomer = place.connect()
+        assert newcomer.hears() == []
+        assert strangers[0].ends() == ["BYE full", END]
+        assert strangers[1].hears() == []
+        assert alice.hears() == []
+
+
+def test_a_server_full_of_people_sends_the_newcomer_away(kind: str, tmp_path: Path) -> None:
+    with place_of(kind, tmp_path, connections_max=2) as place:
+        alice, bob = place.people("alice", "bob")
+        assert place.connect().ends() == ["BYE full", END]
+        alice.close()
+        assert bob.sees("bob")
+        assert place.connect().says("PING") == ["OK PING"]
+
+
+# --- The end, and the next beginning ----------------------------------------------------------------------------------
+
+
+def test_at_a_stop_everybody_is_told_and_the_statuses_are_on_disk(place: Place) -> None:
+    alice, bob, stranger = place.person("alice"), place.person("bob", kept=True), place.connect()
+    stranger.hears()
+    place.connect().says(f"REGISTER carol {PASSWORD}")
+    place.stop()
+    for peer in (alice, bob, stranger):
+        assert peer.ends()[-2:] == ["BYE shutdown", END]
+    assert place.statuses() == {"alice": "offline", "bob": "lost", "carol": "offline"}
+
+
+def test_a_restart_is_a_lost_connection(place: Place) -> None:
+    bob = place.person("bob", kept=True)
+    place.person("eve")
+    place = place.restart()
+    alice = place.person("alice")
+    assert alice.says("WHO") == ["OK WHO ~bob alice"]  # a plain session has no way back
+    assert alice.says("#9 SEND bob while you were away") == []
+    back = place.connect().say(f"RESUME {bob.token} 17")
+    assert back.next(3) == [
+        "OK RESUME bob 0 17", f"@18 MSG alice 9 {protocol.format_time(place.wall)} while you were away",
+        "ONLINE bob alice",
+    ]  # fmt: skip
+    back.says("ACK 18")
+    assert alice.hears() == ["#9 OK SEND"]
+    assert alice.sees("bob", "alice")
