@@ -45,7 +45,6 @@ import shutil
 import signal
 import sqlite3
 import sys
-import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -71,13 +70,12 @@ MAX_FAILURES = 2**53  # Counted no further, nor imported: above 2^63 SQLite woul
 TOKEN_LIFE = 7 * 24 * 3600.0  # Seconds a token lives unused: over a holiday week, not for ever.
 TOKEN_BYTES = 32  # 256 random bits cannot be guessed, so one plain SHA-256 of them needs no salt and no slowness.
 SALT_BYTES = 16  # Enough that no two accounts ever share a salt.
-HASH_BYTES = 32  # As long as SHA-256, which both functions are built on.
+HASH_BYTES = 32  # As long as SHA-256, which scrypt is built on.
 
 MAX_LOG_N = 20  # 2^20 with r=8 is 1 GiB for one check: more is a typing error, or a hostile file that was imported.
 MAX_R = 32
 MAX_P = 64
 MAX_MEMORY = 2**30  # Bytes for one check, whatever N and r are.
-MAX_ROUNDS = MAX_MEMORY // 128 * MAX_P  # Of PBKDF2: as many as the highest scrypt cost stands for.
 
 BUSY_SECONDS = 5.0  # How long to wait for another program (a backup, `import`), which holds the file only briefly.
 
@@ -162,11 +160,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 class Cost(NamedTuple):
-    """The price of one password check: scrypt's N = 2**log_n, r and p. Memory is 128 * N * r bytes.
-
-    Where the platform has no scrypt, PBKDF2-HMAC-SHA-256 takes its place with N * r * p rounds: for the default that is
-    655,360, just above the 600,000 which OWASP asks for.
-    """
+    """The price of one password check: scrypt's N = 2**log_n, r and p. Memory is 128 * N * r bytes."""
 
     log_n: int
     r: int = 8
@@ -179,13 +173,14 @@ class Cost(NamedTuple):
 
 DEFAULT_COST = Cost(14)  # 16 MiB and p=5: one of the settings that OWASP calls equivalent.
 
-_scrypt = getattr(hashlib, "scrypt", None)  # Missing where Python was built on a TLS library without it.
-
 
 def parse_cost(text: str) -> Cost:
     """The `Cost` meant by the option `--hash-cost`: `14` is N=2^14 with r=8 and p=5; `14,8,5` says all three.
 
     Raises ValueError with a sentence for a person. Costs far too low for real use are allowed: tests need them.
+
+    >>> parse_cost("14")
+    Cost(log_n=14, r=8, p=5)
     """
     try:
         cost = Cost(*(int(part) for part in text.split(",")))
@@ -197,16 +192,14 @@ def parse_cost(text: str) -> Cost:
 
 
 class _Hash(NamedTuple):
-    """A stored password, taken apart: `scrypt$14$8$5$salt$hash` or `pbkdf2$655360$salt$hash`."""
+    """A stored password, taken apart: `scrypt$14$8$5$salt$hash`."""
 
-    scheme: str
-    numbers: tuple[int, ...]
+    cost: Cost
     salt: bytes
     digest: bytes
 
     def text(self) -> str:
-        numbers = (str(number) for number in self.numbers)
-        return "$".join((self.scheme, *numbers, _to_text(self.salt), _to_text(self.digest)))
+        return "$".join(("scrypt", *map(str, self.cost), _to_text(self.salt), _to_text(self.digest)))
 
 
 def _to_text(data: bytes) -> str:
@@ -220,38 +213,27 @@ def _to_bytes(text: str) -> bytes:
 def _parse_hash(stored: str) -> _Hash | None:
     """The parts of a stored password, or None if it is not one of ours or asks for absurd work."""
     scheme, *fields = stored.split("$")
-    if (scheme, len(fields)) not in (("scrypt", 5), ("pbkdf2", 3)):
+    if scheme != "scrypt" or len(fields) != 5:
         return None
     try:
-        numbers = tuple(int(field) for field in fields[:-2])
-        salt, digest = _to_bytes(fields[-2]), _to_bytes(fields[-1])
+        parsed = _Hash(Cost(*map(int, fields[:3])), _to_bytes(fields[3]), _to_bytes(fields[4]))
     except ValueError:
         return None
-    sane = Cost(*numbers).is_sane() if scheme == "scrypt" else 1 <= numbers[0] <= MAX_ROUNDS
-    parsed = _Hash(scheme, numbers, salt, digest)
+    whole = parsed.cost.is_sane() and parsed.salt and len(parsed.digest) == HASH_BYTES
     # One spelling only: a second text that meant the same would be a different value in comparisons of files.
-    return parsed if sane and salt and len(digest) == HASH_BYTES and parsed.text() == stored else None
+    return parsed if whole and parsed.text() == stored else None
 
 
-def _derive(password: str, scheme: str, numbers: tuple[int, ...], salt: bytes) -> bytes:
+def _derive(password: str, cost: Cost, salt: bytes) -> bytes:
     data = password.encode("utf-8", "surrogatepass")
-    if scheme == "pbkdf2":
-        return hashlib.pbkdf2_hmac("sha256", data, salt, numbers[0], HASH_BYTES)
-    if _scrypt is None:
-        raise StorageError("this Python lacks scrypt, which made the stored password: use another Python")
-    log_n, r, p = numbers
-    memory = 128 * r * ((1 << log_n) + p + 4)  # What OpenSSL needs; it refuses above maxmem, by default 32 MiB.
+    n = 1 << cost.log_n
+    memory = 128 * cost.r * (n + cost.p + 4)  # The need of OpenSSL; it refuses above maxmem, by default 32 MiB.
     try:
-        digest: bytes = _scrypt(data, salt=salt, n=1 << log_n, r=r, p=p, maxmem=memory, dklen=HASH_BYTES)
+        return hashlib.scrypt(data, salt=salt, n=n, r=cost.r, p=cost.p, maxmem=memory, dklen=HASH_BYTES)
+    except AttributeError:
+        raise StorageError("this Python has no scrypt: use one that is built on OpenSSL 1.1.1 or newer") from None
     except (ValueError, MemoryError) as error:
         raise StorageError("not enough memory to check a password: give a lower --hash-cost") from error
-    return digest
-
-
-def _scheme_for(cost: Cost) -> tuple[str, tuple[int, ...]]:
-    if _scrypt is None:
-        return "pbkdf2", ((cost.r * cost.p) << cost.log_n,)
-    return "scrypt", tuple(cost)
 
 
 def hash_password(password: str, cost: Cost = DEFAULT_COST) -> str:
@@ -259,10 +241,12 @@ def hash_password(password: str, cost: Cost = DEFAULT_COST) -> str:
 
     `password` is NFKC already; zero bytes at the end of a short one do not count, as with every HMAC. Raises
     StorageError if there is not enough memory for `cost`.
+
+    >>> hash_password("correct horse", Cost(4, 1, 1))  # doctest: +ELLIPSIS
+    'scrypt$4$1$1$...$...'
     """
-    scheme, numbers = _scheme_for(cost)
     salt = secrets.token_bytes(SALT_BYTES)
-    return _Hash(scheme, numbers, salt, _derive(password, scheme, numbers, salt)).text()
+    return _Hash(cost, salt, _derive(password, cost, salt)).text()
 
 
 def check_password(password: str, stored: str | None, cost: Cost = DEFAULT_COST) -> tuple[bool, str | None]:
@@ -270,16 +254,19 @@ def check_password(password: str, stored: str | None, cost: Cost = DEFAULT_COST)
 
     `stored` is None for an unknown user. Then, and for a malformed hash, the same work is done and the answer is
     False, so that the time tells nobody which names exist. Raises StorageError if this machine cannot do the work.
+
+    >>> cheap = Cost(4, 1, 1)
+    >>> stored = hash_password("correct horse", cheap)
+    >>> check_password("correct horse", stored, cheap), check_password("wrong horse", stored, cheap)
+    ((True, None), (False, None))
     """
-    scheme, numbers = _scheme_for(cost)
     known = _parse_hash(stored) if stored is not None else None
     if known is None:
-        _derive(password, scheme, numbers, bytes(SALT_BYTES))
+        _derive(password, cost, bytes(SALT_BYTES))
         return False, None
-    if not hmac.compare_digest(_derive(password, known.scheme, known.numbers, known.salt), known.digest):
+    if not hmac.compare_digest(_derive(password, known.cost, known.salt), known.digest):
         return False, None
-    same_cost = (known.scheme, known.numbers) == (scheme, numbers)
-    return True, None if same_cost else hash_password(password, cost)
+    return True, None if known.cost == cost else hash_password(password, cost)
 
 
 def new_token() -> tuple[str, bytes]:
@@ -914,17 +901,10 @@ def open_store(path: str | Path) -> Store:
 
 # --- Copies and backups ----------------------------------------------------------------------------------------------
 
-STEP_PAGES = 256  # The progress of a copy is shown after each MiB.
 POLL_SECONDS = 0.002  # Between two looks whether a busy file is free.
 SQLITE_BUSY = 5  # The sqlite3 module names it from Python 3.11 on.
 
 SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))  # What the name of a folder may end with.
-
-Progress = Callable[[int, int], None]  # Called with the pages copied so far and the pages in all.
-
-
-def _no_progress(done: int, total: int) -> None:
-    pass
 
 
 class BackupReport(NamedTuple):
@@ -959,16 +939,18 @@ def _open_still(path: Path) -> sqlite3.Connection:
         time.sleep(POLL_SECONDS)
 
 
-def _copy(source: sqlite3.Connection, target: sqlite3.Connection, show: Progress) -> None:
-    """Make `target` the same as `source`, in one transaction of `target`, and let `source` go."""
+def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """Make `target` the same as `source`, in one transaction of `target`, and let `source` go.
 
-    def step(status: int, remaining: int, total: int) -> None:
+    Page by page and not by `VACUUM INTO`, which writes the indexes anew: a damaged file came out as a whole backup.
+    """
+
+    def give_up(status: int, _remaining: int, _total: int) -> None:
         if status == SQLITE_BUSY:  # SQLite has waited for BUSY_SECONDS; the sqlite3 module would wait for ever.
             raise sqlite3.OperationalError("database is locked")
-        show(total - remaining, total)
 
     try:
-        source.backup(target, pages=STEP_PAGES, progress=step)
+        source.backup(target, progress=give_up)
     finally:
         if source.in_transaction:
             source.execute("ROLLBACK")
@@ -1044,7 +1026,7 @@ def _becoming(draft: Path, final: Path) -> Iterator[None]:
         raise
 
 
-def _save(source: sqlite3.Connection, path: Path, draft: Path, final: Path, show: Progress) -> int:
+def _save(source: sqlite3.Connection, path: Path, draft: Path, final: Path) -> int:
     """Copy `source`, the database at `path`, into the reserved `draft`, check it, and give it its name.
 
     Returns the number of accounts.
@@ -1052,7 +1034,7 @@ def _save(source: sqlite3.Connection, path: Path, draft: Path, final: Path, show
     with _explained(final), _becoming(draft, final), closing(_connect(draft)) as copy:
         copy.execute("PRAGMA synchronous = OFF")  # It is synced as a whole, when nobody waits for `source` any more.
         misplaced = _identity(source, path) is None
-        _copy(source, copy, show)
+        _copy(source, copy)
         if misplaced and _version(copy) >= FIRST_WITH_IDENTITY:
             copy.execute(NEW_IDENTITY)  # A backup that no `--keep` counts or deletes.
         _check(copy, draft)
@@ -1065,7 +1047,7 @@ def _keep(db: sqlite3.Connection, path: Path, word: str, now: float) -> Path:
     with _explained(folder):
         _make_folder(folder)
         draft, final = _reserve_stamped(folder, f"{path.stem}-{word}", now)
-    _save(db, path, draft, final, _no_progress)
+    _save(db, path, draft, final)
     return final
 
 
@@ -1075,7 +1057,6 @@ def backup(
     keep: int | None = None,
     *,
     now: float | None = None,
-    show: Progress = _no_progress,
 ) -> BackupReport:
     """Copy the accounts at `path`, while a server may be using them, and check the copy.
 
@@ -1092,7 +1073,7 @@ def backup(
         identity = _identity(source, path)
         draft, final = _reserve_backup(path, target, keep, time.time() if now is None else now)
         try:
-            accounts = _save(source, path, draft, final, show)
+            accounts = _save(source, path, draft, final)
         except DamagedError:
             raise DamagedError(f"{path} {ADVICE_DAMAGED}") from None
     removed, notes = ([], ()) if keep is None else _prune(final, path, identity, keep)
@@ -1214,7 +1195,6 @@ def restore(
     dry_run: bool = False,
     *,
     now: float | None = None,
-    show: Progress = _no_progress,
 ) -> RestoreReport:
     """Make the accounts at `path` those of the backup `candidate`; afterwards everybody is offline and without a token.
 
@@ -1232,7 +1212,7 @@ def restore(
         with _explained(path), closing(_open_candidate(candidate)) as backup_file:
             live = _open_live(path)
             try:
-                _draft_offline(backup_file, draft, None if live is None else _identity(live, path), path, show)
+                _draft_offline(backup_file, draft, None if live is None else _identity(live, path), path)
                 return _replace(path, live, draft, dry_run, time.time() if now is None else now)
             finally:
                 if live is not None:
@@ -1261,9 +1241,7 @@ def _open_live(path: Path) -> sqlite3.Connection | None:
         raise ForeignError(f"{path} was not written by this Vessages: move it away, then restore again") from error
 
 
-def _draft_offline(
-    backup_file: sqlite3.Connection, draft: Path, identity: str | None, path: Path, show: Progress
-) -> None:
+def _draft_offline(backup_file: sqlite3.Connection, draft: Path, identity: str | None, path: Path) -> None:
     """Make `draft` the accounts of `backup_file` in the newest schema, as they are when no server runs.
 
     `identity` is that of the live file at `path`, if it has one.
@@ -1271,7 +1249,7 @@ def _draft_offline(
     _discard(draft)
     _new_file(draft)
     with closing(_connect(draft)) as db:
-        _copy(backup_file, db, show)
+        _copy(backup_file, db)
         _migrate(db)
         db.execute("UPDATE users SET status = 'offline', token = NULL WHERE status <> 'offline' OR token IS NOT NULL")
         if identity is not None:
@@ -1287,7 +1265,7 @@ def _replace(path: Path, live: sqlite3.Connection | None, draft: Path, dry_run: 
         if not dry_run:
             if live is not None:
                 replaced = _keep(live, path, "replaced", now)
-                _copy(new, live, _no_progress)  # One transaction: SQLite rolls it back if we die in it.
+                _copy(new, live)  # One transaction: SQLite rolls it back if we die in it.
             else:
                 new.close()
                 replaced = _set_aside(path, now)
@@ -1538,8 +1516,6 @@ def remove(path: str | Path, name: str) -> str:
 
 # --- The command line ------------------------------------------------------------------------------------------------
 
-PROGRESS_AFTER = 1.0  # Seconds of work before a line about it is worth reading.
-
 
 class Answer(NamedTuple):
     """The answer of a command: for scripts (`--json`) and for a person."""
@@ -1547,47 +1523,6 @@ class Answer(NamedTuple):
     data: Mapping[str, object]
     lines: Iterable[str]
     done: str = ""  # The change that was made, for when the answer cannot be printed; empty if the answer is all.
-
-
-class ProgressLine:
-    """One line on a terminal about what takes longer than a second, wiped when it is done."""
-
-    def __init__(self, word: str) -> None:
-        self._word = word
-        self._shown = False
-        self._timer = threading.Timer(PROGRESS_AFTER, self._begin)
-        self._timer.daemon = True  # An interrupted command does not wait for it.
-        self._runs = False
-        with suppress(RuntimeError):  # No thread can be started: then without this line.
-            self._timer.start()
-            self._runs = True
-
-    def _begin(self) -> None:
-        self._shown = sys.stderr.isatty()
-        self._print("...")
-
-    def _print(self, text: str) -> None:
-        if self._shown:
-            print(f"\r{self._word} {text}", end="\033[K", file=sys.stderr, flush=True)
-
-    def __call__(self, done: int, total: int) -> None:
-        self._print(f"{100 * done // max(total, 1)} %")
-
-    def end(self) -> None:
-        self._timer.cancel()
-        if self._runs:
-            self._timer.join()
-        if self._shown:
-            print("\r", end="\033[K", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _progress(word: str) -> Iterator[ProgressLine]:
-    line = ProgressLine(word)
-    try:
-        yield line
-    finally:
-        line.end()
 
 
 def _short(path: Path) -> str:
@@ -1621,8 +1556,7 @@ def _run_backup(options: argparse.Namespace) -> Answer:
     path = _absolute(options.db)
     _check_exists(path)
     _check_header(path)
-    with _progress("backing up") as line:
-        report = backup(path, options.target, options.keep, show=line)
+    report = backup(path, options.target, options.keep)
     removed = [_short(file) for file in report.removed]
     data = {**report._asdict(), "path": str(report.path), "removed": removed}
     lines = [f"{_short(report.path)}: {_accounts(report.accounts)}, {_size(report.size)}"]
@@ -1630,8 +1564,7 @@ def _run_backup(options: argparse.Namespace) -> Answer:
 
 
 def _run_restore(options: argparse.Namespace) -> Answer:
-    with _progress("restoring") as line:
-        report = restore(options.db, options.file, options.dry_run, show=line)
+    report = restore(options.db, options.file, options.dry_run)
     lines = [f"+{_accounts(report.added)}, -{report.removed}, {report.changed} changed"]
     if options.dry_run:
         lines.append("nothing was changed (--dry-run)")
@@ -1646,15 +1579,13 @@ def _run_restore(options: argparse.Namespace) -> Answer:
 
 
 def _run_verify(options: argparse.Namespace) -> Answer:
-    with _progress("checking"):
-        report = verify(options.file or options.db)
+    report = verify(options.file or options.db)
     line = f"{_short(report.path)}: whole, {_accounts(report.accounts)}, {_size(report.size)}, version {report.version}"
     return Answer({**report._asdict(), "path": str(report.path)}, [line])
 
 
 def _run_list(options: argparse.Namespace) -> Answer:
-    with _progress("reading"):
-        users = export(options.db)["users"]
+    users = export(options.db)["users"]
     # The name stands last, so that its width moves nothing; with one of 32 letters a line fits 80 columns.
     lines = [f"{'status':7} {'created':10} {'last login':20} failed name"]
     for user in users.values():
@@ -1668,12 +1599,11 @@ def _run_list(options: argparse.Namespace) -> Answer:
 
 
 def _run_export(options: argparse.Namespace) -> Answer:
-    with _progress("exporting"):
-        data = export(options.db)
-        if options.file is None:
-            return Answer(data, _export_lines(data, ascii_only=True))
-        file = _absolute(options.file)
-        _write_export(data, file)
+    data = export(options.db)
+    if options.file is None:
+        return Answer(data, _export_lines(data, ascii_only=True))
+    file = _absolute(options.file)
+    _write_export(data, file)
     accounts = len(data["users"])
     line = f"{_short(file)}: {_accounts(accounts)}, with their password hashes"
     return Answer({"path": str(file), "accounts": accounts}, [line], "the export was made")
@@ -1703,14 +1633,13 @@ def _write_export(data: dict[str, dict[str, dict[str, object]]], file: Path) -> 
 
 def _run_import(options: argparse.Namespace) -> Answer:
     file = Path(options.file)
-    with _progress("importing"):
-        with _explained(file):
-            text = file.read_bytes()
-        try:
-            data = json.loads(text, object_pairs_hook=_object_without_twins)
-        except (ValueError, RecursionError) as error:
-            raise StorageError(f"{file} is not JSON ({error}): give a file that export has written") from None
-        report = import_accounts(options.db, data, options.overwrite)
+    with _explained(file):
+        text = file.read_bytes()
+    try:
+        data = json.loads(text, object_pairs_hook=_object_without_twins)
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"{file} is not JSON ({error}): give a file that export has written") from None
+    report = import_accounts(options.db, data, options.overwrite)
     line = f"+{_accounts(report.added)}, {report.changed} changed, {report.kept} were there already and are as before"
     return Answer(report._asdict(), [line], "the accounts were imported")
 
@@ -1761,69 +1690,6 @@ def _cost(text: str) -> Cost:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-Argument = tuple[str, dict[str, object]]  # The name and the keywords of argparse's add_argument.
-USER: Argument = ("user", {"help": "the user's name"})
-
-# Every command: what runs, what it does, and its arguments.
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Answer], str, tuple[Argument, ...]]] = {
-    "backup": (
-        _run_backup,
-        "copy the accounts, also while the server runs, and check the copy",
-        (
-            (
-                "target",
-                {"nargs": "?", "help": "a new file or a folder (default: the folder backups beside the database)"},
-            ),
-            ("--keep", {"type": _positive, "metavar": "N", "help": "keep only the newest N backups in the folder"}),
-        ),
-    ),
-    "restore": (
-        _run_restore,
-        "replace the accounts by those of a backup; the server must be stopped",
-        (
-            ("file", {"help": "the backup"}),
-            ("--dry-run", {"action": "store_true", "help": "only say what would change"}),
-        ),
-    ),
-    "verify": (
-        _run_verify,
-        "check a database or backup completely",
-        (("file", {"nargs": "?", "help": "the file (default: the database)"}),),
-    ),
-    "list": (_run_list, "show all accounts", ()),
-    "export": (
-        _run_export,
-        "write all accounts as JSON, with their password hashes",
-        (("file", {"nargs": "?", "help": "a new file (default: standard output)"}),),
-    ),
-    "import": (
-        _run_import,
-        "add the accounts of a JSON file",
-        (
-            ("file", {"help": "a file as export writes it"}),
-            ("--overwrite", {"action": "store_true", "help": "also replace accounts that are there already"}),
-        ),
-    ),
-    "passwd": (
-        _run_passwd,
-        "give a user a new password; asks for it without echo",
-        (
-            USER,
-            (
-                "--hash-cost",
-                {
-                    "type": _cost,
-                    "default": DEFAULT_COST,
-                    "metavar": "COST",
-                    "help": "as the server's option (default: 14)",
-                },
-            ),
-        ),
-    ),
-    "remove": (_run_remove, "delete the account of a user who is offline", (USER,)),
-}
-
-
 def _parser() -> argparse.ArgumentParser:
     # Each option is accepted before and after the command; SUPPRESS keeps the second parser's default from winning.
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
@@ -1835,13 +1701,35 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code 0 when it was done; 2, with one line on standard error, when it was not.",
         parents=[common],
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, description, arguments) in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=description, description=description[0].upper() + description[1:] + ".", parents=[common]
-        )
-        for flag, keywords in arguments:
-            command.add_argument(flag, **keywords)  # type: ignore[arg-type]
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run: Callable[[argparse.Namespace], Answer], text: str) -> Callable[..., argparse.Action]:
+        """A command, named like the function that runs it; the result adds arguments to it."""
+        description = text[0].upper() + text[1:] + "."
+        made = commands.add_parser(run.__name__[len("_run_") :], help=text, description=description, parents=[common])
+        made.set_defaults(run=run)
+        return made.add_argument
+
+    add = command(_run_backup, "copy the accounts, also while the server runs, and check the copy")
+    add("target", nargs="?", help="a new file or a folder (default: the folder backups beside the database)")
+    add("--keep", type=_positive, metavar="N", help="keep only the newest N backups in the folder")
+    add = command(_run_restore, "replace the accounts by those of a backup; the server must be stopped")
+    add("file", help="the backup")
+    add("--dry-run", action="store_true", help="only say what would change")
+    add = command(_run_verify, "check a database or backup completely")
+    add("file", nargs="?", help="the file (default: the database)")
+    command(_run_list, "show all accounts")
+    add = command(_run_export, "write all accounts as JSON, with their password hashes")
+    add("file", nargs="?", help="a new file (default: standard output)")
+    add = command(_run_import, "add the accounts of a JSON file")
+    add("file", help="a file as export writes it")
+    add("--overwrite", action="store_true", help="also replace accounts that are there already")
+    add = command(_run_passwd, "give a user a new password; asks for it without echo")
+    add("user", help="the user's name")
+    cost = "as the server's option (default: 14)"
+    add("--hash-cost", type=_cost, default=DEFAULT_COST, metavar="COST", help=cost)
+    add = command(_run_remove, "delete the account of a user who is offline")
+    add("user", help="the user's name")
     return parser
 
 
@@ -1900,7 +1788,7 @@ def _run(arguments: list[str] | None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _show(COMMANDS[options.command][0](options), options.json)
+        return _show(options.run(options), options.json)
     except (StorageError, OSError) as error:
         print(f"storage.py: {error}", file=sys.stderr)
         return 2

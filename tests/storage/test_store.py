@@ -82,29 +82,17 @@ def test_a_changed_cost_gives_a_new_hash_after_a_right_password_only() -> None:
     assert storage.check_password("secret98", stored, Cost(5, 1, 1)) == (False, None)
 
 
-def test_without_scrypt_pbkdf2_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_scrypt", None)
-    stored = storage.hash_password("secret99", CHEAP)
-    assert stored.startswith("pbkdf2$16$")
-    assert storage.check_password("secret99", stored, CHEAP) == (True, None)
-    assert storage.check_password("secret98", stored, CHEAP) == (False, None)
-    monkeypatch.undo()
-    right, renewed = storage.check_password("secret99", stored, CHEAP)
-    assert right and renewed is not None and renewed.startswith("scrypt$4$1$1$")
-
-
-def test_a_scrypt_hash_on_a_platform_without_scrypt_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = storage.hash_password("secret99", CHEAP)
-    monkeypatch.setattr(storage, "_scrypt", None)
-    with pytest.raises(StorageError, match="another Python"):
-        storage.check_password("secret99", stored, CHEAP)
+def test_a_python_without_scrypt_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(hashlib, "scrypt")
+    with pytest.raises(StorageError, match=r"no scrypt: use one that is built on OpenSSL 1\.1\.1 or newer"):
+        storage.hash_password("secret99", CHEAP)
 
 
 def test_too_little_memory_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*_: object, **__: object) -> bytes:
         raise MemoryError
 
-    monkeypatch.setattr(storage, "_scrypt", no_memory)
+    monkeypatch.setattr(hashlib, "scrypt", no_memory)
     with pytest.raises(StorageError, match="--hash-cost"):
         storage.hash_password("secret99", CHEAP)
 
@@ -127,20 +115,24 @@ SALT, DIGEST = "A" * 22, "A" * 43
         f"scrypt$4$1$1$é${DIGEST}",
         f"scrypt$30$8$5${SALT}${DIGEST}",
         f"scrypt$4$-1$1${SALT}${DIGEST}",
-        f"pbkdf2$0${SALT}${DIGEST}",
-        f"pbkdf2${10**12}${SALT}${DIGEST}",
+        f"pbkdf2$655360${SALT}${DIGEST}",
     ],
 )
 def test_an_unknown_user_and_a_malformed_hash_cost_the_same_work(
     stored: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work: list[tuple[object, ...]] = []
-    monkeypatch.setattr(storage, "_derive", lambda _password, *how: work.append(how[:2]) or b"")  # type: ignore[func-returns-value]
+    work: list[tuple[int, ...]] = []
+
+    def scrypt(_password: bytes, *, n: int, r: int, p: int, **_: object) -> bytes:
+        work.append((n, r, p))
+        return bytes(32)
+
+    monkeypatch.setattr(hashlib, "scrypt", scrypt)
     assert storage.check_password("secret99", stored, CHEAP) == (False, None)
-    assert work == [("scrypt", (4, 1, 1))]
+    assert work == [(16, 1, 1)]
 
 
-HASHES = st.from_regex(r"(scrypt|pbkdf2)(\$[0-9]{1,2}){1,3}\$[A-Za-z0-9_-]*\$[A-Za-z0-9_-]{43}", fullmatch=True)
+HASHES = st.from_regex(r"scrypt(\$[0-9]{1,2}){3}\$[A-Za-z0-9_-]*\$[A-Za-z0-9_-]{43}", fullmatch=True)
 
 
 @given(st.text() | HASHES)
