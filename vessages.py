@@ -54,7 +54,7 @@ import subprocess
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from io import TextIOWrapper
 from pathlib import Path
@@ -92,10 +92,12 @@ SAME_SIGNAL = 0.5
 NAME_WITHIN = 2.0  # seconds for the name server to tell this machine's address, before the greeting does without it
 FAULT = 3  # exit code after an internal error, or if the disk hangs while the server stops
 STOP_WITHIN = 5.0  # seconds for what is queued to be written when the server stops
+# Jobs that wait for a worker: one of each connection of the largest server, and some of connections that have gone.
+JOBS_MAX = 120_000
 DISK_BATCH = 1000  # jobs that share one commit
 SPARE_FILES = 64  # open files for other things than clients: the database, its journal, backups, listeners
 LEAST_SPARE_FILES = 24  # where the system allows very few
-LINGERING = 1 / 3  # the share of the spare files that connections which are being closed may take
+CLOSING_SHARE = 1 / 3  # of the spare files, for connections that are being closed
 # Connections where there is nothing better than `select`. On Windows that takes 512 sockets: these, a listener, the one
 # that wakes the loop, and the half of the lingering ones that a sweep leaves. One more would end the server.
 SELECT_MAX = 500
@@ -152,8 +154,17 @@ def write_nowhere(*lines: str) -> None:
 class Server:
     """The reactor. `run` until `stop`; a test may also `turn` it by hand.
 
-    `clock` and `wall` give uptime and Unix seconds; they and the selector are arguments so that tests can choose.
-    `verbose`: the log also says of every connection why it ended, not only who comes and goes.
+    hub: the conversation. Its settings say how many clients there may be at once.
+    store: the accounts. From now on only the disk's thread uses them, and closes them at the end.
+    listeners: bound sockets that listen and do not block. The server closes them.
+    cost: what the hash of a new password costs.
+    selector: where the sockets are waited for; it is closed at the end.
+    clock, wall: uptime and Unix seconds.
+    tls: the context of `tls_context`, with which every client has to encrypt; None: none can.
+    spare_files: how many files may be open beside those of the clients; connections that are being closed take a third.
+    log: takes lines for the log; `verbose`: also one for each connection that comes, and why it ended.
+
+    All deadlines are in the hub's time, which stands still while the server is suspended.
     """
 
     def __init__(
@@ -164,7 +175,6 @@ class Server:
         log: WriteLog = write_nowhere, verbose: bool = False,
     ) -> None:  # fmt: skip
         self.hub = hub
-        self.lingering = int(spare_files * LINGERING)
         self.tls = tls
         self.clock = clock
         self.wall = wall
@@ -172,39 +182,28 @@ class Server:
         self.verbose = verbose
         self.selector = selector or selectors.DefaultSelector()
         self.listeners = list(listeners)
-        self.sockets = 0  # of clients, that are open
-        self.turns = 0
-        # Connections to be read in this turn, or in the next if this one has read already: those that the selector
-        # reports, newcomers, and those of which more waits in the TLS library.
-        self._readable: dict[Connection, None] = {}
-        self._handshaking: dict[Connection, float] = {}  # TLS -> when, by the hub's clock, it is given up; oldest first
-        self._leftover: dict[Connection, memoryview] = {}  # what the system has not yet taken of what was written
-        self._paused: set[Connection] = set()  # not read from until the sweep finds that `wants_reading` is true again
-        # Waiting for their last frame to arrive, oldest first -> when they are dropped, whether or not it has.
-        self._closing: dict[Connection, float] = {}
-        self._shut: set[Connection] = set()  # those of them that were told that nothing more will come
-        self._gone: list[Connection] = []  # to be closed by the sweep
-        self._came: dict[socket.socket, int] = {}  # listener -> the last turn in which somebody came in there
-        self._listen_again = 0.0  # when the listeners have rested
-        self._stop_by = 0.0  # when the server ends whether or not all is written; 0 while it runs
-        self._stop_wanted = False
-        self._heeds_signals = False
-        self._hurry_from = 0.0  # when a further signal ends the process at once
-        self._figures_wanted = False
-        self._woken, self._waker = socket.socketpair()  # a byte written to the second ends a `select`
-        self._results: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()
-        self.hasher = HashWorker(cost, log, self._deliver)
-        self.disk = DiskWorker(store, log, self._deliver)
-        self._woken.setblocking(False)
-        self._waker.setblocking(False)
-        self.selector.register(self._woken, EVENT_READ, self._on_wake)
+        self.sockets = 0  # open ones of clients
+        self.turns = 0  # so far
+        self.waker = Waker()
+        self.signals = Signals(self.waker, clock)
+        self.workers = Workers(store, cost, log, self.waker)
+        # Connections of which something is unusual; oldest first, where there is a time
+        self._handshaking: dict[Connection, float] = {}  # TLS is not yet agreed on -> deadline
+        self._leftover: dict[Connection, memoryview] = {}  # -> bytes that the system has not yet taken
+        self._paused: set[Connection] = set()  # not read from, since the hub does not want to
+        self._flushing: dict[Connection, float] = {}  # being closed, their last frame is not yet written -> deadline
+        self._lingering: dict[Connection, float] = {}  # to be closed when the other side does it too -> deadline
+        self._closing_max = int(spare_files * CLOSING_SHARE)  # connections beyond the hub's that are being closed
+        self._listen_again = 0.0  # end of the listeners' rest; 0 while they do not rest
+        self._stop_by = 0.0  # deadline of a stop; 0 while there is none
+        self.selector.register(self.waker.receiver, EVENT_READ, self._on_wake)
         self._listen(True)
         hub.wake(clock(), wall())
 
     # --- The loop ---
 
     def run(self) -> None:
-        """Serve until somebody calls `stop` and all is written and on disk."""
+        """Serve until somebody calls `stop` and all is written."""
         while not self.finished:
             self.turn()
 
@@ -214,6 +213,7 @@ class Server:
         now, wall = self.clock(), self.wall()  # one time for the whole turn: a suspension in it counts for nobody
         self.hub.wake(now, wall)
         self.turns += 1
+        readable = []
         for key, mask in events:
             connection = key.data
             if not isinstance(connection, Connection):
@@ -222,11 +222,11 @@ class Server:
             if mask & EVENT_WRITE:
                 self._write_leftover(connection)
             if mask & EVENT_READ:
-                self._readable[connection] = None
-        readable, self._readable = self._readable, {}
+                readable.append(connection)
         for connection in readable:
             self._read(connection)
-        self._take_results()
+        for job, result in self.workers.take_results():
+            self.hub.complete(job, result)
         self.hub.tick(now, wall)
         self._write_ready()
         self._sweep()
@@ -234,33 +234,20 @@ class Server:
 
     def _patience(self) -> float:
         """Seconds until something is due without anybody's doing."""
+        waits = [CLOCK_LOOK]
         deadline = self.hub.next_deadline()  # asked before every wait: by the answer the hub sees a suspension
-        if self._readable:
-            return 0.0
-        now = self.clock()
-        times = [now + CLOCK_LOOK]
         if deadline is not None:
-            times.append(deadline)
-        times += self._closing.values()
-        if self._handshaking:
-            times.append(now + next(iter(self._handshaking.values())) - self.hub.now)
-        if self._listen_again:
-            times.append(self._listen_again)
-        if self._stop_by:
-            times.append(self._stop_by)
-        return max(0.0, min(times) - now)
+            waits.append(deadline - self.clock())
+        times = [self._listen_again, self._stop_by, *itertools.islice(self._handshaking.values(), 1)]
+        times += [*self._flushing.values(), *self._lingering.values()]
+        return max(0.0, min(*waits, min(filter(None, times), default=protocol.FOREVER) - self.hub.now))
 
-    def wake(self) -> None:
-        """End the waiting of the present turn; from any thread."""
-        with contextlib.suppress(OSError):  # full of bytes that do the same; or all is over
-            self._waker.send(b"!")
-
-    def _on_wake(self, woken: socket.socket) -> None:
-        with contextlib.suppress(BlockingIOError):
-            woken.recv(4096)
-        if self._figures_wanted:
-            self._log_figures()
-        if self._stop_wanted and not self._stop_by:
+    def _on_wake(self, receiver: socket.socket) -> None:
+        self.waker.clear()
+        if self.signals.figures_wanted:
+            self.signals.figures_wanted = False
+            self.log(*report(self.hub, self.turns, self.wall()))
+        if self.signals.stop_wanted and not self._stop_by:
             self._begin_stop()
 
     # --- Accepting ---
@@ -271,15 +258,13 @@ class Server:
                 self.selector.register(listener, EVENT_READ, self._accept)
             else:
                 self.selector.unregister(listener)
-        self._listen_again = 0.0 if on else self.clock() + ACCEPT_REST
+        self._listen_again = 0.0 if on else self.hub.now + ACCEPT_REST
 
     def _accept(self, listener: socket.socket) -> None:
         if self._listen_again or self._stop_by:
             return  # an earlier event of this turn has stopped the listening
-        # To ask whether there is another one costs as much as to let one in: only if one came in the last turn, too.
-        batch = ACCEPT_BATCH if self._came.get(listener) == self.turns - 1 else 1
-        for _ in range(batch):
-            if self.sockets >= self.hub.settings.connections_max + self.lingering:
+        for _ in range(ACCEPT_BATCH):
+            if self.sockets >= self.hub.settings.connections_max + self._closing_max:
                 return  # the sweep makes room
             try:
                 sock, address = listener.accept()
@@ -291,7 +276,6 @@ class Server:
                 self.log(f"cannot accept: {error.strerror}; no newcomers for {ACCEPT_REST:.0f} s")
                 self._listen(False)
                 return
-            self._came[listener] = self.turns
             if address:
                 self._welcome(sock, address)
             else:  # macOS may not know any more whose it was
@@ -315,38 +299,38 @@ class Server:
         if self.tls is not None:
             self._handshaking[connection] = self.hub.now + HANDSHAKE_WITHIN
         self.selector.register(sock, EVENT_READ, connection)
-        self._readable[connection] = None
+        self._read(connection)
 
     def _shake_hands(self, connection: Connection) -> None:
         """The next step of a TLS handshake, which the client may take its time for."""
-        events = EVENT_READ
+        self._leftover.pop(connection, None)
         try:
             connection.socket.do_handshake()
         except ssl.SSLWantReadError:
-            pass
+            self._update_interest(connection)
         except ssl.SSLWantWriteError:
-            events = EVENT_WRITE
+            self._leftover[connection] = memoryview(b"")  # of ours; the rest is in the TLS library
+            self._update_interest(connection)
         except OSError as error:
             self._drop(connection, f"no TLS: {reason_of(error)}")
-            return
         else:
             del self._handshaking[connection]
-            self._readable[connection] = None
+            self._update_interest(connection)
             if connection.outbox:
                 self.hub.ready.append(connection)
-        self._set_interest(connection, events)
+            self._read(connection)
 
     # --- Reading ---
 
     def _read(self, connection: Connection) -> None:
         sock = connection.socket
-        if sock is None or connection in self._paused:  # what TLS has of it already waits as well
+        if sock is None:  # closed since the selector reported it
             return
         if connection in self._handshaking:
             self._shake_hands(connection)
             return
         try:
-            data = sock.recv(READ_SIZE)
+            data = sock.recv(READ_SIZE)  # over TLS a whole record, so that nothing of it waits in the library unseen
         except WOULD_BLOCK:
             return
         except OSError as error:
@@ -354,58 +338,25 @@ class Server:
             return
         if not data:
             self._drop(connection, "closed by the client")
-            return
-        if not self.hub.feed(connection, data):
-            self._paused.add(connection)
+        elif not self.hub.feed(connection, data):
             self._update_interest(connection)
-        elif self.tls is not None and sock.pending():
-            self._readable[connection] = None
-
-    def _drop(self, connection: Connection, why: str) -> None:
-        """This socket is of no use any more: the hub is told now, the sweep closes it."""
-        self.hub.disconnect(connection, why)
-        self._gone.append(connection)
 
     def _update_interest(self, connection: Connection) -> None:
-        """Ask the selector about reading unless it is paused, and about writing while something is left over."""
-        reading = 0 if connection in self._paused else EVENT_READ
-        writing = EVENT_WRITE if connection in self._leftover else 0
-        self._set_interest(connection, reading | writing)
-
-    def _set_interest(self, connection: Connection, events: int) -> None:
-        """Ask the selector about these events of a connection, and no others."""
+        """Ask the selector about reading if the hub wants to, and about writing while something is left over."""
+        reading, writing = connection.wants_reading, connection in self._leftover
+        if reading:
+            self._paused.discard(connection)
+        else:
+            self._paused.add(connection)
+        events = EVENT_READ * reading | EVENT_WRITE * writing
         key = self.selector.get_map().get(connection.socket)
-        if not events:
-            if key is not None:
-                self.selector.unregister(connection.socket)
-        elif key is None:
-            self.selector.register(connection.socket, events, connection)
+        if key is None:
+            if events:
+                self.selector.register(connection.socket, events, connection)
+        elif not events:
+            self.selector.unregister(connection.socket)
         elif events != key.events:
             self.selector.modify(connection.socket, events, connection)
-
-    # --- Workers ---
-
-    def _deliver(self, results: list[tuple[Job, object]]) -> None:
-        """Called by the workers, on their threads."""
-        for result in results:
-            self._results.put(result)
-        self.wake()
-
-    def _take_results(self) -> None:
-        while not self._results.empty():
-            job, result = self._results.get()
-            self.hub.complete(job, result)
-
-    def _hand_out_jobs(self) -> None:
-        jobs, self.hub.jobs = self.hub.jobs, []
-        for job in jobs:
-            (self.hasher if isinstance(job, HashJob) else self.disk).put(job)
-        if self.hub.notes:
-            self.log(*self.hub.notes)
-            self.hub.notes.clear()
-        for fault in self.hub.faults:
-            self.log(*fault_lines("an internal error ended one connection", fault))
-        self.hub.faults.clear()
 
     # --- Writing ---
 
@@ -415,150 +366,120 @@ class Server:
             if connection.outbox and connection not in self._leftover and connection not in self._handshaking:
                 self._write(connection, self.hub.take(connection))
 
-    def _write(self, connection: Connection, data: bytes) -> None:
+    def _write_leftover(self, connection: Connection) -> None:
+        """The system says that there is room again."""
+        if connection in self._handshaking:
+            self._shake_hands(connection)
+        elif connection in self._leftover:
+            self._write(connection, self._leftover[connection])
+
+    def _write(self, connection: Connection, data: bytes | memoryview) -> None:
+        """Write this; what the system does not take is left over until there is room."""
         try:
-            sent = connection.socket.send(data) if self.tls is None else send_records(connection.socket, data)
+            sent = connection.socket.send(data)
         except WOULD_BLOCK:
             sent = 0
         except OSError as error:
             self._drop(connection, reason_of(error))
             return
-        if sent < len(data):
-            left = self._leftover[connection] = memoryview(data)[sent:]
-            self.hub.sent(connection, len(left))
-            if not connection.wants_reading:
-                self._paused.add(connection)
-            self._update_interest(connection)
-
-    def _write_leftover(self, connection: Connection) -> None:
-        """The system says that there is room again."""
-        if connection in self._handshaking:
-            self._shake_hands(connection)
-            return
-        if connection not in self._leftover:
-            return
-        left = self._leftover[connection]
-        try:
-            sent = connection.socket.send(left) if self.tls is None else send_records(connection.socket, left)
-        except WOULD_BLOCK:
-            return
-        except OSError as error:
+        left = len(data) - sent
+        if not left and connection not in self._leftover:
+            return  # as nearly always
+        if left:
+            self._leftover[connection] = memoryview(data)[sent:]
+        else:
             del self._leftover[connection]
-            self._drop(connection, reason_of(error))
-            return
-        left = self._leftover[connection] = left[sent:]
-        self.hub.sent(connection, len(left))
-        if not left:
-            del self._leftover[connection]
-            self._update_interest(connection)
             if connection.outbox:
                 self.hub.ready.append(connection)
+        if left != connection.unsent:
+            self.hub.sent(connection, left)
+        self._update_interest(connection)
 
-    # --- Sweeping ---
+    # --- Closing ---
+
+    def _drop(self, connection: Connection, why: str) -> None:
+        """This socket is of no use any more: the hub is told now, the sweep closes it."""
+        self.hub.disconnect(connection, why)
+        self._flushing.pop(connection, None)
+        self._lingering[connection] = protocol.NEVER
 
     def _sweep(self) -> None:
-        now = self.clock()
+        """Close what is to be closed, and read again from those who have listened."""
+        now = self.hub.now
         closing, self.hub.closing = self.hub.closing, []
         for connection in closing:
-            if connection.socket is not None:
-                self._closing[connection] = now + (STOP_WITHIN if self._stop_by else LINGER)
-        for connection in list(self._closing):
-            self._finish_closing(connection, now)
-        if self._handshaking:
-            late = itertools.takewhile(lambda each: self._handshaking[each] <= self.hub.now, self._handshaking)
-            for connection in late:
-                self._drop(connection, "no TLS: the handshake took too long")
-        if self._closing:
-            crowd = self.sockets - self.hub.settings.connections_max - self.lingering // 2
-            for connection in [*self._closing][: max(0, crowd)]:  # a storm of newcomers: their last words had a chance
+            if connection.socket is not None and connection not in self._lingering:
+                self._flushing[connection] = now + (STOP_WITHIN if self._stop_by else LINGER)
+        for connection in [*self._flushing]:
+            self._finish_flushing(connection, now)
+        for connection in itertools.takewhile(lambda each: self._handshaking[each] <= now, self._handshaking):
+            self._drop(connection, "no TLS: the handshake took too long")
+        if self._flushing or self._lingering:
+            crowd = self.sockets - self.hub.settings.connections_max - self._closing_max // 2
+            for connection in [*self._lingering, *self._flushing][: max(0, crowd)]:  # their last words had a chance
                 self._drop(connection, "closed")
-        for connection in self._gone:
-            self._close_socket(connection)
-        self._gone.clear()
-        if self._paused:
-            for connection in [each for each in self._paused if each.wants_reading]:
-                self._paused.discard(connection)
-                self._update_interest(connection)
-                if self.tls is not None:
-                    self._readable[connection] = None
-        if self._listen_again and now >= self._listen_again and not self._stop_by:
+            for connection in [each for each, until in self._lingering.items() if until <= now]:
+                self.hub.disconnect(connection, "closed")
+                self._close_socket(connection)
+        for connection in [each for each in self._paused if each.wants_reading]:
+            self._update_interest(connection)
+        if self._listen_again and now >= self._listen_again:
             self._listen(True)
 
-    def _finish_closing(self, connection: Connection, now: float) -> None:
+    def _finish_flushing(self, connection: Connection, now: float) -> None:
         """Say that nothing more will come when all is written; then wait a little for the other side to say the same.
 
         Without that, what it is still sending would make the system throw our last frame away.
         """
         handshaking = connection in self._handshaking
-        if now >= self._closing[connection] or (handshaking and self._stop_by):
+        until = self._flushing[connection]
+        if now >= until or (handshaking and self._stop_by):
             self._drop(connection, "closed")
-        elif not (connection.outbox or connection in self._leftover or handshaking or connection in self._shut):
-            self._shut.add(connection)
-            self._closing[connection] = min(self._closing[connection], now + LINGER)
+        elif not (connection.outbox or connection in self._leftover or handshaking):
+            del self._flushing[connection]
+            self._lingering[connection] = min(until, now + LINGER)
             try:
                 connection.socket.shutdown(socket.SHUT_WR)
             except OSError:
                 self._drop(connection, "closed")
 
     def _close_socket(self, connection: Connection) -> None:
-        sock = connection.socket
+        """The only place where a client's socket is closed."""
+        sock, connection.socket = connection.socket, None
         if sock is None:
             return
-        self._set_interest(connection, 0)
-        connection.socket = None
-        self.sockets -= 1
-        for table in (self._closing, self._handshaking, self._leftover):
+        for table in (self._handshaking, self._leftover, self._flushing, self._lingering):
             table.pop(connection, None)
+        with contextlib.suppress(KeyError):  # neither read from nor written to
+            self.selector.unregister(sock)
         self._paused.discard(connection)
-        self._shut.discard(connection)
+        self.sockets -= 1
         if self.verbose:
             self.log(f"{connection.address} disconnected: socket {sock.fileno()}: {connection.closed}")
         sock.close()
 
+    # --- Jobs ---
+
+    def _hand_out_jobs(self) -> None:
+        jobs, self.hub.jobs = self.hub.jobs, []
+        for job in jobs:
+            self.workers.put(job)
+        if self.hub.notes:
+            self.log(*self.hub.notes)
+            self.hub.notes.clear()
+        for fault in self.hub.faults:
+            self.log(*fault_lines("an internal error ended one connection", fault))
+        self.hub.faults.clear()
+
     # --- Stopping ---
 
     def stop(self) -> None:
-        """Ask the server to stop; from any thread or signal handler."""
-        self._stop_wanted = True
-        self.wake()
-
-    def heed_signals(self) -> None:
-        """Stop at Ctrl-C, SIGTERM and SIGHUP; a second one ends the process at once. The main thread must call this.
-
-        Signals that were ignored before stay so: SIGHUP under nohup, SIGINT of a script's background job.
-        """
-        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        for names, answer in ((STOP_SIGNALS, self._on_signal), (QUESTION_SIGNALS, self._on_question)):
-            for name in names:
-                number = getattr(signal, name, None)
-                if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-                    signal.signal(number, answer)
-        self._heeds_signals = True
-
-    def _on_signal(self, number: int, stack: FrameType | None) -> None:
-        now = self.clock()
-        if not self._stop_wanted:
-            self._hurry_from = now + SAME_SIGNAL
-            self.stop()
-        elif now >= self._hurry_from:
-            os._exit(128 + number)
-
-    def _on_question(self, number: int, stack: FrameType | None) -> None:
-        self._figures_wanted = True
-        self.wake()
-
-    def _log_figures(self) -> None:
-        self._figures_wanted = False
-        figures = self.hub.figures() | {"turns": self.turns}
-        lines = [", ".join(f"{number:,} {name}" for name, number in figures.items())]
-        rows = self.hub.rows(ROWS_MAX)
-        more = figures["connections"] + figures["lost"] - len(rows)
-        lines += table(rows, self.wall()) if rows else []
-        lines += [f"… and {more:,} more"] if more > 0 else []
-        self.log(*lines)
+        """Ask the server to stop; from any thread."""
+        self.signals.stop_wanted = True
+        self.waker.wake()
 
     def _begin_stop(self) -> None:
-        self._stop_by = self.clock() + STOP_WITHIN
+        self._stop_by = self.hub.now + STOP_WITHIN
         if not self._listen_again:
             self._listen(False)
         self._listen_again = 0.0
@@ -570,42 +491,111 @@ class Server:
     @property
     def finished(self) -> bool:
         """Whether the server has been stopped and nothing is left to write."""
-        return self._stop_by > 0 and (not self.sockets or self.clock() >= self._stop_by)
+        return self._stop_by > 0 and (not self.sockets or self.hub.now >= self._stop_by)
 
     def close(self) -> bool:
         """Let the workers finish what they were given, and close everything. False if the disk does not answer."""
-        if self._heeds_signals:
-            signal.set_wakeup_fd(-1)
+        self.signals.close()
         self._hand_out_jobs()
-        written = self.disk.finish()
-        self.hasher.finish()
-        for connection in [*self._closing, *self.hub.connections]:
+        written = self.workers.finish()
+        for connection in [*self._flushing, *self._lingering, *self.hub.connections]:
             self._close_socket(connection)
-        for sock in (*self.listeners, self._woken, self._waker):
-            sock.close()
+        for listener in self.listeners:
+            listener.close()
+        self.waker.close()
         self.selector.close()
         return written
+
+
+# --- Signals ----------------------------------------------------------------------------------------------------------
+
+
+class Waker:
+    """Ends the waiting of the loop, from any thread or signal handler: what one end sends, the other can read."""
+
+    __slots__ = ("receiver", "sender")
+
+    def __init__(self) -> None:
+        self.receiver, self.sender = socket.socketpair()
+        self.receiver.setblocking(False)
+        self.sender.setblocking(False)
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):  # full of bytes that do the same; or all is over
+            self.sender.send(b"!")
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self.receiver.recv(4096)
+
+    def close(self) -> None:
+        self.receiver.close()
+        self.sender.close()
+
+
+class Signals:
+    """What signals have asked for. Their handlers interrupt the loop anywhere, so they note it and wake the loop."""
+
+    __slots__ = ("_clock", "_heeded", "_hurry_from", "_waker", "figures_wanted", "stop_wanted")
+
+    def __init__(self, waker: Waker, clock: Callable[[], float]) -> None:
+        self.stop_wanted = False
+        self.figures_wanted = False
+        self._hurry_from = 0.0  # time from which a further signal ends the process at once
+        self._heeded = False
+        self._waker = waker
+        self._clock = clock
+
+    def heed(self) -> None:
+        """Stop at Ctrl-C, SIGTERM and SIGHUP; a second one ends the process at once. The main thread must call this.
+
+        Signals that were ignored before stay so: SIGHUP under nohup, SIGINT of a script's background job.
+        """
+        signal.set_wakeup_fd(self._waker.sender.fileno(), warn_on_full_buffer=False)
+        for names, answer in ((STOP_SIGNALS, self._on_stop), (QUESTION_SIGNALS, self._on_question)):
+            for name in names:
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, answer)
+        self._heeded = True
+
+    def _on_stop(self, number: int, stack: FrameType | None) -> None:
+        now = self._clock()
+        if not self.stop_wanted:
+            self._hurry_from = now + SAME_SIGNAL
+            self.stop_wanted = True
+            self._waker.wake()
+        elif now >= self._hurry_from:
+            os._exit(128 + number)
+
+    def _on_question(self, number: int, stack: FrameType | None) -> None:
+        self.figures_wanted = True
+        self._waker.wake()
+
+    def close(self) -> None:
+        """The waker is closed next. The signals stay noted."""
+        if self._heeded:
+            signal.set_wakeup_fd(-1)
 
 
 def ignore_signals() -> None:
     """All is done: a signal for our server that comes while Python ends would only change the exit code."""
     for number in signal.valid_signals():
-        if isinstance(getattr(signal.getsignal(number), "__self__", None), Server):
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), Signals):
             signal.signal(number, signal.SIG_IGN)
 
 
-def send_records(sock: socket.socket, data: bytes | memoryview) -> int:
-    """Write to a TLS connection until the system takes no more; how many bytes it took.
+# --- What the log shows -----------------------------------------------------------------------------------------------
 
-    Raises what a `send` raises that takes nothing (WOULD_BLOCK). The rest must be offered again as it is: OpenSSL has
-    begun to send the next record of it.
-    """
-    rest = memoryview(data)
-    sent = sock.send(rest[:TLS_RECORD])
-    with contextlib.suppress(*WOULD_BLOCK):
-        while sent < len(rest):
-            sent += sock.send(rest[sent : sent + TLS_RECORD])
-    return sent
+
+def report(hub: Hub, turns: int, now: float) -> list[str]:
+    """What the person who runs the server is told at a question: figures, and a table of who is connected."""
+    figures = hub.figures() | {"turns": turns}
+    rows = hub.rows(ROWS_MAX)
+    more = figures["connections"] + figures["lost"] - len(rows)
+    lines = [", ".join(f"{number:,} {name}" for name, number in figures.items())]
+    lines += table(rows, now) if rows else []
+    return lines + ([f"… and {more:,} more"] if more > 0 else [])
 
 
 def table(rows: Iterable[protocol.Row], now: float) -> list[str]:
@@ -635,6 +625,11 @@ def clock_or_day(wall: float, now: float) -> str:
     return f"{datetime.fromtimestamp(wall):{'%H:%M' if now - wall < 43_200 else '%d %b'}}"
 
 
+def local_time(wall: float) -> str:
+    """Unix seconds as the log shows them: with the offset, since an hour of the night in October comes twice."""
+    return datetime.fromtimestamp(wall, timezone.utc).astimezone().isoformat(" ", "seconds")
+
+
 def reason_of(error: OSError) -> str:
     """The fault as the system or OpenSSL names it, in words for a person."""
     text = re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", error.strerror or "")  # [SSL: THE_CODE] the words (_ssl.c:1006)
@@ -652,12 +647,39 @@ def fault_lines(what: str, fault: Exception) -> list[str]:
 Deliver = Callable[[list[tuple[Job, object]]], None]  # takes jobs with their results back to the loop
 
 
+class Workers:
+    """The threads for slow work, and the results on their way back to the loop."""
+
+    def __init__(self, store: storage.Store, cost: storage.Cost, log: WriteLog, waker: Waker) -> None:
+        self._waker = waker
+        self._results: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()  # of jobs, which have a limit
+        self.hasher = HashWorker(cost, log, self._deliver)
+        self.disk = DiskWorker(store, log, self._deliver)
+
+    def put(self, job: Job) -> None:
+        (self.hasher if isinstance(job, HashJob) else self.disk).put(job)
+
+    def _deliver(self, results: list[tuple[Job, object]]) -> None:
+        """Called on the threads of the workers."""
+        for result in results:
+            self._results.put(result)
+        self._waker.wake()
+
+    def take_results(self) -> Iterator[tuple[Job, object]]:
+        while not self._results.empty():
+            yield self._results.get()
+
+    def finish(self) -> bool:
+        """Do what was given before. False if the disk does not answer."""
+        written = self.disk.finish()
+        self.hasher.finish()
+        return written
+
+
 class Worker(threading.Thread):
     """A thread that does jobs in the order in which it gets them.
 
-    Its queue has no limit of its own. Every connection has at most one command under way, and the hub one job for
-    everybody's status; but the job of a connection that is closed stays in the queue. So it grows while a disk hangs
-    without an error, no faster than newcomers are let in: 10 a second from one address.
+    A job beyond JOBS_MAX counts as failed at once: so many wait only where a disk hangs without an error.
     """
 
     def __init__(self, name: str, batch: int, deliver: Deliver) -> None:
@@ -668,7 +690,10 @@ class Worker(threading.Thread):
         start(self)
 
     def put(self, job: Job) -> None:
-        self._jobs.put(job)
+        if self._jobs.qsize() < JOBS_MAX:
+            self._jobs.put(job)
+        else:
+            self._deliver([(job, StorageFailedError())])
 
     def finish(self) -> bool:
         """Do all that was given before, and no more. Whether that took no longer than STOP_WITHIN."""
@@ -767,16 +792,7 @@ class DiskWorker(Worker):
         return [StorageFailedError() for _ in jobs]
 
 
-# --- The command line -------------------------------------------------------------------------------------------------
-
-
-class StartError(Exception):
-    """The server cannot start; the text is one line for a person."""
-
-
-def local_time(wall: float) -> str:
-    """Unix seconds as the log shows them: with the offset, since an hour of the night in October comes twice."""
-    return datetime.fromtimestamp(wall, timezone.utc).astimezone().isoformat(" ", "seconds")
+# --- The log ----------------------------------------------------------------------------------------------------------
 
 
 class Log:
@@ -887,11 +903,11 @@ def console_of_errors() -> TextIO | None:
     return sys.stderr if sys.platform == "win32" and sys.stderr is not None and sys.stderr.isatty() else None
 
 
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+# --- Listening --------------------------------------------------------------------------------------------------------
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. Use it like this: {PYTHON} vessages.py 0.0.0.0 5000 (or --help)\n")
+
+class StartError(Exception):
+    """The server cannot start; the text is one line for a person."""
 
 
 LAST_PRIVILEGED = 1023  # of the ports
@@ -960,6 +976,38 @@ def _listen_at(family: int, kind: int, number: int, address: tuple[Any, ...]) ->
     return sock
 
 
+def open_files_limit(wanted: int) -> int:
+    """How many files this process may have open, after raising the soft limit towards `wanted`."""
+    if sys.platform == "win32":
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+class RecordSocket(ssl.SSLSocket):
+    """A TLS socket whose `send` takes as much as the system does, and so tells how a slow reader gets on.
+
+    Python's own tells nothing until all of a large piece has gone. After a `send` that took less, the rest must be
+    offered again as it is: OpenSSL has begun to send the next record of it.
+    """
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        rest = memoryview(data)
+        sent = super().send(rest[:TLS_RECORD], flags)
+        with contextlib.suppress(*WOULD_BLOCK):
+            while sent < len(rest):
+                sent += super().send(rest[sent : sent + TLS_RECORD], flags)
+        return sent
+
+
 OPENSSL = (
     "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=Vessages"
     " -keyout {key} -out {cert}"
@@ -993,6 +1041,7 @@ def _load(cert: Path, key: Path) -> ssl.SSLContext:
         return getpass.getpass(f"passphrase of {key}: ")
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = RecordSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.load_cert_chain(cert, key, ask)
@@ -1065,6 +1114,9 @@ def fingerprint_words(fingerprint: str) -> str:
     digits = fingerprint.replace(":", "")
     blocks = [digits[index : index + 4] for index in range(0, len(digits), 4)]
     return "\n".join("    " + " ".join(blocks[index : index + 8]) for index in range(0, len(blocks), 8))
+
+
+# --- Addresses to join with -------------------------------------------------------------------------------------------
 
 
 SIOCGIFADDR = 0x8915  # Linux: what address has the network interface whose name a `struct ifreq` begins with
@@ -1149,17 +1201,14 @@ def named_addresses() -> list[str]:
     return [*found]
 
 
-def open_files_limit(wanted: int) -> int:
-    """How many files this process may have open, after raising the soft limit towards `wanted`."""
-    if sys.platform == "win32":
-        return wanted
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
+# --- The command line -------------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. Use it like this: {PYTHON} vessages.py 0.0.0.0 5000 (or --help)\n")
 
 
 def _number(least: float, most: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
@@ -1369,7 +1418,7 @@ def serve(options: argparse.Namespace, log: Log) -> int:
         backups = Backups(store.path, options.backup_every, options.keep, log.write) if options.backup_every else None
         if backups is not None:
             backups.begin()
-        server.heed_signals()
+        server.signals.heed()
         accounts = f"Accounts: {store.path}" + " (new, no accounts yet)" * new
         bound = [bound_address(listener) for listener in listeners]
         port = listeners[0].getsockname()[1]

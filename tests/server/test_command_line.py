@@ -41,8 +41,8 @@ def test_where_there_is_only_select_its_sockets_are_enough(
     assert run_main(tmp_path, monkeypatch) == 0
     said = f"at most {allowed[0]} clients at once, not 15000: the select of this system allows no more"
     assert said in capfd.readouterr().err
-    half_of_the_lingering = int(vessages.SPARE_FILES * vessages.LINGERING) // 2
-    assert allowed[0] + half_of_the_lingering + count + len(["the bell"]) <= 512  # FD_SETSIZE of Python on Windows
+    half_of_the_closing = int(vessages.SPARE_FILES * vessages.CLOSING_SHARE) // 2
+    assert allowed[0] + half_of_the_closing + count + len(["the bell"]) <= 512  # FD_SETSIZE of Python on Windows
 
 
 @pytest.mark.parametrize("text", ["-1", "65536", "five", "", "5000.0"])
@@ -268,7 +268,7 @@ def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> in
         server.stop()
         run(server)
 
-    monkeypatch.setattr(vessages.Server, "heed_signals", lambda server: None)
+    monkeypatch.setattr(vessages.Signals, "heed", lambda signals: None)
     monkeypatch.setattr(vessages.Server, "run", stop_and_run)
     return vessages.main(["127.0.0.1", "0", "--db", str(folder / "vessages.db"), *options])
 

@@ -81,33 +81,33 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_second_signal_counts_from_half_a_second_on(rig: Rig, exits: list[int]) -> None:
-    rig.server._on_signal(2, None)
+    rig.server.signals._on_stop(2, None)
     for wait in (0.0, 0.002, 0.4):
         rig.clock.now += wait
-        rig.server._on_signal(2, None)
+        rig.server.signals._on_stop(2, None)
     assert exits == []
     rig.clock.now += 0.1
-    rig.server._on_signal(15, None)
+    rig.server.signals._on_stop(15, None)
     assert exits == [128 + 15]
 
 
 def test_a_signal_ends_a_server_that_stops_for_another_reason(rig: Rig, exits: list[int]) -> None:
     rig.server.stop()
-    rig.server._on_signal(15, None)
+    rig.server.signals._on_stop(15, None)
     assert exits == [128 + 15]
 
 
 def test_a_signal_after_the_end_is_no_fault(rig: Rig, exits: list[int]) -> None:
-    rig.server._on_signal(15, None)
+    rig.server.signals._on_stop(15, None)
     rig.stop()
-    rig.server._on_signal(15, None)
-    rig.server._on_question(10, None)
+    rig.server.signals._on_stop(15, None)
+    rig.server.signals._on_question(10, None)
 
 
 def asked(rig: Rig) -> list[str]:
     """The table that a question at the server is answered with, with single spaces."""
     del rig.log[:]
-    rig.server._on_question(10, None)
+    rig.server.signals._on_question(10, None)
     rig.turns(2)
     assert " connections, " in rig.log[0][1]
     return [" ".join(line.split()) for _, line in rig.log[1:]]

@@ -200,7 +200,7 @@ def test_an_internal_error_in_one_job_of_the_disk_fails_no_other(rig: Rig, monke
 
     monkeypatch.setattr(storage.Store, "add", add_all_but_eve)
     names = ("alice", "eve", "bob", "carol")
-    results = rig.server.disk.perform([protocol.DiskJob("add", name, name, "no hash", 0.0) for name in names])
+    results = rig.server.workers.disk.perform([protocol.DiskJob("add", name, name, "no hash", 0.0) for name in names])
     assert [type(result) for result in results] == [bool, protocol.StorageFailedError, bool, bool]
     assert [name for name in names if rig.store.find(name)] == ["alice", "bob", "carol"]
 
@@ -253,7 +253,7 @@ def test_when_hashing_fails_it_is_said_and_the_chat_goes_on(
 def test_a_higher_cost_reaches_the_disk_with_the_next_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(tmp_path) as rig:
         rig.person("alice")
-        rig.server.hasher._cost = storage.Cost(2, 1, 1)
+        rig.server.workers.hasher._cost = storage.Cost(2, 1, 1)
         rig.person("bob").close()
         again = rig.connect()
         again.says(f"TAKEOVER alice {PASSWORD}")
