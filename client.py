@@ -387,8 +387,13 @@ class Link:
         return self._selector.select(patience)
 
     def wake(self) -> None:
-        """End the sleep; from any thread."""
+        """End the sleep; from any thread, and from a signal handler."""
         self._dialled.wake()
+
+    @property
+    def waker(self) -> int:
+        """A descriptor that ends the sleep when a byte is written to it, for signals."""
+        return self._dialled.waker
 
     def take_in(self, ready: Ready) -> None:
         """Read what there is."""
@@ -2675,6 +2680,97 @@ class Question(NamedTuple):
     hidden: bool
 
 
+class Questions:
+    """The question to the person, and the hidden answer before it as long as its consequence is not known."""
+
+    def __init__(self) -> None:
+        self.asked: Question | None = None  # the one that is not answered yet
+        self._answered: Question | None = None  # the one whose hidden answer has no consequence yet
+
+    @property
+    def waits(self) -> bool:
+        """Whether a hidden answer has no consequence yet."""
+        return self._answered is not None
+
+    def ask(self, question: Question | None) -> None:
+        """The one question from now on; None for none. A hidden answer before it has had its consequence."""
+        self.asked, self._answered = question, None
+
+    def answer(self, text: str) -> None:
+        """Hand the answer on; "" also means that the person does not wait for a consequence any more."""
+        question, hidden = self.asked or self._answered, self.asked is not None and self.asked.hidden
+        self.asked, self._answered = None, question if hidden and text else None
+        if question is not None:
+            question.then(text)
+
+
+class Helper(Protocol):
+    """What a front end asks while a line is typed: the chat."""
+
+    def expand(self, word: str) -> tuple[str, str] | None:
+        """What the first word of a line stands for: see `LineEditor`."""
+
+    def complete(self, before: str, *, person: bool) -> tuple[int, Sequence[str]]:
+        """What Tab may put behind `before`: see `LineEditor`. person: only names."""
+
+
+class Front(Protocol):
+    """What a person, or a script, sees and types: all that a chat needs of a front end.
+
+    OSError from any method means that nobody sees any more what is shown.
+    """
+
+    @property
+    def interactive(self) -> bool:
+        """Whether there is a person, who can be asked and who reads hints."""
+
+    @property
+    def edits(self) -> bool:
+        """Whether a line can be given back to be edited, and its recipient stands in a prompt."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When `lines` wants to be called even if nothing happens."""
+
+    def start(self, link: Link, helper: Helper) -> None:
+        """Begin to read what is typed; the link wakes up for it."""
+
+    def lines(self, most: int) -> list[Line | None]:
+        """At most `most` lines that were typed; None is the end of them."""
+
+    def put_back(self, line: Line) -> None:
+        """Give a line back to be edited, where that can be."""
+
+    def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
+        """Ask the person and call `then` with the answer, "" if it is given up. False: there is nobody to ask, or no
+        way to hide the answer.
+
+        Behind a hidden answer what is typed stays hidden, until `ask` is called again or `release`. What is typed
+        meanwhile is the next answer, or is dropped. `then` is called with "" if the person no longer waits.
+        """
+
+    def release(self) -> None:
+        """Show what is typed again: no hidden answer waits for its consequence any more."""
+
+    def show(self, event: Shown) -> None:
+        """Show an event, at the latest with `flush`."""
+
+    def flush(self, to: str | None) -> None:
+        """Called once a turn, when all was shown. `to`: whom plain text goes to."""
+
+    def ring(self) -> None:
+        """Ring the bell, where there is one."""
+
+    def count_unread(self, sender: str) -> None:
+        """Count a message in the title of the window, where there is one."""
+
+    def clear(self) -> None:
+        """Clear the screen, where there is one."""
+
+    def close(self) -> None:
+        """Give everything back as it was."""
+
+
 class Writer(Protocol):
     """Where the front ends write: `Output`, or memory."""
 
@@ -2797,26 +2893,22 @@ def _is_open(descriptor: int) -> bool:
 class Plain:
     """One event a line, no escapes, no prompt but for a password: for pipes, files, scripts and dumb terminals."""
 
-    deadline: float | None = None  # when `lines` wants to be called even if nothing happens
-    edits = False  # whether a line can be given back to be edited, and its recipient stands in a prompt
+    deadline: float | None = None
+    edits = False
 
     def __init__(self, out: Writer, *, as_json: bool = False, interactive: bool = False) -> None:
-        """`interactive`: whether there is a person at a terminal, who can be asked and who reads hints."""
-        self.mailbox = Mailbox(LINES_WAITING)
+        self.mailbox = Mailbox(LINES_WAITING)  # lines that were typed
         self.interactive = interactive
         self._out = out
         self._as_json = as_json
-        self.expand: Expander = _no_expansion  # what the first word of a line stands for; set by the chat
-        self._question: Question | None = None  # the one that is not answered yet
-        self._give_up: Callable[[str], None] | None = None  # for an answer whose consequence is not known yet
+        self._questions = Questions()
         self._early = ""  # the next hidden answer, typed before its question
         self._hides = False  # whether the terminal was told not to show what is typed
         self._drops = False  # whether the next line is dropped: half of it was typed hidden
         self._reader: LineReader | None = None
         self._asides: list[str] = []  # lines for standard error, to be printed behind what is shown
 
-    def start(self, link: Link) -> None:
-        """Begin to read what is typed; the link wakes up for it."""
+    def start(self, link: Link, helper: Helper) -> None:
         link.watch(self.mailbox)
         self._reader = LineReader(0, self.mailbox, terminal_encoding(sys.stdin))
         threading.Thread(target=self._reader.run, daemon=True).start()
@@ -2824,98 +2916,77 @@ class Plain:
             signal.signal(signal.SIGCONT, lambda *_: self._hides and set_echo(False))  # the shell has shown it again
 
     def show(self, event: Shown) -> None:
-        """Print an event; OSError if nobody reads any more."""
         for line in [json_of(event)] if self._as_json else words_of(event):
             self._out.write(line + "\n")
 
     def flush(self, to: str | None) -> None:
-        """Called once a turn, when all was shown. `to`: whom plain text goes to.
-
-        A question is printed last: programs that read along, such as Emacs, know a password prompt only at the end.
-        """
+        """A question is printed last: programs that read along, such as Emacs, know a password prompt only there."""
         self._out.flush()
         asides, self._asides = self._asides, []
         for words in asides:
             print(words, file=sys.stderr, flush=True)
 
     def ring(self) -> None:
-        """Ring the bell, where there is one."""
+        """There is no bell."""
 
-    def count_unread(self) -> None:
-        """Count a message in the title of the window, where there is one."""
+    def count_unread(self, sender: str) -> None:
+        """There is no title."""
 
     def clear(self) -> None:
-        """Clear the screen, where there is one."""
+        """There is no screen."""
+
+    def put_back(self, line: Line) -> None:
+        """Lines cannot be edited."""
 
     def lines(self, most: int) -> list[Line | None]:
-        """At most `most` lines that were typed; None is the end of them."""
         if self._drops and (line := self.mailbox.take(1)):
             self._show_typing()
             return [None] if line[0] is None else []
-        if self._question is None and self._give_up is None:
-            return [None if line is None else Line(line) for line in self.mailbox.take(most)]
-        while self._question is not None or self._give_up is not None:
-            typed = [self._early] if self._early and self._question is not None else self.mailbox.take(1)
+        while self._questions.asked is not None or self._questions.waits:
+            typed = [self._early] if self._early and not self._questions.waits else self.mailbox.take(1)
             if not typed:
                 return []
             self._early = ""
             if typed[0] is None:
                 return [None]
-            if self._question is None:
+            if self._questions.waits:
                 self._early = typed[0]  # hidden, as the answer before it
             else:
-                self._answer(typed[0])
-        return self.lines(most)
+                self._questions.answer(typed[0])
+                if self._questions.waits:
+                    self._asides.append("one moment; what you type is hidden, and not sent")
+        return [None if line is None else Line(line) for line in self.mailbox.take(most)]
 
     def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
-        """Ask the person and call `then` with the answer, "" if it is given up. False: there is nobody to ask, or no
-        way to hide the answer.
-
-        Behind a hidden answer what is typed stays hidden, until `ask` is called again or `release`. What is typed
-        meanwhile is the next answer, or is dropped. `then` is called with "" if the person no longer waits.
-        """
-        return self.interactive and self._pose(Question(prompt, then, hidden))
-
-    def _pose(self, question: Question) -> bool:
-        """Ask so that the answer is hidden if it has to be. False if that cannot be."""
-        if question.hidden:
-            self._hides = self._hides or (os.isatty(2) and set_echo(False))
-            if not self._hides:
-                return False
-        else:
+        if not self.interactive:
+            return False
+        if not hidden:
             self.release()
             self._drop_lines()  # nobody has read the question before them
-        self._question, self._give_up = question, None
-        self._tell(question.prompt)
+        elif not self._hides:
+            self._hides = os.isatty(2) and set_echo(False)
+            if not self._hides:
+                return False
+        self._questions.ask(Question(prompt, then, hidden))
+        self._asides.append(prompt)
         return True
 
-    def _answer(self, text: str) -> None:
-        question = self._question
-        if question is None:  # of an answer whose consequence the person no longer waits for
-            then, self._give_up = self._give_up, None
-        else:
-            then, self._question = question.then, None
-            self._give_up = then if question.hidden and text else None
-        if then is not None:
-            then(text)
-        if question is not None and self._give_up is not None:
-            self._tell("one moment; what you type is hidden, and not sent")
-
     def release(self) -> None:
-        """Show what is typed again: no hidden answer waits for its consequence any more."""
-        waited, self._question, self._give_up, self._early = self._give_up is not None, None, None, ""
+        waited, self._early = self._questions.waits, ""
+        self._questions.ask(None)
         if self._hides and not self._drops:
             if waited:
                 self._drop_lines()
             self._drops = self._reader is not None and half_a_line_is_typed(self._reader)
             if self._drops:
-                self._tell("finish the hidden line with Enter; it is not sent")
+                self._asides.append("finish the hidden line with Enter; it is not sent")
             else:
                 self._show_typing()
 
-    def _tell(self, words: str) -> None:
-        """Words beside the prompt, where it does not say them itself."""
-        self._asides.append(words)
+    def close(self) -> None:
+        if self._hides:
+            set_echo(True)
+        self.mailbox.close()
 
     def _show_typing(self) -> None:
         self._drops = False
@@ -2928,16 +2999,7 @@ class Plain:
             self.mailbox.put(None)
         dropped = len(lines) - lines.count(None)
         if dropped:
-            self._tell(f"lines that were typed before this and are dropped: {dropped}")
-
-    def put_back(self, line: Line) -> None:
-        """Give a line back to be edited, where that can be."""
-
-    def close(self) -> None:
-        """Give everything back as it was."""
-        if self._hides:
-            set_echo(True)
-        self.mailbox.close()
+            self._asides.append(f"lines that were typed before this and are dropped: {dropped}")
 
 
 def half_a_line_is_typed(reader: LineReader) -> bool:
@@ -2987,133 +3049,173 @@ PINNED_TEXT = 120  # and characters of each: it is printed whole when its fate i
 
 if sys.platform == "win32":
 
-    class Console:
-        """The console's modes, and a thread that reads keys, because a console cannot be waited for with sockets."""
+    def console_mode() -> Any:
+        """The mode of the console's screen."""
+        mode = ctypes.c_uint32()
+        ctypes.windll.kernel32.GetConsoleMode(ctypes.windll.kernel32.GetStdHandle(-11), ctypes.byref(mode))
+        return mode.value
 
-        deadline: float | None = None
+    def raw_mode() -> Any:
+        """The mode in which it understands escape sequences."""
+        return console_mode() | 4
 
-        def __init__(self, escape_delay: Callable[[], float]) -> None:
-            self._mailbox = Mailbox()
-            self._found = ctypes.c_uint32()
-            self._handle = ctypes.windll.kernel32.GetStdHandle(-11)
+    def set_console_mode(mode: Any) -> None:
+        ctypes.windll.kernel32.SetConsoleMode(ctypes.windll.kernel32.GetStdHandle(-11), mode)
 
-        def begin(self) -> None:
-            ctypes.windll.kernel32.GetConsoleMode(self._handle, ctypes.byref(self._found))
-            ctypes.windll.kernel32.SetConsoleMode(self._handle, self._found.value | 4)  # understand escape sequences
-
-        def end(self) -> None:
-            ctypes.windll.kernel32.SetConsoleMode(self._handle, self._found.value)
-
-        def start(self, link: Link) -> None:
-            link.watch(self._mailbox)
-            threading.Thread(target=self._read, daemon=True).start()
-
-        def _read(self) -> None:
-            while True:
-                batch = windows_character(msvcrt.getwch, msvcrt.ungetwch)
-                while msvcrt.kbhit() and len(batch) < BATCH_MAX:
-                    batch += windows_character(msvcrt.getwch, msvcrt.ungetwch)
-                self._mailbox.put(batch)
-
-        def keys(self) -> list[Key]:
-            return [key for batch in self._mailbox.take() for key in as_one_burst(windows_keys(batch))]
-
-        def suspend(self) -> None:
-            """There is no such thing here."""
+    def read_console(mailbox: Mailbox) -> None:
+        """In a thread, because a console cannot be waited for with sockets: each batch that is typed."""
+        while True:
+            batch = windows_character(msvcrt.getwch, msvcrt.ungetwch)
+            while msvcrt.kbhit() and len(batch) < BATCH_MAX:
+                batch += windows_character(msvcrt.getwch, msvcrt.ungetwch)
+            mailbox.put(batch)
 
 else:
 
-    class Console:
-        """The terminal: raw while we are in front, else as it was found; and the bytes it sends, as keys."""
+    def console_mode() -> Any:
+        """The mode of the terminal; None if it is gone, whose end is about to be read then."""
+        try:
+            return termios.tcgetattr(0)
+        except termios.error:
+            return None
 
-        def __init__(self, escape_delay: Callable[[], float]) -> None:
-            """escape_delay: seconds after which an escape that has stayed alone is the Escape key."""
-            self._found = termios.tcgetattr(0)
-            self._decoder = KeyDecoder(terminal_encoding(sys.stdin))
-            self._keys: list[Key] = []
-            self._escape_delay = escape_delay
-            self._escape_at: float | None = None  # when such an escape came
+    def raw_mode() -> Any:
+        """The mode in which it hands on each key and shows none."""
+        mode = console_mode()
+        if mode is not None:
+            mode[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON)
+            mode[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
+            mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+        return mode
 
-        @property
-        def deadline(self) -> float | None:
-            """When `keys` has to be called though nothing came."""
-            return None if self._escape_at is None else self._escape_at + self._escape_delay()
-
-        def begin(self) -> None:
+    def set_console_mode(mode: Any) -> None:
+        """DRAIN, not FLUSH: what was typed ahead is kept. In the background this stops us until `fg`."""
+        while mode is not None:
             try:
-                raw = termios.tcgetattr(0)
-            except termios.error:
-                return  # the terminal is gone; its end is about to be read
-            raw[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON)
-            raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
-            raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
-            self._set(raw)
+                termios.tcsetattr(0, termios.TCSADRAIN, mode)
+                return
+            except termios.error as error:
+                if error.args[0] != errno.EINTR:
+                    return  # the terminal is gone
 
-        def end(self) -> None:
-            self._set(self._found)
 
-        def _set(self, attributes: list[Any]) -> None:
-            """DRAIN, not FLUSH: what was typed ahead is kept. In the background this stops us until `fg`."""
-            while True:
-                try:
-                    termios.tcsetattr(0, termios.TCSADRAIN, attributes)
-                    return
-                except termios.error as error:
-                    if error.args[0] != errno.EINTR:
-                        return  # the terminal is gone; its end is about to be read
+class Console:
+    """The terminal: in a mode of our own while we are in front, else as it was found; and what it sends, as keys."""
 
-        def start(self, link: Link) -> None:
+    def __init__(self, escape_delay: Callable[[], float]) -> None:
+        """escape_delay: seconds after which an escape that has stayed alone is the Escape key."""
+        self._found = console_mode()
+        self._decoder = KeyDecoder(terminal_encoding(sys.stdin))
+        self._keys: list[Key] = []
+        self._escape_delay = escape_delay
+        self._escape_at: float | None = None  # when such an escape came
+
+    @property
+    def deadline(self) -> float | None:
+        """When `keys` has to be called though nothing came."""
+        return None if self._escape_at is None else self._escape_at + self._escape_delay()
+
+    def start(self, link: Link) -> None:
+        """Begin to read."""
+        if sys.platform == "win32":
+            self._batches = Mailbox()
+            link.watch(self._batches)
+            threading.Thread(target=read_console, args=(self._batches,), daemon=True).start()
+        else:
             link.watch(self)
 
-        def fileno(self) -> int:
-            return 0
+    def begin(self) -> None:
+        """Take the terminal."""
+        set_console_mode(raw_mode())
 
-        def rest(self) -> None:
-            """There is something to read."""
-            data = _read_burst(0)
-            if data is None:
-                return
-            now = time.monotonic()
-            self._keys += as_one_burst(self._decoder.feed(data, now)) if data else [Key("hang-up")]
-            self._escape_at = now if self._decoder.undecided else None
+    def end(self) -> None:
+        """Give it back."""
+        set_console_mode(self._found)
 
-        def keys(self) -> list[Key]:
-            if self.deadline is not None and time.monotonic() >= self.deadline:
-                self._keys += self._decoder.settle()
-                self._escape_at = None
-            keys, self._keys = self._keys, []
-            return keys
+    def fileno(self) -> int:
+        return 0
 
-        def suspend(self) -> None:
-            """Stop here, like every program at Ctrl-Z, and go on here after `fg`."""
+    def rest(self) -> None:
+        """There is something to read."""
+        data = _read_burst(0)
+        if data is None:
+            return
+        now = time.monotonic()
+        self._keys += as_one_burst(self._decoder.feed(data, now)) if data else [Key("hang-up")]
+        self._escape_at = now if self._decoder.undecided else None
+
+    def keys(self) -> list[Key]:
+        """The keys that have come."""
+        if sys.platform == "win32":
+            return [key for batch in self._batches.take() for key in as_one_burst(windows_keys(batch))]
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self._keys += self._decoder.settle()
+            self._escape_at = None
+        keys, self._keys = self._keys, []
+        return keys
+
+    def suspend(self) -> None:
+        """Stop here, like every program at Ctrl-Z, and go on here after `fg`. There is no such thing on Windows."""
+        if sys.platform != "win32":
             os.kill(0, signal.SIGTSTP)
 
 
-class Terminal(Plain):
-    """A person at a terminal: a line to edit at the bottom, and above it what happens."""
+class Calls:
+    """What calls a person who looks elsewhere: the bell, and the count of messages in the title of the window."""
 
-    edits = True
-
-    def __init__(self, out: Writer) -> None:
-        super().__init__(out, interactive=True)
-        self._console = Console(lambda: ESCAPE_DELAY if self._editor.hears_escape else SEQUENCE_DELAY)
-        self._editor = LineEditor(self._complete, lambda word: self.expand(word))
-        self._encoding = terminal_encoding(sys.stdout)
-        self._transcript = Transcript()
-        self._screen = Screen(*window_size(), colour=wants_colour(os.environ), reflows=terminal_reflows(os.environ))
-        self._link: Link | None = None
-        self._keys: deque[Key] = deque()
-        self._drop_until = -math.inf  # end of the time in which the rest of a text may come that was refused
+    def __init__(self) -> None:
         self._rings = False  # whether the bell is to be rung with the next write
         self._unread = 0  # messages since the last key
+        self._sender = ""  # of the last message
         self._title = ""  # the sequence that set it last, "" if it was left alone
-        self._moved = False  # the window may have another size, or we are back in front
-        self._last_sender = ""
 
-    def start(self, link: Link) -> None:
-        self._link = link
+    def ring(self) -> None:
+        """Ring with the next write."""
+        self._rings = True
+
+    def count(self, sender: str) -> None:
+        """A message came."""
+        self._unread, self._sender = self._unread + 1, sender
+
+    def stop(self) -> None:
+        """The person is here: a key was pressed."""
+        self._unread = 0
+
+    def write(self) -> str:
+        """The bell and the title, each at most once a turn."""
+        bell, self._rings = BELL * self._rings, False
+        if not self._unread and not self._title:
+            return bell
+        before, self._title = self._title, unread_title(self._unread, self._sender)
+        return bell + self._title * (self._title != before)
+
+    def leave(self) -> str:
+        """Clear the title, for terminals that do not remember the one before."""
+        before, self._title = self._title, ""
+        return title("") * bool(before)
+
+
+class Terminal:
+    """A person at a terminal: a line to edit at the bottom, and above it what happens."""
+
+    interactive = edits = True
+
+    def __init__(self, out: Writer) -> None:
+        self._out = out
+        self._encoding = terminal_encoding(sys.stdout)
+        self._console = Console(lambda: ESCAPE_DELAY if self._editor.hears_escape else SEQUENCE_DELAY)
+        self._editor = LineEditor(self._complete, lambda word: self._helper.expand(word))
+        self._questions = Questions()
+        self._transcript = Transcript()
+        self._calls = Calls()
+        self._screen = Screen(*window_size(), colour=wants_colour(os.environ), reflows=terminal_reflows(os.environ))
+        self._keys: deque[Key] = deque()  # typed, and not given to the editor yet
+        self._drop_until = -math.inf  # end of the time in which the rest of a text may come that was refused
+        self._moved = False  # whether the window may have another size, or we are back in front
+
+    def start(self, link: Link, helper: Helper) -> None:
+        self._link, self._helper = link, helper
         self._console.start(link)
-        link.watch(self.mailbox)
         self._console.begin()
         self._out.write(TERMINAL_BEGIN)
         if sys.platform != "win32":
@@ -3122,28 +3224,31 @@ class Terminal(Plain):
 
     def _mark_moved(self, *_: object) -> None:
         self._moved = True
-        self.mailbox.wake()
+        self._link.wake()
 
     @property
-    def deadline(self) -> float | None:  # type: ignore[override]
+    def deadline(self) -> float | None:
         """A lonely escape, the next second of a countdown, or comings and goings to be told."""
-        wait = self._link.redial_in if self._link is not None else None
-        next_second = self._link.now() + (wait % 1 or 1) if self._link is not None and wait else None
+        wait = self._link.redial_in
+        next_second = self._link.now() + (wait % 1 or 1) if wait else None
         deadlines = (self._console.deadline, next_second, self._transcript.due)
         return min((d for d in deadlines if d is not None), default=None)
 
     # Keys
 
+    def _complete(self, before: str) -> tuple[int, Sequence[str]]:
+        return self._helper.complete(before, person=self._editor.asks)
+
     def lines(self, most: int) -> list[Line | None]:
-        """Do what was typed, up to a finished line; None is the end."""
+        """Do what was typed, up to a finished line."""
         self._keys.extend(self._console.keys())
-        now = self._link.now() if self._link is not None else 0.0
+        now = self._link.now()
         if now < self._drop_until:
             self._drop_rest(now)
         self._join_block()
         while self._keys:
             key = self._keys.popleft()
-            self._unread = 0
+            self._calls.stop()
             if key.name == "tab" and key.more:  # nobody looks at what Tab offers in the middle of a burst
                 key = Key("char", "\t")
             event = self._editor.feed(key)
@@ -3181,7 +3286,7 @@ class Terminal(Plain):
 
     def _obey(self, event: EditorEvent) -> None:
         if event.kind == "answer":
-            self._answer(event.line.text)
+            self._questions.answer(event.line.text)
         elif event.kind == "interrupt":
             self._transcript.tell("-- Ctrl-C again leaves")
         elif event.kind == "leave":
@@ -3194,74 +3299,32 @@ class Terminal(Plain):
             words = f"that is too long for one message, which holds {TYPED_MAX:,} bytes: send it in parts"
             self._transcript.tell(f"!! {words}")
 
-    def _pose(self, question: Question) -> bool:
-        self._question, self._give_up = question, None
-        if not question.hidden:
-            self._keys.clear()  # they were typed before the question could be read
-        if self._editor.ask(hidden=question.hidden):
-            self._keys.appendleft(Key("enter"))
-            self.mailbox.wake()
-        return True
-
-    def _tell(self, words: str) -> None:
-        """The prompt says it."""
-
-    def release(self) -> None:
-        self._question = self._give_up = None
-        self._editor.release()
-
     def put_back(self, line: Line) -> None:
         self._editor.replace(line)
 
-    def _complete(self, before: str) -> tuple[int, Sequence[str]]:
-        if not before:
-            return 0, ()  # nobody is written to whose name was not begun
-        roster = self._link.session.roster if self._link is not None else {}
-        own = self._link.session.name if self._link is not None else None
+    def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
+        self._questions.ask(Question(prompt, then, hidden))
+        if not hidden:
+            self._keys.clear()  # they were typed before the question could be read
+        if self._editor.ask(hidden=hidden):
+            self._keys.appendleft(Key("enter"))
+            self._link.wake()
+        return True
 
-        def place(name: str) -> tuple[bool, bool, bool, str]:
-            """Who wrote last comes first, then who is online, and oneself at the end."""
-            return name != self._last_sender, name == own, roster[name], protocol.fold(name)
-
-        names = sorted(roster, key=place)
-        if self._editor.asks:
-            return 0, [name for name in names if protocol.fold(name).startswith(protocol.fold(before))]
-        return complete_word(before, [f"/{word}" for word in COMMANDS], expected_words(before, names))
-
-    def _suspend(self) -> None:
-        self._out.write(self._screen.hide() + self._leave_title() + TERMINAL_END)
-        self._out.flush()
-        self._console.end()
-        self._console.suspend()
-        self._console.begin()
-        self._out.write(TERMINAL_BEGIN)
-        self._moved = True
+    def release(self) -> None:
+        self._questions.ask(None)
+        self._editor.release()
 
     # Screen
 
     def show(self, event: Shown) -> None:
-        self._transcript.add(event, self._now())
-        if isinstance(event, protocol.Message):
-            self._last_sender = event.sender
+        self._transcript.add(event, self._link.now())
 
     def ring(self) -> None:
-        self._rings = True
+        self._calls.ring()
 
-    def count_unread(self) -> None:
-        self._unread += 1
-
-    def _calls(self) -> str:
-        """The bell and the title, each at most once a turn."""
-        bell, self._rings = BELL * self._rings, False
-        if not self._unread and not self._title:
-            return bell
-        before, self._title = self._title, unread_title(self._unread, self._last_sender)
-        return bell + self._title * (self._title != before)
-
-    def _leave_title(self) -> str:
-        """Clears the title, for terminals that do not remember the one before."""
-        before, self._title = self._title, ""
-        return title("") * bool(before)
+    def count_unread(self, sender: str) -> None:
+        self._calls.count(sender)
 
     def clear(self) -> None:
         self._out.write(self._screen.clear())
@@ -3272,65 +3335,77 @@ class Terminal(Plain):
             self._moved = False
             self._console.begin()
             self._screen.resize(*window_size())
-        block = Block(self._prompt(to), *self._editor.view(), self._pinned())
+        block = Block(self._prompt(to), *self._editor.view(), pinned_paragraphs(self._link.session.undelivered))
         self._editor.mark_seen()
-        self._out.write(self._drawn(block) + self._calls())
+        self._out.write(self._drawn(block, self._link.now()) + self._calls.write())
         self._out.flush()
 
-    def _drawn(self, block: Block) -> str:
-        """What arrived, and the block, in signs that the terminal has."""
-        paragraphs = self._transcript.take(self._now())
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._leave()
+        self._console.end()
+
+    def _suspend(self) -> None:
+        self._leave()
+        self._console.end()
+        self._console.suspend()
+        self._console.begin()
+        self._out.write(TERMINAL_BEGIN)
+        self._moved = True
+
+    def _leave(self) -> None:
+        """Print what arrived, and take the block off the screen."""
+        self._out.write(self._drawn(Block(()), math.inf) + self._screen.hide() + self._calls.leave() + TERMINAL_END)
+        self._out.flush()
+
+    def _drawn(self, block: Block, now: float) -> str:
+        """What arrived and is to be told by `now`, and the block, in signs that the terminal has."""
+        paragraphs = self._transcript.take(now)
         if self._encoding != "utf-8":
             paragraphs = [spelled_paragraph(paragraph, self._encoding) for paragraph in paragraphs]
             block = spelled_block(block, self._encoding)
         return self._screen.draw(block, paragraphs)
 
-    def _now(self) -> float:
-        return self._link.now() if self._link is not None else 0.0
-
     def _prompt(self, to: str | None) -> tuple[Span, ...]:
-        if self._question is not None:
-            return (Span(self._question.prompt),)
-        spans: list[Span] = []
-        if self._editor.search_prompt is not None:
-            spans.append(Span(self._editor.search_prompt, DIM))
-        elif self._link is not None:
-            wait, online = self._link.redial_in, self._link.session.online
-            if not self._transcript.met and not wait:
-                spans.append(Span(f"connecting to {self._link.host} port {self._link.port} … ", DIM))
-            elif wait is not None:
-                spans.append(Span(f"… {math.ceil(wait)} s " if wait else "… ", RED))
-            elif online and self._link.session.logged_in:
-                spans.append(Span(f"{online} online ", DIM))
-            elif not self._link.is_up:
-                spans.append(Span("not connected ", RED))
+        if self._questions.asked is not None:
+            return (Span(self._questions.asked.prompt),)
+        search, to = self._editor.search_prompt, self._editor.to or to
+        spans = [Span(search, DIM)] if search is not None else link_spans(self._link, self._transcript.met)
         if self._editor.waits:
             return (*spans, Span("one moment; what you type is hidden ", DIM))
         if self._editor.drains and self._editor.text:
             return (*spans, Span("hidden up to Enter, and not sent ", DIM))
-        to = self._editor.to or to
-        if to is not None and (self._link is None or self._link.session.name is not None):
-            spans.append(Span(to, name_style(to)))
-            if self._link is not None and self._link.session.logged_in and to not in self._link.session.roster:
-                spans.append(Span(" (not online)", RED))
-        return (*spans, Span("> "))
+        return (*spans, *recipient_spans(self._link.session, to), Span("> "))
 
-    def _pinned(self) -> tuple[Paragraph, ...]:
-        """The last own messages whose fate is not known."""
-        waiting = self._link.session.undelivered if self._link is not None else []
-        more = len(waiting) - PINNED_MAX
-        lines = [f"…     {more} more"] if more > 0 else []
-        for command in waiting[-PINNED_MAX:]:
-            text = " ".join(command.text[:PINNED_TEXT].split()) + "…" * (len(command.text) > PINNED_TEXT)
-            lines.append(f"…     → {command.name}  {text}")
-        return tuple(Paragraph((Span(line, DIM),), 6) for line in lines)
 
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._out.write(self._drawn(Block(())) + self._screen.hide() + self._leave_title() + TERMINAL_END)
-            self._out.flush()
-        self._console.end()
-        super().close()
+def link_spans(link: Link, met: bool) -> list[Span]:
+    """The link in a prompt. met: whether the server has answered yet."""
+    wait, session = link.redial_in, link.session
+    if not met and not wait:
+        return [Span(f"connecting to {link.host} port {link.port} … ", DIM)]
+    if wait is not None:
+        return [Span(f"… {math.ceil(wait)} s " if wait else "… ", RED)]
+    if session.logged_in and session.online:
+        return [Span(f"{session.online} online ", DIM)]
+    return [] if link.is_up else [Span("not connected ", RED)]
+
+
+def recipient_spans(session: ClientSession, to: str | None) -> list[Span]:
+    """The recipient in a prompt."""
+    if to is None or session.name is None:
+        return []
+    absent = session.logged_in and to not in session.roster
+    return [Span(to, name_style(to)), *[Span(" (not online)", RED)] * absent]
+
+
+def pinned_paragraphs(waiting: Sequence[protocol.Command]) -> tuple[Paragraph, ...]:
+    """The last own messages whose fate is not known."""
+    more = len(waiting) - PINNED_MAX
+    lines = [f"…     {more} more"] if more > 0 else []
+    for command in waiting[-PINNED_MAX:]:
+        text = " ".join(command.text[:PINNED_TEXT].split()) + "…" * (len(command.text) > PINNED_TEXT)
+        lines.append(f"…     → {command.name}  {text}")
+    return tuple(Paragraph((Span(line, DIM),), 6) for line in lines)
 
 
 def window_size() -> tuple[int, int]:
@@ -3529,7 +3604,7 @@ class Dialogues:
     """Takes the one dialogue that is under way from step to step. A script's dialogue ends where it would wait."""
 
     def __init__(
-        self, front: Plain, now: Callable[[], float], note: Callable[..., None], obey: Callable[[str], bool]
+        self, front: Front, now: Callable[[], float], note: Callable[..., None], obey: Callable[[str], bool]
     ) -> None:
         """`note` tells the person something. `obey` does an answer that is a command; False if it is none."""
         self._front, self._now, self._note, self._obey = front, now, note, obey
@@ -3594,7 +3669,7 @@ class Chat:
     def __init__(
         self,
         link: Link,
-        front: Plain,
+        front: Front,
         *,
         user: str | None,
         to: str | None,
@@ -3617,7 +3692,6 @@ class Chat:
         self._refused = ("", "")  # name and password of the last login, as long as it has not succeeded
         self._short = protocol.PASSWORD_MIN - 1  # characters of the longest password that is surely refused
         self._last_sender = ""
-        front.expand = self.expand
         self._known: deque[str] = deque(maxlen=KNOWN_MAX)  # who is or was here lately
         self._words: set[str] = set()  # words before a colon that are no names, as the person has said
         self._leave_at: float | None = None
@@ -3634,7 +3708,7 @@ class Chat:
 
     def begin(self) -> None:
         """Once, before the first turn."""
-        self.front.start(self.link)
+        self.front.start(self.link, self)
         if self._user is not None:
             with self._while_showing():
                 self.log_in(self._user, patient=not self.front.interactive)  # a script was perhaps here a moment ago
@@ -3672,7 +3746,6 @@ class Chat:
             if error.errno not in READER_GONE:
                 self.failed, self.last_words = True, f"what happens cannot be written: {error.strerror}"
             self.link.shows = False
-            self.front.show = lambda event: None  # type: ignore[method-assign]
             if self._leave_at is None:
                 self.leave()
 
@@ -3862,6 +3935,10 @@ class Chat:
             return "", f"/msg {self._spelling(word[1:]) or word[1:]} "
         known = self._spelling(word[:-1]) if word.endswith(":") else None
         return (known, "") if known is not None else None
+
+    def complete(self, before: str, *, person: bool) -> tuple[int, Sequence[str]]:
+        """What Tab may put behind `before`. person: only a name, as an answer."""
+        return offers(before, self.session, self._last_sender, person=person)
 
     def _spelling(self, name: str) -> str | None:
         """Somebody who is here, or was a moment ago, as the server writes the name; None if there is nobody."""
@@ -4109,7 +4186,7 @@ class Chat:
             return
         self.failed |= isinstance(event, (protocol.Refused, protocol.Failed)) or getattr(event, "failed", False) is True
         self._write_log(event)
-        if not (self.quiet and isinstance(event, protocol.Presence)):
+        if self.link.shows and not (self.quiet and isinstance(event, protocol.Presence)):
             self.front.show(event)
         follow = REACTIONS.get(type(event))
         if follow is not None:
@@ -4148,7 +4225,7 @@ class Chat:
     def _heard(self, event: protocol.Message) -> None:
         self._last_sender = event.sender
         if self.bell != "off":
-            self.front.count_unread()
+            self.front.count_unread(event.sender)
         if self.bell in ("msg", "all"):
             self.front.ring()
 
@@ -4178,12 +4255,12 @@ class Chat:
     def interrupt(self) -> None:
         """Ctrl-C or SIGTERM, in the middle of anything: remember it and wake the loop."""
         self._interrupts += 1
-        self.front.mailbox.wake()
+        self.link.wake()
 
     def hang_up(self) -> None:
         """The terminal was closed. The system and the shell both say so, which does not mean that it is urgent."""
         self._hung_up = True
-        self.front.mailbox.wake()
+        self.link.wake()
 
     def leave(self, patience: float | None = None) -> bool:
         """Log out and go, when all is answered, at most `patience` seconds later. Asked twice: at once."""
@@ -4266,6 +4343,20 @@ BELLS = {
     "msg": "rings for messages, and the title of the window counts them",
     "all": "rings for messages, comings and goings; the title of the window counts messages",
 }  # fmt: skip
+
+
+def offers(before: str, session: ClientSession, last_sender: str, *, person: bool) -> tuple[int, Sequence[str]]:
+    """What Tab may put behind `before`. person: only names. Nobody is offered whose name was not begun."""
+    roster = session.roster if before else {}
+
+    def place(name: str) -> tuple[bool, bool, bool, str]:
+        """The last sender comes first, then those who are online, and oneself at the end."""
+        return name != last_sender, name == session.name, roster[name], protocol.fold(name)
+
+    names = sorted(roster, key=place)
+    if person:
+        return 0, [name for name in names if protocol.fold(name).startswith(protocol.fold(before))]
+    return complete_word(before, [f"/{word}" for word in COMMANDS] if before else [], expected_words(before, names))
 
 
 def expected_words(before: str, names: list[str]) -> list[str]:
@@ -4501,7 +4592,7 @@ def chat_to_the_end(chat: Chat) -> int:
         signal.signal(number, lambda *_: chat.interrupt())
     if sys.platform != "win32":
         signal.signal(signal.SIGHUP, lambda *_: chat.hang_up())
-    signal.set_wakeup_fd(chat.front.mailbox.waker, warn_on_full_buffer=False)  # else Windows sleeps on
+    signal.set_wakeup_fd(chat.link.waker, warn_on_full_buffer=False)  # else Windows sleeps on
     try:
         return chat.run()
     except RuntimeError as error:  # Python says it so, and of nothing else here

@@ -46,7 +46,7 @@ class Desk(Plain):
     def ring(self) -> None:
         self.rung += 1
 
-    def start(self, link: Link) -> None:
+    def start(self, link: Link, helper: client.Helper) -> None:
         link.watch(self.mailbox)
 
     def lines(self, most: int) -> list[Line | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from terminal import Terminal, width_of
 
 import client
-import protocol
 from client import Block, Key, LineEditor, Paragraph, Screen, Span
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
@@ -489,119 +487,6 @@ def test_a_terminal_that_does_not_reflow(script: list[tuple[str, object]], befor
     check_bottom(window)
 
 
-# -- comings and goings ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[client.Terminal]:
-    """A front end without a terminal behind it, at 100 s by a clock that stands still."""
-    monkeypatch.setattr(client, "Console", lambda *_: SimpleNamespace(deadline=None, keys=list))
-    terminal = client.Terminal(io.StringIO())
-    session = SimpleNamespace(online=0, logged_in=False, name=None, undelivered=[], roster={})
-    terminal._link = SimpleNamespace(now=lambda: 100.0, redial_in=None, is_up=True, session=session)  # type: ignore[assignment]
-    terminal._transcript.met = True
-    yield terminal
-    terminal.mailbox.close()
-
-
-def told(terminal: client.Terminal) -> list[str]:
-    """What it has printed since the last time; the prompt is redrawn behind it."""
-    terminal.flush(None)
-    assert isinstance(terminal._out, io.StringIO)
-    rows = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", terminal._out.getvalue()).replace("\r", "").split("\n")
-    terminal._out.truncate(0)
-    terminal._out.seek(0)
-    return [re.sub(r"^\d\d:\d\d ", "", row) for row in rows if not row.startswith(">") and row]
-
-
-def test_comings_and_goings_of_a_moment_are_told_together(quiet_terminal: client.Terminal) -> None:
-    quiet_terminal.show(protocol.Presence(came=("alice", "bob")))
-    assert told(quiet_terminal) == []
-    assert quiet_terminal.deadline == 100.0 + client.GATHER_SECONDS
-    quiet_terminal.show(protocol.Presence(came=("carol",), left=("bob",), lost=("dave",)))
-    quiet_terminal._link.now = lambda: 100.0 + client.GATHER_SECONDS  # type: ignore[union-attr, method-assign]
-    assert told(quiet_terminal) == [
-        "-- alice and carol are online",
-        "-- dave lost the connection",
-        "-- bob came and left",
-    ]
-    assert told(quiet_terminal) == []
-    assert quiet_terminal.deadline is None
-
-
-def test_comings_are_told_before_what_is_said_after_them(quiet_terminal: client.Terminal) -> None:
-    quiet_terminal.show(protocol.Presence(came=("alice",)))
-    quiet_terminal.show(protocol.Message("alice", 1, 0.0, "hi"))
-    assert told(quiet_terminal) == ["-- alice is online", "alice  hi"]
-
-
-def test_the_seconds_to_the_next_attempt_are_counted_in_the_prompt_only(quiet_terminal: client.Terminal) -> None:
-    quiet_terminal.show(client.Dialling("", 1.0))
-    quiet_terminal.show(client.Dialling("nobody listens", 2.0))
-    quiet_terminal.show(client.Dialling("nobody listens", 4.0))
-    assert told(quiet_terminal) == ["-- nobody listens"]
-
-
-MOMENTS = [
-    (["came"], "api is online"),
-    (["came", "left"], "api came and left"),
-    (["left", "came"], "api left and came back"),
-    (["lost", "returned"], "api lost the connection and came back"),
-    (["came", "left", "came"], "api is online"),
-    (["left", "came", "left"], "api has left"),
-]
-
-
-@pytest.mark.parametrize(("kinds", "words"), MOMENTS)
-def test_nobody_who_comes_and_goes_is_told_of_by_halves(
-    quiet_terminal: client.Terminal, kinds: list[str], words: str
-) -> None:
-    for kind in kinds:
-        quiet_terminal.show(protocol.Presence(**{kind: ("api",)}))
-    quiet_terminal.show(protocol.Message("alice", 1, 0.0, "hi"))
-    assert told(quiet_terminal) == [f"-- {words}", "alice  hi"]
-
-
-def test_every_two_changes_of_a_moment_have_words() -> None:
-    fields = protocol.Presence._fields
-    pairs = {(first, last) for first in fields for last in fields if first != last} - {
-        ("came", "returned"), ("left", "returned")  # nobody returns who was not lost
-    }  # fmt: skip
-    assert set(client.BOTH_CHANGES) == pairs
-
-
-# -- bell and title --------------------------------------------------------------------------------------------------
-
-
-def test_one_bell_and_one_title_a_turn(quiet_terminal: client.Terminal) -> None:
-    out = quiet_terminal._out
-    assert isinstance(out, io.StringIO)
-    for number in range(200):
-        quiet_terminal.show(protocol.Message("bob", number, 0.0, "a secret"))
-        quiet_terminal.ring()
-        quiet_terminal.count_unread()
-    quiet_terminal.flush(None)
-    assert out.getvalue().count("\a") == 1
-    assert re.findall(r"\x1b\]0;(.*?)\x1b", out.getvalue()) == ["(200) bob - Vessages"]
-    quiet_terminal.flush(None)
-    assert (out.getvalue().count("\a"), out.getvalue().count("\x1b]0;")) == (1, 1)
-
-
-def test_the_title_forgets_what_has_been_seen_and_is_given_back(quiet_terminal: client.Terminal) -> None:
-    out = quiet_terminal._out
-    assert isinstance(out, io.StringIO)
-    quiet_terminal.flush(None)
-    assert quiet_terminal._leave_title() == ""  # it was never set
-    quiet_terminal.show(protocol.Message("bob", 1, 0.0, "hi"))
-    quiet_terminal.count_unread()
-    quiet_terminal.flush(None)
-    quiet_terminal._keys.append(Key("char", "x"))
-    quiet_terminal.lines(1)
-    quiet_terminal.flush(None)
-    assert re.findall(r"\x1b\]0;(.*?)\x1b", out.getvalue()) == ["(1) bob - Vessages", "Vessages"]
-    assert quiet_terminal._leave_title() == client.title("")
-
-
 # --- Terminals that lack signs ---
 
 ENCODINGS = st.sampled_from(["ascii", "iso8859-1", "koi8-r", "euc_jp", "cp437"])
@@ -625,20 +510,26 @@ def test_what_is_spelled_can_be_written_and_is_as_wide_as_it_is_counted(encoding
             assert shown.encode(encoding, "spelled").decode(encoding) == shown
 
 
-# -- dates -----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> client.Terminal:
+    """A front end without a terminal behind it, at 100 s by a clock that stands still."""
+    monkeypatch.setattr(client, "Console", lambda *_: SimpleNamespace(deadline=None, keys=list))
+    terminal = client.Terminal(io.StringIO())
+    session = SimpleNamespace(online=0, logged_in=False, name=None, undelivered=[], roster={})
+    terminal._link = SimpleNamespace(now=lambda: 100.0, redial_in=None, is_up=True, session=session)  # type: ignore[assignment]
+    terminal._helper = SimpleNamespace(expand=lambda word: None, complete=lambda before, person: (0, []))
+    terminal._transcript.met = True
+    return terminal
 
-MIDNIGHT = 1_795_392_000.0 - 43_200 + 86_400  # of some day; in the zone of the test, some hour
 
-
-def test_a_date_does_not_go_back_and_forth(quiet_terminal: client.Terminal) -> None:
-    """An own message of just before midnight is delivered after it."""
-    day = 86_400.0
-    midnight = next(t for t in (MIDNIGHT + 900.0 * n for n in range(200)) if client.clock_time(t, "%H:%M") == "00:00")
-    for wall, text in ((midnight - 60, "a"), (midnight + 1, "b"), (midnight + 2, "c"), (midnight + day, "e")):
-        quiet_terminal.show(protocol.Message("bob", 0, wall, text))
-        quiet_terminal.show(protocol.Delivered(1, "bob", "own " + text, wall - 30))
-    rows = told(quiet_terminal)
-    assert sum(row.startswith("-- ") for row in rows) == 2, rows
+def told(terminal: client.Terminal) -> list[str]:
+    """What it has printed since the last time; the prompt is redrawn behind it."""
+    terminal.flush(None)
+    assert isinstance(terminal._out, io.StringIO)
+    rows = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", terminal._out.getvalue()).replace("\r", "").split("\n")
+    terminal._out.truncate(0)
+    terminal._out.seek(0)
+    return [re.sub(r"^\d\d:\d\d ", "", row) for row in rows if not row.startswith(">") and row]
 
 
 # -- bursts of text --------------------------------------------------------------------------------------------------
@@ -665,6 +556,6 @@ def test_a_text_without_marks_that_is_too_long_is_refused_once_and_nothing_of_it
         lines += terminal.lines(1)
     assert told(terminal) == ["!! that is too long for one message, which holds 60,000 bytes: send it in parts"]
     assert (lines, terminal._editor.text) == ([], "to be ")
-    terminal._link.now = lambda: 100.0 + client.PASTE_PAUSE  # type: ignore[union-attr, method-assign]
+    terminal._link.now = lambda: 100.0 + client.PASTE_PAUSE  # type: ignore[method-assign]
     terminal._keys += burst("or not\r")
     assert terminal.lines(1) == [client.Line("to be or not")]

@@ -1,0 +1,121 @@
+"""What a person is told, and how it looks, without a terminal."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import client
+import protocol
+from client import Calls, Transcript
+
+MIDNIGHT = next(t for t in (900.0 * n for n in range(96 * 400, 96 * 402)) if client.clock_time(t, "%H:%M") == "00:00")
+DAY = 86_400.0
+
+
+def told(*events: client.Shown, transcript: Transcript | None = None, now: float = 100.0) -> list[str]:
+    """The paragraphs of these events, without the time of messages."""
+    transcript = transcript or Transcript()
+    for event in events:
+        transcript.add(event, 100.0)
+    rows = ["".join(span.text for span in paragraph.spans) for paragraph in transcript.take(now)]
+    return [re.sub(r"^\d\d:\d\d ", "", row) for row in rows]
+
+
+def test_comings_and_goings_of_a_moment_are_told_together() -> None:
+    transcript = Transcript()
+    assert told(protocol.Presence(came=("alice", "bob")), transcript=transcript) == []
+    changes = protocol.Presence(came=("carol",), left=("bob",), lost=("dave",))
+    assert told(changes, transcript=transcript) == []
+    assert transcript.due == 100.0 + client.GATHER_SECONDS
+    assert told(transcript=transcript, now=transcript.due) == [
+        "-- alice and carol are online",
+        "-- dave lost the connection",
+        "-- bob came and left",
+    ]
+    assert transcript.due is None
+    assert told(transcript=transcript) == []
+
+
+def test_comings_are_told_before_what_is_said_after_them() -> None:
+    told_rows = told(protocol.Presence(came=("alice",)), protocol.Message("alice", 1, 0.0, "hi"))
+    assert told_rows == ["-- alice is online", "alice  hi"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        (["came"], "api is online"),
+        (["came", "left"], "api came and left"),
+        (["left", "came"], "api left and came back"),
+        (["lost", "returned"], "api lost the connection and came back"),
+        (["came", "left", "came"], "api is online"),
+        (["left", "came", "left"], "api has left"),
+    ],
+)
+def test_nobody_who_comes_and_goes_is_told_of_by_halves(kinds: list[str], words: str) -> None:
+    changes = [protocol.Presence(**{kind: ("api",)}) for kind in kinds]
+    assert told(*changes, protocol.Message("alice", 1, 0.0, "hi")) == [f"-- {words}", "alice  hi"]
+
+
+def test_every_two_changes_of_a_moment_have_words() -> None:
+    fields = protocol.Presence._fields
+    pairs = {(first, last) for first in fields for last in fields if first != last} - {
+        ("came", "returned"), ("left", "returned")  # nobody returns who was not lost
+    }  # fmt: skip
+    assert set(client.BOTH_CHANGES) == pairs
+
+
+def test_a_lost_link_is_told_once_and_the_prompt_counts_the_seconds() -> None:
+    dialled = [client.Dialling("nobody listens", seconds) for seconds in (2.0, 4.0)]
+    lost = protocol.LinkLost("connection lost", "", True)
+    assert told(protocol.Linked(), lost, client.Dialling("", 1.0), *dialled, protocol.Linked()) == [
+        "-- connected",
+        "-- connection lost",
+        "-- nobody listens",
+    ]
+
+
+def test_a_message_has_its_person_and_its_fate() -> None:
+    failed = protocol.Failed(1, "eve", "hi", "not-online", "nobody of that name is online", 0.0)
+    waiting = protocol.Waiting(1, "eve", "hi")  # stands above the prompt
+    assert told(protocol.Message("eve", 7, 0.0, "a"), protocol.Delivered(1, "eve", "b", 0.0), waiting, failed) == [
+        "eve  a",
+        "→ eve  b",
+        "→ eve  hi  not delivered: nobody of that name is online",
+    ]
+
+
+def test_a_date_does_not_go_back_and_forth() -> None:
+    """An own message of just before midnight is delivered after it."""
+    transcript = Transcript()
+    for wall in (MIDNIGHT - 60, MIDNIGHT + 1, MIDNIGHT + 2, MIDNIGHT + DAY):
+        transcript.add(protocol.Message("bob", 0, wall, "hi"), 0.0)
+        transcript.add(protocol.Delivered(1, "bob", "own", wall - 30), 0.0)
+    rows = told(transcript=transcript)
+    assert sum(row.startswith("-- ") for row in rows) == 2, rows
+
+
+# --- Bell and title ---
+
+
+def test_one_bell_and_one_title_a_turn() -> None:
+    calls = Calls()
+    for _ in range(200):
+        calls.ring()
+        calls.count("bob")
+    assert calls.write() == client.BELL + client.unread_title(200, "bob")
+    assert "(200) bob - Vessages" in client.unread_title(200, "bob")
+    assert calls.write() == ""
+
+
+def test_the_title_forgets_what_has_been_seen_and_is_given_back() -> None:
+    calls = Calls()
+    assert calls.write() == calls.leave() == ""  # it was never set
+    calls.count("bob")
+    assert calls.write() == client.unread_title(1, "bob")
+    calls.stop()
+    assert calls.write() == client.unread_title(0, "bob")
+    assert calls.leave() == client.title("")
+    assert calls.leave() == ""
