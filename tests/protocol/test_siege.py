@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
-from vocabulary import END, PASSWORD, Person, World, left_behind
+from vocabulary import END, PASSWORD, Person, World, examples, left_behind
 
 import protocol
 from protocol import Bye, Code, Connection, Hub, Job, frame
@@ -268,10 +268,10 @@ COMMANDS = weighted(
     (5, MESSAGES),
     (1, st.builds("SEND {} {}".format, NAMES, TEXTS)),
     (1, st.builds("{} {} {}".format, st.sampled_from(("LOGIN", "TAKEOVER", "REGISTER", "login")), NAMES, PASSWORDS)),
-    (2, st.builds("REGISTER {} {}".format, st.sampled_from("abcdef"), st.just(PASSWORD))),
+    (2, st.builds("REGISTER {} {}".format, st.sampled_from("abc"), st.just(PASSWORD))),
     (1, st.builds("REGISTER {} {}".format, st.sampled_from(("e" * 33, "нikita", "-", "a b")), PASSWORDS)),
     (1, st.builds("RESUME {} {}".format, TOKENS, NUMBERS)),
-    (1, st.sampled_from(("RESUME token1 0", "RESUME token2 0"))),
+    (2, st.sampled_from(("RESUME token1 0", "RESUME token2 0"))),
     (1, st.builds("PASSWD {}\n{}".format, PASSWORDS, PASSWORDS)),
     (2, st.builds("ACK {}".format, NUMBERS)),
     (1, st.builds("PING {}".format, TEXTS)),
@@ -287,7 +287,7 @@ def tag(commands: list[str], first: int) -> list[str]:
 
 RIGHT = st.builds(tag, st.lists(COMMANDS, min_size=1, max_size=8), st.sampled_from((0, 0, 1, 10, 100, 1000, 10**6)))
 ODD = st.builds("{}{}".format, ODD_TAGS, COMMANDS).map(lambda command: [command])
-FRAMES = weighted((8, RIGHT), (1, ODD), (1, GUESSES)).map(
+FRAMES = weighted((7, RIGHT), (1, ODD), (1, GUESSES)).map(
     lambda commands: b"".join(frame(command.encode()) for command in commands)
 )
 LIES = st.sampled_from((b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\xc9", b"\0\0\3\xe9", b"\0\0\0\x20LOGIN", b"GET / "))
@@ -308,7 +308,7 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
 SPEECHES = st.builds(
     lambda frames, junk, times, sizes: cut((frames + junk) * times, sizes),
     FRAMES,
-    weighted((9, st.just(b"")), (1, JUNK)),
+    weighted((8, st.just(b"")), (1, JUNK)),
     st.sampled_from((1, 1, 1, 1, 50)),
     st.lists(st.integers(1, 60), max_size=3),
 )
@@ -332,7 +332,7 @@ HAPPENINGS = weighted(
     (1, happening(Siege.suspend, st.sampled_from((4.0, 30.0, 3600.0)))),
     (1, happening(Siege.rest, st.sampled_from((True, False, False)))),
     (1, happening(Siege.work, st.integers(1, 3))),
-    (1, happening(Siege.break_disk, st.sampled_from((True, False, False, False)))),
+    (1, happening(Siege.break_disk, st.sampled_from((True, True, False)))),
 )
 MOMENTS = st.lists(st.lists(HAPPENINGS, min_size=1, max_size=4), min_size=10, max_size=40)
 OPEN = st.sampled_from((True, True, True, False))  # whether new accounts are taken
@@ -349,6 +349,7 @@ def besiege(moments: list[list[tuple[Any, ...]]], registration: bool, reached: C
         siege.end()
 
 
+@examples(40)
 @given(MOMENTS, OPEN)
 def test_the_hub_bears_whatever_is_said_to_it(moments: list[list[tuple[Any, ...]]], registration: bool) -> None:
     besiege(moments, registration, Counter())
@@ -356,14 +357,17 @@ def test_the_hub_bears_whatever_is_said_to_it(moments: list[list[tuple[Any, ...]
 
 def test_the_siege_reaches_every_answer() -> None:
     reached: Counter[str] = Counter()
-
-    @settings(max_examples=120, derandomize=True, database=None)
-    @given(MOMENTS, OPEN)
-    def many(moments: list[list[tuple[Any, ...]]], registration: bool) -> None:
-        besiege(moments, registration, reached)
-
-    many()
     wanted = {"MSG", "ONLINE", "PRESENCE", "PING"} | {f"OK {verb}" for verb in protocol.VERBS if verb != "ACK"}
     wanted |= {f"ERROR {code.word}" for code in Code} | {f"BYE {bye.value}" for bye in Bye if bye is not Bye.SHUTDOWN}
-    rare = {"ERROR not-delivered", "ERROR too-many"}  # what they need seldom comes together in so short a siege
-    assert wanted - rare - set(reached) == set()
+    wanted -= {"ERROR not-delivered", "ERROR too-many"}  # what they need seldom comes together in so short a siege
+
+    @settings(max_examples=10, database=None)
+    @given(MOMENTS, OPEN)
+    def some(moments: list[list[tuple[Any, ...]]], registration: bool) -> None:
+        besiege(moments, registration, reached)
+
+    for number in range(20):
+        seed(number)(some)()
+        if wanted <= set(reached):
+            return
+    raise AssertionError(f"never heard: {wanted - set(reached)}")

@@ -15,6 +15,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from hypothesis import settings
+
 import protocol
 from protocol import Account, Connection, DiskJob, FrameDecoder, Hub, Job, StorageFailedError, fold, frame, skeleton
 
@@ -24,6 +26,13 @@ PASSWORD = "correct horse"
 END = "(end)"  # what is heard when the connection has ended
 IDLE = 0.1  # seconds between the turns of a hub whose workers do nothing
 AT_ONCE = 0.001  # seconds: what is due so soon (presence among a few people) does not have to be waited for
+
+
+def examples(number: int) -> settings:
+    """So many examples of a costly property; a fifth of them in the short form (see `tests/conftest.py`)."""
+    default = settings.default
+    assert default is not None
+    return settings(max_examples=max(1, number * default.max_examples // 100))
 
 
 @dataclass
