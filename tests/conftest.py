@@ -13,10 +13,10 @@ from hypothesis import settings
 TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS.parent), str(TESTS / "support"), str(TESTS / "tools")]
 
-from wire import SELECTORS, Rig, running  # noqa: E402
-
 # Compiled once, also where the environment forbids Python to write that down: hundreds of programs are started.
 compileall.compile_dir(TESTS.parent, maxlevels=0, quiet=2)
+
+from wire import SELECTORS, Rig, running  # noqa: E402
 
 # In memory where there is such a place: thousands of commits to a shared disk are most of the suite's time.
 if os.access("/dev/shm", os.W_OK):

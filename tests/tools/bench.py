@@ -1,6 +1,6 @@
 """What Vessages costs, measured beside a plain asyncio-streams server in the same minutes.
 
-    python tests/tools/bench.py [--quick] [--only ROW] [--json] [--plot FILE.svg]
+    python tests/tools/bench.py [--quick] [--only ROW] [--json]
 
 How it measures
     Each server (vessages.py, tests/tools/asyncio_server.py) is a fresh process on one core; this process is the load
@@ -29,7 +29,6 @@ import json
 import math
 import os
 import platform
-import random
 import re
 import selectors
 import socket
@@ -66,7 +65,7 @@ REAL_HASH = "14"  # what a server has by default, where a row is about it
 TEXT = b"x" * 64
 OUTSTANDING = 32  # messages on their way, a pair
 READ_MAX = 64 * 1024
-RING = 1024  # prepared frames a sender; more than one read can ask for
+REGISTERED_AT_ONCE = 1024  # people
 WARM_UP = 0.3  # seconds of load before the meter starts
 LOGINS_AT_ONCE = 32  # less than any server's queue of password checks
 RETURNS_AT_ONCE = 500  # after a restart, by token
@@ -167,8 +166,8 @@ def prepare_accounts(path: Path, count: int, status: str) -> None:
 def register(server: Server, count: int) -> None:
     """The same people, over the wire."""
     with socket.create_connection((HOST, server.port)) as sock:
-        for first in range(0, count, RING):
-            numbers = range(first, min(first + RING, count))
+        for first in range(0, count, REGISTERED_AT_ONCE):
+            numbers = range(first, min(first + REGISTERED_AT_ONCE, count))
             sock.sendall(b"".join(frame(f"REGISTER {name_of(number)} {PASSWORD}".encode()) for number in numbers))
             missing = len(numbers) * len(frame(f"OK REGISTER {name_of(0)}".encode()))
             while missing > 0:
@@ -436,28 +435,23 @@ class Flow:
     takes is sampled: the last one sent is the next to be timed.
     """
 
-    __slots__ = (
-        "_ahead", "_next", "_rest", "_ring", "_sent_at", "_size", "_window", "receiver", "sender", "sent", "times",
-    )  # fmt: skip
+    __slots__ = ("_ahead", "_frame", "_rest", "_sent_at", "_window", "receiver", "sender", "sent", "times")
 
-    def __init__(self, receiver: socket.socket, sender: socket.socket, recipients: Sequence[int], window: int) -> None:
+    def __init__(self, receiver: socket.socket, sender: socket.socket, recipient: int, window: int) -> None:
         self.receiver = receiver
         self.sender: socket.socket | None = sender
         self.sent = 0
         self.times: list[float] = []  # seconds
-        self._size = len(send_frame(0))
-        self._ring = b"".join(map(send_frame, recipients)) * (RING // len(recipients))
+        self._frame = send_frame(recipient)
         self._window = self._ahead = window  # messages on their way, up to the one that is timed
-        self._next = self._rest = 0
+        self._rest = 0
         self._sent_at = clock()
         self._send(window)
 
     def _send(self, count: int) -> None:
         if self.sender is not None:
-            start = self._next if self._next + count <= RING else 0
-            self._next = start + count
             self.sent += count
-            self.sender.sendall(self._ring[start * self._size : self._next * self._size])
+            self.sender.sendall(self._frame * count)
 
     def pump(self) -> int:
         delivered, self._rest = divmod(self._rest + len(receive(self.receiver)), MESSAGE_SIZE)
@@ -653,15 +647,12 @@ class Scale:
     seconds: float = 2.0  # of load
     repeats: int = 3
     pairs: int = 100
-    people: int = 200
-    grown: int = 1_000  # connections
-    crowd: int = 1_000
     many: int = 10_000
     logins: int = 2_048
     broadcasts: int = 10
 
 
-QUICK = Scale(seconds=0.4, repeats=1, grown=400, crowd=500, many=1_000, logins=512, broadcasts=3)
+QUICK = Scale(seconds=0.4, repeats=1, many=1_000, logins=512, broadcasts=3)
 
 
 def percentile(times: Sequence[float], share: float) -> float:
@@ -678,7 +669,7 @@ def streaming(kind: Kind, pairs: int, seconds: float) -> Reading:
     with running(kind, 2 * pairs) as server, Crowd(server) as crowd:
         sockets = crowd.log_in(map(kind.plain, range(2 * pairs)))
         crowd.settle()
-        flows = [Flow(sockets[b], sockets[b - 1], [b], OUTSTANDING) for b in range(1, 2 * pairs, 2)]
+        flows = [Flow(sockets[b], sockets[b - 1], b, OUTSTANDING) for b in range(1, 2 * pairs, 2)]
         return burst(server, flows, seconds)
 
 
@@ -687,7 +678,7 @@ def ping_pong(kind: Kind, pairs: int, seconds: float) -> Reading:
     with running(kind, 2 * pairs) as server, Crowd(server) as crowd:
         sockets = crowd.log_in(map(kind.plain, range(2 * pairs)))
         crowd.settle()
-        flows = [Flow(sock, sock, [number ^ 1], number % 2) for number, sock in enumerate(sockets)]
+        flows = [Flow(sock, sock, number ^ 1, number % 2) for number, sock in enumerate(sockets)]
         return burst(server, flows, seconds, legs=2)
 
 
@@ -704,59 +695,33 @@ def kept(kind: Kind, pairs: int, seconds: float) -> Reading:
         return burst(server, loads, seconds)
 
 
-def random_people(kind: Kind, people: int, seconds: float) -> Reading:
-    """Who gets a message sends one to somebody else."""
-    choose = random.Random(1)
-    with running(kind, people) as server, Crowd(server) as crowd:
-        sockets = crowd.log_in(map(kind.plain, range(people)))
-        crowd.settle()
-        flows = [Flow(sock, sock, choose.choices(range(people), k=RING), OUTSTANDING) for sock in sockets]
-        reading = burst(server, flows, seconds)
-        return reading._replace(notes={"messages/s": reading.notes["messages/s"]})
-
-
-def growth(kind: Kind, measure: Callable[[Kind, int, float], Reading], connections: int, seconds: float) -> Reading:
-    """How many times as much a message costs among `connections` as among 10."""
-    few = measure(kind, 5, seconds)
-    reading = measure(kind, connections // 2, seconds)
-    notes = {"µs at 10": few.figure, f"µs at {connections}": reading.figure}
-    return reading._replace(figure=reading.figure / few.figure, notes=notes)
-
-
-def memory(kind: Kind, count: int, by_token: bool) -> Reading:
-    """KiB of the server's memory for an idle connection that is logged in: plain, or kept by its token."""
-    greet = kind.token if by_token else kind.plain
+def memory(kind: Kind, count: int) -> Reading:
+    """KiB of the server's memory for an idle connection that is logged in."""
     with running(kind, count) as server, Crowd(server) as crowd:
         first = min(50, count // 2)  # what a server takes once and for all is taken by then
-        crowd.log_in(map(greet, range(first)))
+        crowd.log_in(map(kind.plain, range(first)))
         crowd.settle()
         before, meter = server.memory(), Meter(server)
-        crowd.log_in(map(greet, range(first, count)))
+        crowd.log_in(map(kind.plain, range(first, count)))
         crowd.settle()
         grown = (server.memory() - before) / (count - first)
         return meter.reading(count)._replace(figure=grown / 1024)
 
 
-def log_ins(kind: Kind, count: int, at_once: int, late: bool = False) -> Reading:
-    """Connect, log in by token, get the roster, leave: `at_once` people, then the next ones, `count` logins in all.
-
-    The same few come again and again, within the grace time. If they are `late`, everybody comes but once, was offline
-    before, and it is on disk that he is back before he is told so.
-    """
-    people = count if late else LOGINS_AT_ONCE
-    with running(kind, people, "offline" if late else "lost") as server:
-        if not late:  # since its start the server has seen everybody once
-            come_and_go(kind, server, range(people), at_once)
+def log_ins(kind: Kind, count: int) -> Reading:
+    """Connect, log in by token, get the roster, leave, one at a time: the same few again and again, in their grace."""
+    with running(kind, LOGINS_AT_ONCE, "lost") as server:
+        come_and_go(kind, server, range(LOGINS_AT_ONCE))  # since its start the server has seen everybody once
         meter = Meter(server)
-        come_and_go(kind, server, [number % people for number in range(count)], at_once)
+        come_and_go(kind, server, [number % LOGINS_AT_ONCE for number in range(count)])
         return meter.reading(count)
 
 
-def come_and_go(kind: Kind, server: Server, guests: Sequence[int], at_once: int) -> None:
-    """These people connect, log in by token, get the roster and leave: `at_once` of them, then the next ones."""
-    for first in range(0, len(guests), at_once):
+def come_and_go(kind: Kind, server: Server, guests: Iterable[int]) -> None:
+    """These people connect, log in by token, get the roster and leave, one after the other."""
+    for guest in guests:
         with Crowd(server) as crowd:
-            crowd.log_in(map(kind.token, guests[first : first + at_once]))
+            crowd.log_in([kind.token(guest)])
 
 
 def presence(kind: Kind, watchers: int, broadcasts: int) -> Reading:
@@ -810,18 +775,6 @@ def restart(kind: Kind, count: int) -> Reading:
         return reading._replace(figure=clock() - start, notes={"logged in after s": all_in, "µs each": reading.figure})
 
 
-def paced(kind: Kind, rate: float, seconds: float) -> Reading:
-    """The p99 of messages at a given rate, in ms."""
-    with running(kind, 10) as server, Crowd(server) as crowd:
-        pairs = make_pairs(crowd.log_in(map(kind.plain, range(10))))
-        crowd.settle()
-        meter = Meter(server)
-        times = pace(pairs, rate, seconds)
-        reading = meter.reading(len(times), latency(times))
-        notes = {**reading.notes, "µs a message": reading.figure}
-        return reading._replace(figure=notes["p99 ms"], generator_share=1, notes=notes)
-
-
 def while_checking(kind: Kind, rate: float, every: float, seconds: float) -> Reading:
     """How many times the p99 of messages at a given rate grows while passwords are checked at their real cost."""
     guests = range(10, 10 + int(seconds / every) + 2)
@@ -851,9 +804,8 @@ class Row:
 
 
 def make_rows(scale: Scale) -> list[Row]:
-    s, pairs, crowd, many = scale.seconds, scale.pairs, scale.crowd, scale.many
+    s, pairs, many = scale.seconds, scale.pairs, scale.many
     stream, to_and_fro = f"streaming, {OUTSTANDING} outstanding", "ping-pong"
-    grown = f"growth from 10 to {scale.grown:,} connections"
     return [
         Row("streaming", f"message, {stream}, {pairs} pairs, plain", "µs",
             partial(streaming, pairs=pairs, seconds=s), 0.11),
@@ -863,34 +815,16 @@ def make_rows(scale: Scale) -> list[Row]:
             partial(ping_pong, pairs=pairs, seconds=s), 0.57),
         Row("ping-pong-1", f"message, {to_and_fro}, 1 pair, plain", "µs",
             partial(ping_pong, pairs=1, seconds=s)),
-        Row("random", f"message to random people among {scale.people}, streaming", "µs",
-            partial(random_people, people=scale.people, seconds=s), 0.17),
-        Row("growth-streaming", f"{grown}, streaming", "x",
-            partial(growth, measure=streaming, connections=scale.grown, seconds=s), 1.15, "figure"),
-        Row("growth-ping-pong", f"{grown}, ping-pong", "x",
-            partial(growth, measure=ping_pong, connections=scale.grown, seconds=s), 1.15, "figure"),
-        Row("memory-few", f"memory of an idle connection, {crowd:,} logged in, plain", "KiB",
-            partial(memory, count=crowd, by_token=False)),
         Row("memory", f"memory of an idle connection, {many:,} logged in, plain", "KiB",
-            partial(memory, count=many, by_token=False), 0.13),
-        Row("memory-kept", f"memory of an idle connection, {many:,} logged in, kept (asyncio: plain)", "KiB",
-            partial(memory, count=many, by_token=True)),
-        Row("login", "connect, come back by token, leave, one at a time (asyncio: log in, password unhashed)", "µs",
-            partial(log_ins, count=scale.logins, at_once=1), 0.8),
-        Row("login-many", f"the same, {LOGINS_AT_ONCE} at a time", "µs",
-            partial(log_ins, count=scale.logins, at_once=LOGINS_AT_ONCE), 0.8),
-        Row("login-late", "one at a time, but after the grace time: each a commit to the disk", "µs",
-            partial(log_ins, count=scale.logins, at_once=1, late=True), 0.8),
-        Row("presence-few", f"presence: one person told to {crowd:,}, each", "µs",
-            partial(presence, watchers=crowd, broadcasts=scale.broadcasts), 0.75),
+            partial(memory, count=many), 0.13),
+        Row("login", "connect, come back by token, leave (asyncio: log in, password unhashed)", "µs",
+            partial(log_ins, count=scale.logins), 0.8),
         Row("presence", f"presence: one person told to {many:,}, each", "µs",
             partial(presence, watchers=many, broadcasts=scale.broadcasts), 0.75),
         Row("presence-p99", f"p99 of 1,000 messages/s while presence is told to {many:,}", "ms",
             partial(presence_latency, watchers=many, seconds=3 * s), 30, "figure"),
         Row("restart", f"{many:,} back by token after a crash, all rosters right", "s",
             partial(restart, count=many), 20, "figure"),
-        Row("paced", "p99 of 5,000 messages/s", "ms",
-            partial(paced, rate=5000, seconds=3 * s)),
         Row("checking", "p99 of 5,000 messages/s with 5 password checks/s, times the undisturbed", "x",
             partial(while_checking, rate=5000, every=0.2, seconds=3 * s), 3, "figure", alone=True),
     ]  # fmt: skip
@@ -1005,80 +939,6 @@ def raise_file_limit() -> int:
     return hard if hard != resource.RLIM_INFINITY else 1 << 20
 
 
-# --- The plot --------------------------------------------------------------------------------------------------------
-
-LOADS = (1_000, 2_000, 5_000, 10_000, 20_000)  # messages a second; above that the generator itself is late
-CONNECTIONS = (10, 50, 200, 1_000, 4_000)
-COLOURS = {"vessages": "#0b6e4f", "asyncio": "#b3541e"}
-WIDTH, HEIGHT, MARGIN = 460, 320, 60  # of one panel, in pixels
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a panel. A dashed one is the p99 beside the p50."""
-
-    label: str
-    points: list[tuple[float, float]]
-    dashed: bool = False
-
-
-def ticks(values: Iterable[float]) -> list[float]:
-    """1, 2 and 5 times powers of ten, as few as hold all `values` (all above 0)."""
-    steps = [float(f"{digit}e{power}") for power in range(-4, 9) for digit in (1, 2, 5)]
-    values = list(values)
-    low = max(step for step in steps if step <= min(values))
-    high = min(step for step in steps if step >= max(values) and step > low)
-    return [step for step in steps if low <= step <= high]
-
-
-def panel(title: str, across: str, lines: Sequence[Line], left: float) -> str:
-    """The SVG of one diagram with two logarithmic axes, `left` pixels from the edge."""
-    x_ticks = ticks(x for line in lines for x, _ in line.points)
-    y_ticks = ticks(y for line in lines for _, y in line.points)
-
-    def place(value: float, marks: list[float], start: float, end: float) -> float:
-        share = (math.log(value) - math.log(marks[0])) / (math.log(marks[-1]) - math.log(marks[0]))
-        return round(start + share * (end - start), 1)
-
-    x_place = partial(place, marks=x_ticks, start=left + MARGIN, end=left + WIDTH - MARGIN / 3)
-    y_place = partial(place, marks=y_ticks, start=HEIGHT - MARGIN, end=MARGIN)
-    right, bottom = x_place(x_ticks[-1]), y_place(y_ticks[0])
-    svg = [f'<text x="{left + MARGIN}" y="24" font-weight="bold">{title}</text>',
-           f'<text x="{right}" y="{HEIGHT - 14}" text-anchor="end">{across}</text>']  # fmt: skip
-    for x in x_ticks:
-        svg.append(f'<text x="{x_place(x)}" y="{bottom + 18}" text-anchor="middle">{x:,.0f}</text>')
-    for y in y_ticks:
-        svg.append(f'<path d="M{left + MARGIN} {y_place(y)}H{right}" stroke="#ddd"/>'
-                   f'<text x="{left + MARGIN - 6}" y="{y_place(y) + 4}" text-anchor="end">{y:g}</text>')  # fmt: skip
-    for number, line in enumerate(lines):
-        colour = COLOURS[line.label.partition(" ")[0]]
-        path = "L".join(f"{x_place(x)} {y_place(y)}" for x, y in line.points)
-        dashes = ' stroke-dasharray="5 4"' if line.dashed else ""
-        svg += [f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>',
-                f'<text x="{left + MARGIN + 8 + 105 * number}" y="44" fill="{colour}">{line.label}</text>']  # fmt: skip
-    return "\n".join(svg)
-
-
-def plot(scale: Scale) -> str:
-    """Measure, and draw: latency against load, cost against connections."""
-    delays, costs = [], []
-    for kind in KINDS:
-        readings = [paced(kind, rate, scale.seconds) for rate in LOADS]
-        for share in ("p50", "p99"):
-            times = [reading.notes[f"{share} ms"] for reading in readings]
-            points = [(float(rate), passed) for rate, passed in zip(LOADS, times, strict=True)]
-            delays.append(Line(f"{kind.name} {share}", points, dashed=share == "p99"))
-        counts = [count for count in CONNECTIONS if count <= 4 * scale.grown]
-        costs.append(Line(kind.name, [(count, streaming(kind, count // 2, scale.seconds).figure) for count in counts]))
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * WIDTH}" height="{HEIGHT}" '
-        'font-family="sans-serif" font-size="12">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        panel("Latency, ms", "messages a second", delays, 0),
-        panel("Server's CPU, µs a message, streaming", "connections", costs, WIDTH),
-        "</svg>", ""])  # fmt: skip
-
-
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     keys = [row.key for row in make_rows(Scale())]
     parser = argparse.ArgumentParser(description="Measure Vessages beside a plain asyncio-streams server.")
@@ -1087,8 +947,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
                         help="measure this row only; may be repeated: " + ", ".join(keys))  # fmt: skip
     parser.add_argument("--repeats", type=int, metavar="N", help="runs of each figure instead of 3, or 1 with --quick")
     parser.add_argument("--json", action="store_true", help="print everything as JSON, when all is done")
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg",
-                        help="instead of the rows: draw latency against load and cost against connections")  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -1096,9 +954,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     scale = QUICK if options.quick else Scale()
     scale = replace(scale, many=min(scale.many, raise_file_limit() - 200), repeats=options.repeats or scale.repeats)
-    if options.plot:
-        options.plot.write_text(plot(scale), encoding="utf-8")
-        return 0
 
     def say(text: str) -> None:
         if not options.json:
