@@ -243,6 +243,12 @@ def frame(payload: bytes) -> bytes:
     return HEADER.pack(len(payload)) + payload
 
 
+def encode(words: str) -> bytes:
+    """Words as a frame."""
+    payload = words.encode()
+    return HEADER.pack(len(payload)) + payload
+
+
 class BadFrameError(Exception):
     """The other side announced a frame that is empty or too long. There is no way to go on after this."""
 
@@ -429,6 +435,9 @@ Steps = Generator[Job | None, typing.Any, str | None]
 A_SLOT: typing.Final = None
 
 
+PING: typing.Final = encode("PING")
+
+
 class Flow:
     """A command that waits for the workers, and who gets its answer."""
 
@@ -446,20 +455,21 @@ class Connection:
     """A wire: what came in and is not yet read, what is to go out, and when it last showed life."""
 
     __slots__ = (
-        "address", "closed", "commands", "decoder", "flow", "heard", "outbox", "outbox_bytes", "pinged",
+        "_hub", "address", "closed", "commands", "decoder", "flow", "heard", "outbox", "outbox_bytes", "pinged",
         "rare", "session", "socket", "unsent", "version",
     )  # fmt: skip
 
-    def __init__(self, address: str, now: float) -> None:
+    def __init__(self, hub: Hub, address: str, now: float) -> None:
+        self._hub = hub
         self.address = address
         self.socket: typing.Any = None  # the reactor's, which alone knows what it is
         self.commands = COMMANDS_BY_STATE[State.STRANGER]
         self.session: Session | None = None
-        self.decoder: FrameDecoder | None = None  # None while nothing waits to be read: idle ones stay small
+        self.decoder = FrameDecoder(STRANGER_FRAME_MAX)
         self.flow: Flow | None = None
         self.closed = ""  # why, once it is
         # Going out: `outbox` is the hub's, `unsent` is what the reactor has taken and the system has not.
-        self.outbox: list[bytes] | None = None  # None while empty, for the same reason
+        self.outbox: list[bytes] | None = None  # None while empty: idle connections stay small
         self.outbox_bytes = 0
         self.unsent = 0  # bytes
         self.version = 0  # of the roster that this reader has, or STALE
@@ -467,6 +477,32 @@ class Connection:
         self.heard = now
         self.pinged = NEVER
         self.rare: Rare | None = None
+
+    def write(self, whole: bytes) -> None:
+        """Put a frame into the outbox; one that many get is made once."""
+        if self.outbox is None:
+            self.outbox = []
+            self._hub.ready.append(self)
+        self.outbox.append(whole)
+        self.outbox_bytes += len(whole)
+
+    def offer(self, whole: bytes) -> bool:
+        """Write a message for a plain session; False if too much waits for it already.
+
+        The outbox is filled here as `write` does it: to call that costs 5 % of a streamed message.
+        """
+        outbox, size = self.outbox or [], self.outbox_bytes + len(whole)
+        frames, waiting = len(outbox), size + self.unsent
+        if self.unsent and (clog := self.clog):
+            frames += clog.frames
+        if frames >= QUEUE_FRAMES or waiting > QUEUE_BYTES:
+            return False
+        if not outbox:
+            self.outbox = outbox
+            self._hub.ready.append(self)
+        outbox.append(whole)
+        self.outbox_bytes = size
+        return True
 
     @property
     def facts(self) -> Rare:
@@ -488,11 +524,6 @@ class Connection:
         return self.rare.clog if self.rare is not None else None
 
     @property
-    def pending(self) -> bool:
-        """Whether frames of it wait, one of which may be complete."""
-        return self.decoder is not None and self.decoder.pending
-
-    @property
     def backlog(self) -> int:
         """Bytes that were written for this connection and that it has not taken."""
         return self.outbox_bytes + self.unsent
@@ -500,7 +531,10 @@ class Connection:
     @property
     def behind(self) -> bool:
         """Whether so much waits for it that nothing more is read from it until it has listened."""
-        return self.outbox_bytes + self.unsent > BACKLOG_MAX or (self.session is not None and self.session.unsaid)
+        if self.outbox_bytes + self.unsent > BACKLOG_MAX:
+            return True
+        held = self.session.held if self.session is not None else None
+        return held is not None and held.sent < held.last
 
     @property
     def wants_reading(self) -> bool:
@@ -512,8 +546,6 @@ class Connection:
             return True
         if self.behind:
             return False
-        if self.decoder is None:
-            return True
         if self.flow is not None:  # frames wait their turn, but an end of the connection should be noticed
             return self.decoder.buffered < CLIENT_FRAME_MAX
         return not self.decoder.pending
@@ -609,7 +641,7 @@ class Held:
         """Hold one more frame, and return it as it goes over the wire. `sender` is told its fate under `tag`."""
         self.last = number = self.last + 1
         payload = f"@{number} {words}".encode()
-        whole = HEADER.pack(len(payload)) + payload  # as `frame` does: a call less for every message
+        whole = HEADER.pack(len(payload)) + payload  # as `encode` does, without a call: 2 % of a streamed message
         self.frames.append((words, len(whole), sender, tag))
         self.size += len(whole)
         return whole
@@ -618,7 +650,7 @@ class Held:
         """The first frame that the present connection was not given; from now on it was."""
         words = self.frames[self.sent - self.acked][0]
         self.sent += 1
-        return frame(f"@{self.sent} {words}".encode())
+        return encode(f"@{self.sent} {words}")
 
     def acknowledge(self, number: int) -> list[HeldFrame]:
         """The client has shown everything up to this number, at most `written`: hold it no longer, and return it."""
@@ -976,16 +1008,15 @@ class PresenceBoard:
     """The people as others see them, and the readers that must still be told.
 
     Changes are collected and told in one frame, encoded once, to some people a turn; a reader that is behind gets a
-    whole roster instead, once it has caught up. `write(connection, frame)` puts a frame into an outbox.
+    whole roster instead, once it has caught up.
     """
 
     __slots__ = (
         "_audience", "_changes", "_frame", "_names", "_news", "_news_version", "_not_before", "_owed", "_text",
-        "_version", "_write", "due",
+        "_version", "due",
     )  # fmt: skip
 
-    def __init__(self, write: Callable[[Connection, bytes], None]) -> None:
-        self._write = write
+    def __init__(self) -> None:
         self.due = FOREVER  # time at which `tell` has something to do; NEVER if at once
         self._names: dict[str, str] = {}  # key -> name as it is displayed: `bob` or `~bob`
         self._text = ""  # all of them, joined once a change
@@ -1044,9 +1075,9 @@ class PresenceBoard:
                 connection.version = STALE
                 continue
             if not self._frame:
-                self._frame = frame(b"ONLINE " + self.roster().encode())
+                self._frame = encode("ONLINE " + self.roster())
             connection.version = self._version
-            self._write(connection, self._frame)
+            connection.write(self._frame)
 
     def tell(self, now: float, sessions: dict[str, Session]) -> None:
         """The rosters that are owed; and PRESENCE for all who have not seen the last changes, some people a turn."""
@@ -1055,7 +1086,7 @@ class PresenceBoard:
             self._not_before = now + len(sessions) * PRESENCE_PAUSE
             words = [self._word(key, name) for key, name in self._changes.items()]
             self._changes = {}
-            self._news = frame(("PRESENCE " + " ".join(words)).encode())
+            self._news = encode("PRESENCE " + " ".join(words))
             self._news_version = self._version
             self._audience = list(sessions.values())
         people = self._audience[-PRESENCE_SLICE:]
@@ -1072,7 +1103,7 @@ class PresenceBoard:
             connection.version = STALE
         else:
             connection.version = self._news_version
-            self._write(connection, self._news)
+            connection.write(self._news)
 
     def _word(self, key: str, name: str) -> str:
         """The word for `name` as it is now: `+name`, `-name` or `~name`.
@@ -1218,7 +1249,7 @@ def status_of(session: Session | None) -> str:
 class Hub:
     """The whole behaviour of the server, without a socket, a file, a clock or a thread.
 
-    In:  connect, feed (bytes) or receive (one payload), disconnect, complete, tick, sent.
+    In:  connect, feed (bytes), disconnect, complete, tick, sent.
     Out: `ready`    connections with frames to write: `take` them, once a turn
          `jobs`     work for the workers: `complete` each with its result, in the order in which they were given
          `closing`  connections to flush, to shut down for writing and to forget; then `disconnect`
@@ -1229,7 +1260,7 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_checks", "_clock", "_gate", "_overfull", "_presence", "_spare", "_statuses", "_stopping", "_strangers",
+        "_checks", "_clock", "_gate", "_overfull", "_presence", "_statuses", "_stopping", "_strangers",
         "_taken", "_tokens", "_unread", "_walk", "closing", "faults", "frames", "held_bytes",
         "jobs", "notes", "ready", "sessions", "settings",
     )  # fmt: skip
@@ -1251,7 +1282,6 @@ class Hub:
         self._tokens: dict[str, Session] = {}
         self._strangers: dict[Connection, float] = {}  # connections on which nobody is logged in -> since when
         self._taken = 0  # frames in the piece that `take` gave last, for `sent`
-        self._spare: FrameDecoder | None = None  # a decoder for the next read: one for each would be slower
         self._stopping = False
         # Work under way
         self._unread: dict[Connection, None] = {}  # connections whose next frames are read in the next `tick`
@@ -1259,7 +1289,7 @@ class Hub:
         # Parts, each with a state of its own
         self._clock = Clock()
         self._walk = Walk()
-        self._presence = PresenceBoard(self._queue_frame)
+        self._presence = PresenceBoard()
         self._statuses = Statuses()
         self._checks = CheckQueue()
         self._gate = Gate(registrations)
@@ -1336,7 +1366,7 @@ class Hub:
     def connect(self, address: str) -> Connection:
         """A new wire from this address. When the server is full, somebody who is not logged in has to go."""
         address, admitted = self._gate.enter(address, self._clock.now)
-        connection = Connection(address, self._clock.now)
+        connection = Connection(self, address, self._clock.now)
         self._strangers[connection] = self._clock.now
         if not admitted:
             self._turn_away(connection, "too many connections from one address")
@@ -1358,14 +1388,14 @@ class Hub:
         """The wire is gone. May be said twice."""
         self._uncount(connection, why)
         connection.outbox = None
-        connection.decoder = None  # what it left is not kept until its deadlines have passed
+        connection.decoder = FrameDecoder(0)  # what it left is not kept until its deadlines have passed
 
     def _close(self, connection: Connection, why: Bye | str) -> None:
         """Mark a connection for closing; it hears BYE, if there is one, and nothing that it still says is read."""
         if connection.closed:
             return
         if isinstance(why, Bye):
-            self._queue(connection, f"BYE {why.value}")
+            connection.write(encode(f"BYE {why.value}"))
             why = why.value
         self.closing.append(connection)
         self._uncount(connection, why)
@@ -1398,37 +1428,6 @@ class Hub:
         session.lost_at = self._clock.now
         self._presence.show(session, "~" + session.name)
 
-    def _queue(self, connection: Connection, words: str) -> None:
-        """Put these words into the outbox, as a frame."""
-        self._queue_frame(connection, frame(words.encode()))
-
-    def _queue_frame(self, connection: Connection, whole: bytes) -> None:
-        """Put a frame into the outbox; one that many get is made once."""
-        if not connection.outbox:
-            connection.outbox = []
-            self.ready.append(connection)
-        connection.outbox.append(whole)
-        connection.outbox_bytes += len(whole)
-
-    def _offer(self, connection: Connection, words: str) -> bool:
-        """Put a message into the outbox of a plain session, if there is room for one more."""
-        payload = words.encode()
-        whole = HEADER.pack(len(payload)) + payload  # as `frame` does: a call less for every message
-        outbox = connection.outbox or []
-        queued = connection.outbox_bytes + len(whole)
-        frames, size = len(outbox), queued
-        if connection.unsent and (clog := connection.clog):
-            frames += clog.frames
-            size += connection.unsent
-        if frames >= QUEUE_FRAMES or size > QUEUE_BYTES:
-            return False
-        if not outbox:
-            connection.outbox = outbox
-            self.ready.append(connection)
-        outbox.append(whole)
-        connection.outbox_bytes = queued
-        return True
-
     def take(self, connection: Connection) -> bytes:
         """All that is queued for this connection, in one piece, for the reactor to write."""
         outbox, connection.outbox = connection.outbox or [], None
@@ -1439,7 +1438,7 @@ class Hub:
         session = connection.session
         if session is not None and session.unsaid:
             self._catch_up(session)
-        if connection.decoder is not None:
+        if connection.decoder.buffered:
             self._read_on(connection)
         return data
 
@@ -1460,7 +1459,7 @@ class Hub:
         facts.clog = Clog(clog.frames if clog else self._taken, self._clock.now) if unsent else None
         if not unsent and connection.session is not None:
             self._catch_up(connection.session)
-        if connection.decoder is not None:
+        if connection.decoder.buffered:
             self._read_on(connection)
 
     # --- Reading ---
@@ -1472,17 +1471,15 @@ class Hub:
         """
         if connection.closed:
             return True
-        if connection.decoder is None:
-            connection.decoder, self._spare = self._spare or FrameDecoder(0), None
         connection.decoder.feed(data)
         self._read(connection)
-        return connection.decoder is None or connection.wants_reading
+        return not connection.decoder.buffered or connection.wants_reading
 
     def _read(self, connection: Connection) -> None:
         """Deal with the frames that are complete: its share of a turn, and no more than it listens to the answers."""
-        decoder = connection.decoder
-        if decoder is None or connection.closed or connection.flow is not None:
+        if connection.closed or connection.flow is not None:
             return
+        decoder = connection.decoder
         decoder.limit = STRANGER_FRAME_MAX if connection.session is None else CLIENT_FRAME_MAX
         before = decoder.buffered
         try:
@@ -1491,24 +1488,19 @@ class Hub:
                 if not self._obey(connection, payloads):
                     decoder.give_back(payloads)  # they wait their turn
         except BadFrameError as fault:
-            self._queue(connection, error(Code.BAD_FRAME, str(fault)))
+            connection.write(encode(error(Code.BAD_FRAME, str(fault))))
             self._close(connection, "bad frame")
         except Exception as fault:
             self._fail(connection, fault)
         left = decoder.buffered
         if left < before:
             connection.heard = self._clock.now
-        if not left:
-            connection.decoder, self._spare = None, decoder
-            if connection.rare is not None:
-                connection.rare.begun = None
-            return
-        if decoder.pending or connection.flow is not None or connection.closed:
-            if connection.rare is not None:
-                connection.rare.begun = None
-        else:
+        if left and not (decoder.pending or connection.flow is not None or connection.closed):
             self._watch_half_frame(connection, left, progress=left < before)
-        self._read_on(connection)
+        elif connection.rare is not None:
+            connection.rare.begun = None
+        if left:
+            self._read_on(connection)
 
     def _watch_half_frame(self, connection: Connection, size: int, progress: bool) -> None:
         """An unfinished frame has so many bytes by now; `progress`: others were finished in front of it."""
@@ -1524,26 +1516,13 @@ class Hub:
 
         If it is behind, this is asked again when it has listened.
         """
-        if connection.flow is not None or connection.closed or connection.behind:
-            return
-        if connection.pending:
+        if connection.decoder.pending and connection.flow is None and not connection.closed and not connection.behind:
             self._unread[connection] = None
 
     def _fail(self, connection: Connection, fault: Exception) -> None:
         """A fault of ours while this connection was served: it costs this one, and nobody else."""
         self.faults.append(fault)
         self._close(connection, "internal error")
-
-    def receive(self, connection: Connection, payload: bytes) -> bool:
-        """One frame from this connection; if a flow is under way, it waits. Whether the next one may be read now."""
-        if connection.closed:
-            return False
-        if connection.flow is not None:
-            connection.decoder = connection.decoder or FrameDecoder(0)
-            connection.decoder.feed(frame(payload))
-            return False
-        connection.heard = self._clock.now
-        return self._obey(connection, iter((payload,)))
 
     def _obey(self, connection: Connection, payloads: Iterator[bytes]) -> bool:
         """Do what these frames say, up to the first after which the next must wait. False if there is such a one."""
@@ -1570,7 +1549,7 @@ class Hub:
             if answer is None:
                 continue
             if isinstance(answer, str):
-                self._answer(connection, connection.session, tag, answer)
+                self._reply(connection, tag, answer)
             else:
                 connection.flow = flow = Flow(connection, tag, answer)
                 if connection.session is not None:
@@ -1614,17 +1593,17 @@ class Hub:
 
     def _refuse_encoding(self, connection: Connection) -> None:
         connection.facts.encoding_faults += 1
-        self._answer(connection, connection.session, "", error(Code.BAD_ENCODING))
+        self._reply(connection, "", error(Code.BAD_ENCODING))
         if connection.facts.encoding_faults >= ENCODING_FAULTS_MAX:
             self._close(connection, "not UTF-8")
 
-    def _answer(self, connection: Connection, session: Session | None, tag: str, answer: str) -> None:
-        """Say this to the session, or, where there is none, to the connection."""
+    def _reply(self, connection: Connection, tag: str, answer: str) -> None:
+        """The one answer to a command: to the session, or, where there is none, to the connection."""
         words = f"#{tag} {answer}" if tag else answer
-        if session is not None:
-            self._say(session, words)
+        if connection.session is not None:
+            self._deliver(connection.session, words)
         elif not connection.closed:
-            self._queue(connection, words)
+            connection.write(encode(words))
 
     # --- Flows ---
 
@@ -1654,8 +1633,10 @@ class Hub:
     def _finish(self, flow: Flow, answer: str | None) -> None:
         """A flow is over: its place at the hashing thread is free, and its connection is read again."""
         session = flow.session
-        if answer is not None and (session is None or not session.over):
-            self._answer(flow.connection, session, flow.tag, answer)
+        if answer is not None and session is None:
+            self._reply(flow.connection, flow.tag, answer)
+        elif answer is not None and session is not None and not session.over:
+            self._deliver(session, f"#{flow.tag} {answer}" if flow.tag else answer)  # it may be lost
         if session is not None:
             session.flow = None
         connection = flow.connection
@@ -1821,7 +1802,7 @@ class Hub:
         answer += f" token={token}" if token else ""
         answer += f" last={format_time(account.last_login)}" if account.last_login else ""
         answer += f" failed={account.failures}" if account.failures else ""
-        self._answer(connection, None, tag, answer)
+        self._reply(connection, tag, answer)
         self._begin(connection, account, token)
         return None
 
@@ -1840,7 +1821,7 @@ class Hub:
         facts = connection.facts
         if facts.probed < connection.heard:
             facts.probed = self._clock.now
-            self._queue(connection, "PING")
+            connection.write(PING)
 
     def _begin(self, connection: Connection, account: Account, token: str) -> None:
         """A session begins here, kept if it has a token. Messages held for a lost or replaced one come first."""
@@ -1865,7 +1846,7 @@ class Hub:
         for number, (words, _, sender, tag) in enumerate(self._let_go(old), old.acked + 1):
             if not words.startswith("MSG "):
                 continue
-            self._say(session, words, sender, tag)
+            self._deliver(session, words, sender, tag)
             if session.held is None:
                 self._settle(sender, tag, "OK SEND")
             elif number <= old.written:
@@ -1906,7 +1887,7 @@ class Hub:
         if old is not None:
             old.session = None
             self._close(old, Bye.RESUMED)
-        self._answer(connection, None, tag, f"OK RESUME {session.name} {session.last_tag} {held.acked}")
+        self._reply(connection, tag, f"OK RESUME {session.name} {session.last_tag} {held.acked}")
         held.rewind()
         self._attach(connection, session, "resumed")
         self._gate.succeed(session.key, connection.address)
@@ -1968,7 +1949,7 @@ class Hub:
             here.commands = COMMANDS_BY_STATE[State.STRANGER]
             self._strangers[here] = self._clock.now
             self._presence.forget(here)
-            self._answer(here, None, tag, "OK LOGOUT")
+            self._reply(here, tag, "OK LOGOUT")
         return None
 
     def figures(self) -> dict[str, int]:
@@ -2040,13 +2021,13 @@ class Hub:
             size = len(rest.encode())  # and a little more, for the sender's name and the time
             has_room = len(held.frames) < QUEUE_FRAMES and held.size + size <= QUEUE_BYTES
             if has_room and (self.held_bytes + size <= HELD_IN_ALL_MAX or held.size + size <= HELD_LITTLE):
-                self._say(recipient, words, sender if tag else None, tag)
+                self._deliver(recipient, words, sender if tag else None, tag)
                 return None
-        elif recipient.connection is not None and self._offer(recipient.connection, words):
+        elif recipient.connection is not None and recipient.connection.offer(encode(words)):
             return "OK SEND" if tag else None
         raise RefusedError(Code.BUSY, f"too much is waiting for {recipient.name}, try again soon")
 
-    def _say(self, session: Session, words: str, sender: Session | None = None, tag: str = "") -> None:
+    def _deliver(self, session: Session, words: str, sender: Session | None = None, tag: str = "") -> None:
         """The next frame for this person; `sender` is told its fate under `tag`.
 
         If the session is kept, the frame is numbered and held until it is ACKed, and said now if it is its turn.
@@ -2054,19 +2035,14 @@ class Hub:
         connection, held = session.connection, session.held
         if held is None:
             if connection is not None:
-                self._queue(connection, words)
+                connection.write(encode(words))
             return
         caught_up = held.sent == held.last
         whole = held.hold(words, sender, tag)
-        size = len(whole)
-        self.held_bytes += size
+        self.held_bytes += len(whole)
         if caught_up and connection is not None and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
             held.sent += 1
-            if not connection.outbox:
-                connection.outbox = []
-                self.ready.append(connection)
-            connection.outbox.append(whole)
-            connection.outbox_bytes += size
+            connection.write(whole)
         if len(held.frames) > ASK_FRAMES or held.size > ASK_BYTES:
             self._ask_for_ack(session, held)
 
@@ -2074,7 +2050,7 @@ class Hub:
         """The queue is half full, or more: ask the client for an ACK, and end a session that never gives one."""
         if session.connection is not None and not held.asked:
             held.asked = True
-            self._queue(session.connection, "PING")
+            session.connection.write(PING)
         count = len(held.frames)
         if count >= HELD_FRAMES_MAX or (count > 2 and held.size > HELD_BYTES_MAX):
             self._overfull.append(session)
@@ -2091,7 +2067,7 @@ class Hub:
             while held.unsaid:
                 if connection.backlog >= BACKLOG_MAX and not all_of_it:
                     return
-                self._queue_frame(connection, held.say_next())
+                connection.write(held.say_next())
         self._presence.owe_roster_if_stale(connection)
 
     def _ack(self, connection: Connection, tag: str, rest: str) -> None:
@@ -2108,12 +2084,12 @@ class Hub:
         self.held_bytes -= size - held.size
         for _, _, sender, tag in shown:
             if sender is not None and not sender.over:  # else it is an answer, or the message had no tag
-                self._say(sender, f"#{tag} OK SEND")  # as `_settle` does: a call less for every message
+                self._deliver(sender, f"#{tag} OK SEND")  # as `_settle` does: a call less for every message
 
     def _settle(self, sender: Session | None, tag: str, fate: str) -> None:
         """The one fate of a tagged SEND, told to the session that sent it, if that is still there."""
         if sender is not None and not sender.over:
-            self._say(sender, f"#{tag} {fate}")
+            self._deliver(sender, f"#{tag} {fate}")
 
     def _end(self, session: Session, why: str) -> None:
         """A session is over, and so is what was held for it."""
@@ -2193,7 +2169,7 @@ class Hub:
             self._close(connection, Bye.SILENT)
         elif now - heard >= PING_AFTER and connection.pinged <= heard:
             connection.pinged = now
-            self._queue(connection, "PING")
+            connection.write(PING)
 
     def _is_silent(self, connection: Connection, heard: float) -> bool:
         """Whether one of the times is over in which this connection had to say something."""

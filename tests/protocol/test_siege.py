@@ -174,7 +174,7 @@ class Siege(World):
         self.moment()
         for person in self.besiegers:
             assert not self.inboxes[person], "it has said something that is never read"
-            assert person.connection.flow is None and not person.connection.pending
+            assert person.connection.flow is None and not person.connection.decoder.pending
         for person in self.besiegers:
             person.leave()
         self.wait(400.0)  # five minutes is the longest deadline
@@ -233,7 +233,7 @@ def check_gate(gate: protocol.Gate, addresses: list[str]) -> None:
 
 def check_connection(connection: Connection, kept: bool) -> None:
     session = connection.session
-    waiting = connection.decoder.buffered if connection.decoder else 0
+    waiting = connection.decoder.buffered
     assert waiting <= TIGHT["CLIENT_FRAME_MAX"] + 4 + READ_MAX + ANSWERS
     assert connection.outbox_bytes == sum(len(each) for each in connection.outbox or ())
     # Others may fill the queue; of oneself no more is read after the answer that goes beyond the backlog.

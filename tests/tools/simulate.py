@@ -1402,7 +1402,7 @@ class World:
             if isinstance(program, Chat):
                 self._check_quiet_chat(program)
         for connection in hub.connections:
-            if connection.flow is not None or connection.outbox or connection.unsent or connection.decoder:
+            if connection.flow is not None or connection.outbox or connection.unsent or connection.decoder.buffered:
                 raise Violation(f"something waits at {connection.address}")
         allowed = {"sessions", "_names", "_tokens", "connections"}
         self._check_left_behind(hub, allowed)
