@@ -316,7 +316,7 @@ class Unreachable(NamedTuple):
     words: str
 
 
-Event = protocol.Event | Dialling | Unreachable
+Event = protocol.SessionEvent | Dialling | Unreachable
 Ready = list[tuple[selectors.SelectorKey, int]]
 
 

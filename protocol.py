@@ -2217,11 +2217,9 @@ VERBS = tuple(dict.fromkeys(verb for _, verb in COMMANDS))
 
 # --- The client -----------------------------------------------------------------------------------------------------
 
-# What a client waits for. The server speaks up after 20 s of silence, so 25 s without a frame are odd and 45 s are the
-# end; somebody who has not said one frame after 15 s is no Vessages server at all.
-HELLO_SECONDS = 15.0
-QUIET_SECONDS = 25.0
-SILENT_SECONDS = 45.0
+HELLO_SECONDS = 15.0  # for the first frame: whoever says nothing for so long is no Vessages server
+QUIET_SECONDS = PING_AFTER + 5.0  # without a frame, after which the server, which should have asked, is asked
+LOOK_SECONDS = 1.0  # after a suspension: the server's words may already wait to be read, or be on their way
 # A login that must wait (the server is busy, or still holds our own dead connection, which takes it 5 s to find out).
 RETRY_SECONDS = 3.0
 GHOST_RETRIES = 4
@@ -2378,7 +2376,7 @@ class Back(NamedTuple):
     ended: bool = False
 
 
-Event = (
+SessionEvent = (
     Linked | LoggedIn | Roster | Presence | Message | Delivered | Failed | Waiting | Answer | Refused | NotYet
     | LoginNeeded | LinkLost | NotVessages | Back
 )  # fmt: skip
@@ -2387,21 +2385,28 @@ Event = (
 class Command:
     """One command on its way, from being asked for until its answer. No NamedTuple: its repr must show no password."""
 
-    __slots__ = ("asked", "by_itself", "doubtful", "name", "number", "settled", "tag", "text", "transmitted", "verb",
-                 "written")  # fmt: skip
+    __slots__ = ("asked", "by_itself", "doubtful", "name", "settled", "tag", "text", "transmitted", "verb", "written")
 
-    def __init__(self, tag: int, verb: str, name: str, text: str, asked: float) -> None:
+    def __init__(self, tag: int, verb: str, name: str, text: str, asked: float, written: float) -> None:
         self.tag = tag
-        self.number = tag  # its tag on the wire; 0 for a LOGOUT that is asked again, behind which smaller tags may wait
         self.verb = verb
         self.name = name  # whom it is about, "" if nobody
         self.text = text  # the rest: a message, a password
-        self.asked = asked
-        self.written = 0.0  # the same by the wall clock, 0 if nobody told it
-        self.by_itself = False  # the session's own attempt to come back: the person did not ask and is not answered
+        self.asked = asked  # monotonic seconds
+        self.written = written  # the same in Unix seconds by the clock here; 0 if nobody told the time
+        self.by_itself = False  # whether it is the session's own attempt to come back, whose answer is no event
         self.settled = False  # whether it has its answer
         self.transmitted = False  # whether a server may have had it, even if it waits to be sent again
-        self.doubtful = False  # whether a session had it that has ended: then it may have arrived, whatever is answered
+        self.doubtful = False  # whether a session had it that has ended: it may have arrived, whatever is answered now
+
+    @property
+    def wire_tag(self) -> int:
+        """Its tag on the wire; 0: none.
+
+        A LOGOUT has none: after a lost answer it is asked for again, its old tag would be one that was read before, and
+        a new one would be greater than those of the commands that wait behind it.
+        """
+        return 0 if self.verb == "LOGOUT" else self.tag
 
     @property
     def size(self) -> int:
@@ -2413,34 +2418,42 @@ class Command:
         """The code with which it is refused before it is sent; "" if it can be sent."""
         if self.verb in NAMED and (not self.name or " " in self.name):  # it would be read as something else
             return Code.BAD_USERNAME.word
-        return TOO_LONG if self.size > (STRANGER_FRAME_MAX if self.verb in OUT_VERBS else CLIENT_FRAME_MAX) else ""
+        return TOO_LONG if self.size > (STRANGER_FRAME_MAX if self.verb in STRANGERS_ONLY else CLIENT_FRAME_MAX) else ""
 
     def frame(self) -> bytes:
         """It as it goes over the wire. Half a surrogate pair (from a file name), which is no Unicode, becomes `?`."""
-        words = [f"#{self.number}" * (self.number > 0), self.verb, self.name, self.text]
+        words = [f"#{self.wire_tag}" * (self.wire_tag > 0), self.verb, self.name, self.text]
         return frame(" ".join(word for word in words if word).encode("utf-8", "replace"))
 
+    def failed(self, code: str, words: str, wait: int, lead: float) -> Failed | Refused:
+        """The event that it has failed. `words`: "" for the sentence of the code. `lead`: see `ClientSession`."""
+        if self.doubtful and self.verb in ("SEND", "PASSWD"):
+            code, words = UNKNOWN, ""
+        words = words or CLIENT_CODES.get(code) or next((each.explanation for each in Code if each.word == code), code)
+        if self.verb == "SEND":
+            return Failed(self.tag, self.name, self.text, code, words, self.written + lead)
+        return Refused(self.tag, self.verb, code, words, wait)
 
-class _Stage(enum.Enum):
-    """How far the link has come."""
 
-    DOWN = enum.auto()
-    GREETING = enum.auto()  # connected, and not a frame yet: no secret is sent before there was one
-    OUT = enum.auto()
-    IN = enum.auto()
+class Stage(enum.Enum):
+    """How far a client has come on its connection."""
+
+    DOWN = "there is none"
+    GREETING = "no frame yet"  # no secret is sent before there was one
+    STRANGER = "not logged in"
+    LOGGED_IN = "logged in"
 
 
 class _NotVessagesError(Exception):
     """The other side broke the protocol."""
 
 
-# Where a command is allowed. PING is allowed in both.
-OUT_VERBS = frozenset({"REGISTER", "LOGIN", "TAKEOVER"})
-IN_VERBS = frozenset({"LOGOUT", "WHO", "SEND", "PASSWD"})
+# Commands that only somebody may give who is not logged in: REGISTER, LOGIN, TAKEOVER, RESUME.
+STRANGERS_ONLY = frozenset(verb for verb in VERBS if (State.LOGGED_IN, verb) not in COMMANDS)
 # These say a name first, which must be one word.
-NAMED = OUT_VERBS | {"SEND"}
+NAMED = STRANGERS_ONLY | {"SEND"}
 # While one of these is unanswered nothing else is sent: what may be said next depends on the answer.
-BARRIERS = OUT_VERBS | {"RESUME", "LOGOUT"}
+BARRIERS = STRANGERS_ONLY | {"LOGOUT"}
 
 SERVER_FRAME = re.compile(
     r"(?:@([1-9][0-9]{0,15}) )?(?:#([0-9]{1,16}) )?(OK|ERROR|MSG|ONLINE|PRESENCE|PING|BYE)(?: (.*))?", re.DOTALL
@@ -2483,14 +2496,14 @@ class Requests:
         last = next(reversed(self._sent.values()), None)
         return last if last is not None and last.verb in BARRIERS else None
 
-    def make(self, verb: str, name: str, text: str, now: float) -> Command:
+    def make(self, verb: str, name: str, text: str, now: float, written: float) -> Command:
         """A command with a tag of its own."""
         self._last_tag += 1
-        return Command(self._last_tag, verb, name, text, now)
+        return Command(self._last_tag, verb, name, text, now, written)
 
     def enqueue(self, command: Command, first: bool) -> bool:
         """Let it wait to be sent; False if there is no room. `first`: all that waits is waiting for this login."""
-        frees_the_queue = first and bool(self._queue) and self._queue[0].verb not in OUT_VERBS
+        frees_the_queue = first and bool(self._queue) and self._queue[0].verb not in STRANGERS_ONLY
         if not self.has_room and not frees_the_queue:
             return False
         if command.verb == "SEND":
@@ -2506,8 +2519,8 @@ class Requests:
         """The command to be sent next; None if there is none, or if it has to wait for an answer."""
         if not self._queue or self.barrier is not None:
             return None
-        under_way = sum(command.verb == "SEND" for command in self._sent.values())
-        return self._queue[0] if self._queue[0].verb != "SEND" or under_way < SENDS_UNDER_WAY else None
+        most = SENDS_UNDER_WAY if self._queue[0].verb == "SEND" else QUEUE_MAX
+        return self._queue[0] if len(self._sent) < most else None
 
     def take(self) -> Command:
         """Take the first that waits out of the queue, to be transmitted or refused."""
@@ -2517,12 +2530,12 @@ class Requests:
 
     def transmit(self, command: Command) -> None:
         """It is being sent."""
-        self._sent[command.number] = command
+        self._sent[command.wire_tag] = command
         command.transmitted = True
 
-    def answered(self, number: int) -> Command | None:
-        """The command that was sent with this tag; it has its answer. None if there is none."""
-        return self._sent.pop(number, None)
+    def answered(self, wire_tag: int) -> Command | None:
+        """Take out the command that was sent with this tag; None if there is none."""
+        return self._sent.pop(wire_tag, None)
 
     def put_back(self, command: Command) -> None:
         """It is the next to be sent."""
@@ -2534,9 +2547,7 @@ class Requests:
         barrier = self.barrier
         if barrier is None:
             return False
-        del self._sent[barrier.number]
-        if barrier.verb == "LOGOUT":  # its answer is not held, so it is asked anew
-            barrier.number = 0
+        del self._sent[barrier.wire_tag]
         if not barrier.by_itself:
             self.put_back(barrier)
         return True
@@ -2547,7 +2558,7 @@ class Requests:
         0 is another session, one after a restart, or one that has read nothing: they look alike.
         """
         for command in [each for each in reversed(self._sent.values()) if each.tag > last_tag]:
-            del self._sent[command.number]
+            del self._sent[command.wire_tag]
             command.doubtful |= last_tag == 0
             self.put_back(command)
 
@@ -2558,12 +2569,17 @@ class Requests:
         return None
 
     def give_up(self, before: int) -> list[Command]:
-        """Forget all that was sent, and what waits with a tag below this one: the commands that will have no answer."""
-        given_up = [*self._sent.values(), *(command for command in self._queue if command.tag < before)]
-        self._sent.clear()
+        """Take out all that was sent, and what waits with a tag below this one: commands that will have no answer.
+
+        An attempt to come back that is under way stays: its answer tells whether somebody is logged in.
+        """
+        sent = [command for command in self._sent.values() if not command.by_itself]
+        queued = [command for command in self._queue if command.tag < before]
+        for command in sent:
+            del self._sent[command.wire_tag]
         self._queue = deque(command for command in self._queue if command.tag >= before)
         self._queue_bytes = sum(command.size for command in self._queue)
-        return given_up
+        return sent + queued
 
     @property
     def next_untold(self) -> float:
@@ -2707,8 +2723,81 @@ class Received:
         self._acknowledged = self.shown
 
 
+class ServerWatch:
+    """The time of a client, and whether the server is still there.
+
+    After QUIET_SECONDS without a frame it is asked for life, after SILENT_AFTER it is given up. A program that was
+    suspended (Ctrl-Z, a laptop's lid) has missed both, and its wait returned without what waits to be read: then the
+    server is asked, and has LOOK_SECONDS more.
+    """
+
+    __slots__ = ("_asked", "_expected", "_heard", "_patience", "now", "suspended_from")
+
+    def __init__(self) -> None:
+        self.now = 0.0  # monotonic seconds
+        self.suspended_from: float | None = None  # time before a suspension that the link is not known to have outlived
+        self._heard = 0.0  # time of the last sign of life
+        self._asked = False  # whether the server was asked for another one
+        self._patience = HELLO_SECONDS  # seconds after the last sign of life, after which it is given up
+        self._expected = FOREVER  # latest time of the next thing that happens
+
+    def begin(self, now: float) -> None:
+        """There is a new connection, and the server is greeted."""
+        self.now = self._heard = now
+        self.suspended_from, self._asked, self._patience, self._expected = None, True, HELLO_SECONDS, FOREVER
+
+    def advance(self, now: float) -> bool:
+        """Something happens. Whether the program was suspended until now."""
+        late = now - self._expected > LATE
+        if late:
+            self.suspended_from = self.now if self.suspended_from is None else self.suspended_from
+            self._heard = max(self._heard, now - self._patience + LOOK_SECONDS)
+        self.now = self._expected = now  # until somebody waits, the next thing is expected at once
+        return late
+
+    def hear(self) -> None:
+        """The server has said something."""
+        self._heard, self._asked, self._patience = self.now, False, SILENT_AFTER
+
+    def ask(self) -> None:
+        """The server is being asked for life."""
+        self._asked = True
+
+    @property
+    def due(self) -> float:
+        """When the server is to be asked, or given up."""
+        return self._heard + (self._patience if self._asked else QUIET_SECONDS)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the server is to be given up."""
+        return self.now >= self._heard + self._patience
+
+    @property
+    def lost_from(self) -> float:
+        """Since when there is no link, if it is known to be lost now."""
+        if self.suspended_from is not None:
+            return self.suspended_from
+        return self._heard if self.is_silent else self.now
+
+    def wait(self, deadline: float) -> None:
+        """The next thing happens at this time at the latest."""
+        self._expected = max(deadline, self.now)
+
+
+class Absence:
+    """The time from the loss of the link until the roster that follows the return."""
+
+    __slots__ = ("ended", "messages", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.messages = 0  # which were missed
+        self.ended = False  # whether the session was over, and another one was begun
+
+
 # Messages by which the server's clock is compared with ours: enough that one that was late does not matter, few enough
-# that a clock that was set is soon followed.
+# that a clock that drifts is soon followed.
 CLOCKS_COMPARED = 8
 
 
@@ -2729,47 +2818,34 @@ class ClientSession:
     """
 
     __slots__ = (
-        "_ahead", "_back_from", "_bye", "_decoder", "_ended", "_events", "_expected", "_ghosts", "_greeted", "_heard",
-        "_looked_at", "_missed", "_must_look", "_now", "_outbox", "_password", "_pinged", "_received", "_requests",
-        "_retry_at", "_roster", "_stage", "_stranded", "_suspended_from", "_token", "_was_silent", "_why", "grace",
-        "hang_up", "name", "wall",
+        "_absence", "_ahead", "_bye", "_decoder", "_events", "_ghosts", "_outbox", "_password", "_received",
+        "_requests", "_retry_at", "_roster", "_stage", "_token", "_watch", "_why", "grace", "name", "wall",
     )  # fmt: skip
 
     def __init__(self, first_tag: int) -> None:
         """`first_tag`: the clock in microseconds, so that another process of the same person does not repeat tags."""
         self.name: str | None = None  # who we are, also while the link is lost
         self.grace = 0.0  # how long the server holds a session without a connection, in seconds
-        self.hang_up = False
-        self.wall = 0.0  # the time of day here, as far as the caller tells it
+        self.wall = 0.0  # the time of day here in Unix seconds, as far as the caller tells it
         self._ahead: deque[float] = deque(maxlen=CLOCKS_COMPARED)  # of the server's clock, by the last live messages
-        self._stage = _Stage.DOWN
-        self._decoder = FrameDecoder(SERVER_FRAME_MAX)
-        self._outbox: list[bytes] = []
-        self._events: list[Event] = []
-        # Who we are for the server.
-        self._password: str | None = None
-        self._token: str | None = None
-        self._stranded = False  # the session is over and only the person can begin a new one
-        self._ghosts = 0  # how often `already-online` may still mean our own dead connection
         # The parts, each with its own state.
         self._requests = Requests(first_tag)
         self._received = Received()
         self._roster = RosterView()
-        # The link.
-        self._now = self._heard = 0.0
-        self._greeted = False  # whether there ever was a frame from a server
-        self._pinged = False
-        self._was_silent = False  # whether it was dropped because the server said nothing: it was lost long before
-        self._retry_at = 0.0
-        self._bye = self._why = ""
-        self._back_from: float | None = None
-        self._missed = 0
-        self._ended = False  # whether the session before this one was over when we came back
-        # A suspended program (Ctrl-Z, a laptop's lid): its wait returns without what waits to be read.
-        self._looked_at = 0.0  # when the last wait began
-        self._expected = FOREVER  # when it was to end at the latest
-        self._must_look = False  # whether nothing may expire before the next wait is over
-        self._suspended_from: float | None = None  # until the server is known to have outlived it
+        self._watch = ServerWatch()
+        # The connection.
+        self._stage = Stage.DOWN
+        self._decoder = FrameDecoder(SERVER_FRAME_MAX)
+        self._outbox: list[bytes] = []
+        self._events: list[SessionEvent] = []
+        self._why = ""  # the reason to hang up, for the person; "" if there is none
+        self._bye = ""  # the server's reason
+        # The way back.
+        self._token: str | None = None
+        self._password: str | None = None
+        self._ghosts = 0  # times that `already-online` may still mean our own dead connection
+        self._retry_at = 0.0  # time before which no login is tried
+        self._absence: Absence | None = None
 
     # What the person wants
 
@@ -2814,16 +2890,19 @@ class ClientSession:
         self._give_up(TAG_MAX)
 
     def _enqueue(self, verb: str, name: str = "", text: str = "") -> int:
-        command = self._requests.make(verb, name, text, self._now)
-        command.written = self.wall
-        waited_for = self._stranded and verb in OUT_VERBS
+        command = self._requests.make(verb, name, text, self._watch.now, self.wall)
         if command.fault:
             self._fail(command, command.fault)
-        elif not self._requests.enqueue(command, first=waited_for):
+        elif not self._requests.enqueue(command, first=self._is_stranded and verb in STRANGERS_ONLY):
             self._fail(command, Code.BUSY.word)
         return command.tag
 
     # What the caller may look at
+
+    @property
+    def hang_up(self) -> bool:
+        """Whether the link is to be closed, after the last bytes were written."""
+        return bool(self._why)
 
     @property
     def has_room(self) -> bool:
@@ -2838,18 +2917,25 @@ class ClientSession:
     @property
     def logged_in(self) -> bool:
         """Whether commands go to a session right now."""
-        return self._stage is _Stage.IN
+        return self._stage is Stage.LOGGED_IN
 
     @property
     def wants_link(self) -> bool:
         """Whether there is somebody to be or something to say, so that a lost link is worth dialling again."""
         waiting = self._requests.first_waiting
-        return self._can_come_back or (waiting is not None and (self.name is None or waiting.verb in OUT_VERBS))
+        if self.name is None or self._is_stranded:
+            return waiting is not None and (self.name is None or waiting.verb in STRANGERS_ONLY)
+        return True
 
     @property
     def undelivered(self) -> list[Command]:
         """The own messages that have no fate yet, oldest first."""
         return self._requests.sends
+
+    @property
+    def lead(self) -> float:
+        """Seconds by which the server's clock is ahead. Delays of messages make it seem less: the greatest is true."""
+        return max(self._ahead, default=0.0)
 
     @property
     def online(self) -> int:
@@ -2863,43 +2949,44 @@ class ClientSession:
 
     def next_deadline(self) -> float | None:
         """When `tick` has to be called at the latest, even if nothing happens; None for never. Asked before waiting."""
-        deadlines = [self._requests.next_untold]
-        if self._stage is _Stage.GREETING and not self.hang_up:
-            deadlines.append(self._heard + HELLO_SECONDS)
-        elif self._stage is not _Stage.DOWN and not self.hang_up:
-            deadlines.append(self._heard + (SILENT_SECONDS if self._pinged else QUIET_SECONDS))
+        deadline = self._requests.next_untold
+        if self._is_linked:
+            deadline = min(deadline, self._watch.due)
+            if self._stage is Stage.STRANGER and self._requests.barrier is None and self.wants_link:
+                deadline = min(deadline, max(self._retry_at, self._watch.now))
         if self._events or self._outbox or self._next_command() is not None:
-            deadlines.append(self._now)
-        if self._stage is _Stage.OUT and self._requests.barrier is None and self.wants_link and not self.hang_up:
-            deadlines.append(max(self._retry_at, self._now))
-        if self._must_look:
-            deadlines.append(self._now)
-        self._must_look, self._looked_at = False, self._now
-        deadline = min(deadlines, default=FOREVER)
-        self._expected = max(deadline, self._now)
+            deadline = min(deadline, self._watch.now)
+        self._watch.wait(deadline)
         return None if deadline == FOREVER else deadline
+
+    @property
+    def _is_linked(self) -> bool:
+        return self._stage is not Stage.DOWN and not self.hang_up
+
+    @property
+    def _is_stranded(self) -> bool:
+        """Whether the session is over and only the person can begin a new one."""
+        return self.name is not None and self._token is None and self._password is None
 
     # What happened to the link
 
     def connected(self, now: float) -> None:
         """There is a new connection."""
-        self._now = self._heard = now
-        self._stage = _Stage.GREETING
+        self._watch.begin(now)
+        self._received.expect_ack(False)
+        self._stage = Stage.GREETING
         self._decoder = FrameDecoder(SERVER_FRAME_MAX)
         self._outbox = [frame(b"PING")]
-        self._pinged = self._was_silent = self.hang_up = False
-        self._received.expect_ack(False)
-        self._retry_at, self._bye, self._why = now, "", ""
-        self._must_look, self._suspended_from, self._expected = False, None, FOREVER
+        self._bye = self._why = ""
+        self._retry_at = now
 
     def feed(self, data: bytes, now: float) -> None:
         """These bytes were read."""
-        self._now = now
-        self._pinged = False
-        if self.hang_up or self._stage is _Stage.DOWN:
+        self._advance(now)
+        if not self._is_linked:
             return
-        if self._stage is not _Stage.GREETING:  # whoever drips bytes that never make a frame is no server
-            self._heard = now
+        if self._stage is not Stage.GREETING:  # else it may be somebody who drips bytes that never make a frame
+            self._watch.hear()
         self._decoder.feed(data)
         try:
             while payloads := self._decoder.payloads():
@@ -2909,48 +2996,42 @@ class ClientSession:
                         return
         except (BadFrameError, _NotVessagesError, ValueError) as error:  # ValueError: text, numbers and times
             words = "what answers there is not a Vessages server"
-            if self._stage is not _Stage.GREETING:
+            if self._stage is not Stage.GREETING:
                 words = f"the server sent something that is not allowed ({type(error).__name__})"
             self._events.append(NotVessages(words))
-            self._drop(words)
+            self._why = words
 
     def disconnected(self, now: float, why: str = "connection lost") -> None:
         """The connection is over; `why` is for the person, unless the session had its own reason to hang up."""
-        self._now = now
-        suspended_from = None if self._bye not in ("", Bye.SILENT.value) else self._suspended_from
-        if suspended_from is not None and self._stage is not _Stage.GREETING:
-            self._why = f"this client was suspended for {now - suspended_from:.0f} s"
-        if self._stage is _Stage.IN:
-            self._back_from = self._heard if self._was_silent else now
-            if suspended_from is not None:
-                self._back_from = min(suspended_from, self._back_from)
-            self._ghosts = GHOST_RETRIES
-        if self._requests.put_back_barrier():
-            self._ghosts = GHOST_RETRIES
+        self._advance(now)
+        asleep = self._watch.suspended_from
+        if asleep is not None and self._bye in ("", Bye.SILENT.value) and self._stage is not Stage.GREETING:
+            self._why = f"this client was suspended for {now - asleep:.0f} s"
+        if self._stage is Stage.LOGGED_IN:
+            self._absence = Absence(self._watch.lost_from)
+        if self._requests.put_back_barrier() or self._stage is Stage.LOGGED_IN:
+            self._ghosts = GHOST_RETRIES  # the server may not have noticed yet
         if self._token is None:  # a session that is not kept ends with its connection
             self._was_logged_out()
         if self.name is None:
             self._requests.put_back_unread(0)  # no session to go on with: what was asked is asked again
-        if self._stage is _Stage.GREETING and not self._greeted:
-            why += " before it said a word; if the server was started with --tls, this needs --tls too"
-        self._stage, self.hang_up, self._outbox = _Stage.DOWN, False, []
+            if self._stage is Stage.GREETING:
+                why += " before it said a word; if the server was started with --tls, this needs --tls too"
         self._events.append(LinkLost(self._why or why, self._bye, self.wants_link))
+        self._stage, self._why, self._outbox = Stage.DOWN, "", []
 
     def tick(self, now: float) -> None:
         """Do what is due: say that we are there, hang up on a dead server, come back, send what waits."""
-        if now - self._expected > LATE:
-            self._wake_up()
-        self._now = self._expected = now  # until it is asked how long to wait, the next tick is expected at once
-        if self._stage is not _Stage.DOWN and not self.hang_up:
-            if not self._must_look:
-                self._watch_the_server()
-            if self._stage is _Stage.OUT and self._requests.barrier is None and now >= self._retry_at:
+        self._advance(now)
+        if self._is_linked:
+            self._watch_the_server()
+            if self._stage is Stage.STRANGER and self._requests.barrier is None and now >= self._retry_at:
                 self._come_back()
             self._send_what_waits()
         for command in self._requests.take_untold(now):
             self._events.append(Waiting(command.tag, command.name, command.text))
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[SessionEvent]:
         """The events to be shown, in order. Call `shown` when that has been done."""
         events, self._events = self._events, []
         self._received.take()
@@ -2962,7 +3043,7 @@ class ClientSession:
 
     def take_outbox(self) -> bytes:
         """The bytes to write, all of them. The ACK comes first: after a LOGOUT it would be too late."""
-        number = self._received.ack(self._stage is _Stage.IN)
+        number = self._received.ack(self.logged_in)
         if number is not None:
             self._outbox.insert(0, frame(b"ACK %d" % number))
         data = b"".join(self._outbox)
@@ -2971,33 +3052,24 @@ class ClientSession:
 
     # What is due
 
-    def _wake_up(self) -> None:
-        """We were suspended: nothing expires until all that waits is read, and the server is asked for life."""
-        self._must_look = True
-        if self._stage in (_Stage.OUT, _Stage.IN):
-            self._suspended_from = self._looked_at if self._suspended_from is None else self._suspended_from
-            self._outbox.append(frame(b"PING"))
-            self._pinged = True
+    def _advance(self, now: float) -> None:
+        """Time goes on. If we were suspended, the server is asked whether it has outlived that."""
+        if self._watch.advance(now) and self._is_linked and self._stage is not Stage.GREETING:
+            self._ask_for_life()
+
+    def _ask_for_life(self) -> None:
+        self._watch.ask()
+        self._outbox.append(frame(b"PING"))
 
     def _watch_the_server(self) -> None:
-        silence = self._now - self._heard
-        if self._stage is _Stage.GREETING:
-            if silence >= HELLO_SECONDS:
-                self._events.append(NotVessages("something is there, but it does not answer: check the port"))
-                self._drop("no answer")
-        elif silence >= SILENT_SECONDS:
-            self._was_silent = True
-            self._drop(f"the server was silent for {SILENT_SECONDS:.0f} s")
-        elif silence >= QUIET_SECONDS and not self._pinged:
-            self._pinged = True
-            self._outbox.append(frame(b"PING"))
-
-    def _drop(self, why: str) -> None:
-        self.hang_up, self._why = True, why
-
-    @property
-    def _can_come_back(self) -> bool:
-        return self.name is not None and not self._stranded
+        if not self._watch.is_silent:
+            if self._watch.now >= self._watch.due:
+                self._ask_for_life()
+        elif self._stage is Stage.GREETING:
+            self._events.append(NotVessages("something is there, but it does not answer: check the port"))
+            self._why = "no answer"
+        else:
+            self._why = f"the server was silent for {SILENT_AFTER:.0f} s"
 
     def _come_back(self) -> None:
         """Continue the session, or begin a new one with the password.
@@ -3005,13 +3077,13 @@ class ClientSession:
         Not before all that was read was shown: RESUME tells the last number that was shown, and the server goes on
         behind that. A frame that is on the screen only afterwards would be shown a second time.
         """
-        if not self._can_come_back or not self._received.all_shown:
+        if self.name is None or self._is_stranded or not self._received.all_shown:
             return
         if self._token is not None:
             words = "RESUME", self._token, str(self._received.shown)
         else:
-            words = "LOGIN", self.name or "", self._password or ""
-        command = self._requests.make(*words, self._now)
+            words = "LOGIN", self.name, self._password or ""
+        command = self._requests.make(*words, self._watch.now, 0.0)
         command.by_itself = True
         self._transmit(command)
 
@@ -3019,23 +3091,24 @@ class ClientSession:
         """Send from the queue, in order, as far as it may be said now."""
         while (command := self._next_command()) is not None:
             self._requests.take()
-            if self._stage is _Stage.IN and command.verb in OUT_VERBS:
-                self._fail(command, Code.LOGGED_IN.word)
-            elif self._stage is _Stage.OUT and command.verb in IN_VERBS:
-                self._fail(command, Code.NOT_LOGGED_IN.word)
-            else:
+            state = State.LOGGED_IN if self.logged_in else State.STRANGER
+            if (state, command.verb) in COMMANDS:
                 self._transmit(command)
+            else:  # a frame that is too large for a stranger would end the connection
+                self._fail(command, (Code.LOGGED_IN if self.logged_in else Code.NOT_LOGGED_IN).word)
 
     def _next_command(self) -> Command | None:
         """The command to be sent, or to be refused, now; None if there is none or its time has not come."""
         command = self._requests.next()
-        if command is None or self.hang_up or self._stage is _Stage.IN:
-            return None if self.hang_up else command
-        if self._stage is not _Stage.OUT or self._now < self._retry_at:
+        if command is None or not self._is_linked or self._stage is Stage.GREETING:
             return None
-        if self.name is None or (self._stranded and command.verb in OUT_VERBS):
+        if self.logged_in:
             return command
-        return None  # a session will go on
+        if self._watch.now < self._retry_at:
+            return None
+        if self.name is None or (self._is_stranded and command.verb in STRANGERS_ONLY):
+            return command
+        return None  # the session will go on
 
     def _transmit(self, command: Command) -> None:
         if command.verb in ("LOGIN", "TAKEOVER"):
@@ -3050,26 +3123,26 @@ class ClientSession:
         if match is None:
             raise _NotVessagesError
         number, tag, verb, rest = match.groups(default="")
-        if self._stage is _Stage.GREETING:
-            self._greeted = True
-            self._stage, self._heard = _Stage.OUT, self._now
+        if self._stage is Stage.GREETING:
+            self._stage = Stage.STRANGER
+            self._watch.hear()
             self._events.append(Linked())
-        if number and self._stage is not _Stage.IN:
+        if number and not self.logged_in:
             raise _NotVessagesError
         if number and not self._received.count(int(number)):
             return
-        if verb in ("OK", "ERROR"):
-            word, _, words = rest.partition(" ")
-            command = self._requests.answered(int(tag or 0)) if tag or word not in ("KEEP", "PING") else None
-            ANSWERS[verb](self, command, word, words)
-        else:
+        if verb not in ("OK", "ERROR"):
             TIDINGS[verb](self, rest)
+            return
+        word, _, words = rest.partition(" ")
+        command = self._requests.answered(int(tag or 0)) if tag or word not in ("KEEP", "PING") else None
+        (self._ok if verb == "OK" else self._error)(command, word, words)
 
     def _ok(self, command: Command | None, word: str, words: str) -> None:
         if word == "KEEP":
             self.grace = float(words)
         elif word == "PING" and command is None:
-            self._suspended_from = None
+            self._watch.suspended_from = None
         elif command is not None:
             command.settled = True
             OKS.get(command.verb, ClientSession._ok_plain)(self, command, words)
@@ -3093,7 +3166,7 @@ class ClientSession:
             last = _parse_wall(facts["last"]) if "last" in facts else None
             self._events.append(LoggedIn(command.tag, name, last, int(facts.get("failed", 0))))
             self._roster.clear()
-            self._back_from = None
+            self._absence = None
         self._enter(0)
 
     def _ok_resume(self, command: Command, words: str) -> None:
@@ -3106,9 +3179,10 @@ class ClientSession:
 
     def _enter(self, last_tag: int) -> None:
         """We are in. Commands that the server has not read go out again before all else; the rest it will answer."""
-        self._stage, self._stranded, self._ghosts, self._missed = _Stage.IN, False, 0, 0
-        # 0 is a new session, or one that has read nothing; that one would still be there within the grace time.
-        self._ended = last_tag == 0 and self._back_from is not None and self._now > self._back_from + self.grace
+        self._stage, self._ghosts = Stage.LOGGED_IN, 0
+        if self._absence is not None and last_tag == 0:
+            # A new session, or one that has read nothing; that one would still be there within the grace time.
+            self._absence.ended = self._watch.now > self._absence.since + self.grace
         self._requests.put_back_unread(last_tag)
 
     def _ok_logout(self, command: Command, words: str) -> None:
@@ -3118,11 +3192,10 @@ class ClientSession:
 
     def _clear_identity(self) -> None:
         """Nobody is logged in any more, and nobody comes back."""
-        self.name = self._password = self._token = self._back_from = None
+        self.name = self._password = self._token = self._absence = None
         self._roster.clear()
-        self._stranded = False
-        if self._stage is _Stage.IN:
-            self._stage = _Stage.OUT
+        if self.logged_in:
+            self._stage = Stage.STRANGER
 
     def _error(self, command: Command | None, word: str, words: str) -> None:
         first = words.partition(" ")[0]
@@ -3160,56 +3233,49 @@ class ClientSession:
 
     def _wait_and_retry(self, word: str, words: str, wait: int) -> None:
         seconds = wait or RETRY_SECONDS
-        self._retry_at = self._now + seconds
+        self._retry_at = self._watch.now + seconds
         self._events.append(NotYet(word, words, seconds))
 
     def _strand(self, word: str, words: str) -> None:
-        self._stranded, self._password, self._token = True, None, None
+        self._password = self._token = None
         self._events.append(LoginNeeded(self.name or "", word, words))
 
     def _fail(self, command: Command, code: str, words: str = "", wait: int = 0) -> None:
         """Settle a command the bad way, whoever says so."""
         command.settled = True
-        words = words or CLIENT_CODES.get(code) or next((c.explanation for c in Code if c.word == code), code)
-        if command.doubtful and command.verb in ("SEND", "PASSWD"):
-            code, words = UNKNOWN, CLIENT_CODES[UNKNOWN]
-        if command.doubtful and command.verb == "PASSWD":
-            self._password = None  # only the person can try out which one it is now
-        outcome: Event = Refused(command.tag, command.verb, code, words, wait)
-        if command.verb == "SEND":
-            outcome = Failed(command.tag, command.name, command.text, code, words, command.written + self.lead)
-        self._events.append(outcome)
+        self._events.append(command.failed(code, words, wait, self.lead))
 
     def _give_up(self, before: int) -> None:
         """All that was sent, and what waits with a tag below this one, will have no answer."""
         for command in self._requests.give_up(before):
-            if not command.by_itself:
-                self._fail(command, UNKNOWN if command.transmitted else NOT_SENT)
+            self._fail(command, UNKNOWN if command.transmitted else NOT_SENT)
 
     def _message(self, rest: str) -> None:
         sender, number, time, text = rest.split(" ", 3)
         if not self._received.is_new(sender, int(number)):
             return  # had before the server crashed; it is counted, and so acknowledged once more
-        self._missed += 1
         wall = _parse_wall(time)
-        if self.wall and self._roster.is_known and self._back_from is None:  # else it may have been held for long
-            self._ahead.append(wall - self.wall)
+        if self._absence is not None:
+            self._absence.messages += 1
+        elif self.wall and self._roster.is_known:  # else it may have been held for long
+            self._compare_clocks(wall - self.wall)
         self._events.append(Message(sender, int(number), wall, text))
 
-    @property
-    def lead(self) -> float:
-        """Seconds by which the server's clock is ahead. Delays of messages make it seem less: the greatest is true."""
-        return max(self._ahead, default=0.0)
+    def _compare_clocks(self, ahead: float) -> None:
+        """If the difference jumps, somebody has set one of the clocks, and those of before are wrong."""
+        if self._ahead and abs(ahead - self._ahead[-1]) > CLOCK_STEP:
+            self._ahead.clear()
+        self._ahead.append(ahead)
 
     def _online(self, rest: str) -> None:
         event = self._roster.take_online(rest, self.name)
         if isinstance(event, Roster):
             self._events.append(event)
             event = Presence()
-        if self._back_from is not None:
-            seconds = self._now - self._back_from
-            self._events.append(Back(self.name or "", seconds, self._missed, event, self._ended))
-            self._back_from = None
+        away, self._absence = self._absence, None
+        if away is not None:
+            seconds = self._watch.now - away.since
+            self._events.append(Back(self.name or "", seconds, away.messages, event, away.ended))
         elif any(event):
             self._events.append(event)
 
@@ -3223,7 +3289,7 @@ class ClientSession:
 
     def _goodbye(self, rest: str) -> None:
         self._bye = rest
-        self._drop(BYE_WORDS.get(rest, "the server closed the connection"))
+        self._why = BYE_WORDS.get(rest, "the server closed the connection")
         if rest == Bye.REPLACED.value:
             self._clear_identity()
             self.abandon()
@@ -3237,9 +3303,7 @@ def _parse_wall(text: str) -> float:
     return wall
 
 
-# Who deals with which answer, which other frame, and the OK to which command.
-ANSWERS: dict[str, Callable[[ClientSession, Command | None, str, str], None]]
-ANSWERS = {"OK": ClientSession._ok, "ERROR": ClientSession._error}
+# The methods for what is no answer, and for the OK to those commands that need more than an Answer.
 TIDINGS: dict[str, Callable[[ClientSession, str], None]]
 TIDINGS = {"MSG": ClientSession._message, "ONLINE": ClientSession._online, "PRESENCE": ClientSession._presence,
            "PING": ClientSession._ping, "BYE": ClientSession._goodbye}  # fmt: skip

@@ -12,7 +12,6 @@ from protocol import (
     Back,
     ClientSession,
     Delivered,
-    Event,
     Failed,
     FrameDecoder,
     LinkLost,
@@ -24,12 +23,14 @@ from protocol import (
     Presence,
     Refused,
     Roster,
+    SessionEvent,
     Waiting,
     frame,
 )
 
 FIRST = 1_795_359_845_000_000  # microseconds
 NOON = "2026-11-22T12:00:00.000Z"
+WALL = 1_795_359_845.0  # Unix seconds
 SECRET = "correct horse"
 
 
@@ -39,7 +40,7 @@ class Talk:
     def __init__(self) -> None:
         self.session = ClientSession(FIRST)
         self.now = 100.0
-        self.events: list[Event] = []
+        self.events: list[SessionEvent] = []
         self.showing = True  # False: what arrives is not shown for now
         self.session.tick(self.now)
 
@@ -67,7 +68,7 @@ class Talk:
         self.now = end
         return said + self.turn()
 
-    def shows(self) -> list[Event]:
+    def shows(self) -> list[SessionEvent]:
         """What was shown since the last time."""
         self.turn()
         events, self.events = self.events, []
@@ -95,7 +96,7 @@ class Talk:
         return self
 
 
-def words(event: Event) -> tuple[object, ...]:
+def words(event: SessionEvent) -> tuple[object, ...]:
     return (type(event), *event)
 
 
@@ -139,10 +140,10 @@ def test_what_is_asked_for_before_there_is_a_link_waits_in_order() -> None:
     register = talk.session.register("bob", SECRET)
     login = talk.session.login("bob", SECRET)
     send = talk.session.send("eve", "x" * 50_000)  # more than a stranger may say
-    logout = talk.session.logout()
+    talk.session.logout()
     assert talk.link() == [f"#{register} REGISTER bob {SECRET}"]
     assert talk.hears(f"#{register} OK REGISTER bob") == ["KEEP", f"#{login} LOGIN bob {SECRET}"]
-    assert talk.hears(f"#{login} OK LOGIN bob token=t") == [f"#{send} SEND eve {'x' * 50_000}", f"#{logout} LOGOUT"]
+    assert talk.hears(f"#{login} OK LOGIN bob token=t") == [f"#{send} SEND eve {'x' * 50_000}", "LOGOUT"]
 
 
 def test_what_needs_a_login_is_refused_here_without_one() -> None:
@@ -218,6 +219,15 @@ def test_at_most_64_sends_are_under_way_and_the_rest_follows() -> None:
         f"#{tags[65]} SEND eve 65",
     ]
     assert talk.session.unanswered == 98
+
+
+def test_other_commands_under_way_have_a_limit_too() -> None:  # a script may ask faster than a server answers
+    talk = Talk().enter()
+    tags = [talk.session.ping("x") for _ in range(protocol.QUEUE_MAX)]
+    assert len(talk.turn()) == protocol.QUEUE_MAX
+    tags.append(talk.session.ping("one more"))
+    assert talk.turn() == []
+    assert talk.hears(f"@1 #{tags[0]} OK PING x") == ["ACK 1", f"#{tags[-1]} PING one more"]
 
 
 def test_the_queue_has_an_end() -> None:
@@ -298,8 +308,8 @@ def test_own_answers_are_acknowledged_too() -> None:  # else the server would ho
 def test_the_ack_goes_before_the_logout() -> None:  # after it, it would come too late
     talk = Talk().enter()
     talk.session.feed(frame(f"@1 MSG eve 7 {NOON} hi".encode()), talk.now)
-    tag = talk.session.logout()
-    assert talk.turn() == ["ACK 1", f"#{tag} LOGOUT"]
+    talk.session.logout()
+    assert talk.turn() == ["ACK 1", "LOGOUT"]
 
 
 def test_a_ping_is_answered_even_if_there_is_nothing_new() -> None:
@@ -341,6 +351,41 @@ def test_every_send_has_one_fate() -> None:
     talk.hears(f"@1 #{bad} ERROR not-online nobody", f"@2 #{good} OK SEND", f"@3 #{good} OK SEND")
     assert talk.shows() == [Failed(bad, "ann", "b", "not-online", "nobody"), Delivered(good, "eve", "a")]
     assert talk.session.unanswered == 0
+
+
+def stamp(seconds: float) -> str:
+    return protocol.format_time(WALL + seconds)
+
+
+def written(talk: Talk, number: int) -> float:
+    """When a message was written that is sent now, in seconds after WALL."""
+    tag = talk.session.send("eve", "hi")
+    talk.turn()
+    talk.hears(f"@{number} #{tag} OK SEND")
+    (delivered,) = [e for e in talk.shows() if isinstance(e, Delivered)]
+    return delivered.time - WALL
+
+
+def test_own_messages_have_the_time_of_the_server() -> None:
+    talk = Talk().enter()
+    talk.session.wall = WALL
+    assert written(talk, 1) == 0.0  # as far as is known
+    talk.hears(f"@2 MSG eve 1 {stamp(500.0)} hi", f"@3 MSG eve 2 {stamp(499.0)} this one was under way for a second")
+    assert written(talk, 4) == 500.0
+    talk.breaks()
+    (command,) = talk.link()
+    talk.hears(f"{command.split()[0]} OK RESUME bob 0 4", f"@5 MSG eve 3 {stamp(-9000.0)} held for long", "ONLINE bob")
+    assert written(talk, 6) == 500.0
+
+
+@pytest.mark.parametrize("step", [-500.0, 500.0])
+def test_a_clock_that_is_set_is_followed_with_the_next_message(step: float) -> None:
+    talk = Talk().enter()
+    talk.session.wall = WALL
+    talk.hears(*(f"@{n} MSG eve {n} {stamp(0.0)} hi" for n in range(1, 10)))
+    talk.session.wall += step
+    talk.hears(f"@10 MSG eve 10 {stamp(0.0)} hi")
+    assert written(talk, 11) == 0.0
 
 
 def test_an_error_without_words_is_explained_here() -> None:
@@ -634,7 +679,7 @@ def test_after_a_logout_nobody_comes_back() -> None:
     one = talk.session.send("eve", "1")
     tag = talk.session.logout()
     talk.turn()
-    talk.hears(f"#{tag} OK LOGOUT")
+    talk.hears("OK LOGOUT")
     failed, answer = talk.shows()
     assert isinstance(failed, Failed)
     assert (failed.tag, failed.code) == (one, "unknown")
@@ -702,6 +747,19 @@ def test_what_another_session_may_have_had_is_not_told_to_be_undelivered() -> No
     talk.hears(f"@1 #{had} ERROR not-online eve is not online", f"@2 #{not_had} ERROR not-online eve is not online")
     fates = [(e.tag, e.code) for e in talk.shows() if isinstance(e, Failed)]
     assert fates == [(had, "unknown"), (not_had, "not-online")]
+
+
+def test_giving_up_what_was_asked_for_does_not_give_up_coming_back() -> None:
+    talk = Talk().enter()
+    tag = talk.session.send("eve", "1")
+    talk.breaks()
+    (command,) = talk.link()
+    talk.session.abandon()
+    assert talk.turn() == []
+    assert [e.tag for e in talk.shows() if isinstance(e, Failed)] == [tag]
+    talk.hears(f"{command.split()[0]} OK RESUME bob 0 0", "ONLINE bob")
+    assert talk.session.logged_in
+    assert talk.session.logout() and talk.turn() == ["LOGOUT"]
 
 
 def test_giving_up_settles_everything() -> None:
@@ -791,7 +849,9 @@ def test_a_password_that_was_perhaps_changed_before_a_crash_is_not_called_wrong(
     assert refused.code == "unknown"
     talk.breaks()
     (command,) = talk.link()
-    assert talk.hears(f"{command.split()[0]} ERROR unknown-session over") == []  # which password, nobody knows
+    (_, login) = talk.hears(f"{command.split()[0]} ERROR unknown-session over")  # which password, nobody knows
+    assert login.endswith(f" LOGIN bob {SECRET}")
+    talk.hears(f"{login.split()[0]} ERROR bad-login wrong name or password")
     assert isinstance(talk.shows()[-1], LoginNeeded)
 
 
@@ -829,7 +889,7 @@ def suspend(talk: Talk, seconds: float) -> list[str]:
     assert talk.turn() == []  # a second look before the next wait: still nothing was read
     assert not talk.session.hang_up
     deadline = talk.session.next_deadline()
-    assert deadline is not None and deadline <= talk.now
+    assert deadline is not None and talk.now < deadline <= talk.now + max(1.0, 45.0 - seconds)
     return said
 
 
@@ -851,13 +911,15 @@ def test_what_waits_when_a_suspended_client_goes_on_is_shown_before_its_server_i
 def test_a_suspended_client_with_nothing_to_read_was_not_left_by_a_silent_server(why: str) -> None:
     talk = Talk().enter()
     suspend(talk, 80.0)
+    seconds = 80.0
     if why == "silent":
-        talk.turn()
+        seconds += 1.0
+        talk.wait(1.0)
         assert talk.session.hang_up
-    assert talk.breaks().words == "this client was suspended for 80 s"
+    assert talk.breaks().words == f"this client was suspended for {seconds:.0f} s"
     (command,) = talk.link()
     talk.hears(f"{command.split()[0]} OK RESUME bob 0 0", "ONLINE bob")
-    assert talk.shows()[-1] == Back("bob", 80.0, 0, Presence(), ended=True)
+    assert talk.shows()[-1] == Back("bob", seconds, 0, Presence(), ended=True)
 
 
 def test_a_link_that_outlives_the_suspension_is_as_before_it() -> None:
@@ -978,7 +1040,7 @@ SERVER_WORDS = st.one_of(
 )
 
 
-def play(chunks: list[bytes]) -> tuple[list[Event], bytes, bool]:
+def play(chunks: list[bytes]) -> tuple[list[SessionEvent], bytes, bool]:
     """What a session with things to say makes of this, shown at the very end."""
     session = ClientSession(FIRST)
     session.login("bob", SECRET)
@@ -1007,6 +1069,23 @@ def test_any_server_in_any_chunks_is_the_same_server(payloads: list[str], honest
 @given(st.binary(max_size=60), st.booleans())
 def test_no_bytes_raise(data: bytes, framed: bool) -> None:
     play([frame(data) if framed and data else data])
+
+
+def test_a_link_that_is_lost_in_the_turn_after_a_suspension_was_lost_by_it() -> None:
+    talk = Talk().enter()
+    talk.session.next_deadline()
+    talk.now += 50.0
+    assert talk.breaks().words == "this client was suspended for 50 s"
+
+
+def test_a_server_gets_a_second_after_a_suspension_although_it_was_silent_for_long() -> None:
+    talk = Talk().enter()
+    suspend(talk, 80.0)
+    talk.wait(0.9)
+    assert not talk.session.hang_up
+    talk.hears("OK PING")
+    talk.wait(20.0)
+    assert not talk.session.hang_up
 
 
 def test_a_client_that_is_stopped_within_a_turn_was_suspended_too() -> None:

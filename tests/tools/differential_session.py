@@ -36,6 +36,7 @@ class SessionPlayer:
         self.session = module.ClientSession(FIRST)
         self.take_output = getattr(self.session, "take_output", None) or self.session.take_outbox
         self.now = 1000.0
+        self.session.tick(self.now)
         self.session.wall = WALL if self.chance.random() < 0.9 else 0.0
         self.showing = True  # False: the screen is stopped
         self.events: list[Any] | None = None  # taken and not yet shown
@@ -69,7 +70,7 @@ class SessionPlayer:
         if self.events is not None and self.showing and chance.random() < 0.9:
             self.events = None
             session.shown()
-        if self.up and chance.random() < 0.95:
+        if self.up and (chance.random() < 0.95 or session.hang_up):
             self._hear(self.take_output())
             if session.hang_up:
                 self._lose("hung up")
@@ -118,11 +119,11 @@ class SessionPlayer:
 
     def _wait(self) -> None:
         end = self.now + self.chance.choice((0.01, 1.0, 3.0, 5.0, 16.0, 26.0, 46.0, 70.0))
-        for _ in range(50):
+        for _ in range(99):
             due = self._due()
             if due is None or due >= end:
                 break
-            self.now = max(self.now, due)
+            self.now = max(due, self.now + 1.0 * (due <= self.now))  # a screen that is stopped is waited for
             if self.session.wall:
                 self.session.wall = WALL + self.now
             self._turn()
@@ -157,10 +158,9 @@ class SessionPlayer:
         self._say(words)
 
     def _hear(self, data: bytes) -> None:
-        if data:
-            self.log.append(f"<- {data!r}")
         self.decoder.feed(data)
         for payload in self.decoder.payloads():
+            self.log.append(f"<- {payload!r}")
             tag, _, words = payload.decode().rpartition("#")[2].partition(" ") if payload[:1] == b"#" else ("", "", "")
             verb, _, rest = (words or payload.decode()).partition(" ")
             if verb == "KEEP":
@@ -174,7 +174,9 @@ class SessionPlayer:
     def _answer(self) -> None:
         for _ in range(self.chance.choice((1, 1, 2, 5))):
             if self.asked and self.up:
-                self._answer_one(*self.asked.pop(0 if self.chance.random() < 0.8 else -1))
+                late = [index for index, (_, verb, _) in enumerate(self.asked) if verb == "SEND"]
+                early = bool(late) and self.chance.random() < 0.2  # only the fate of a message may overtake
+                self._answer_one(*self.asked.pop(late[-1] if early else 0))
 
     def _answer_one(self, tag: str, verb: str, rest: str) -> None:
         mark, chance = f"#{tag} " * bool(tag), self.chance

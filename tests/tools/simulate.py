@@ -578,7 +578,7 @@ class Chat(Member):
 
     # What is shown
 
-    def show(self, event: protocol.Event) -> None:
+    def show(self, event: protocol.SessionEvent) -> None:
         name = type(event).__name__
         self.world.reached["event " + name] += 1
         self.note(f"shows {str(event)[:150]}")
