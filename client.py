@@ -63,7 +63,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field, replace
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Protocol, TextIO
+from typing import Any, Final, Literal, NamedTuple, NoReturn, Protocol, TextIO
 
 import protocol
 from protocol import (
@@ -79,6 +79,7 @@ from protocol import (
     Presence,
     Roster,
     Waiting,
+    fold,
 )
 
 if sys.platform == "win32":
@@ -1249,6 +1250,8 @@ def as_one_burst(keys: list[Key]) -> list[Key]:
 
 # Enough for days of chatting; the oldest line goes when a new one comes.
 HISTORY_MAX: Final = 1_000
+# Steps back; each holds a line, which may be long.
+UNDO_MAX: Final = 100
 
 EventKind = Literal["line", "answer", "interrupt", "leave", "end", "suspend", "clear", "full"]
 # Text before the cursor -> where the word to be completed begins, and what may stand there, best first.
@@ -1276,7 +1279,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class EditorEvent:
-    """What the editor tells its caller.
+    """A message of the editor to its caller.
 
     kind: "line" (a finished line), "answer" (to `LineEditor.ask`, in `line.text`; empty if it was given up),
     "interrupt" (Ctrl-C on an empty line), "leave" (the same at once again), "end" (Ctrl-D on an empty line), "suspend"
@@ -1287,11 +1290,18 @@ class EditorEvent:
     line: Line = Line()
 
 
+BEFORE_NAMES: Final = "@([{<\"'"  # signs that may stand right before a name that is completed
+
+
 def complete_word(before: str, commands: Iterable[str], names: Iterable[str]) -> tuple[int, list[str]]:
     """Complete the word that ends at the cursor: the usual body of a `Completer`.
 
     before: the line up to the cursor. commands: as typed, `/msg`. names: best first, those online before the others.
-    A name at the start of a line is completed to `bob: `.
+
+    >>> complete_word("/m", ["/me", "/msg", "/who"], ["Bob"])
+    (0, ['/me ', '/msg '])
+    >>> complete_word("b", [], ["Bob"]), complete_word("ask (b", [], ["Bob"])  # at the start it is the recipient
+    ((0, ['Bob: ']), (5, ['Bob ']))
     """
     start = len(before) - len(before.split()[-1]) if before and not before[-1].isspace() else len(before)
     word = before[start:]
@@ -1300,25 +1310,67 @@ def complete_word(before: str, commands: Iterable[str], names: Iterable[str]) ->
     ending = ": " if start == 0 else " "
     bare = word.lstrip(BEFORE_NAMES)
     if start == 0 and word.startswith("@"):  # it becomes what it stands for at once, as if it had been typed
-        return 0, [f"/msg {name} " for name in names if _folded(name).startswith(_folded(word[1:]))]
+        return 0, [f"/msg {name} " for name in names if fold(name).startswith(fold(word[1:]))]
     if bare != word:
         start, ending = start + len(word) - len(bare), " "
-    return start, [name + ending for name in names if _folded(name).startswith(_folded(bare))]
+    return start, [name + ending for name in names if fold(name).startswith(fold(bare))]
 
 
-BEFORE_NAMES: Final = "@([{<\"'"  # signs that may stand right before a name that is completed
+# Motions: from a text and an index in it to the index where the cursor goes.
+
+Motion = Callable[[str, int], int]
 
 
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).casefold()
+def row_start(text: str, cursor: int) -> int:
+    """The start of the cursor's own row."""
+    return text.rfind("\n", 0, cursor) + 1
 
 
-def _no_candidates(before: str) -> tuple[int, Sequence[str]]:
-    return len(before), ()
+def row_end(text: str, cursor: int) -> int:
+    """The end of the cursor's own row."""
+    end = text.find("\n", cursor)
+    return len(text) if end < 0 else end
 
 
-def _no_expansion(word: str) -> None:
-    return None
+def _places(text: str, cursor: int) -> list[int]:
+    """All places in the cursor's own row where the cursor may stand, ends included."""
+    start = row_start(text, cursor)
+    return [*itertools.accumulate(map(len, clusters(text[start : row_end(text, cursor)])), initial=start)]
+
+
+def left(text: str, cursor: int) -> int:
+    """One cluster to the left; over a newline at the start of a row.
+
+    >>> left("ab", 2), left("ab\\n", 3), left("", 0)
+    (1, 2, 0)
+    """
+    return max((place for place in _places(text, cursor) if place < cursor), default=max(cursor - 1, 0))
+
+
+def right(text: str, cursor: int) -> int:
+    """One cluster to the right; over a newline at the end of a row."""
+    return next((place for place in _places(text, cursor) if place > cursor), min(cursor + 1, len(text)))
+
+
+def row_start_or_left(text: str, cursor: int) -> int:
+    """The start of the row; from there over the newline."""
+    return min(row_start(text, cursor), left(text, cursor))
+
+
+def row_end_or_right(text: str, cursor: int) -> int:
+    """The end of the row; from there over the newline."""
+    return max(row_end(text, cursor), right(text, cursor))
+
+
+def _to_word_end(pieces: Iterable[str], inside: Callable[[str], bool]) -> int:
+    """How many characters lead over what is no word to the end of the word behind it."""
+    length, begun = 0, False
+    for piece in pieces:
+        if begun and not inside(piece):
+            break
+        begun = begun or inside(piece)
+        length += len(piece)
+    return length
 
 
 def _is_word(cluster: str) -> bool:
@@ -1329,41 +1381,39 @@ def _is_ink(cluster: str) -> bool:
     return not cluster[0].isspace()
 
 
-def _is_typed_mark(char: str) -> bool:
-    """Whether a mark is a letter of its own to whoever types it. Those that belong to no script (accents, the keycap,
-    what makes an emoji of a sign) are named so, and are one with their letter."""
-    is_mark = unicodedata.category(char) in _MARKS
-    return is_mark and not unicodedata.name(char, "COMBINING").startswith(("COMBINING", "VARIATION"))
+def word_left(text: str, cursor: int) -> int:
+    """The beginning of the word before the cursor."""
+    return cursor - _to_word_end([*clusters(text[:cursor])][::-1], _is_word)
 
 
-class _Search(NamedTuple):
-    """A Ctrl-R search under way: what is looked for, where in the history it was found, and the line as it was."""
-
-    query: str
-    found: int
-    line: Line
-    cursor: int
-    missed: bool
+def ink_left(text: str, cursor: int) -> int:
+    """The beginning of what is written without a space before the cursor."""
+    return cursor - _to_word_end([*clusters(text[:cursor])][::-1], _is_ink)
 
 
-class _Cycle(NamedTuple):
-    """A completion under way: where the word begins, all that may stand there (last what was typed), which one does,
-    and the line's recipient before it."""
-
-    start: int
-    choices: tuple[str, ...]
-    chosen: int
-    to: str
+def word_right(text: str, cursor: int) -> int:
+    """The end of the word after the cursor."""
+    return cursor + _to_word_end(clusters(text[cursor:]), _is_word)
 
 
-# Steps back; each holds a line, which may be long.
-UNDO_MAX: Final = 100
+def typed_left(text: str, cursor: int) -> int:
+    """The beginning of what was typed last: of a cluster, or of its last mark if people type the marks of that script
+    one by one, as in Thai and Devanagari. Marks of no script (accents, the keycap) are one with their letter."""
+    start = left(text, cursor)
+    cluster = text[start:cursor].rstrip("\u200c\u200d")
+    mark = cluster[1:][-1:]
+    named = unicodedata.name(mark, "COMBINING") if mark and unicodedata.category(mark) in _MARKS else "COMBINING"
+    return start if named.startswith(("COMBINING", "VARIATION")) else start + len(cluster) - 1
+
+
+def in_row(text: str, cursor: int, inner: int) -> int:
+    """In the row that holds the index `inner`: as many clusters from its start as the cursor, or its end."""
+    column = sum(place < cursor for place in _places(text, cursor))
+    return _places(text, inner)[: column + 1][-1]
 
 
 class _Undo:
     """The line as it was before each of its last changes. A word that was typed is one change."""
-
-    __slots__ = ("_states", "_typing")
 
     def __init__(self) -> None:
         self._states: deque[tuple[Line, int]] = deque(maxlen=UNDO_MAX)
@@ -1392,73 +1442,120 @@ class _Undo:
         self._typing = False
 
 
+class _History:
+    """The finished lines, the place among them that is shown, and what was left unfinished by moving on."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.place = 0  # of the line that is shown; behind the last one stands the new line
+        self._drafts: dict[int, Line] = {}  # by place
+
+    def add(self, line: Line) -> None:
+        """A line is finished, and the next one begins."""
+        if line.text.strip() and self.lines[-1:] != [line]:
+            self.lines = [*self.lines[-HISTORY_MAX + 1 :], line]
+        self.leave()
+
+    def leave(self) -> None:
+        """Forget what was left unfinished, and go to the new line."""
+        self._drafts.clear()
+        self.place = len(self.lines)
+
+    def forget_last(self) -> None:
+        """Drop the newest line."""
+        del self.lines[-1:]
+        self.place = len(self.lines)
+
+    def move(self, step: int, line: Line) -> Line | None:
+        """The older (-1) or newer (1) line; `line`, which is left for it, waits at its place, changed or not."""
+        place = self.place + step
+        if not 0 <= place <= len(self.lines):
+            return None
+        self._drafts[self.place], self.place = line, place
+        return self._drafts.get(place, self.lines[place] if place < len(self.lines) else Line())
+
+    def find(self, query: str, before: int) -> int | None:
+        """The place of the newest line before the place `before` that holds `query`."""
+        places = range(before - 1, -1, -1)
+        return next((p for p in places if query.casefold() in self.lines[p].text.casefold()), None)
+
+
+class _Search(NamedTuple):
+    """A Ctrl-R search under way: the text looked for, where it was found, and the line and the cursor before it."""
+
+    query: str
+    found: int
+    before: tuple[Line, int]
+    missed: bool
+
+
+class _Cycle(NamedTuple):
+    """A completion under way: where the word begins, all that may stand there (last what was typed), which one does,
+    and the line's recipient before it."""
+
+    start: int
+    choices: tuple[str, ...]
+    chosen: int
+    to: str
+
+
 class LineEditor:
     """The line being typed: keys in, line and cursor out. It never draws and never asks the terminal anything.
 
-    `text` is the line, newlines included; `cursor` is an index into it, between two clusters (or inside one, while an
-    emoji that comes in several characters is typed before another). `to` is the line's own recipient, see `Line`: it
-    is fixed while the line is typed, by a key that the person presses, and shown in the prompt from then on.
+    `text` is the line, newlines included; `cursor` is an index into it, between two clusters (or inside one, while a
+    letter is typed before its mark). `to` is the line's own recipient, see `Line`: it is fixed while the line is typed,
+    by a key that the person presses, and shown in the prompt from then on.
+
+    A key is a verb and a motion: see `EDITOR_KEYS`.
 
     `hidden` is true while a password is typed: then nothing may be drawn (see `view`) and no key but the simplest
     works. It stays true after Enter, until the caller asks again or calls `stop_asking`: a person who goes on typing
-    believes that the question still stands. What is typed in between is the answer if the question comes again.
+    believes that the question still stands. `waits` is true from that Enter on. What is typed in between is the answer
+    if the question comes again; if it does not (see `release`), `drains` is true, and it is dropped at the next Enter.
     """
 
-    __slots__ = (
-        "_aside",
-        "_block",
-        "_candidates",
-        "_cycle",
-        "_drafts",
-        "_drains",
-        "_early",
-        "_expand",
-        "_expanded",
-        "_history",
-        "_kill_again",
-        "_killed",
-        "_place",
-        "_search",
-        "_undo",
-        "_waits",
-        "_warned",
-        "cursor",
-        "hidden",
-        "text",
-        "to",
-    )
-
-    def __init__(self, candidates: Completer = _no_candidates, expand: Expander = _no_expansion) -> None:
+    def __init__(
+        self,
+        candidates: Completer = lambda before: (len(before), ()),
+        expand: Expander = lambda word: None,
+    ) -> None:
         """candidates: what Tab offers; called only when Tab is pressed. expand: see `Expander`."""
         self.text = ""
         self.cursor = 0
         self.to = ""
-        self.hidden = False
+        self.hidden = self.waits = self.drains = False
         self._block = False  # the text begins with a pasted block
         self._candidates = candidates
         self._expand = expand
-        self._history: list[Line] = []
-        self._place = 0  # where in the history we are; len(history) is the new line
-        self._drafts: dict[int, Line] = {}  # lines left unfinished by moving through the history, by place
+        self._expanded = False  # the first word has become a recipient since the line was last drawn
+        self._history = _History()
+        self._undo = _Undo()
         self._killed = ""
-        self._kill_again = False  # the last key killed text, so that the next kill adds to it
+        self._kills = False  # the last key killed text, so that the next kill adds to it
         self._warned = False  # the last key was a Ctrl-C on an empty line
         self._cycle: _Cycle | None = None
         self._search: _Search | None = None
-        self._undo = _Undo()
-        self._aside: tuple[Line, int] | None = None  # the line, while a question is asked
-        self._waits = False  # a hidden answer was given, and its consequence is not known yet
+        self._aside: tuple[Line, int] | None = None  # the line and its cursor, while a question is asked
         self._early = ""  # the next hidden answer, finished before it was asked for
-        self._drains = False  # what is typed up to the next Enter is hidden and dropped
-        self._expanded = False  # the first word has become a recipient since the line was last drawn
 
     # -- for the caller ------------------------------------------------------------------------------------------------
 
     def feed(self, key: Key) -> EditorEvent | None:
-        """Do what `key` means. Returns an event when the caller has something to do."""
-        before, asked, place = (self.line, self.cursor), self._aside, self._place
-        event = self._feed(key)
-        if asked or self._aside or self._search or place != self._place or (event and event.kind == "line"):
+        """Do what `key` means. Returns an event when the caller has something to do.
+
+        >>> editor = LineEditor()
+        >>> for key in (Key("char", "h"), Key("char", "o"), Key("backspace"), Key("char", "i")):
+        ...     editor.feed(key)
+        >>> editor.view()
+        ('hi', 2)
+        >>> event = editor.feed(Key("enter"))
+        >>> event.kind, event.line.text, editor.view()
+        ('line', 'hi', ('', 0))
+        """
+        before, asked, place = self._state(), self._aside, self._history.place
+        event = self._do(key)
+        another = place != self._history.place or (event is not None and event.kind == "line")
+        if asked or self._aside or self._search or another:
             self._undo.clear()
         elif self.line != before[0] and key.name != "ctrl-_":
             self._undo.note(before, key.text if key.name == "char" else "")
@@ -1466,22 +1563,21 @@ class LineEditor:
             self._undo.end_word()
         return event
 
-    def _feed(self, key: Key) -> EditorEvent | None:
+    def _do(self, key: Key) -> EditorEvent | None:
         if key.name != "ctrl-c":
             self._warned = False
-        if key.name == "paste":
-            return self._paste(key.text)
         if self._search is not None and self._search_key(self._search, key):
             return None
-        if key.name == "char":
-            return self._type(key.text)
-        action = (self._HIDDEN_KEYS if self.hidden else self._KEYS).get(key.name)
-        if action is None:
+        if key.name in ("char", "paste"):
+            self._cycle, self._kills = None, False
+            return self._type(key.text) if key.name == "char" else self._paste(key.text)
+        binding = (HIDDEN_KEYS if self.hidden else EDITOR_KEYS).get(key.name)
+        if binding is None:
             return None
-        kills, cycles = action in self._KILLS, action in self._COMPLETIONS
-        event = action(self)
-        self._kill_again = kills
-        if not cycles:
+        verb, arguments = binding
+        event: EditorEvent | None = verb(self, *arguments)
+        self._kills = verb in KILLS
+        if verb is not LineEditor._complete:
             self._cycle = None
         return event
 
@@ -1490,14 +1586,14 @@ class LineEditor:
         return ("", 0) if self.hidden else (self.text, self.cursor)
 
     @property
+    def line(self) -> Line:
+        """The line as it is."""
+        return Line(self.text, self.to, self._block and "\n" in self.text)
+
+    @property
     def asks(self) -> bool:
         """Whether a question stands, or a hidden answer waits for its consequence."""
         return self._aside is not None
-
-    @property
-    def waits(self) -> bool:
-        """Whether a hidden answer was given and its consequence is not known yet."""
-        return self._waits
 
     @property
     def hears_escape(self) -> bool:
@@ -1507,7 +1603,7 @@ class LineEditor:
 
     @property
     def search_prompt(self) -> str | None:
-        """What stands in place of the prompt during a Ctrl-R search; None when there is no search."""
+        """The words in place of the prompt during a Ctrl-R search; None when there is no search."""
         if self._search is None:
             return None
         return f"{'not found' if self._search.missed else 'search'} '{self._search.query}': "
@@ -1518,66 +1614,57 @@ class LineEditor:
         Answers are kept out of the history; with `hidden` they are neither drawn nor kept for Ctrl-Y, and the line
         comes back only with `stop_asking`. True if the answer was typed already, Enter included: it stands in the line.
         """
-        self._end_search()
-        typed = (self._early or self.text) if (self._waits or self._drains) and hidden else ""
+        self._search = None
+        typed = (self._early or self.text) if (self.waits or self.drains) and hidden else ""
         finished = bool(typed) and typed == self._early
         if self._aside is None:
-            self._aside = (self.line, self.cursor)
+            self._aside = self._state()
         self.hidden = hidden
-        self._waits, self._drains, self._early = False, False, ""
+        self.waits, self.drains, self._early = False, False, ""
         self._put(Line(typed))
         return finished
 
     def release(self) -> None:
         """The consequence of a hidden answer is known. Hidden text that is half typed stays so, and is dropped."""
-        if self._waits and self.text:
-            self._waits, self._drains, self._early = False, True, ""
+        if self.waits and self.text:
+            self.waits, self.drains, self._early = False, True, ""
         else:
             self.stop_asking()
 
-    @property
-    def drains(self) -> bool:
-        """Whether what is typed is hidden and will be dropped."""
-        return self._drains
+    def stop_asking(self) -> None:
+        """Withdraw the question, if there is one, and take the line up again."""
+        if self._aside is not None:
+            self._put(*self._aside)
+            self._aside = None
+        self.hidden = self.waits = self.drains = False
+        self._early = ""
 
     def mark_seen(self) -> None:
         """The line was drawn, and so was its recipient."""
         self._expanded = False
 
-    def stop_asking(self) -> None:
-        """Withdraw the question, if there is one, and take the line up again."""
-        if self._aside is not None:
-            line, cursor = self._aside
-            self._aside = None
-            self._put(line)
-            self.cursor = cursor
-        self.hidden = self._waits = self._drains = False
-        self._early = ""
-
     def replace(self, line: Line) -> None:
         """Put `line` in the line's place, cursor at its end, as for a message that may be sent otherwise."""
         self.stop_asking()
         self._undo.clear()
-        self._end_search()
+        self._search = None
         self._put(line)
 
     def forget_last(self) -> None:
         """Take the newest line out of the history: it may hold a secret."""
-        del self._history[-1:]
-        self._place = len(self._history)
+        self._history.forget_last()
 
-    # -- text ----------------------------------------------------------------------------------------------------------
+    # -- changing the text ---------------------------------------------------------------------------------------------
 
-    @property
-    def line(self) -> Line:
-        """The line as it is."""
-        return Line(self.text, self.to, self._block and "\n" in self.text)
+    def _state(self) -> tuple[Line, int]:
+        return self.line, self.cursor
 
-    def _put(self, line: Line) -> None:
-        self.text, self.cursor = line.text, len(line.text)
-        self.to, self._block = line.to, line.block
+    def _put(self, line: Line, cursor: int | None = None) -> None:
+        """Put `line` in the line's place, cursor at its end if it is not told."""
+        self.text, self.to, self._block = line.text, line.to, line.block
+        self.cursor = len(line.text) if cursor is None else cursor
         self._cycle = None
-        self._kill_again = False
+        self._kills = False
 
     def _swap(self, start: int, end: int, text: str) -> EditorEvent | None:
         """Put `text` in the place of text[start:end], if it fits, and the cursor after it."""
@@ -1591,8 +1678,6 @@ class LineEditor:
         return self._swap(self.cursor, self.cursor, text)
 
     def _type(self, text: str) -> EditorEvent | None:
-        self._cycle = None
-        self._kill_again = False
         found = self._expand(self.text[: self.cursor]) if text == " " and not self.to and self._aside is None else None
         if found is None:
             return self._insert(text)
@@ -1604,87 +1689,41 @@ class LineEditor:
 
     def _paste(self, text: str) -> EditorEvent | None:
         """A block is put into the line as it is, less the newlines at its end: nobody means to send these."""
-        self._end_search()
-        self._cycle = None
-        self._kill_again = False
         text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
         self._block |= self.cursor == 0 and "\n" in text and not self.hidden
         return self._insert(text)
 
-    def _newline(self) -> EditorEvent | None:
-        return self._insert("\n")
-
-    def _boundaries(self) -> list[int]:
-        """All places in the cursor's own row of the text where the cursor may stand, ends included."""
-        start = self.text.rfind("\n", 0, self.cursor) + 1
-        end = self.text.find("\n", self.cursor)
-        places = [start]
-        for cluster in clusters(self.text[start : len(self.text) if end < 0 else end]):
-            places.append(places[-1] + len(cluster))
-        return places
-
-    def _left(self) -> int:
-        """The place one cluster to the left; over a newline at the start of a row."""
-        return max((place for place in self._boundaries() if place < self.cursor), default=max(self.cursor - 1, 0))
-
-    def _right(self) -> int:
-        later = (place for place in self._boundaries() if place > self.cursor)
-        return next(later, min(self.cursor + 1, len(self.text)))
-
-    def _word_left(self, inside: Callable[[str], bool]) -> int:
-        """Where the word before the cursor begins; `inside` tells whether a cluster is part of a word."""
-        index = self.cursor
-        pieces = list(clusters(self.text[:index]))
-        for wanted in (False, True):
-            while pieces and inside(pieces[-1]) is wanted:
-                index -= len(pieces.pop())
-        return index
-
-    def _word_right(self) -> int:
-        """Where the word after the cursor ends."""
-        index = self.cursor
-        pieces = list(clusters(self.text[index:]))[::-1]
-        for wanted in (False, True):
-            while pieces and _is_word(pieces[-1]) is wanted:
-                index += len(pieces.pop())
-        return index
-
-    # -- moving --------------------------------------------------------------------------------------------------------
-
-    def _move_left(self) -> None:
-        self.cursor = self._left()
-
-    def _move_right(self) -> None:
-        self.cursor = self._right()
-
-    def _move_home(self) -> None:
-        self.cursor = self._boundaries()[0]
-
-    def _move_end(self) -> None:
-        self.cursor = self._boundaries()[-1]
-
-    def _move_word_left(self) -> None:
-        self.cursor = self._word_left(_is_word)
-
-    def _move_word_right(self) -> None:
-        self.cursor = self._word_right()
-
-    def _move_row(self, inner: int) -> None:
-        """Go to the row that holds the index `inner`, as many clusters from its start as here, or to its end."""
-        column = sum(place < self.cursor for place in self._boundaries())
-        self.cursor = inner
-        places = self._boundaries()
-        self.cursor = places[min(column, len(places) - 1)]
-
-    # -- deleting ------------------------------------------------------------------------------------------------------
-
     def _cut(self, start: int, end: int) -> str:
         """Take text[start:end] out; the cursor stays where it was cut (or goes on to where it may stand)."""
         cut = self.text[start:end]
-        self.text, self.cursor = self.text[:start] + self.text[end:], start
+        self.text = self.text[:start] + self.text[end:]
         self._block = self._block and bool(self.text)
-        self.cursor = next(place for place in self._boundaries() if place >= start)
+        self.cursor = next(place for place in _places(self.text, start) if place >= start)
         return cut
+
+    # -- verbs: what a key does, to the text between the cursor and the end of a motion --------------------------------
+
+    def _move(self, motion: Motion) -> None:
+        self.cursor = motion(self.text, self.cursor)
+
+    def _delete(self, motion: Motion) -> None:
+        self._cut(*sorted((self.cursor, motion(self.text, self.cursor))))
+
+    def _kill(self, motion: Motion) -> None:
+        self._keep(*sorted((self.cursor, motion(self.text, self.cursor))))
+
+    def _keep(self, start: int, end: int) -> None:
+        """Cut, and keep it for Ctrl-Y; kills in a row are kept as one."""
+        backwards = start < self.cursor
+        cut, kept = self._cut(start, end), self._killed if self._kills else ""
+        self._killed = cut + kept if backwards else kept + cut
+
+    def _kill_to_start(self) -> None:
+        """At the start of the text also a recipient of its own is killed."""
+        if self.cursor == 0 and self.to:
+            self._killed, self.to = f"{self.to}: {self._killed if self._kills else ''}", ""
+        else:
+            self._kill(row_start_or_left)
 
     def _delete_back(self) -> None:
         """At the start of the text a recipient of its own becomes text again, less the space behind it."""
@@ -1692,50 +1731,13 @@ class LineEditor:
             self.text, self.cursor = f"{self.to}:{self.text}", len(self.to) + 1
             self.to, self._block, self._expanded = "", False, False
         else:
-            self._cut(self._last_typed(), self.cursor)
-
-    def _last_typed(self) -> int:
-        """Where the last cluster before the cursor begins, or its last mark if people type the marks of that script one
-        by one, as in Thai and Devanagari."""
-        start = self._left()
-        cluster = self.text[start : self.cursor].rstrip("\u200c\u200d")
-        return start + len(cluster) - 1 if len(cluster) > 1 and _is_typed_mark(cluster[-1]) else start
-
-    def _delete(self) -> None:
-        self._cut(self.cursor, self._right())
+            self._delete(typed_left)
 
     def _delete_or_end(self) -> EditorEvent | None:
         if not self.text and not self.to:
-            return EditorEvent("end") if self._aside is None or self._waits else self._give_up_answer()
-        self._delete()
+            return EditorEvent("end") if self._aside is None or self.waits else self._give_up_answer()
+        self._delete(right)
         return None
-
-    def _kill(self, start: int, end: int) -> None:
-        """Cut, and keep it for Ctrl-Y; kills in a row are kept as one."""
-        before = start < self.cursor
-        cut = self._cut(start, end)
-        kept = self._killed if self._kill_again else ""
-        self._killed = cut + kept if before else kept + cut
-
-    def _kill_to_end(self) -> None:
-        end = self._boundaries()[-1]
-        self._kill(self.cursor, end if end > self.cursor else self._right())
-
-    def _kill_to_start(self) -> None:
-        if self.cursor == 0 and self.to:
-            self._killed, self.to = f"{self.to}: {self._killed if self._kill_again else ''}", ""
-            return
-        start = self._boundaries()[0]
-        self._kill(start if start < self.cursor else self._left(), self.cursor)
-
-    def _kill_ink(self) -> None:
-        self._kill(self._word_left(_is_ink), self.cursor)
-
-    def _kill_word_left(self) -> None:
-        self._kill(self._word_left(_is_word), self.cursor)
-
-    def _kill_word_right(self) -> None:
-        self._kill(self.cursor, self._word_right())
 
     def _yank(self) -> EditorEvent | None:
         return self._insert(self._killed)
@@ -1743,8 +1745,7 @@ class LineEditor:
     def _undo_last(self) -> None:
         """Back to the line before the last change; what was undone cannot be redone."""
         if (before := self._undo.take()) is not None:
-            self._put(before[0])
-            self.cursor = before[1]
+            self._put(*before)
 
     def _discard(self) -> None:
         self._put(Line())
@@ -1752,116 +1753,111 @@ class LineEditor:
 
     def _transpose(self) -> None:
         """Swap the clusters around the cursor, at the end of a row the last two, and step over them."""
-        places = self._boundaries()
+        places = _places(self.text, self.cursor)
         here = min(sum(place < self.cursor for place in places), len(places) - 2)
         if here >= 1:
             start, middle, end = places[here - 1 : here + 2]
             self._swap(start, end, self.text[middle:end] + self.text[start:middle])
 
-    # -- finishing -----------------------------------------------------------------------------------------------------
+    def _tell(self, kind: EventKind) -> EditorEvent:
+        return EditorEvent(kind)
+
+    # -- finishing and giving up ---------------------------------------------------------------------------------------
 
     def _finish(self) -> EditorEvent | None:
-        text = self.text
         if self._aside is not None:
-            return self._finish_answer(text)
-        if (len(text) - len(text.rstrip("\\"))) % 2:  # two backslashes at the end are meant as they are
-            self.text, self.cursor = text[:-1], len(text) - 1
-            return self._newline()
+            return self._finish_answer()
         line = self.line
-        if text.strip() and self._history[-1:] != [line]:
-            self._history = [*self._history[-HISTORY_MAX + 1 :], line]
-        self._drafts.clear()
-        self._place = len(self._history)
+        if (len(line.text) - len(line.text.rstrip("\\"))) % 2:  # two backslashes at the end are meant as they are
+            return self._swap(len(line.text) - 1, len(line.text), "\n")
+        self._history.add(line)
         self._put(Line())
         unseen, self._expanded = self._expanded, False
         return EditorEvent("line", replace(line, unseen=unseen))
 
-    def _finish_answer(self, text: str) -> EditorEvent | None:
+    def _finish_answer(self) -> EditorEvent | None:
         """Only the first of the answers that come before their question is kept: one question can come again."""
-        if self._drains:
+        text = self.text
+        if self.drains:
             self.stop_asking()
             return None
-        if self._waits:
+        if self.waits:
             self._early = self._early or text
             self._put(Line())
             return None
         if self.hidden and text:
-            self._waits = True
+            self.waits = True
             self._put(Line())
         else:
             self.stop_asking()
         return EditorEvent("answer", Line(text))
 
-    # -- history -------------------------------------------------------------------------------------------------------
+    def _give_up_answer(self) -> EditorEvent | None:
+        """Of a password that is half typed only the text: the question stands, or the next one goes into the line."""
+        if self._aside is None:
+            return None
+        if self.hidden and self.text:
+            self._discard()
+            return None
+        event = None if self.drains else EditorEvent("answer")
+        self.stop_asking()
+        return event
 
-    def _recall(self, place: int) -> None:
-        """Show the history's line at `place`; what is in the line now waits there, changed or not."""
-        if self._aside is not None or not 0 <= place <= len(self._history):
-            return
-        self._drafts[self._place] = self.line
-        self._place = place
-        known = self._history[place] if place < len(self._history) else Line()
-        self._put(self._drafts.get(place, known))
-        self._expanded = bool(self.to)
+    def _interrupt(self) -> EditorEvent | None:
+        """As in a shell, Ctrl-C drops what is being typed, if anything is; Ctrl-Y brings it back."""
+        if self._aside is not None:
+            return self._give_up_answer()
+        if not self.text and not self.to:
+            kind: EventKind = "leave" if self._warned else "interrupt"
+            self._warned = True
+            return EditorEvent(kind)
+        self._keep(0, len(self.text))
+        self._killed = f"{self.to}: {self._killed}" if self.to else self._killed
+        self._put(Line())
+        self._history.leave()
+        return None
 
-    def _up(self) -> None:
-        row = self.text.rfind("\n", 0, self.cursor)
-        if row < 0:
-            self._recall(self._place - 1)
-        else:
-            self._move_row(row)
+    # -- history, search, completion -----------------------------------------------------------------------------------
 
-    def _down(self) -> None:
-        row = self.text.find("\n", self.cursor)
-        if row < 0:
-            self._recall(self._place + 1)
-        else:
-            self._move_row(row + 1)
-
-    # -- search --------------------------------------------------------------------------------------------------------
+    def _vertical(self, step: int) -> None:
+        """To the row above (-1) or below (1); from the first or last one to another line of the history."""
+        edge = self.text.rfind("\n", 0, self.cursor) if step < 0 else self.text.find("\n", self.cursor)
+        if edge >= 0:
+            self.cursor = in_row(self.text, self.cursor, edge + (step > 0))
+        elif self._aside is None and (line := self._history.move(step, self.line)) is not None:
+            self._put(line)
+            self._expanded = bool(self.to)
 
     def _begin_search(self) -> None:
         if self._aside is None:
-            self._search = _Search("", len(self._history), self.line, self.cursor, missed=False)
-
-    def _end_search(self) -> None:
-        """Keep the line that was found as the line being typed."""
-        self._search = None
+            self._search = _Search("", len(self._history.lines), self._state(), missed=False)
 
     def _search_key(self, search: _Search, key: Key) -> bool:
         """Deal with a key while searching; False if it ended the search and is to be dealt with as usual."""
         if key.name == "char":
-            self._look_for(search, search.query + key.text, len(self._history))
+            self._look_for(search, search.query + key.text, len(self._history.lines))
         elif key.name == "backspace":
-            self._look_for(search, search.query[:-1], len(self._history))
+            self._look_for(search, search.query[:-1], len(self._history.lines))
         elif key.name == "ctrl-r":
             self._look_for(search, search.query, search.found)
         else:
-            self._end_search()
+            self._search = None
             if key.name in ("ctrl-g", "ctrl-c"):
-                self._put(search.line)
-                self.cursor = search.cursor
+                self._put(*search.before)
             return key.name in ("ctrl-g", "ctrl-c", "escape")
         return True
 
     def _look_for(self, search: _Search, query: str, before: int) -> None:
         """Show the newest line older than `before` that holds `query`; if there is none, what is shown stays."""
+        found = self._history.find(query, before) if query else None
         if not query:
-            self._begin_search_again(search)
-            return
-        for place in range(before - 1, -1, -1):
-            if query.casefold() in self._history[place].text.casefold():
-                self._search = search._replace(query=query, found=place, missed=False)
-                self._put(self._history[place])
-                return
-        self._search = search._replace(query=query, missed=True)
-
-    def _begin_search_again(self, search: _Search) -> None:
-        self._put(search.line)
-        self.cursor = search.cursor
-        self._begin_search()
-
-    # -- completion ----------------------------------------------------------------------------------------------------
+            self._put(*search.before)
+            self._begin_search()
+        elif found is None:
+            self._search = search._replace(query=query, missed=True)
+        else:
+            self._search = search._replace(query=query, found=found, missed=False)
+            self._put(self._history.lines[found])
 
     def _complete(self, step: int) -> EditorEvent | None:
         """Put the next (1) or previous (-1) candidate in the word's place; after the last comes what was typed."""
@@ -1882,102 +1878,48 @@ class LineEditor:
         self._cycle = self._cycle._replace(chosen=chosen) if len(choices) > 2 else None
         return None
 
-    def _complete_next(self) -> EditorEvent | None:
-        return self._complete(1)
 
-    def _complete_previous(self) -> EditorEvent | None:
-        return self._complete(-1)
-
-    # -- the keys ------------------------------------------------------------------------------------------------------
-
-    def _interrupt(self) -> EditorEvent | None:
-        """As in a shell, Ctrl-C drops what is being typed, if anything is; Ctrl-Y brings it back."""
-        if self._aside is not None:
-            return self._give_up_answer()
-        if not self.text and not self.to:
-            kind: EventKind = "leave" if self._warned else "interrupt"
-            self._warned = True
-            return EditorEvent(kind)
-        self._kill(0, len(self.text))
-        self._killed = f"{self.to}: {self._killed}" if self.to else self._killed
-        self._put(Line())
-        self._drafts.clear()
-        self._place = len(self._history)
-        return None
-
-    def _give_up_answer(self) -> EditorEvent | None:
-        """Of a password that is half typed only the text: the question stands, or the next one goes into the line."""
-        if self._aside is None:
-            return None
-        if self.hidden and self.text:
-            self._discard()
-            return None
-        event = None if self._drains else EditorEvent("answer")
-        self.stop_asking()
-        return event
-
-    def _suspend(self) -> EditorEvent:
-        return EditorEvent("suspend")
-
-    def _clear(self) -> EditorEvent:
-        return EditorEvent("clear")
-
-    _KEYS: ClassVar[Mapping[str, Callable[[LineEditor], EditorEvent | None]]] = {
-        "left": _move_left,
-        "ctrl-b": _move_left,
-        "right": _move_right,
-        "ctrl-f": _move_right,
-        "home": _move_home,
-        "ctrl-a": _move_home,
-        "end": _move_end,
-        "ctrl-e": _move_end,
-        "alt-b": _move_word_left,
-        "alt-left": _move_word_left,
-        "ctrl-left": _move_word_left,
-        "alt-f": _move_word_right,
-        "alt-right": _move_word_right,
-        "ctrl-right": _move_word_right,
-        "backspace": _delete_back,
-        "delete": _delete,
-        "ctrl-d": _delete_or_end,
-        "ctrl-k": _kill_to_end,
-        "ctrl-u": _kill_to_start,
-        "ctrl-w": _kill_ink,
-        "alt-backspace": _kill_word_left,
-        "alt-d": _kill_word_right,
-        "ctrl-delete": _kill_word_right,
-        "alt-delete": _kill_word_right,
-        "ctrl-y": _yank,
-        "ctrl-_": _undo_last,
-        "ctrl-t": _transpose,
-        "up": _up,
-        "ctrl-p": _up,
-        "down": _down,
-        "ctrl-n": _down,
-        "ctrl-r": _begin_search,
-        "tab": _complete_next,
-        "shift-tab": _complete_previous,
-        "enter": _finish,
-        "alt-enter": _newline,
-        "ctrl-c": _interrupt,
-        "escape": _give_up_answer,
-        "ctrl-z": _suspend,
-        "ctrl-l": _clear,
-    }
-    # A password is typed blind, so there is nothing to move in; and it must not reach the text that Ctrl-Y brings back.
-    _HIDDEN_KEYS: ClassVar[Mapping[str, Callable[[LineEditor], EditorEvent | None]]] = {
-        "backspace": _delete_back,
-        "ctrl-u": _discard,
-        "ctrl-d": _delete_or_end,
-        "enter": _finish,
-        "ctrl-c": _interrupt,
-        "ctrl-g": _give_up_answer,
-        "escape": _give_up_answer,
-        "ctrl-z": _suspend,
-        "ctrl-l": _clear,
-    }
-    _KILLS: ClassVar = frozenset({_kill_to_end, _kill_to_start, _kill_ink, _kill_word_left, _kill_word_right})
-    _COMPLETIONS: ClassVar = frozenset({_complete_next, _complete_previous})
+# Keys, a verb, and the motion or whatever else it needs.
+_BINDINGS: Final[Sequence[tuple[Any, ...]]] = (
+    ("left ctrl-b", LineEditor._move, left),
+    ("right ctrl-f", LineEditor._move, right),
+    ("home ctrl-a", LineEditor._move, row_start),
+    ("end ctrl-e", LineEditor._move, row_end),
+    ("alt-b alt-left ctrl-left", LineEditor._move, word_left),
+    ("alt-f alt-right ctrl-right", LineEditor._move, word_right),
+    ("up ctrl-p", LineEditor._vertical, -1),
+    ("down ctrl-n", LineEditor._vertical, 1),
+    ("backspace", LineEditor._delete_back),
+    ("delete", LineEditor._delete, right),
+    ("ctrl-d", LineEditor._delete_or_end),
+    ("ctrl-k", LineEditor._kill, row_end_or_right),
+    ("ctrl-u", LineEditor._kill_to_start),
+    ("ctrl-w", LineEditor._kill, ink_left),
+    ("alt-backspace", LineEditor._kill, word_left),
+    ("alt-d alt-delete ctrl-delete", LineEditor._kill, word_right),
+    ("ctrl-y", LineEditor._yank),
+    ("ctrl-_", LineEditor._undo_last),
+    ("ctrl-t", LineEditor._transpose),
+    ("tab", LineEditor._complete, 1),
+    ("shift-tab", LineEditor._complete, -1),
+    ("alt-enter", LineEditor._insert, "\n"),
+    ("enter", LineEditor._finish),
+    ("ctrl-r", LineEditor._begin_search),
+    ("ctrl-c", LineEditor._interrupt),
+    ("escape", LineEditor._give_up_answer),
+    ("ctrl-z", LineEditor._tell, "suspend"),
+    ("ctrl-l", LineEditor._tell, "clear"),
+)
+EDITOR_KEYS: Final[Mapping[str, tuple[Any, list[Any]]]] = {
+    key: (verb, arguments) for keys, verb, *arguments in _BINDINGS for key in keys.split()
+}
+# A password is typed blind, so there is nothing to move in; and it must not reach the text that Ctrl-Y brings back.
+HIDDEN_KEYS: Final[Mapping[str, tuple[Any, list[Any]]]] = {
+    **{key: EDITOR_KEYS[key] for key in ("backspace", "ctrl-d", "enter", "ctrl-c", "escape", "ctrl-z", "ctrl-l")},
+    "ctrl-u": (LineEditor._discard, []),
+    "ctrl-g": EDITOR_KEYS["escape"],
+}
+KILLS: Final = (LineEditor._kill, LineEditor._kill_to_start)
 
 
 # --- The screen -------------------------------------------------------------------------------------------------------
@@ -2004,7 +1946,7 @@ BELL: Final = "\a"
 
 def name_style(name: str) -> str:
     """The colour of a name: the same in every client, on every day."""
-    return _NAME_STYLES[zlib.crc32(_folded(name).encode("utf-8", "replace")) % len(_NAME_STYLES)]
+    return _NAME_STYLES[zlib.crc32(fold(name).encode("utf-8", "replace")) % len(_NAME_STYLES)]
 
 
 def is_dumb(environ: Mapping[str, str], *, windows: bool) -> bool:
@@ -2360,7 +2302,7 @@ def _local_time(stamp: str) -> str:
 
 def names(words: Iterable[str]) -> str:
     """Names in their order, those with a `~` last: their connection is lost."""
-    return " ".join(sorted(words, key=lambda word: (word.startswith("~"), protocol.fold(word)))) or "nobody"
+    return " ".join(sorted(words, key=lambda word: (word.startswith("~"), fold(word)))) or "nobody"
 
 
 CHANGES = (  # what one person did, and several, in the order of `protocol.Presence`
@@ -3863,10 +3805,10 @@ class Chat:
         if known is not None and not rest.strip():
             self.aim(known)
             return
-        if to is None or (known is not None and protocol.fold(known) != protocol.fold(to)):
+        if to is None or (known is not None and fold(known) != fold(to)):
             offered = [name for name in (known, to) if name is not None]
             to = yield from self._whom(offered)
-            named = to is not None and known is not None and protocol.fold(to) == protocol.fold(known)
+            named = to is not None and known is not None and fold(to) == fold(known)
             line = Line(rest.removeprefix(" ") if named else line.text, to or "", line.block)
         if to is not None and looks_secret(line.text):
             question = f"this looks like a command with a password; send it to {to}? y/n (hidden) "
@@ -3882,7 +3824,7 @@ class Chat:
                 yield from self._saying(line)
                 return
             elif not line.unseen:
-                self._words.add(protocol.fold(named_by(line.text)))
+                self._words.add(fold(named_by(line.text)))
         if to is None:
             self.front.put_back(typed)
             self.note("nothing was sent")
@@ -3905,7 +3847,7 @@ class Chat:
         question = f"to whom, {' or '.join(offered)}? " if len(offered) == 2 else f"to whom?{here} "
         while answer := (yield Ask(question, hidden=False)).strip():
             name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).partition(":")[0]
-            choices = [choice for choice in offered if protocol.fold(choice) == protocol.fold(name)]
+            choices = [choice for choice in offered if fold(choice) == fold(name)]
             if len(offered) < 2 and not choices and name.lower() not in (*YES, "n", "no"):
                 choices = [known for known in (self._spelling(name),) if known is not None]
             if choices:
@@ -3918,11 +3860,11 @@ class Chat:
         lines = line.text.count("\n") + 1
         if lines > LINES_ASKED:
             return f"send {lines} lines to {to}?"
-        if line.unseen and protocol.fold(to) != protocol.fold(self.to or ""):
+        if line.unseen and fold(to) != fold(self.to or ""):
             return f"send this to {to}?"
         name = "" if line.to or line.block else named_by(line.text)
         known = self._spelling(name)
-        if not name or protocol.fold(name) == protocol.fold(to) or (not known and protocol.fold(name) in self._words):
+        if not name or fold(name) == fold(to) or (not known and fold(name) in self._words):
             return ""
         return f"send this to {to}?" if known else f"nobody called {name} is known here; send this to {to}?"
 
@@ -3944,8 +3886,8 @@ class Chat:
         """Somebody who is here, or was a moment ago, as the server writes the name; None if there is nobody."""
         if protocol.clean_name(name) is None:
             return None
-        folded = protocol.fold(name)
-        here = (known for known in (*self.session.roster, *self._known) if protocol.fold(known) == folded)
+        folded = fold(name)
+        here = (known for known in (*self.session.roster, *self._known) if fold(known) == folded)
         return next(here, None)
 
     def note(self, words: str, *, failed: bool = False) -> None:
@@ -4012,7 +3954,7 @@ class Chat:
         """Whether a password for `name`, an account that is to be made or is there, would be asked for in vain. If so,
         the person is told why."""
         fault, own = "", self._logged_in_as()
-        if own and (new or protocol.fold(own) == protocol.fold(name)):
+        if own and (new or fold(own) == fold(name)):
             fault = f"you are {own} already; /logout first"
         elif protocol.clean_name(name) is None:
             fault = f"that cannot be anybody's name: {protocol.Code.BAD_USERNAME.explanation}"
@@ -4351,11 +4293,11 @@ def offers(before: str, session: ClientSession, last_sender: str, *, person: boo
 
     def place(name: str) -> tuple[bool, bool, bool, str]:
         """The last sender comes first, then those who are online, and oneself at the end."""
-        return name != last_sender, name == session.name, roster[name], protocol.fold(name)
+        return name != last_sender, name == session.name, roster[name], fold(name)
 
     names = sorted(roster, key=place)
     if person:
-        return 0, [name for name in names if protocol.fold(name).startswith(protocol.fold(before))]
+        return 0, [name for name in names if fold(name).startswith(fold(before))]
     return complete_word(before, [f"/{word}" for word in COMMANDS] if before else [], expected_words(before, names))
 
 

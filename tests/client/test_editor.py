@@ -267,7 +267,7 @@ def test_events(script: str, events: list[EditorEvent]) -> None:
 
 def test_every_key_of_the_table_is_pressed_in_these_tests() -> None:
     scripts = "".join([*TABLE, *EVENTS])
-    assert [key for key in LineEditor._KEYS if f"<{key}>" not in scripts] == []
+    assert [key for key in client.EDITOR_KEYS if f"<{key}>" not in scripts] == []
 
 
 def test_search_shows_what_it_looks_for() -> None:
@@ -303,7 +303,7 @@ def test_a_password_is_neither_shown_nor_kept() -> None:
 ENDS = ("enter", "ctrl-c", "escape", "ctrl-g")  # of a question
 
 
-@pytest.mark.parametrize("key", [key for key in LineEditor._KEYS if key not in (*ENDS, "ctrl-y")])
+@pytest.mark.parametrize("key", [key for key in client.EDITOR_KEYS if key not in (*ENDS, "ctrl-y")])
 def test_no_key_keeps_a_password(key: str) -> None:
     editor = new_editor()
     editor.ask(hidden=True)
@@ -596,7 +596,7 @@ def test_the_editor_does_what_the_model_does(typed: list[str], script: list[str]
 
 
 KEY = st.one_of(
-    st.sampled_from(sorted(LineEditor._KEYS)).map(Key),
+    st.sampled_from(sorted(client.EDITOR_KEYS)).map(Key),
     st.sampled_from("ab/ \\\u0301\u200d\u3042\U0001f3fd\U0001f1fb\U0001f468").map(lambda char: Key("char", char)),
     st.text("ab\r\n\u0301", max_size=6).map(lambda text: Key("paste", text)),
 )

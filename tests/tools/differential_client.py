@@ -180,10 +180,8 @@ class Player:
 
     def ask(self) -> None:
         editor = self.editor
-        done = self.chance.choice((
-            lambda: editor.ask(hidden=True), lambda: editor.ask(hidden=False), editor.stop_asking, editor.release,
-            editor.drain,
-        ))()  # fmt: skip
+        kinds = (lambda: editor.ask(hidden=True), lambda: editor.ask(hidden=False), editor.stop_asking, editor.release)
+        done = self.chance.choice(kinds)()
         self.log.append(f"asked {done}")
 
     def replace(self) -> None:
@@ -200,7 +198,7 @@ class Player:
         self.log.append(f"safe again {module.safe_text(shown)!r} {list(module.clusters(shown))}")
         self.log.append(f"clusters {list(module.clusters(text))}")
         self.log.append(f"others {module.one_line(text)!r} {module.title(text)!r} {module.spelled(text, 'koi8-r')!r}")
-        self.log.append(f"offered {module.complete_word(text, COMMANDS, NAMES)} {module.name_style(text)}")
+        self.log.append(f"offered {module.complete_word(text, COMMANDS, NAMES)} {module.name_style(self.chance.choice(NAMES))}")
 
 
 def play(module: types.ModuleType, seed: int, steps: int, sequences: bool) -> list[list[str]]:
