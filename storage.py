@@ -37,6 +37,7 @@ import getpass
 import hashlib
 import hmac
 import io
+import itertools
 import json
 import os
 import re
@@ -48,7 +49,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -506,6 +507,11 @@ def sync(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
+def _sync_file(path: Path) -> None:
+    with path.open("r+b") as file:
+        sync(file)
+
+
 def _sync_folder(folder: Path) -> bool:
     """Make the names in `folder` survive a power cut. False if this file system cannot do that, which is no failure.
 
@@ -714,7 +720,7 @@ class Store:
         try:
             with _explained(self.path):
                 if _version(db) < len(MIGRATIONS):
-                    _keep(db, self.path, f"version-{_version(db)}", time.time())
+                    _keep(self.path, db, f"version-{_version(db)}", time.time())
                     _migrate(db)
                 if _beside(self.path, "-journal").exists():
                     # Left by a kill before anything was changed, so that SQLite did not need it. Any write removes it.
@@ -971,22 +977,6 @@ def _make_folder(folder: Path) -> None:
         raise StorageError(f"{folder} is not a folder: mount the disk to which it leads, or move it away")
 
 
-def _reserve(final: Path) -> Path | None:
-    """Create the draft of the file `final`, under a name that is nobody else's.
-
-    None if `final` or its draft exists, or a journal beside it: SQLite would take that for the journal of the new file.
-    """
-    draft = _beside(final, ".part")
-    try:
-        _new_file(draft)
-    except FileExistsError:
-        return None
-    if final.exists() or _beside(final, "-journal").exists():
-        draft.unlink()
-        return None
-    return draft
-
-
 STAMP = "%Y-%m-%dT%H%M%SZ"  # UTC. No colons: Windows allows none in names.
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -996,15 +986,27 @@ def _utc(seconds: float, form: str) -> str:
     return (EPOCH + timedelta(seconds=seconds)).strftime(form)
 
 
-def _reserve_stamped(folder: Path, stem: str, now: float) -> tuple[Path, Path]:
-    """Create a draft for `folder/stem-TIME.db`, or `-2`, `-3` when there are several in a second: (draft, final)."""
-    stamp = _utc(now, STAMP)
-    number = 1
-    final = folder / f"{stem}-{stamp}.db"
-    while (draft := _reserve(final)) is None:
-        number += 1
-        final = folder / f"{stem}-{stamp}-{number}.db"
-    return draft, final
+def _stamped(folder: Path, stem: str, now: float) -> Iterator[Path]:
+    """Names of files in `folder` with the time in them: `stem-TIME.db`, then `-2`, `-3` for several in a second."""
+    name = f"{stem}-{_utc(now, STAMP)}"
+    yield folder / f"{name}.db"
+    for number in itertools.count(2):
+        yield folder / f"{name}-{number}.db"
+
+
+def _reserve(names: Iterable[Path]) -> tuple[Path, Path]:
+    """Take the first of `names` that is free: its draft, which is made and empty, and the final name.
+
+    Not free is also one with a draft, or with a journal: SQLite would take that for the journal of the new file.
+    """
+    for final in names:
+        draft = _beside(final, ".part")
+        with suppress(FileExistsError):
+            _new_file(draft)
+            if not final.exists() and not _beside(final, "-journal").exists():
+                return draft, final
+            draft.unlink()
+    raise StorageError(f"{final}, its .part or its -journal is there already: give another name")
 
 
 @contextmanager
@@ -1013,8 +1015,7 @@ def _becoming(draft: Path, final: Path) -> Iterator[None]:
     renamed = False
     try:
         yield
-        with draft.open("r+b") as file:
-            sync(file)
+        _sync_file(draft)
         draft.replace(final)
         renamed = True
         _sync_folder(final.parent)
@@ -1026,28 +1027,43 @@ def _becoming(draft: Path, final: Path) -> Iterator[None]:
         raise
 
 
-def _save(source: sqlite3.Connection, path: Path, draft: Path, final: Path) -> int:
-    """Copy `source`, the database at `path`, into the reserved `draft`, check it, and give it its name.
+def _snapshot(
+    source: sqlite3.Connection, draft: Path, change: Callable[[sqlite3.Connection], object] | None = None
+) -> int:
+    """Copy the open database `source` into the empty file `draft`, `change` the copy, and check it.
 
-    Returns the number of accounts.
+    Returns the number of accounts. The draft is not synced.
     """
-    with _explained(final), _becoming(draft, final), closing(_connect(draft)) as copy:
+    with closing(_connect(draft)) as copy:
         copy.execute("PRAGMA synchronous = OFF")  # It is synced as a whole, when nobody waits for `source` any more.
-        misplaced = _identity(source, path) is None
         _copy(source, copy)
-        if misplaced and _version(copy) >= FIRST_WITH_IDENTITY:
-            copy.execute(NEW_IDENTITY)  # A backup that no `--keep` counts or deletes.
+        if change:
+            change(copy)
         _check(copy, draft)
         return _count(copy)
 
 
-def _keep(db: sqlite3.Connection, path: Path, word: str, now: float) -> Path:
-    """Keep a copy of the open file `db` among the backups, under a name that `--keep` never throws away."""
+def _keep(path: Path, db: sqlite3.Connection | None, word: str, now: float) -> Path:
+    """Keep the database at `path` among the backups, under a name that `--keep` never deletes.
+
+    `db` is that file, opened. If SQLite cannot open it, None: it is kept byte for byte, and its journal with it.
+    """
     folder = path.parent / "backups"
     with _explained(folder):
         _make_folder(folder)
-        draft, final = _reserve_stamped(folder, f"{path.stem}-{word}", now)
-    _save(db, path, draft, final)
+        draft, final = _reserve(_stamped(folder, f"{path.stem}-{word}", now))
+    with _explained(final), _becoming(draft, final):
+        if db is not None:
+            _snapshot(db, draft)
+            return final
+        if path.exists():
+            shutil.copyfile(path, draft)
+        journal = _beside(path, "-journal")
+        if journal.exists():
+            kept_journal = _beside(final, "-journal")
+            _new_file(kept_journal)
+            shutil.copyfile(journal, kept_journal)
+            _sync_file(kept_journal)
     return final
 
 
@@ -1071,32 +1087,36 @@ def backup(
     with _explained(path), closing(_open_still(path)) as source:
         _check_origin(path, _pragma(source, "application_id"), _version(source))  # The rest is checked in the copy.
         identity = _identity(source, path)
-        draft, final = _reserve_backup(path, target, keep, time.time() if now is None else now)
+        draft, final = _reserve(_backup_names(path, target, keep, time.time() if now is None else now))
         try:
-            accounts = _save(source, path, draft, final)
+            with _explained(final), _becoming(draft, final):
+                accounts = _snapshot(source, draft, _disown if identity is None else None)
         except DamagedError:
             raise DamagedError(f"{path} {ADVICE_DAMAGED}") from None
     removed, notes = ([], ()) if keep is None else _prune(final, path, identity, keep)
     return BackupReport(final, accounts, final.stat().st_size, removed, notes)
 
 
-def _reserve_backup(path: Path, target: str | Path | None, keep: int | None, now: float) -> tuple[Path, Path]:
-    """The draft and the final name of a backup: see `backup`."""
+def _disown(backup_file: sqlite3.Connection) -> None:
+    """Make it a backup that no `--keep` counts or deletes."""
+    if _version(backup_file) >= FIRST_WITH_IDENTITY:
+        backup_file.execute(NEW_IDENTITY)
+
+
+def _backup_names(path: Path, target: str | Path | None, keep: int | None, now: float) -> Iterable[Path]:
+    """The names that a backup of `path` may get: see `backup`."""
     final = path.parent / "backups" if target is None else _absolute(target)
     # A folder is meant, but its disk may not be mounted: a file of that name would be in the way of every later backup.
     if target is not None and not final.exists() and (str(target).endswith(SEPARATORS) or Path(target).is_symlink()):
         raise StorageError(f"{target} leads to no folder: mount the disk to which it leads, or create the folder")
-    with _explained(final):
-        if target is None:
+    if target is None:
+        with _explained(final):
             _make_folder(final)
-        if final.is_dir():
-            return _reserve_stamped(final, path.stem, now)
-        if keep is not None:
-            raise StorageError(f"{final} is not a folder: --keep counts the backups in a folder, leave out one of them")
-        draft = _reserve(final)
-    if draft is None:
-        raise StorageError(f"{final}, its .part or its -journal is there already: give another name")
-    return draft, final
+    if final.is_dir():
+        return _stamped(final, path.stem, now)
+    if keep is not None:
+        raise StorageError(f"{final} is not a folder: --keep counts the backups in a folder, leave out one of them")
+    return [final]
 
 
 def _own_backups(folder: Path, stem: str, identity: str | None) -> Iterator[tuple[float, Path]]:
@@ -1206,20 +1226,29 @@ def restore(
     path, candidate = _absolute(path), _absolute(candidate)
     if path == candidate:
         raise StorageError(f"{candidate} is the live file itself: give a backup")
-    lock = FileLock(path)
     draft = _beside(path, ".new")
-    try:
-        with _explained(path), closing(_open_candidate(candidate)) as backup_file:
-            live = _open_live(path)
-            try:
-                _draft_offline(backup_file, draft, None if live is None else _identity(live, path), path)
-                return _replace(path, live, draft, dry_run, time.time() if now is None else now)
-            finally:
-                if live is not None:
-                    live.close()
-    finally:
+    with ExitStack() as at_the_end, _explained(path):
+        at_the_end.callback(FileLock(path).release)
+        at_the_end.callback(_discard, draft)
+        backup_file = at_the_end.enter_context(closing(_open_candidate(candidate)))
+        live = _open_live(path)
+        if live is not None:
+            at_the_end.enter_context(closing(live))
+        identity = None if live is None else _identity(live, path)
+
+        def make_offline(copy: sqlite3.Connection) -> None:
+            """Bring it to the newest schema, with the identity of the live file, as it is when no server runs."""
+            _migrate(copy)
+            copy.execute("UPDATE users SET status = 'offline', token = NULL WHERE status <> 'offline' OR token NOTNULL")
+            if identity is not None:
+                copy.execute("UPDATE origin SET identity = ?, path = ?, inode = ?", (identity, *_place(path)))
+
         _discard(draft)
-        lock.release()
+        _new_file(draft)
+        accounts = _snapshot(backup_file, draft, make_offline)
+        difference = (accounts, 0, 0) if live is None else _difference(draft, path)
+        replaced = None if dry_run else _put_in_place(draft, path, live, time.time() if now is None else now)
+        return RestoreReport(*difference, accounts, replaced)
 
 
 def _open_candidate(candidate: Path) -> sqlite3.Connection:
@@ -1241,76 +1270,39 @@ def _open_live(path: Path) -> sqlite3.Connection | None:
         raise ForeignError(f"{path} was not written by this Vessages: move it away, then restore again") from error
 
 
-def _draft_offline(backup_file: sqlite3.Connection, draft: Path, identity: str | None, path: Path) -> None:
-    """Make `draft` the accounts of `backup_file` in the newest schema, as they are when no server runs.
+def _put_in_place(draft: Path, path: Path, live: sqlite3.Connection | None, now: float) -> Path | None:
+    """Make the accounts at `path`, opened as `live`, those of `draft`. Returns where the replaced file is kept.
 
-    `identity` is that of the live file at `path`, if it has one.
+    None for `live`: the file is missing, or SQLite cannot read it.
     """
-    _discard(draft)
-    _new_file(draft)
-    with closing(_connect(draft)) as db:
-        _copy(backup_file, db)
-        _migrate(db)
-        db.execute("UPDATE users SET status = 'offline', token = NULL WHERE status <> 'offline' OR token IS NOT NULL")
-        if identity is not None:
-            db.execute("UPDATE origin SET identity = ?, path = ?, inode = ?", (identity, *_place(path)))
-        _check(db, draft)
+    if live is not None:
+        kept = _keep(path, live, "replaced", now)
+        with closing(_connect(draft)) as new:
+            _copy(new, live)  # One transaction: SQLite rolls it back if we die in it.
+        return kept
+    journal = _beside(path, "-journal")
+    lost = path.exists() or journal.exists()
+    kept_or_none = _keep(path, None, "replaced", now) if lost else None
+    journal.unlink(missing_ok=True)  # It must not meet the new file.
+    _sync_folder(path.parent)
+    _sync_file(draft)
+    draft.replace(path)
+    _sync_folder(path.parent)
+    return kept_or_none
 
 
-def _replace(path: Path, live: sqlite3.Connection | None, draft: Path, dry_run: bool, now: float) -> RestoreReport:
-    with closing(_connect(draft)) as new:
-        accounts = _count(new)
-        added, removed, changed = (accounts, 0, 0) if live is None else _difference(new, path)
-        replaced = None
-        if not dry_run:
-            if live is not None:
-                replaced = _keep(live, path, "replaced", now)
-                _copy(new, live)  # One transaction: SQLite rolls it back if we die in it.
-            else:
-                new.close()
-                replaced = _set_aside(path, now)
-                draft.replace(path)
-                _sync_folder(path.parent)
-    return RestoreReport(added, removed, changed, accounts, replaced)
-
-
-def _difference(new: sqlite3.Connection, path: Path) -> tuple[int, int, int]:
-    """How many accounts of the open file `new` the file at `path` has not, has more, and has otherwise."""
-    new.execute("ATTACH DATABASE ? AS live", (f"{_uri(path)}?mode=ro",))
+def _difference(draft: Path, path: Path) -> tuple[int, int, int]:
+    """How many accounts of the file `draft` the file at `path` has not, has more, and has otherwise."""
     questions = (
         "SELECT count(*) FROM users WHERE key NOT IN (SELECT key FROM live.users)",
         "SELECT count(*) FROM live.users WHERE key NOT IN (SELECT key FROM main.users)",
         "SELECT count(*) FROM users JOIN live.users AS old USING (key) "
         "WHERE (users.username, users.password) <> (old.username, old.password)",
     )
-    added, removed, changed = (int(new.execute(question).fetchone()[0]) for question in questions)
-    new.execute("DETACH DATABASE live")
+    with closing(_connect(draft)) as new:
+        new.execute("ATTACH DATABASE ? AS live", (f"{_uri(path)}?mode=ro",))
+        added, removed, changed = (int(new.execute(question).fetchone()[0]) for question in questions)
     return added, removed, changed
-
-
-def _set_aside(path: Path, now: float) -> Path | None:
-    """Keep a file that SQLite cannot read, byte for byte and with its journal, which must not meet the new file."""
-    folder, journal = path.parent / "backups", _beside(path, "-journal")
-    if not path.exists() and not journal.exists():
-        return None
-    _make_folder(folder)
-    draft, final = _reserve_stamped(folder, f"{path.stem}-replaced", now)
-    with _becoming(draft, final):
-        if path.exists():
-            _copy_bytes(path, draft)
-        if journal.exists():
-            kept_journal = _beside(final, "-journal")
-            _new_file(kept_journal)
-            _copy_bytes(journal, kept_journal)
-    journal.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-    return final
-
-
-def _copy_bytes(source: Path, target: Path) -> None:
-    with source.open("rb") as reader, target.open("r+b") as writer:
-        shutil.copyfileobj(reader, writer)
-        sync(writer)
 
 
 # --- Export and import -----------------------------------------------------------------------------------------------
@@ -1624,9 +1616,7 @@ def _export_lines(data: dict[str, dict[str, dict[str, object]]], ascii_only: boo
 
 def _write_export(data: dict[str, dict[str, dict[str, object]]], file: Path) -> None:
     with _explained(file):
-        draft = _reserve(file)
-        if draft is None:
-            raise StorageError(f"{file} or its .part is there already: give another name")
+        draft, _ = _reserve([file])
         with _becoming(draft, file), draft.open("w", encoding="utf-8") as writer:
             writer.writelines(line + "\n" for line in _export_lines(data))
 

@@ -15,6 +15,7 @@ import functools
 import itertools
 import operator
 import random
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -151,7 +152,7 @@ class Disk:
 
     def _patch(self, patches: pytest.MonkeyPatch) -> None:
         replace, unlink = Path.replace, Path.unlink
-        new_file, copy_bytes = storage._new_file, storage._copy_bytes
+        new_file, copy_file = storage._new_file, shutil.copyfile
         sync, sync_folder = storage.sync, storage._sync_folder
 
         def patched_replace(path: Path, target: Path) -> Path:
@@ -168,9 +169,9 @@ class Disk:
                 self.add_python("create", path)
             new_file(path)
 
-        def patched_copy_bytes(source: Path, target: Path) -> None:
+        def patched_copy_file(source: Path, target: Path) -> None:
             self.add_python("write", target, data=source.read_bytes())
-            copy_bytes(source, target)
+            copy_file(source, target)
 
         def patched_sync(file: IO[bytes]) -> None:
             self.add_python("sync", Path(file.name))
@@ -183,7 +184,7 @@ class Disk:
         patches.setattr(Path, "replace", patched_replace)
         patches.setattr(Path, "unlink", patched_unlink)
         patches.setattr(storage, "_new_file", patched_new_file)
-        patches.setattr(storage, "_copy_bytes", patched_copy_bytes)
+        patches.setattr(shutil, "copyfile", patched_copy_file)
         patches.setattr(storage, "sync", patched_sync)
         patches.setattr(storage, "_sync_folder", patched_sync_folder)
 
