@@ -119,10 +119,10 @@ NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantW
 
 
 class Mailbox:
-    """What other threads hand to the loop. `fileno` is readable while something is in it."""
+    """A queue from other threads to the loop, with a socket that is readable when the loop is to look into it."""
 
     def __init__(self, most: int = 0) -> None:
-        """`most`: how much may wait before `put` blocks; 0 for no limit."""
+        """`most`: items that may wait before `put` blocks; 0 for no limit."""
         self._queue: queue.Queue[Any] = queue.Queue(most)
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
@@ -133,31 +133,31 @@ class Mailbox:
 
     @property
     def waker(self) -> int:
-        """A descriptor that wakes the loop when a byte is written to it, for signals."""
+        """A descriptor that wakes the loop when a byte is written to it: for `signal.set_wakeup_fd`."""
         return self._theirs.fileno()
 
     def put(self, item: object) -> None:
-        """Called by a thread."""
+        """Hand over an item, from any thread. Blocks while the mailbox is full."""
         self._queue.put(item)
         self.wake()
 
     def wake(self) -> None:
-        """Let the loop have a look, even if nothing is in here."""
+        """Wake the loop, from any thread, even if there is no item."""
         try:
             self._theirs.send(b"!")
         except OSError:
-            pass  # full: then the loop is awake; closed: then nobody wants to know
+            pass  # a full socket has woken the loop already, a closed one has no loop
 
     def take(self, most: int = 1_000) -> list[Any]:
-        """At most `most` items that are there now."""
+        """The items that are there now, at most so many. Never blocks."""
         items: list[Any] = []
         with contextlib.suppress(queue.Empty):
             while len(items) < most:
                 items.append(self._queue.get_nowait())
         return items
 
-    def rest(self) -> None:
-        """Forget the wakings so far; called before `take`."""
+    def clear_wakeups(self) -> None:
+        """Make the socket unreadable again. To be called before `take`, so that no item is overlooked."""
         with contextlib.suppress(OSError):
             while self._ours.recv(4096):
                 pass
@@ -165,13 +165,6 @@ class Mailbox:
     def close(self) -> None:
         self._ours.close()
         self._theirs.close()
-
-
-class Watched(Protocol):
-    """What the loop waits for beside the connection; `rest` is called when it is readable."""
-
-    def fileno(self) -> int: ...
-    def rest(self) -> None: ...
 
 
 def dial(host: str, port: int) -> socket.socket:
@@ -317,14 +310,15 @@ class Unreachable(NamedTuple):
     words: str
 
 
-Event = protocol.SessionEvent | Dialling | Unreachable
+ChatEvent = protocol.SessionEvent | Dialling | Unreachable
 Ready = list[tuple[selectors.SelectorKey, int]]
 
 
 class Link:
     """The session's way to the server: dials, reads, writes, and dials again after a growing while.
 
-    A turn: `wait`, then what the person wants, `tick`, `take_events`, show them, `flush`.
+    A turn: `wait`, then what the person wants, `tick`, `take_events`, show them, `flush`. Only `wake` and `waker` are
+    for other threads; who needs the session meanwhile does the steps of `wait` apart, and holds no lock in `select`.
     """
 
     def __init__(
@@ -338,24 +332,25 @@ class Link:
         chance: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        """`dial` is called in a thread and gives a connected, non-blocking socket, or an OSError."""
         self.host, self.port, self.session = host, port, session
         self._dial, self._clock, self._chance, self._wall = dial, clock, chance, wall
         self._selector = selectors.DefaultSelector()
-        self._dialled = Mailbox()
-        self._selector.register(self._dialled, selectors.EVENT_READ, self._dialled.rest)
+        self._dialled = Mailbox()  # sockets and errors from the thread that dials
+        self._selector.register(self._dialled, selectors.EVENT_READ, self._dialled.clear_wakeups)
         self._socket: socket.socket | None = None
-        self._unsent = bytearray()
-        self._events: list[Event] = []
-        self._dial_at: float | None = clock()  # the one timer; None while connected, dialling or not wanted
-        self._attempts = 0
+        self._unsent = bytearray()  # bytes that the socket had no room for
+        self._events: list[ChatEvent] = []
+        self._dial_at: float | None = clock()  # time of the next attempt; None while connected, dialling or not wanted
+        self._attempts = 0  # in vain, since somebody was logged in
+        self._lost_at = 0.0  # time at which the link was lost, or dialled in vain
         self._dialling = self._closed = False
-        self._lost_at = 0.0  # when the link was lost, or dialled in vain
         self.has_met = False  # whether there ever was a connection
-        self.shows = True  # whether what is taken from here still gets to the screen; only then is it acknowledged
+        self.shows = True  # whether the events that are taken are still displayed: only then are they acknowledged
 
-    def watch(self, source: Watched) -> None:
-        """Wake up for this too."""
-        self._selector.register(source, selectors.EVENT_READ, source.rest)
+    def watch(self, source: int | Mailbox, read: Callable[[], None]) -> None:
+        """End the sleep also when this descriptor or mailbox is readable, and call `read` then."""
+        self._selector.register(source, selectors.EVENT_READ, read)
 
     @property
     def is_up(self) -> bool:
@@ -409,7 +404,7 @@ class Link:
             self._take_dialled(result)
         self.session.tick(self.now())  # what is asked for next is asked for now
 
-    def hurry(self) -> None:
+    def dial_soon(self) -> None:
         """Somebody is waiting for the link: dial now, or a moment after the last attempt."""
         soon = max(self.now(), self._lost_at + RETRY_FIRST)
         if self._socket is None and not self._dialling:
@@ -427,9 +422,9 @@ class Link:
             self._dial_at, self._dialling = None, True
             threading.Thread(target=self._dial_in_thread, daemon=True).start()
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[ChatEvent]:
         """What happened, in order: first here, then in the session."""
-        events: list[Event] = [*self.session.take_events(), *self._events]
+        events: list[ChatEvent] = [*self.session.take_events(), *self._events]
         self._events.clear()
         return events
 
@@ -439,13 +434,13 @@ class Link:
             self.session.shown()
         if self._socket is None:
             return
-        self._unsent += self.session.take_outbox()
+        self._unsent += self.session.take_output()
         self._write(self._socket)
         if self.session.hang_up:
-            self._lose(self._socket, "")
+            self._link_down(self._socket, "")  # the session has a reason of its own
 
     def close(self) -> None:
-        """Give everything back."""
+        """Close the connection and all descriptors, also that of an attempt under way. Nothing else may follow."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -459,7 +454,7 @@ class Link:
             self._dialled.put(self._dial(self.host, self.port))
         except (OSError, UnicodeError) as error:
             self._dialled.put(error)
-        if self._closed:
+        if self._closed:  # while it was dialled
             self._drop_dialled()
 
     def _drop_dialled(self) -> None:
@@ -496,12 +491,12 @@ class Link:
         except NOT_NOW:
             return
         except OSError:
-            self._lose(sock, "connection lost")
+            self._link_down(sock, "connection lost")
             return
         if data:
             self.session.feed(data, self.now())
         else:
-            self._lose(sock, "the server closed the connection")
+            self._link_down(sock, "the server closed the connection")
 
     def _write(self, sock: socket.socket) -> None:
         if self._unsent:
@@ -515,7 +510,7 @@ class Link:
         if self._selector.get_key(sock).events != wanted:
             self._selector.modify(sock, wanted)
 
-    def _lose(self, sock: socket.socket, why: str) -> None:
+    def _link_down(self, sock: socket.socket, why: str) -> None:
         self._selector.unregister(sock)
         sock.close()
         self._socket = None
@@ -531,7 +526,11 @@ class Link:
 
 
 class ChatError(Exception):
-    """What `Client` raises: `code` is a word of protocol.Code or CLIENT_CODES, or "unreachable"; `words` is text."""
+    """What `Client` raises when something is refused.
+
+    code: a word such as "bad-login", of protocol.Code or protocol.CLIENT_CODES, or "unreachable", or "replaced".
+    words: a sentence for a person.
+    """
 
     def __init__(self, code: str, words: str) -> None:
         super().__init__(f"{words} ({code})")
@@ -542,14 +541,20 @@ class ChatError(Exception):
 class Client:
     """A person made of code; it comes back by itself after a lost connection or a restart of the server.
 
-        with Client("192.168.1.5", 5000) as client:
-            client.login("bot", password)
-            client.send("alice", "good morning")
-            for message in client.messages():
-                client.send(message.sender, message.text, wait=False)
+        >>> with Client(HOST, PORT) as client:
+        ...     client.register("bot", "correct horse")
+        ...     client.login("bot", "correct horse")
+        ...     client.send("bot", "good morning")
+        ...     [(message.sender, message.text) for message in client.messages(timeout=0)]
+        1
+        [('bot', 'good morning')]
 
-    It lives while you call it: without a call for 45 s the server takes the connection for dead, and 60 s after that
-    the session ends. A message counts as shown (its sender is told so) when it has been read into this process; of
+    Every call that waits gives up with TimeoutError after `timeout` seconds, lost connections included, and raises
+    ChatError for a refusal: `unreachable` if there is no server at the first contact, `replaced` after a TAKEOVER
+    elsewhere, and if it cannot come back without a login the reason for that (`bad-login`, `unknown-session`).
+
+    It lives while it is called: without a call for 45 s the server takes the connection for dead, and 60 s after that
+    the session ends. A message counts as shown (its sender is told so) when it has been read into this process. Of
     those that nobody asks for with `messages` or `events` the newest 10,000 are kept, and as many other events.
 
     Several threads may use it: while one waits for messages another may send. One of those that wait does so at the
@@ -559,21 +564,24 @@ class Client:
     INBOX_MAX = 10_000
 
     def __init__(self, host: str, port: int, *, timeout: float = 60.0, tls: Tls | None = None) -> None:
-        """`timeout`: seconds after which a call gives up with TimeoutError, lost connections included.
+        """Nothing is dialled before the first call.
 
-        `tls`: how to encrypt, `Tls(host, port, ca=Path("ca.pem"))` or one whose certificate is known already.
+        timeout: seconds after which a call gives up.
+        tls: how to encrypt: `Tls(host, port, ca=Path("ca.pem"))`, or one whose certificate is known already.
         """
         self.timeout = timeout
-        self._session = ClientSession(int(time.time() * 1_000_000))
-        self._link = Link(host, port, self._session, dial=tls.dial if tls else dial)
+        session = ClientSession(int(time.time() * 1_000_000))
+        self._link = Link(host, port, session, dial=tls.dial if tls else dial)
         self._inbox: deque[tuple[int, Message]] = deque(maxlen=self.INBOX_MAX)
-        self._others: deque[tuple[int, Event]] = deque(maxlen=self.INBOX_MAX)  # what is neither that nor awaited
+        self._others: deque[tuple[int, ChatEvent]] = deque(maxlen=self.INBOX_MAX)  # neither messages nor awaited
         self._serial = itertools.count()  # of both, so that they come in order
-        self._awaited: dict[int, Event | None] = {}
-        self._trouble: tuple[str, str] | None = None  # why nothing more comes before the next login: code and words
+        self._awaited: dict[int, ChatEvent | None] = {}  # by tag: the answers that calls wait for
+        self._trouble: tuple[str, str] | None = None  # code and words of why nothing comes before the next login
+        # The lock is held by every thread that is in here, but for the one that sleeps at the link (`_waiter`), and
+        # those that wait for what that one reads.
         self._lock = threading.Condition(threading.Lock())
-        self._holder: int | None = None  # the thread that has the lock
-        self._waiter: int | None = None  # the thread that waits at the link
+        self._holder: int | None = None  # thread that has the lock
+        self._waiter: int | None = None  # thread whose turn of the link is under way
         self._closed = False
 
     def __enter__(self) -> Client:
@@ -584,27 +592,42 @@ class Client:
 
     @property
     def name(self) -> str | None:
-        """Who this client is logged in as, or None."""
+        """The name that is logged in here, as registered; None before the login and after a logout."""
         return self._session.name
 
+    @property
+    def _session(self) -> ClientSession:
+        return self._link.session
+
     def register(self, name: str, password: str) -> None:
-        """Make an account; log in afterwards. ChatError `name-taken`, `bad-password`, …"""
+        """Make an account; log in afterwards.
+
+        ChatError `name-taken`, `bad-username`, `bad-password`; `throttled` and `too-many`: see `ChatError.words`.
+        """
         with self._alone():
             self._trouble = None
             self._await(self._session.register(name, password), self.timeout)
 
     def login(self, name: str, password: str, *, takeover: bool = False) -> None:
-        """Log in; with `takeover` ending a session that is online under this name. ChatError `bad-login`, …"""
+        """Log in. It is kept logged in from then on: `name` stays, whatever the network does.
+
+        takeover: end the session that is online under this name.
+        ChatError `bad-login`; `already-online`, if without `takeover`; `throttled`; `logged-in`.
+        """
         with self._alone():
             self._trouble = None
             ask = self._session.takeover if takeover else self._session.login
             self._await(ask(name, password), self.timeout)
 
     def send(self, recipient: str, text: str, *, timeout: float | None = None, wait: bool = True) -> int:
-        """Send, and return when the recipient has been shown it: 1. ChatError `not-online`, `not-delivered`, …
+        """Send a message, and return when it is shown: 1, the number of people who were shown it.
 
-        TimeoutError if its fate is not known in time; it may still arrive then. Without `wait` it returns at once, the
-        tag of the message; among the `events` a Delivered or a Failed with that tag will tell its fate.
+        timeout: instead of the client's. After a TimeoutError the message may still arrive.
+        wait: False returns at once, the tag of the message; among the `events` a Delivered or a Failed with that tag
+        tells its fate. 64 messages are under way at once, 1,000 more (or 4 MiB) wait here, and what is beyond that
+        has failed with `busy`.
+        ChatError `not-online`, `busy`, `not-delivered`, `unconfirmed` (perhaps shown), `unknown` (the same, as the
+        server was restarted), `too-long` (over 64 KiB), `bad-username`, `not-logged-in`.
         """
         with self._alone():
             tag = self._session.send(recipient, text)
@@ -618,21 +641,23 @@ class Client:
             return tag
 
     def who(self) -> list[str]:
-        """Who is online, oneself included; a `~` stands before those whose connection is lost."""
+        """The names that are online, oneself included; a `~` stands before those whose connection is lost."""
         with self._alone():
             answer = self._await(self._session.who(), self.timeout)
         return answer.words.split() if isinstance(answer, protocol.Answer) else []
 
     def messages(self, timeout: float | None = None) -> Iterator[Message]:
-        """The messages, as they come: sender, id, time (Unix seconds), text. It ends after `timeout` seconds without
-        one; None: never."""
+        """The messages, as they come: sender, id, time (Unix seconds), text.
+
+        timeout: seconds without one after which the loop ends; None: never, 0: when all that is here has been read.
+        """
         begun = False
         while self._wait_for(lambda: self._inbox, timeout, begun):
             begun = True
             with contextlib.suppress(IndexError):  # another thread has taken it
                 yield self._inbox.popleft()[1]
 
-    def events(self, timeout: float | None = None) -> Iterator[Event]:
+    def events(self, timeout: float | None = None) -> Iterator[ChatEvent]:
         """As `messages`, and in between all else that happens: Delivered and Failed (the fates of what was sent without
         waiting), Waiting, Roster, Presence, and what becomes of the link: LinkLost, Dialling, Back, …"""
         begun = False
@@ -645,12 +670,12 @@ class Client:
                 yield event
 
     def logout(self) -> None:
-        """Log out; others see it at once."""
+        """Log out; others see it at once. Messages without a fate are Failed with `unknown` among the events."""
         with self._alone():
             self._await(self._session.logout(), self.timeout)
 
     def close(self) -> None:
-        """Log out if logged in, and close the connection. May be called twice."""
+        """Log out if logged in, which takes 2 s at the most, and close the connection. May be called twice."""
         with self._alone(even_closed=True):
             if not self._closed and self._session.logged_in and self._link.is_up:
                 with contextlib.suppress(ChatError, TimeoutError):
@@ -665,7 +690,7 @@ class Client:
 
     @contextlib.contextmanager
     def _alone(self, even_closed: bool = False) -> Iterator[None]:
-        """Nobody else does anything meanwhile, but while this thread waits."""
+        """Have the lock. RuntimeError if the client is closed, or if this very thread is in here already."""
         me = threading.get_ident()
         if me in (self._holder, self._waiter):
             raise RuntimeError("a signal handler cannot use the Client that it has interrupted: let it set a flag")
@@ -683,7 +708,7 @@ class Client:
         with self._alone(even_closed=begun):
             return self._work_until(done, None if timeout is None else self._link.now() + timeout)
 
-    def _await(self, tag: int, timeout: float) -> Event:
+    def _await(self, tag: int, timeout: float) -> ChatEvent:
         """Work until the command with this tag is answered."""
         self._awaited[tag] = None
         if self._waiter is not None:
@@ -713,7 +738,7 @@ class Client:
         return True
 
     def _turn(self, until: float | None) -> None:
-        """A turn of the link, or, if another thread waits at it, of that thread."""
+        """A turn of the link. If another thread is in one, wait for the end of that."""
         me = threading.get_ident()
         if self._waiter is not None:
             self._holder = None
@@ -723,9 +748,8 @@ class Client:
         self._waiter = me
         try:
             self._link.tick()
-            self._link.flush()
-            ready = self._sleep(self._link.patience(until))
-            self._link.take_in(ready)
+            self._link.flush()  # what was asked for
+            self._link.take_in(self._sleep(self._link.patience(until)))
             self._link.tick()
             for event in self._link.take_events():
                 self._sort(event)
@@ -735,7 +759,7 @@ class Client:
             self._lock.notify_all()
 
     def _sleep(self, patience: float | None) -> Ready:
-        """Wait at the link. Other threads may have the lock meanwhile."""
+        """Wait at the link, and let other threads have the lock meanwhile."""
         me, self._holder = self._holder, None
         self._lock.release()
         try:
@@ -744,7 +768,8 @@ class Client:
             self._lock.acquire()
             self._holder = me
 
-    def _sort(self, event: Event) -> None:
+    def _sort(self, event: ChatEvent) -> None:
+        """An event is an answer that a call waits for, trouble for all of them, or for the loops."""
         tag = getattr(event, "tag", None)
         if isinstance(event, Message):
             self._inbox.append((next(self._serial), event))
@@ -2258,7 +2283,7 @@ class Note(NamedTuple):
     failed: bool = False
 
 
-Shown = Event | Note
+Shown = ChatEvent | Note
 
 
 # What does something to a terminal, to the end of a line or to the direction of writing: by category, and by direction.
@@ -2851,7 +2876,7 @@ class Plain:
         self._asides: list[str] = []  # lines for standard error, to be printed behind what is shown
 
     def start(self, link: Link, helper: Helper) -> None:
-        link.watch(self.mailbox)
+        link.watch(self.mailbox, self.mailbox.clear_wakeups)
         self._reader = LineReader(0, self.mailbox, terminal_encoding(sys.stdin))
         threading.Thread(target=self._reader.run, daemon=True).start()
         if self.interactive and sys.platform != "win32":
@@ -3061,10 +3086,10 @@ class Console:
         """Begin to read."""
         if sys.platform == "win32":
             self._batches = Mailbox()
-            link.watch(self._batches)
+            link.watch(self._batches, self._batches.clear_wakeups)
             threading.Thread(target=read_console, args=(self._batches,), daemon=True).start()
         else:
-            link.watch(self)
+            link.watch(0, self.read)
 
     def begin(self) -> None:
         """Take the terminal."""
@@ -3074,10 +3099,7 @@ class Console:
         """Give it back."""
         set_console_mode(self._found)
 
-    def fileno(self) -> int:
-        return 0
-
-    def rest(self) -> None:
+    def read(self) -> None:
         """There is something to read."""
         data = _read_burst(0)
         if data is None:
@@ -3695,7 +3717,7 @@ class Chat:
 
     def _take_line(self, line: Line | None) -> None:
         if self.front.interactive:
-            self.link.hurry()
+            self.link.dial_soon()
         if line is None:
             if self._leave_at is None:  # else QUIT was the last line
                 self.leave()

@@ -2597,7 +2597,14 @@ class Requests:
 
 
 class RosterView:
-    """Who is here, as far as this client was told: it makes the events from what ONLINE and PRESENCE say."""
+    """Who is here, as far as this client was told: it makes the events from what ONLINE and PRESENCE say.
+
+    >>> view = RosterView()
+    >>> view.take_online("bob eve ~ann", me="bob")
+    Roster(online=('bob', 'eve'), lost=('ann',))
+    >>> view.take_presence("+ann -eve +dan", me="bob")
+    Presence(came=('dan',), left=('eve',), lost=(), returned=('ann',))
+    """
 
     __slots__ = ("_lost",)
 
@@ -2661,6 +2668,14 @@ class Received:
 
     read >= taken >= shown >= acknowledged: a frame is read from the wire, taken by the caller as an event, shown to the
     person, and only then acknowledged.
+
+    >>> received = Received()
+    >>> received.count(1), received.count(2), received.count(2)
+    (True, True, False)
+    >>> received.take(), received.count(3), received.show(), received.all_shown
+    (None, True, None, False)
+    >>> received.ack(logged_in=True), received.ack(logged_in=True)
+    (2, None)
     """
 
     __slots__ = ("_acknowledged", "_messages", "_ping_is_due", "_read", "_taken", "shown")
@@ -2806,15 +2821,34 @@ class ClientSession:
 
     A turn is always this, and each step may be left out when there is nothing for it:
 
+        next_deadline, and wait             until then at the longest
         connected / feed / disconnected     what happened to the link
         login, send, ...                    what the person wants; each returns the tag that its event will carry
         tick                                what is due
         take_events, show them, shown       an ACK says "shown" and nothing less
-        take_outbox                         the bytes of this turn, in one piece
+        take_output                         the bytes of this turn, in one piece
         hang_up                             if set: close the link, and say `disconnected` in the next turn
 
     Each command is kept until it is answered, over lost connections and restarts of the server: it is sent
-    again with its old tag, in order, and the other end shows nothing twice. Times are monotonic seconds.
+    again with its old tag, in order, and the other end shows nothing twice. No call raises or blocks: what is refused
+    here is an event as well. Times are monotonic seconds.
+
+    >>> session = ClientSession(first_tag=1000)
+    >>> session.login("bob", "correct horse")
+    1001
+    >>> session.connected(now=0.0)
+    >>> session.take_output()
+    b'\\x00\\x00\\x00\\x04PING'
+    >>> session.feed(frame(b"OK PING"), now=0.1)
+    >>> session.tick(now=0.1)
+    >>> session.take_output()
+    b'\\x00\\x00\\x00\\x04KEEP\\x00\\x00\\x00\\x1d#1001 LOGIN bob correct horse'
+    >>> session.feed(frame(b"OK KEEP 60") + frame(b"#1001 OK LOGIN Bob token=t") + frame(b"ONLINE Bob ~eve"), now=0.2)
+    >>> for event in session.take_events():
+    ...     print(event)
+    Linked()
+    LoggedIn(tag=1001, name='Bob', last=None, failed=0)
+    Roster(online=('Bob',), lost=('eve',))
     """
 
     __slots__ = (
@@ -2850,19 +2884,19 @@ class ClientSession:
     # What the person wants
 
     def register(self, name: str, password: str) -> int:
-        """Ask for an account. Answer or Refused."""
+        """Ask for an account. Answer; or Refused `name-taken`, `bad-username`, `bad-password`, `too-many`, …"""
         return self._enqueue("REGISTER", name, password)
 
     def login(self, name: str, password: str, *, patient: bool = False) -> int:
-        """Log in. LoggedIn, then Roster; or Refused.
+        """Log in. LoggedIn, then Roster; or Refused `bad-login`, `already-online`, `throttled`, `logged-in`, …
 
-        `patient`: who is online under this name may be ourselves, on a connection that is dead: NotYet, and again.
+        patient: who is online under this name may be ourselves, on a connection that is dead: NotYet, and again.
         """
         self._ghosts = GHOST_RETRIES if patient else 0
         return self._enqueue("LOGIN", name, password)
 
     def takeover(self, name: str, password: str) -> int:
-        """Log in, ending the session that is online under this name. As `login`."""
+        """Log in, ending the session that is online under this name. Events as of `login`, but `already-online`."""
         return self._enqueue("TAKEOVER", name, password)
 
     def logout(self) -> int:
@@ -2874,11 +2908,17 @@ class ClientSession:
         return self._enqueue("WHO")
 
     def send(self, recipient: str, text: str) -> int:
-        """Send a message. Delivered or Failed, exactly one of them; Waiting before it if that takes long."""
+        """Send a message. Delivered or Failed, exactly one of them; Waiting before it if that takes over 3 s.
+
+        At most SENDS_UNDER_WAY are sent without a fate; the others wait here. See `has_room` for how many may.
+        """
         return self._enqueue("SEND", recipient, text)
 
     def passwd(self, password: str, new: str) -> int:
-        """Change the password. Answer or Refused."""
+        """Change the password. Answer; or Refused `bad-login` (the old one is wrong), `bad-password`, …
+
+        After a restart of the server, which may have come in between, it may be `unknown` which one is right.
+        """
         return self._enqueue("PASSWD", text=f"{password}\n{new}")
 
     def ping(self, text: str) -> int:
@@ -2971,7 +3011,7 @@ class ClientSession:
     # What happened to the link
 
     def connected(self, now: float) -> None:
-        """There is a new connection."""
+        """There is a new connection. Linked when the server has said something."""
         self._watch.begin(now)
         self._received.expect_ack(False)
         self._stage = Stage.GREETING
@@ -2981,7 +3021,7 @@ class ClientSession:
         self._retry_at = now
 
     def feed(self, data: bytes, now: float) -> None:
-        """These bytes were read."""
+        """These bytes were read: any part of a frame, or many. What breaks the protocol is a reason to hang up."""
         self._advance(now)
         if not self._is_linked:
             return
@@ -3002,7 +3042,7 @@ class ClientSession:
             self._why = words
 
     def disconnected(self, now: float, why: str = "connection lost") -> None:
-        """The connection is over; `why` is for the person, unless the session had its own reason to hang up."""
+        """The connection is over. LinkLost, with `why` for the person unless the session has hung up for a reason."""
         self._advance(now)
         asleep = self._watch.suspended_from
         if asleep is not None and self._bye in ("", Bye.SILENT.value) and self._stage is not Stage.GREETING:
@@ -3041,7 +3081,7 @@ class ClientSession:
         """Everything that was taken has been shown."""
         self._received.show()
 
-    def take_outbox(self) -> bytes:
+    def take_output(self) -> bytes:
         """The bytes to write, all of them. The ACK comes first: after a LOGOUT it would be too late."""
         number = self._received.ack(self.logged_in)
         if number is not None:

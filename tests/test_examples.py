@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import doctest
+from pathlib import Path
 
 import pytest
+from wire import ServerProcess
 
 import client
 import protocol
@@ -12,6 +14,8 @@ import storage
 
 
 @pytest.mark.parametrize("module", [protocol, client, storage], ids=lambda module: module.__name__)
-def test_examples_in_docstrings(module: object) -> None:
-    outcome = doctest.testmod(module)  # type: ignore[arg-type]
+def test_examples_in_docstrings(module: object, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        host, port = server.address
+        outcome = doctest.testmod(module, extraglobs={"HOST": host, "PORT": port})  # type: ignore[arg-type]
     assert outcome.attempted and not outcome.failed

@@ -47,7 +47,7 @@ class Desk(Plain):
         self.rung += 1
 
     def start(self, link: Link, helper: client.Helper) -> None:
-        link.watch(self.mailbox)
+        link.watch(self.mailbox, self.mailbox.clear_wakeups)
 
     def lines(self, most: int) -> list[Line | None]:
         if self.answers and self.typed and isinstance(self.typed[0], str):
@@ -958,7 +958,7 @@ def test_when_the_first_contact_fails_it_is_not_dialled_again_before_that_is_tol
 
     link = Link("lab", 5000, ClientSession(1), dial=dial)
     link.session.login("bot", PASSWORD)  # as a pipe with commands that wait
-    events: list[client.Event] = []
+    events: list[client.ChatEvent] = []
     while not events:
         link.tick()
         link.flush()

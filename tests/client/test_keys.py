@@ -255,13 +255,13 @@ def test_an_escape_waits_for_the_rest_where_it_means_nothing(monkeypatch: pytest
     monkeypatch.setattr(client, "_read_burst", lambda descriptor: pieces.pop(0))
     console = client.Console(lambda: delay[0])
     for key in ("left", "alt-enter"):
-        console.rest()
+        console.read()
         assert (console.keys(), console.deadline) == ([], now[0] + client.SEQUENCE_DELAY)
         now[0] += 0.3  # a bad network
         assert console.keys() == []
-        console.rest()
+        console.read()
         assert (console.keys(), console.deadline) == ([Key(key)], None)
-    console.rest()
+    console.read()
     delay[0] = client.ESCAPE_DELAY  # a question was asked
     now[0] += client.ESCAPE_DELAY
     assert (console.keys(), console.deadline) == ([Key("escape")], None)

@@ -507,7 +507,7 @@ def test_what_was_sent_without_waiting_has_its_fate_among_the_events(server: Ser
         bot.register("bot", PASSWORD)
         bot.login("bot", PASSWORD)
         tags = [bot.send("bot", "one", wait=False), bot.send("nobody", "two", wait=False)]
-        events: list[client.Event] = []
+        events: list[client.ChatEvent] = []
         while not {client.Delivered, client.Failed, client.Roster} <= set(map(type, events)):
             events += bot.events(timeout=0)
         (message,) = [event for event in events if isinstance(event, client.Message)]

@@ -51,7 +51,7 @@ class Talk:
         if self.showing:
             self.session.shown()
         decoder = FrameDecoder(protocol.CLIENT_FRAME_MAX)
-        decoder.feed(self.session.take_outbox())
+        decoder.feed(self.session.take_output())
         return [payload.decode() for payload in decoder.payloads()]
 
     def hears(self, *payloads: str) -> list[str]:
@@ -294,7 +294,7 @@ def test_frames_that_arrive_while_others_are_shown_are_not_acknowledged_with_the
     assert len(talk.session.take_events()) == 1
     talk.session.feed(frame(f"@2 MSG eve 8 {NOON} ho".encode()), talk.now)
     talk.session.shown()
-    assert talk.session.take_outbox() == frame(b"ACK 1")
+    assert talk.session.take_output() == frame(b"ACK 1")
 
 
 def test_own_answers_are_acknowledged_too() -> None:  # else the server would hold them until it gives up
@@ -1054,7 +1054,7 @@ def play(chunks: list[bytes]) -> tuple[list[SessionEvent], bytes, bool]:
     session.tick(1.0)
     events = session.take_events()
     session.shown()
-    return events, session.take_outbox(), session.hang_up
+    return events, session.take_output(), session.hang_up
 
 
 @given(st.lists(SERVER_WORDS, max_size=8), st.booleans(), st.integers(1, 9))

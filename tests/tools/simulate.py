@@ -549,7 +549,7 @@ class Chat(Member):
             self.session.shown()
             self.show_at = FOREVER
         if self.link is not None and not self.ended:
-            data = self.session.take_outbox()
+            data = self.session.take_output()
             self.person.takeovers += data.count(b" TAKEOVER ")
             self.unsent += data
             if self.session.hang_up:
