@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from vocabulary import END, PASSWORD, Person, World
+from vocabulary import END, PASSWORD, Person, World, examples
 
 import protocol
 from protocol import COMMANDS, TAG_MAX, VERBS, State, fold
@@ -204,7 +204,7 @@ class PlainSessions(RuleBasedStateMachine):
         self.patience.stop()
 
 
-PlainSessions.TestCase.settings = settings(stateful_step_count=40)
+PlainSessions.TestCase.settings = settings(examples(50), stateful_step_count=40)
 TestPlainSessions = PlainSessions.TestCase
 
 
@@ -279,7 +279,7 @@ def answers_due(scene: Scene, tag: str, verb: str) -> set[int]:
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("verb", [*VERBS, "pIng", "ACKK", "MSG", "\u017fEND"])
-@settings(max_examples=15)
+@examples(8)
 @given(tag=st.one_of(st.just(""), st.sampled_from(TAGS)), words=WORDS)
 def test_every_command_has_its_answer_and_a_refused_one_changes_nothing(
     state: str, verb: str, tag: str, words: str

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from vocabulary import END
+from vocabulary import END, examples
 from wire import KINDS, NOT_NOW, SMALL, Peer, Rig, encode, running
 
 import protocol
@@ -244,7 +244,7 @@ STEPS = st.lists(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=30)
+@examples(12)
 @given(steps=STEPS, kept=st.tuples(st.booleans(), st.booleans(), st.booleans()))
 def test_whoever_reads_when_he_likes_is_answered_once_to_each_command_and_in_order(
     kind: str, steps: list[tuple[int, str, int, int]], kept: tuple[bool, bool, bool]
