@@ -2390,14 +2390,14 @@ class Command:
     def __init__(self, tag: int, verb: str, name: str, text: str, asked: float, written: float) -> None:
         self.tag = tag
         self.verb = verb
-        self.name = name  # whom it is about, "" if nobody
+        self.name = name  # of the person that it is about, "" if it is about nobody
         self.text = text  # the rest: a message, a password
         self.asked = asked  # monotonic seconds
         self.written = written  # the same in Unix seconds by the clock here; 0 if nobody told the time
         self.by_itself = False  # whether it is the session's own attempt to come back, whose answer is no event
         self.settled = False  # whether it has its answer
-        self.transmitted = False  # whether a server may have had it, even if it waits to be sent again
-        self.doubtful = False  # whether a session had it that has ended: it may have arrived, whatever is answered now
+        self.transmitted = False  # whether it was ever sent, even if it waits to be sent again
+        self.doubtful = False  # whether it was sent to a session that has ended: then it may have been obeyed there
 
     @property
     def wire_tag(self) -> int:
@@ -2448,9 +2448,9 @@ class _NotVessagesError(Exception):
     """The other side broke the protocol."""
 
 
-# Commands that only somebody may give who is not logged in: REGISTER, LOGIN, TAKEOVER, RESUME.
+# Commands of strangers only, by the server's table: KEEP, REGISTER, LOGIN, TAKEOVER, RESUME.
 STRANGERS_ONLY = frozenset(verb for verb in VERBS if (State.LOGGED_IN, verb) not in COMMANDS)
-# These say a name first, which must be one word.
+# Of the commands of a person those that say a name first, which must be one word.
 NAMED = STRANGERS_ONLY | {"SEND"}
 # While one of these is unanswered nothing else is sent: what may be said next depends on the answer.
 BARRIERS = STRANGERS_ONLY | {"LOGOUT"}
@@ -2543,7 +2543,7 @@ class Requests:
         self._queue_bytes += command.size
 
     def put_back_barrier(self) -> bool:
-        """The link is lost. False if no answer was awaited that decides how to go on."""
+        """The link is lost: a barrier is asked for again behind the next one. False if there was none."""
         barrier = self.barrier
         if barrier is None:
             return False
@@ -2562,8 +2562,8 @@ class Requests:
             command.doubtful |= last_tag == 0
             self.put_back(command)
 
-    def take_unheard_logout(self) -> Command | None:
-        """The LOGOUT that was sent on a link before this one and had no answer."""
+    def take_unanswered_logout(self) -> Command | None:
+        """Take out the LOGOUT that was sent on a link before this one and had no answer; None if there was none."""
         if self._queue and self._queue[0].verb == "LOGOUT" and self._queue[0].transmitted:
             return self.take()
         return None
@@ -2682,7 +2682,7 @@ class Received:
 
     def __init__(self) -> None:
         self._messages: dict[tuple[str, int], None] = {}  # (sender, id) of the last SHOWN_MAX messages
-        self._ping_is_due = False  # whether a PING waits for its ACK
+        self._ping_is_due = False  # whether a PING of the server waits for its ACK
         self.restart()
 
     def restart(self) -> None:
@@ -2721,8 +2721,8 @@ class Received:
         """All that was taken has been shown."""
         self.shown = self._taken
 
-    def expect_ack(self, due: bool = True) -> None:
-        """The server has sent a PING, which waits for an ACK."""
+    def ping(self, due: bool) -> None:
+        """Whether a PING of the server waits for its ACK."""
         self._ping_is_due = due
 
     def ack(self, logged_in: bool) -> int | None:
@@ -3013,7 +3013,7 @@ class ClientSession:
     def connected(self, now: float) -> None:
         """There is a new connection. Linked when the server has said something."""
         self._watch.begin(now)
-        self._received.expect_ack(False)
+        self._received.ping(due=False)
         self._stage = Stage.GREETING
         self._decoder = FrameDecoder(SERVER_FRAME_MAX)
         self._outbox = [frame(b"PING")]
@@ -3266,7 +3266,7 @@ class ClientSession:
 
     def _was_logged_out(self) -> bool:
         """The session is over. Whether a LOGOUT was on its way to it, of which only the answer was lost."""
-        logout = self._requests.take_unheard_logout()
+        logout = self._requests.take_unanswered_logout()
         if logout is not None:
             self._ok_logout(logout, "")
         return logout is not None
@@ -3325,7 +3325,7 @@ class ClientSession:
             self._events.append(changes)
 
     def _ping(self, rest: str) -> None:
-        self._received.expect_ack()
+        self._received.ping(due=True)
 
     def _goodbye(self, rest: str) -> None:
         self._bye = rest

@@ -135,7 +135,7 @@ def test_a_login_tells_who_is_there_and_who_has_tried() -> None:
     assert (talk.session.name, talk.session.grace, talk.session.logged_in) == ("Bob", 60.0, True)
 
 
-def test_what_is_asked_for_before_there_is_a_link_waits_in_order() -> None:
+def test_commands_before_there_is_a_link_wait_in_order() -> None:
     talk = Talk()
     register = talk.session.register("bob", SECRET)
     login = talk.session.login("bob", SECRET)
@@ -146,7 +146,7 @@ def test_what_is_asked_for_before_there_is_a_link_waits_in_order() -> None:
     assert talk.hears(f"#{login} OK LOGIN bob token=t") == [f"#{send} SEND eve {'x' * 50_000}", "LOGOUT"]
 
 
-def test_what_needs_a_login_is_refused_here_without_one() -> None:
+def test_commands_that_need_a_login_are_refused_here_without_one() -> None:
     talk = Talk()
     talk.link()
     talk.shows()
@@ -160,7 +160,7 @@ def test_what_needs_a_login_is_refused_here_without_one() -> None:
 
 
 @pytest.mark.parametrize("verb", ["register", "login", "takeover"])
-def test_who_is_logged_in_has_to_log_out_first(verb: str) -> None:
+def test_a_login_while_logged_in_is_refused(verb: str) -> None:
     talk = Talk().enter()
     tag = getattr(talk.session, verb)("eve", SECRET)
     assert talk.turn() == []
@@ -263,7 +263,7 @@ def test_a_password_that_fits_into_no_frame_is_refused_here() -> None:
     assert [e.code for e in talk.shows() if isinstance(e, Refused)] == ["too-long"]
 
 
-def test_text_that_is_no_unicode_is_sent_as_well_as_possible() -> None:
+def test_half_a_surrogate_pair_is_sent_as_a_question_mark() -> None:
     talk = Talk().enter()
     tag = talk.session.send("eve", "caf\udce9")
     assert talk.turn() == [f"#{tag} SEND eve caf?"]
@@ -334,7 +334,7 @@ def test_messages_without_an_id_are_all_shown() -> None:
     assert len(talk.shows()) == 2
 
 
-def test_what_is_remembered_as_shown_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_messages_that_were_shown_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "SHOWN_MAX", 10)
     talk = Talk().enter()
     talk.hears(*(f"@{n} MSG eve {n} {NOON} hi" for n in range(1, 100)))
@@ -411,7 +411,7 @@ def test_a_message_that_waits_is_mentioned_once() -> None:
 # --- The roster ---
 
 
-def test_only_real_changes_are_told_and_none_of_oneself() -> None:
+def test_only_real_changes_of_others_are_told() -> None:
     talk = Talk().enter("bob", "eve", "~ann")
     talk.hears("PRESENCE +eve ~ann +bob -nobody")
     assert talk.shows() == []
@@ -476,7 +476,7 @@ def resume(talk: Talk, last_tag: int, *more: str, seq: int = 0) -> list[str]:
     return talk.hears(f"{tag} OK RESUME bob {last_tag} {seq}", *more)
 
 
-def test_what_the_server_has_not_had_is_sent_again_with_its_tag_and_in_order() -> None:
+def test_commands_that_the_server_has_not_read_are_sent_again_with_their_tags_in_order() -> None:
     talk = Talk().enter()
     one, two, three = (talk.session.send("eve", text) for text in ("1", "2", "3"))
     talk.turn()
@@ -577,7 +577,7 @@ def test_a_full_queue_does_not_keep_out_the_login_that_it_waits_for() -> None:
     assert len(talk.hears(f"#{tags[0]} OK LOGIN bob token=t3")) == protocol.QUEUE_MAX
 
 
-def test_what_somebody_else_has_asked_for_is_not_sent_in_a_new_name() -> None:
+def test_commands_of_one_person_are_not_sent_in_the_name_of_another() -> None:
     talk = Talk().enter()
     sent = talk.session.send("eve", "1")
     talk.turn()
@@ -605,7 +605,7 @@ def test_coming_back_is_tried_again_when_the_server_cannot(code: str, seconds: i
     assert talk.wait(0.2)[0].endswith("RESUME t1 0")
 
 
-def test_the_timer_of_an_old_link_is_none_of_the_new_ones_business() -> None:
+def test_a_new_link_does_not_wait_for_the_timer_of_the_old_one() -> None:
     talk = Talk().enter()
     talk.breaks()
     (command,) = talk.link()
@@ -628,7 +628,7 @@ def test_the_own_dead_connection_does_not_lock_out() -> None:
     assert isinstance(talk.shows()[0], LoggedIn)
 
 
-def test_somebody_who_stays_is_no_dead_connection() -> None:
+def test_after_some_tries_a_name_that_stays_online_is_told() -> None:
     talk = Talk()
     tag = talk.session.login("bob", SECRET)
     talk.link()
@@ -721,7 +721,7 @@ def test_a_logout_that_was_not_heard_is_asked_for_again() -> None:
     assert talk.shows()[-1] == Answer(tag, "LOGOUT", "")
 
 
-def test_what_waits_behind_a_logout_that_is_refused_is_sent_with_a_tag_that_the_server_has_not_had() -> None:
+def test_commands_behind_a_refused_logout_keep_tags_that_the_server_has_not_read() -> None:
     talk = Talk().enter()
     logout = talk.session.logout()
     talk.turn()
@@ -734,7 +734,7 @@ def test_what_waits_behind_a_logout_that_is_refused_is_sent_with_a_tag_that_the_
     assert (refused.tag, refused.verb, refused.code) == (logout, "LOGOUT", "storage")
 
 
-def test_what_another_session_may_have_had_is_not_told_to_be_undelivered() -> None:
+def test_a_message_that_an_ended_session_may_have_had_is_told_as_unknown() -> None:
     talk = Talk().enter()
     had, not_had = talk.session.send("eve", "one"), 0
     talk.turn()
@@ -784,7 +784,7 @@ def test_after_most_goodbyes_one_comes_back(reason: str) -> None:
     assert talk.link()[0].endswith("RESUME t1 0")
 
 
-def test_who_was_replaced_does_not_come_back() -> None:
+def test_a_replaced_client_does_not_come_back() -> None:
     talk = Talk().enter()
     tag = talk.session.send("eve", "1")
     talk.turn()
@@ -870,7 +870,7 @@ def test_patience_ends_with_its_login() -> None:
     assert isinstance(talk.shows()[-1], Refused)
 
 
-def test_who_was_away_from_a_silent_server_was_away_since_it_was_last_heard() -> None:
+def test_a_silent_server_was_lost_when_it_was_last_heard() -> None:
     talk = Talk().enter()
     talk.wait(45.0)
     assert talk.session.hang_up
@@ -893,7 +893,7 @@ def suspend(talk: Talk, seconds: float) -> list[str]:
     return said
 
 
-def test_what_waits_when_a_suspended_client_goes_on_is_shown_before_its_server_is_judged() -> None:
+def test_a_suspended_client_shows_what_waits_before_it_judges_the_server() -> None:
     talk = Talk().enter("bob", "eve")
     talk.wait(10.0)
     assert suspend(talk, 167.0) == ["PING"]
@@ -1004,7 +1004,7 @@ def test_a_broken_server_is_left_and_tried_again(payload: str) -> None:
     assert talk.session.wants_link
 
 
-def test_a_resume_that_counts_differently_is_no_resume() -> None:
+def test_a_resume_that_counts_differently_ends_the_link() -> None:
     talk = Talk().enter()
     talk.breaks()
     (command,) = talk.link()
