@@ -945,38 +945,27 @@ _SEQUENCE_MAX: Final = 32
 _ESCAPE: Final = 0x1B
 _PASTE_BEGIN: Final = "paste-begin"  # never leaves the decoder
 _PASTE_END: Final = b"\x1b[201~"
-_SEQUENCE: Final = re.compile(rb"\[?[0-?]*[ -/]*")
-# What a lone escape key, or Alt with [ or O, leaves behind; each is also how a longer sequence begins.
+_IGNORED: Final = "ignored"
+# Escape, [, arguments (a second [ is of the Linux console), and the byte that ends the sequence.
+_SEQUENCE: Final = re.compile(rb"\x1b\[(\[?[0-?]*[ -/]*)(.?)", re.DOTALL)
+# The keys that a lone escape, or Alt with [ or O, leaves behind; each is also how a longer sequence begins.
 _UNDECIDED: Final[Mapping[bytes, tuple[Key, ...]]] = {
-    b"\x1b": (Key("escape"),),
-    b"\x1b\x1b": (Key("escape"), Key("escape")),
-    b"\x1b[": (Key("alt-["),),
-    b"\x1bO": (Key("alt-O"),),
-    b"\x1b\x1b[": (Key("escape"), Key("alt-[")),
+    b"\x1b": (Key("escape"),), b"\x1b[": (Key("alt-["),), b"\x1bO": (Key("alt-O"),),
+    b"\x1b\x1b": (Key("escape"), Key("escape")), b"\x1b\x1b[": (Key("escape"), Key("alt-[")),
     b"\x1b\x1bO": (Key("escape"), Key("alt-O")),
-}
+}  # fmt: skip
 _CONTROL_KEYS: Final[Mapping[int, str]] = {
     **{code: f"ctrl-{chr(code + 96)}" for code in range(1, 27)},
-    0: "ctrl-space",
-    8: "backspace",
-    9: "tab",
-    10: "enter",
-    13: "enter",
-    28: "ctrl-\\",
-    29: "ctrl-]",
-    30: "ctrl-^",
-    31: "ctrl-_",
-    127: "backspace",
-}
-_LETTER_KEYS: Final[Mapping[str, str]] = {
-    "A": "up",
-    "B": "down",
-    "C": "right",
-    "D": "left",
-    "F": "end",
-    "H": "home",
-    "Z": "shift-tab",
-}
+    0: "ctrl-space", 8: "backspace", 9: "tab", 10: "enter", 13: "enter", 28: "ctrl-\\", 29: "ctrl-]", 30: "ctrl-^",
+    31: "ctrl-_", 127: "backspace",
+}  # fmt: skip
+# Keys by the last byte of their sequence, behind a number where that tells them apart; O begins those of ESC O that
+# are none of ESC [: Enter of the keypad, and rxvt's arrows with Ctrl.
+_SEQUENCE_KEYS: Final[Mapping[str, str]] = {
+    "A": "up", "B": "down", "C": "right", "D": "left", "F": "end", "H": "home", "Z": "shift-tab",
+    "1~": "home", "2~": "insert", "3~": "delete", "4~": "end", "5~": "page-up", "6~": "page-down", "7~": "home",
+    "8~": "end", "200~": _PASTE_BEGIN, "OM": "enter", "Oc": "ctrl-right", "Od": "ctrl-left",
+}  # fmt: skip
 # Code points by which terminals name keys of the keypad (kitty's protocol).
 _KEYPAD_CODES: Final[Mapping[int, str]] = dict(
     enumerate(
@@ -986,20 +975,6 @@ _KEYPAD_CODES: Final[Mapping[int, str]] = dict(
     )
 )
 _SHIFT, _ALT, _CTRL, _SUPER = 1, 2, 4, 8 | 16 | 32  # bits of a modifier; the higher ones are Caps Lock and Num Lock
-# After ESC O: the same in the keypad's mode, its Enter, and rxvt's arrows with Ctrl.
-_KEYPAD_KEYS: Final[Mapping[str, str]] = {**_LETTER_KEYS, "M": "enter", "c": "ctrl-right", "d": "ctrl-left"}
-_NUMBER_KEYS: Final[Mapping[str, str]] = {
-    "1": "home",
-    "2": "insert",
-    "3": "delete",
-    "4": "end",
-    "5": "page-up",
-    "6": "page-down",
-    "7": "home",
-    "8": "end",
-    "200": _PASTE_BEGIN,
-}
-_IGNORED: Final = "ignored"
 
 
 def _modified(name: str, bits: int) -> str:
@@ -1023,8 +998,7 @@ def _sequence_key(arguments: str, final: str) -> Key:
         return _coded_key(fields[0].split(":"), bits)
     if final == "~" and fields[0] == "27" and len(fields) > 2:
         return _coded_key(fields[2:3], bits)
-    table, field_name = (_NUMBER_KEYS, fields[0]) if final == "~" else (_LETTER_KEYS, final)
-    name = table.get(field_name)
+    name = _SEQUENCE_KEYS.get(fields[0] + final if final == "~" else final)
     return Key(_IGNORED if name is None else _modified(name, bits))
 
 
@@ -1077,15 +1051,14 @@ def _printable(code: int) -> str:
     return char if char.isprintable() else ""
 
 
-def _next_sequence(data: bytes) -> tuple[int, Key] | None:
-    """As `_next_key`, for data that begins with ESC [."""
-    arguments = b"".join(_SEQUENCE.findall(data[2:])[:1])
+def _next_sequence(arguments: bytes, final: bytes) -> tuple[int, Key] | None:
+    """As `_next_key`, for data that begins with ESC [, these arguments, and `final` (empty: it has not come yet)."""
     end = 2 + len(arguments)
-    if end == len(data):
+    if not final:
         return (end, Key(_IGNORED)) if end >= _SEQUENCE_MAX else None
-    if not 0x40 <= data[end] <= 0x7E:
+    if not b"@" <= final <= b"~":
         return end, Key(_IGNORED)  # broken off; the byte that broke it is looked at anew: it may be Ctrl-C
-    return end + 1, _sequence_key(arguments.decode("ascii"), chr(data[end]))
+    return end + 1, _sequence_key(arguments.decode("ascii"), final.decode("ascii"))
 
 
 def _next_character(data: bytes, encoding: str) -> tuple[int, Key] | None:
@@ -1101,10 +1074,11 @@ def _after_escape(data: bytes, encoding: str) -> tuple[int, Key] | None:
     """As `_next_key`, for data that begins with ESC."""
     if data in _UNDECIDED:
         return None
-    if data[1:2] == b"[":
-        return _next_sequence(data)
+    if found := _SEQUENCE.match(data):
+        return _next_sequence(*found.groups())
     if data[1:2] == b"O" and data[2] >= 0x20:
-        return 3, Key(_KEYPAD_KEYS.get(chr(data[2]), _IGNORED))
+        char = chr(data[2])
+        return 3, Key(_SEQUENCE_KEYS.get(f"O{char}") or _SEQUENCE_KEYS.get(char) or _IGNORED)
     if data[1] == _ESCAPE and data[2:3] not in (b"[", b"O"):
         return 1, Key("escape")
     rest = _next_key(data[1:], encoding)
@@ -1129,9 +1103,12 @@ def _next_key(data: bytes, encoding: str) -> tuple[int, Key] | None:
 
 
 class KeyDecoder:
-    """Bytes from a terminal, split anywhere, to keys. The same bytes in other pieces give the same keys."""
+    """Bytes from a terminal, split anywhere, to keys. The same bytes in other pieces give the same keys.
 
-    __slots__ = ("_buffer", "_encoding", "_fed_at", "_interrupted_at", "_pasting")
+    >>> decoder = KeyDecoder()
+    >>> [key.name for key in decoder.feed(b"\\x1b[1;5") + decoder.feed(b"Dx\\r")]
+    ['ctrl-left', 'char', 'enter']
+    """
 
     def __init__(self, encoding: str = "utf-8") -> None:
         """encoding: the terminal's."""
@@ -1203,27 +1180,11 @@ class KeyDecoder:
 
 # The second character of the pairs that `msvcrt.getwch` gives for keys without a character of their own.
 _WINDOWS_KEYS: Final[Mapping[str, str]] = {
-    "H": "up",
-    "P": "down",
-    "K": "left",
-    "M": "right",
-    "G": "home",
-    "O": "end",
-    "R": "insert",
-    "S": "delete",
-    "I": "page-up",
-    "Q": "page-down",
-    "s": "ctrl-left",
-    "t": "ctrl-right",
-    "\x0e": "alt-backspace",
-    "\x0f": "shift-tab",
-    "\x1c": "alt-enter",
-    "0": "alt-b",
-    "!": "alt-f",
-    " ": "alt-d",
-    "\x93": "ctrl-delete",
+    "H": "up", "P": "down", "K": "left", "M": "right", "G": "home", "O": "end", "R": "insert", "S": "delete",
+    "I": "page-up", "Q": "page-down", "s": "ctrl-left", "t": "ctrl-right", "\x0e": "alt-backspace",
+    "\x0f": "shift-tab", "\x1c": "alt-enter", "0": "alt-b", "!": "alt-f", " ": "alt-d", "\x93": "ctrl-delete",
     "\xa3": "alt-delete",
-}
+}  # fmt: skip
 
 
 def windows_character(getwch: Callable[[], str], ungetwch: Callable[[str], object]) -> str:
