@@ -65,7 +65,7 @@ def test_any_chunking_gives_the_same_payloads(payloads: list[bytes], cuts: list[
 
 
 @given(st.lists(st.binary(min_size=1, max_size=30)), st.lists(st.integers(0, 10**6)), st.data())
-def test_what_is_given_back_comes_again(payloads: list[bytes], cuts: list[int], data: st.DataObject) -> None:
+def test_bytes_given_back_come_again(payloads: list[bytes], cuts: list[int], data: st.DataObject) -> None:
     decoder = FrameDecoder(100)
     stream = b"".join(map(frame, payloads))
     taken: list[bytes] = []

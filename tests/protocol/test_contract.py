@@ -76,7 +76,7 @@ def test_answers_before_a_bad_frame_come_first_and_nothing_after_it_is_read(plac
     assert codes(peer.ends()) == ["OK PING 1", "OK PING 2", "ERROR bad-frame", END]
 
 
-def test_what_is_not_utf8_is_refused_and_the_third_time_is_the_last(place: Place) -> None:
+def test_bad_utf8_is_refused_and_the_third_time_is_the_last(place: Place) -> None:
     peer = place.connect()
     assert codes(peer.says(b"PING \xff", b"\xc0\x80", "PING")) == ["ERROR bad-encoding"] * 2 + ["OK PING"]
     assert codes(peer.say(b"PING \xed\xa0\x80").ends()) == ["ERROR bad-encoding", END]
@@ -154,7 +154,7 @@ def test_a_half_close_is_a_close(place: Place) -> None:
     assert bob.sees("bob")
 
 
-def test_what_was_said_before_a_half_close_is_done(place: Place) -> None:
+def test_commands_before_a_half_close_are_done(place: Place) -> None:
     alice, bob = place.people("alice", "bob")
     alice.say(*[f"SEND bob {number}" for number in range(1000)])
     alice.finish()
@@ -201,7 +201,7 @@ def test_ack_is_never_answered(place: Place) -> None:
         assert peer.says(*acks) == []
 
 
-def test_what_is_no_command_is_refused(place: Place) -> None:
+def test_bad_commands_are_refused(place: Place) -> None:
     alice = place.person("alice")
     wrong = ["", "PINGS", "PIN", "#5", "HELLO world", " PING", "SEND", "SEND alice", "SEND alice ", "SEND  alice"]
     wrong += ["WHO me", "LOGOUT now", f"PASSWD {PASSWORD}"]
@@ -520,7 +520,7 @@ def test_a_session_is_resumed_where_it_was(place: Place) -> None:
     assert alice.hears() == ["#4 OK SEND"]
 
 
-def test_what_is_said_behind_a_resume_and_before_the_end_is_done(place: Place) -> None:
+def test_commands_behind_a_resume_and_before_a_half_close_are_done(place: Place) -> None:
     alice, bob = place.person("alice"), place.person("bob", kept=True)
     bob.reset()
     assert alice.sees("alice", "~bob")

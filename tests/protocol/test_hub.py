@@ -238,7 +238,7 @@ def test_a_broadcast_is_spread_over_turns() -> None:
 # --- Bounds ---
 
 
-def test_who_does_not_read_makes_his_senders_busy_and_is_cut() -> None:
+def test_a_stuck_reader_makes_his_senders_busy_and_is_cut() -> None:
     world = World()
     alice, bob = world.people("alice", "bob")
     bob.reading = False
@@ -254,7 +254,7 @@ def test_who_does_not_read_makes_his_senders_busy_and_is_cut() -> None:
     assert alice.sees("alice")
 
 
-def test_who_does_not_read_is_not_read_from() -> None:
+def test_a_stuck_reader_is_not_read_from() -> None:
     world = World()
     alice = world.person("alice")
     alice.reading = False
@@ -323,7 +323,7 @@ def test_the_figures_add_up() -> None:
 # --- Time ---
 
 
-def test_whoever_answers_is_asked_again_after_the_same_time() -> None:
+def test_an_answer_to_ping_postpones_the_next_one() -> None:
     world = World()
     alice = world.person("alice")
     alice.lively = False
@@ -362,7 +362,7 @@ def test_slow_turns_keep_nobody_of_a_crowd_from_being_looked_at(monkeypatch: pyt
     assert [stranger.ends() for stranger in crowd] == [["PING", "BYE silent", END]] * 10
 
 
-def test_what_the_system_takes_for_a_closed_connection_leaves_nothing_behind() -> None:
+def test_bytes_taken_for_a_closed_connection_leave_nothing_behind() -> None:
     world = World()
     alice = world.person("alice")
     hub, connection = world.hub, alice.connection
@@ -527,7 +527,7 @@ def test_somebody_who_guesses_does_not_keep_out_who_has_been_in_from_there(known
     assert world.connect("10.7.7.7").says(f"LOGIN {name} {password}")[0].startswith("OK LOGIN")
 
 
-def test_who_fails_is_held_to_the_wait_of_his_address_again() -> None:
+def test_a_failure_subjects_one_to_the_wait_of_his_address_again() -> None:
     world = World()
     world.person("alice", address="10.7.7.7").leave()
     guesser = world.connect("10.7.7.7")

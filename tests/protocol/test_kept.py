@@ -127,7 +127,7 @@ def test_a_replay_larger_than_the_limit_of_a_slow_reader(world: World) -> None:
     assert bob.hears() == []
 
 
-def test_what_was_never_given_to_a_stuck_connection_is_not_delivered(world: World) -> None:
+def test_a_message_never_given_to_a_stuck_connection_is_not_delivered(world: World) -> None:
     alice, bob = world.person("alice"), world.person("bob", kept=True)
     bob.reading = False
     for number in range(1, 11):
@@ -222,7 +222,7 @@ def test_a_login_that_nobody_heard_of_ends_no_session(world: World) -> None:
     assert world.resume("token1", 0).hears() == ["OK RESUME bob 0 0"]
 
 
-def test_what_others_say_comes_behind_the_roster_of_a_resume_that_had_to_wait_a_turn(world: World) -> None:
+def test_messages_to_a_resume_that_had_to_wait_a_turn_come_before_its_roster(world: World) -> None:
     alice = world.person("alice")
     world.person("bob", kept=True).leave()
     bob = world.connect()
@@ -302,7 +302,7 @@ def test_a_login_adopts_the_messages_but_not_the_answers_of_a_lost_session(world
     assert told == ["#1 OK SEND", "#2 ERROR unconfirmed bob left without confirming it"]
 
 
-def test_what_was_written_once_stays_unconfirmed_after_an_adoption(world: World) -> None:
+def test_a_message_written_once_stays_unconfirmed_after_an_adoption(world: World) -> None:
     alice, bob = world.person("alice"), world.person("bob", kept=True)
     alice.say("#1 SEND bob one")
     bob.leave()

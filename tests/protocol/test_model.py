@@ -318,6 +318,6 @@ def test_any_bytes_have_at_most_one_answer_and_do_no_harm(state: str, payload: b
     (State.STRANGER, "stranger", "not-logged-in"),
     (State.LOGGED_IN, "plain", "logged-in"),
 ])  # fmt: skip
-def test_what_is_not_in_the_table_is_refused(state: State, name: str, refusal: str, verb: str) -> None:
+def test_commands_outside_the_table_are_refused(state: State, name: str, refusal: str, verb: str) -> None:
     answers, _ = Scene(name).say(f"#99 {verb}")
     assert any(f"#99 ERROR {refusal} " in answer for answer in answers) == ((state, verb) not in COMMANDS)

@@ -133,7 +133,7 @@ def test_a_newcomer_whose_address_is_not_known_any_more_is_nobody(
 
 
 @pytest.mark.parametrize("number", sorted(vessages.EXHAUSTED))
-def test_what_another_try_would_meet_again_makes_the_listener_rest(
+def test_the_listener_rests_after_an_error_that_another_try_would_meet_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     tries = run_out_of_descriptors(monkeypatch, number)

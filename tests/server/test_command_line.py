@@ -82,7 +82,7 @@ def check_refusal(arguments: list[str], words: str, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("30m", 1800.0), ("6h", 21600.0), ("30d", 2592000.0)])
-def test_a_duration(text: str, seconds: float) -> None:
+def test_durations_have_units(text: str, seconds: float) -> None:
     assert vessages.make_parser().parse_args(["h", "0", "--backup-every", text]).backup_every == seconds
 
 
@@ -109,13 +109,13 @@ def test_an_older_system_tries_again_when_it_likes(monkeypatch: pytest.MonkeyPat
     listener.close()
 
 
-def test_a_port_in_use() -> None:
+def test_a_port_in_use_is_refused() -> None:
     (listener,) = vessages.bind("127.0.0.1", 0)
     with listener, pytest.raises(vessages.StartError, match="is in use"):
         vessages.bind("127.0.0.1", listener.getsockname()[1])
 
 
-def test_lan_addresses_of_a_listener_on_loopback() -> None:
+def test_a_listener_on_loopback_has_that_address_only() -> None:
     assert vessages.lan_addresses(["127.0.0.1"]) == ["127.0.0.1"]
 
 
@@ -144,14 +144,14 @@ def test_a_line_to_join_with_says_which_part_is_this_machines() -> None:
     assert " client.py fe80::77%lab0 5000\nwhere the word behind % is this machine's " in text
 
 
-def test_an_address_that_needs_a_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_without_its_zone_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     found = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::77", 0, 0, 0))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [found])
     with pytest.raises(vessages.StartError, match=r"add %INTERFACE, such as fe80::77%eth0"):
         vessages.bind("fe80::77", 0)
 
 
-def test_a_port_that_windows_keeps_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_windows_keeps_for_itself_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> socket.socket:
         raise PermissionError(errno.EACCES, "forbidden")
 
@@ -203,7 +203,7 @@ def test_the_interfaces_tell_their_addresses(tmp_path: Path, monkeypatch: pytest
     assert vessages.interface_addresses()[-1] == "fd00:1::5"
 
 
-def test_if_nothing_tells_an_address_the_greeting_does_not_say_loopback(
+def test_a_greeting_without_an_address_does_not_say_loopback(
     isolated: None, told: queue.SimpleQueue[str]
 ) -> None:
     vessages.greet(vessages.Greeting(EVERYWHERE, 5000, "Accounts: here"))

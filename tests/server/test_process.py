@@ -167,18 +167,18 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
         assert word in done.stderr
 
 
-def test_a_port_in_use(server: ServerProcess, tmp_path: Path) -> None:
+def test_a_port_in_use_is_refused(server: ServerProcess, tmp_path: Path) -> None:
     done = run(tmp_path, "127.0.0.1", str(server.address[1]), "--db", "other.db")
     assert_refused(done, "in use", "another port")
     assert not (tmp_path / "other.db").exists()
 
 
-def test_a_second_server_on_the_same_accounts(server: ServerProcess, tmp_path: Path) -> None:
+def test_a_second_server_on_the_same_accounts_is_refused(server: ServerProcess, tmp_path: Path) -> None:
     assert_refused(run(tmp_path, "127.0.0.1", "0", "--db", "vessages.db"), "in use by a running server")
     assert server.person("alice").says("WHO") == ["OK WHO alice"]
 
 
-def test_a_folder_that_is_missing(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     assert_refused(run(tmp_path, "127.0.0.1", "0", "--db", "missing/vessages.db"), "no folder", "--db")
 
 
@@ -193,7 +193,7 @@ sys.exit(vessages.main(sys.argv[1:]))
 
 
 @posix
-def test_a_current_folder_that_was_deleted(tmp_path: Path) -> None:
+def test_a_deleted_current_folder_is_refused_without_db(tmp_path: Path) -> None:
     program = tmp_path / "homeless.py"
     program.write_text(HOMELESS.format(folder=str(ROOT)))
     command = [sys.executable, str(program), "127.0.0.1", "0"]
@@ -219,7 +219,7 @@ sys.exit(vessages.main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("count", range(4))
-def test_a_system_that_allows_too_few_threads(tmp_path: Path, count: int) -> None:
+def test_too_few_threads_are_told(tmp_path: Path, count: int) -> None:
     program = tmp_path / "threadless.py"
     program.write_text(THREADLESS.format(folder=str(ROOT), count=count))
     command = [sys.executable, str(program), "127.0.0.1", "0", "--backup-every", "1d"]
@@ -228,7 +228,7 @@ def test_a_system_that_allows_too_few_threads(tmp_path: Path, count: int) -> Non
 
 
 @posix
-def test_a_system_that_allows_too_few_open_files(tmp_path: Path) -> None:
+def test_too_few_open_files_are_told(tmp_path: Path) -> None:
     command = f"ulimit -n 7; exec {sys.executable} {PROGRAM} 127.0.0.1 0"
     done = subprocess.run(
         ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
@@ -236,7 +236,7 @@ def test_a_system_that_allows_too_few_open_files(tmp_path: Path) -> None:
     assert_refused(done)
 
 
-def test_accounts_that_are_none(tmp_path: Path) -> None:
+def test_a_file_of_another_program_is_refused_as_accounts(tmp_path: Path) -> None:
     (tmp_path / "vessages.db").write_bytes(b"my diary, " * 100)
     assert_refused(run(tmp_path, "127.0.0.1", "0"), "not a Vessages database")
     assert (tmp_path / "vessages.db").read_bytes() == b"my diary, " * 100
@@ -244,7 +244,7 @@ def test_accounts_that_are_none(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
-def test_accounts_that_may_not_be_read(tmp_path: Path) -> None:
+def test_unreadable_accounts_are_refused(tmp_path: Path) -> None:
     (tmp_path / "vessages.db").touch(mode=0o000)
     assert_refused(run(tmp_path, "127.0.0.1", "0"), "permission")
 
@@ -255,7 +255,7 @@ def test_a_certificate_that_was_given_is_not_made(tmp_path: Path) -> None:
     assert not (tmp_path / "vessages-key.pem").exists()
 
 
-def test_a_certificate_that_is_none(tmp_path: Path) -> None:
+def test_a_bad_certificate_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("no certificate")
     (tmp_path / "key.pem").write_text("no key")
     done = run(tmp_path, "127.0.0.1", "0", "--tls", "--cert", "cert.pem", "--key", "key.pem")
@@ -386,7 +386,7 @@ def test_ctrl_c_while_the_program_is_read_is_no_fault(tmp_path: Path) -> None:
 
 
 @posix
-def test_what_was_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
+def test_signals_ignored_at_the_start_stay_ignored(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, before="trap '' HUP INT QUIT;") as server:  # nohup; a background job of a script
         alice = server.person("alice")
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):

@@ -93,7 +93,9 @@ def leave_unread(peer: Peer) -> None:
 
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("leave", [leave_politely, leave_by_reset, leave_in_the_middle_of_a_frame, leave_unread])
-def test_whoever_vanishes_is_gone_at_once_or_lost_if_kept(rig: Rig, leave: Callable[[Peer], None], kept: bool) -> None:
+def test_a_person_who_vanishes_is_gone_or_lost_if_kept(
+    rig: Rig, leave: Callable[[Peer], None], kept: bool
+) -> None:
     alice = rig.person("alice")
     bob = rig.person("bob", kept=kept)
     assert alice.sees("alice", "bob")
@@ -246,7 +248,7 @@ STEPS = st.lists(
 @pytest.mark.parametrize("kind", KINDS)
 @examples(12)
 @given(steps=STEPS, kept=st.tuples(st.booleans(), st.booleans(), st.booleans()))
-def test_whoever_reads_when_he_likes_is_answered_once_to_each_command_and_in_order(
+def test_a_reader_with_pauses_is_answered_once_to_each_command_and_in_order(
     kind: str, steps: list[tuple[int, str, int, int]], kept: tuple[bool, bool, bool]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, running(Path(folder), **KINDS[kind]) as rig:
@@ -381,7 +383,7 @@ YEARS = 54 * 365.25 * 86400
 
 
 @pytest.mark.parametrize("seconds", [YEARS, -YEARS])
-def test_who_has_logged_in_before_the_clock_was_set_comes_back_by_token(tmp_path: Path, seconds: float) -> None:
+def test_a_token_from_before_the_clock_was_set_still_leads_back(tmp_path: Path, seconds: float) -> None:
     with running(tmp_path) as rig:
         tokens = {name: rig.person(name, kept=True).token for name in ("alice", "bob")}
         rig.peers[0].reset()

@@ -16,7 +16,7 @@ import storage
 import vessages
 
 
-def test_what_was_said_before_the_stop_arrives(rig: Rig) -> None:
+def test_messages_from_before_the_stop_arrive(rig: Rig) -> None:
     alice, bob = rig.people("alice", "bob")
     alice.say(*[f"SEND bob {number}" for number in range(100)])
     rig.turn()

@@ -60,7 +60,7 @@ def test_a_handshake_outlives_a_suspended_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hello", [encode("LOGIN alice " + PASSWORD), b"GET / HTTP/1.0\r\n\r\n", bytes(100)])
-def test_who_does_not_speak_tls_is_sent_away(tmp_path: Path, hello: bytes) -> None:
+def test_a_client_without_tls_is_sent_away(tmp_path: Path, hello: bytes) -> None:
     with running(tmp_path, tls=True) as rig:
         alice = rig.person("alice")
         rig.tls = False
@@ -71,7 +71,7 @@ def test_who_does_not_speak_tls_is_sent_away(tmp_path: Path, hello: bytes) -> No
         assert alice.says("WHO") == ["OK WHO alice"]
 
 
-def test_who_speaks_tls_to_a_plain_server_is_told_in_a_frame(rig: Rig) -> None:
+def test_a_plain_server_answers_a_tls_client_in_a_frame(rig: Rig) -> None:
     assert rig.connect().say_bytes(b"\x16\x03\x01\x02\x00\x01").ends()[0].startswith("ERROR bad-frame ")
 
 

@@ -98,7 +98,7 @@ def test_the_chat_goes_on_while_a_password_is_checked(rig: Rig, held_back: HeldB
     assert carol.next() == ["OK LOGIN carol"]
 
 
-def test_what_is_said_meanwhile_waits_its_turn(rig: Rig, held_back: HeldBack) -> None:
+def test_commands_wait_while_a_password_is_checked(rig: Rig, held_back: HeldBack) -> None:
     rig.connect().says(f"REGISTER alice {PASSWORD}")
     alice = held_back.begin(rig, f"LOGIN alice {PASSWORD}")
     for payload in ["PING 1", "PING 2", "PING 3 " + "x" * 50000, "PING 4"]:
@@ -113,7 +113,7 @@ def test_what_is_said_meanwhile_waits_its_turn(rig: Rig, held_back: HeldBack) ->
 
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("work", [CHECK, RECORD], ids=["checking", "recording"])
-def test_who_is_gone_when_the_password_has_been_checked_begins_no_session(
+def test_a_client_that_leaves_during_its_login_begins_no_session(
     rig: Rig, held_back: HeldBack, work: tuple[Any, str], kept: bool
 ) -> None:
     bob = rig.person("bob")
@@ -132,7 +132,7 @@ def test_who_is_gone_when_the_password_has_been_checked_begins_no_session(
 
 @pytest.mark.parametrize("operate", ["passwd", "remove"])
 @pytest.mark.parametrize("command", ["LOGIN", "TAKEOVER"])
-def test_what_the_operator_changes_while_a_password_is_checked_holds_at_once(
+def test_a_change_by_the_operator_during_a_login_holds_at_once(
     rig: Rig, held_back: HeldBack, operate: str, command: str
 ) -> None:
     rig.connect().says(f"REGISTER ann {PASSWORD}")
@@ -148,7 +148,7 @@ def test_what_the_operator_changes_while_a_password_is_checked_holds_at_once(
     rig.stop()
 
 
-def test_what_the_operator_changes_while_a_user_does_is_not_undone(rig: Rig, held_back: HeldBack) -> None:
+def test_a_change_by_the_operator_is_not_undone_by_a_user(rig: Rig, held_back: HeldBack) -> None:
     rig.person("ann").close()
     ann = held_back.begin(rig, f"TAKEOVER ann {PASSWORD}", f"PASSWD {PASSWORD}\nher own choice", at=HASH)
     storage_hash = held_back.work
@@ -175,7 +175,7 @@ DISK_USES = {
 
 @pytest.mark.parametrize("failure", [full, fault])
 @pytest.mark.parametrize("method", DISK_USES)
-def test_when_the_disk_fails_it_is_said_and_the_chat_goes_on(
+def test_a_failing_disk_is_told_and_the_chat_goes_on(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, method: str, failure: Any
 ) -> None:
     alice, carol = rig.people("alice", "carol")
@@ -209,7 +209,7 @@ CHANGES = {"set_password": f"PASSWD {PASSWORD}\nanother one", "record_logout": "
 
 
 @pytest.mark.parametrize(("method", "command"), CHANGES.items())
-def test_when_the_disk_fails_who_is_logged_in_stays_so(
+def test_a_failing_disk_logs_nobody_out(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, method: str, command: str
 ) -> None:
     alice = rig.person("alice")
@@ -237,7 +237,7 @@ def test_a_status_that_could_not_be_saved_is_saved_later(rig: Rig, monkeypatch: 
 @pytest.mark.parametrize(("function", "command"), [
     ("hash_password", f"REGISTER zoe {PASSWORD}"), ("check_password", f"LOGIN bob {PASSWORD}"),
 ])  # fmt: skip
-def test_when_hashing_fails_it_is_said_and_the_chat_goes_on(
+def test_failing_hashes_are_told_and_the_chat_goes_on(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, function: str, command: str, failure: Any
 ) -> None:
     alice = rig.person("alice")

@@ -85,7 +85,7 @@ def test_a_planted_fault_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ([30 * MIB] * 50 + [300 * MIB] * 10 + [30 * MIB] * 40, True),  # it came back
     ],
 )
-def test_when_memory_grows(samples: list[int], flat: bool) -> None:
+def test_growing_memory_is_noticed(samples: list[int], flat: bool) -> None:
     if flat:
         check_memory(samples)
     else:

@@ -52,7 +52,7 @@ def test_a_seed_tells_the_same_story_again() -> None:
 # --- What chance meets too seldom: planted bugs that survived the simulation ---
 
 
-def test_what_was_ever_written_is_at_the_worst_unconfirmed_also_after_an_adoption() -> None:
+def test_a_message_ever_written_is_at_the_worst_unconfirmed_also_after_an_adoption() -> None:
     world = World()
     alice, bob = world.people("alice", "bob", kept=True)
     for tag in (1, 2, 3):
