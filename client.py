@@ -2571,9 +2571,14 @@ class LineReader:
 
 
 def _read_some(descriptor: int) -> bytes:
-    """Wait for something to read; empty at the end."""
-    while (data := _read_now(descriptor)) is None:
-        select.select([descriptor], [], [])
+    """Wait for something to read; empty at the end.
+
+    The wait is not a read: a read that began while a terminal handed on half lines would not see a Ctrl-D later."""
+    data = None
+    while data is None:
+        if sys.platform != "win32":
+            select.select([descriptor], [], [])
+        data = _read_now(descriptor)
     return data
 
 
@@ -3394,12 +3399,12 @@ def looks_secret(text: str) -> bool:
     letters = re.sub(r"^[\W\d_]+", "", unicodedata.normalize("NFKC", text)).lower()
     name, *words = [word for word in re.split(r"[\s:/,;=]+", letters) if word] or [""]
     if words and (name, words[0]) in SECRET_PHRASES:
-        name, words = name + words[0], words[1:]
+        return True
     name = name.replace("-", "").strip(string.punctuation)
     if ALIASES.get(name, name) == "passwd":
-        return bool(words) and (name == "passwd" or len(words) == 2 or not words[0].isalpha())
+        return bool(words) and (name == "passwd" or len(words) >= 2 or not words[0].isalpha())
     if ALIASES.get(name, name) in SECRET_VERBS:
-        return len(words) >= 2
+        return len(words) >= 2 or text.lstrip().startswith("/")
     return (name == "log" and len(words) == 2) or (bool(words) and is_slip(name))
 
 
@@ -3742,9 +3747,16 @@ class Chat:
             self._dialogues.begin(self._hiding())
 
     def _hiding(self) -> Dialogue:
-        """Drop a line that is typed."""
-        if (yield Ask("hidden, and not sent; Enter goes on: ", strict=False)):
+        """Drop what is typed, up to a line with nothing in it: a new password is typed twice."""
+        while (yield Ask("hidden, and not sent; Enter alone goes on: ", strict=False)):
             self.note("what you typed was dropped")
+
+    def _is_meant(self, question: str, *yes: str) -> Generator[Ask, str, bool]:
+        """Ask for a yes or no where a password may be typed instead. `yes`: other answers that mean yes."""
+        while (answer := (yield Ask(f"{question} y/n (hidden) ", strict=False))).strip().lower() not in NO:
+            if answer.strip().lower() in YES or answer in yes:
+                return True
+        return False
 
     def _say(self, line: Line) -> None:
         """Text for the recipient in the prompt, or for nobody yet."""
@@ -3793,11 +3805,10 @@ class Chat:
             to = yield from self._whom(offered)
             named = to is not None and known is not None and fold(to) == fold(known)
             line = Line(rest.removeprefix(" ") if named else line.text, to or "", line.block)
-        if to is not None and looks_secret(line.text):
-            question = f"this looks like a command with a password; send it to {to}? y/n (hidden) "
-            if (yield Ask(question, strict=False)).strip().lower() not in YES:
-                self.note("nothing was sent")
-                return
+        doubted = to is not None and looks_secret(line.text)
+        if doubted and not (yield from self._is_meant(f"this looks like a command with a password; send it to {to}?")):
+            self.note("nothing was sent")
+            return
         doubt = self._doubt(line, to) if to is not None else ""
         if doubt and to is not None:
             answer = yield Ask(f"{doubt} y/n ", hidden=False)
@@ -3831,7 +3842,7 @@ class Chat:
         while answer := (yield Ask(question, hidden=False)).strip():
             name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).partition(":")[0]
             choices = [choice for choice in offered if fold(choice) == fold(name)]
-            if len(offered) < 2 and not choices and name.lower() not in (*YES, "n", "no"):
+            if len(offered) < 2 and not choices and name.lower() not in (*YES, *NO):
                 choices = [known for known in (self._spelling(name),) if known is not None]
             if choices:
                 return choices[0]
@@ -3919,8 +3930,7 @@ class Chat:
             if once or isinstance(reply, protocol.LoggedIn):
                 return
             if online:
-                answer = yield Ask("end that session and log in here? y/n (hidden) ", strict=False)
-                if answer != password and answer.strip().lower() not in (*YES, "/takeover"):
+                if not (yield from self._is_meant("end that session and log in here?", password, "/takeover")):
                     return
                 ask = self.session.takeover
                 continue
@@ -4229,7 +4239,7 @@ REACTIONS: dict[type, Callable[[Chat, Any], None]] = {
 
 UNSENT = "this was not sent: it looks like a command with a password, such as /login NAME"
 NOTHING_DONE = "no password, so nothing was done"
-YES = ("y", "yes")
+YES, NO = ("y", "yes"), ("", "n", "no")
 # Refusals behind which a password can be tried again a known moment later.
 LATER = frozenset({protocol.Code.BAD_LOGIN.word, protocol.Code.THROTTLED.word, protocol.Code.BUSY.word})
 
@@ -4338,6 +4348,7 @@ ALIASES = {
 # Lines of one word that are refused because a slash may be missing.
 BARE_WORDS = frozenset({"quit", "help", "logout"})
 NO_ROOMS = frozenset({"join", "part", "topic", "room", "channel"})
+LOGINS = frozenset({"user", "nick", "identify", "auth", "su", "account", "id", "oper"})  # of other programs
 INSTEAD = dict.fromkeys(NO_ROOMS, "there are no rooms; /to NAME sends what you type to NAME") | {
     "nick": "a name is an account: /login NAME, or /register NAME for a new one",
     "identify": "the password is asked for: /login NAME",
@@ -4352,7 +4363,8 @@ def similar_command(word: str, alike: float = 0.6) -> str:
 
 def is_harmless(word: str) -> bool:
     """Whether an unknown command was surely meant to be one without a password."""
-    return word[1:].lower() in NO_ROOMS or similar_command(word) not in ("", *SECRET_VERBS)
+    name = word[1:].lower()
+    return name in NO_ROOMS or (name not in LOGINS and similar_command(word) not in ("", *SECRET_VERBS))
 
 
 def unknown_words(word: str) -> str:

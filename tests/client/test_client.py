@@ -629,7 +629,7 @@ def test_what_looks_like_a_secret_is_sent_to_nobody(room: Room, line: str | Line
 
 @pytest.mark.parametrize(
     "line",
-    ["the login works now", "log in please", "password please", "long time no see you", "passed all tests"]
+    ["the login works now", "long live the login", "password please", "long time no see you", "passed all tests"]
     + ["passed the exam", "logic board broken", "logging in now", "passwords are hashed", "registered two people"],
 )
 def test_what_only_sounds_like_a_secret_is_none(line: str) -> None:
@@ -1078,14 +1078,14 @@ def test_a_servers_times_are_told_in_local_time() -> None:
     + ["/identify", "/identify hunter22", "/pw", "/passwd x", "/connect bob", "/enter", "login bob", "Login", "passwd"]
     + ["lgoin bob", "lgoin alice multi word pw", "1. login alice PW", "log alice PW", "login alice/PW"]
     + ["sign in alice PW", "/login alice/PW", "/ login bob", "//login bob PW", "TAKEOVER bob"]
-    + ["\N{FULLWIDTH SOLIDUS}login bob"],
+    + ["\N{FULLWIDTH SOLIDUS}login bob", "log in bob", "sign in", "/user bob", "///login bob"],
 )
 def test_a_password_that_follows_is_hidden_and_goes_nowhere(room: Room, line: str) -> None:
     chat, alice = room.person("alice")
     room.types(alice, "/to alice", line, see="")
     room.until(lambda: alice.answers)
     assert alice.answers[0][1]
-    alice.typed += ["secret-7", ""]
+    alice.typed += ["secret-7", "secret-7", ""]
     room.until(lambda: not (alice.typed or alice.answers or alice.holds or chat.session.unanswered))
     if not chat.session.logged_in:  # it was the password of somebody who is not here
         room.types(alice, f"LOGIN alice {PASSWORD}", see="-- online: ")
