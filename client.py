@@ -24,7 +24,7 @@ Reading order
     1. `Mailbox`, `dial`, `Link`: from threads to the loop, from a host name to a socket, from a socket to the session.
     2. `Client`, for scripts.
     3. `safe_text`, `KeyDecoder`, `LineEditor`, `Screen`: a terminal without a terminal. To be skipped at first.
-    4. `words_of`, `json_of`: what happened, as text.
+    4. `lines_of`, `json_of`: what happened, as text.
     5. `Plain` and `Terminal`: the two front ends. They show events and give lines.
     6. `COMMANDS` and `Chat`: what the lines mean.
     7. `main`.
@@ -2013,7 +2013,7 @@ def _width(row: Iterable[_Unit]) -> int:
     return sum(unit.width for unit in row)
 
 
-def _lines(spans: Iterable[Span]) -> Iterator[_Unit]:
+def _units_of(spans: Iterable[Span]) -> Iterator[_Unit]:
     """The units of `spans`, with newlines as such (also those of other systems)."""
     for text, style in spans:
         cut = text[:DISPLAYED_MAX] + "…" if len(text) > DISPLAYED_MAX else text
@@ -2072,7 +2072,7 @@ def _wrap(paragraph: Paragraph, width: int, *, flowing: bool = False) -> list[_R
         rows.append(row)
         row, used = [*margin], len(margin)
 
-    for word in _words(_lines(paragraph.spans)):
+    for word in _words(_units_of(paragraph.spans)):
         wanted = _width(word)
         if word[0] is _NEWLINE:
             end_row()
@@ -2097,7 +2097,7 @@ def _wrap(paragraph: Paragraph, width: int, *, flowing: bool = False) -> list[_R
     return [*rows, row]
 
 
-def _fold(units: Iterable[_Unit], width: int, marked: int) -> _Drawing:
+def _break_rows(units: Iterable[_Unit], width: int, marked: int) -> _Drawing:
     """Lay out units in rows exactly as they come, the cursor on the unit number `marked`, or after the last.
 
     A row that is full is followed by another, so that the cursor always has a cell to stand on.
@@ -2180,7 +2180,7 @@ class Screen:
                 marked = len(units)
             units.extend([_NEWLINE] if cluster == "\n" else _units(Span(cluster)))
             index += len(cluster)
-        rows, row, column = _fold(units, self._width, len(units) if marked is None else marked)
+        rows, row, column = _break_rows(units, self._width, len(units) if marked is None else marked)
         room = self._height - 1
         self._top = max(row - room + 1, min(self._top, row, len(rows) - room), 0)
         rows = rows[self._top : self._top + room]
@@ -2210,7 +2210,7 @@ def _move(count: int, direction: str) -> str:
 
 def _reflowed(row: _Row, width: int) -> list[_Row]:
     """A row as the terminal wraps it anew in a narrower window (a full row is not followed by an empty one)."""
-    rows = _fold(row, width, 0).rows
+    rows = _break_rows(row, width, 0).rows
     return rows if rows[-1] or len(rows) == 1 else rows[:-1]
 
 
@@ -2226,10 +2226,10 @@ def _up_to_cursor(row: _Row, column: int) -> _Row:
 
 def unread_title(count: int, sender: str) -> str:
     """How many messages came since the last key, and from whom the last one; not its text: others see a title."""
-    return title(f"({count:,}) {sender} - Vessages" if count else "Vessages")
+    return title_sequence(f"({count:,}) {sender} - Vessages" if count else "Vessages")
 
 
-def title(text: str) -> str:
+def title_sequence(text: str) -> str:
     """The sequence that sets the title of the window; `text` may come from anywhere."""
     return f"\x1b]0;{safe_text(text.replace(chr(10), ' '), 200)}\x1b\\"
 
@@ -2244,7 +2244,7 @@ class Note(NamedTuple):
     failed: bool = False
 
 
-Shown = ChatEvent | Note
+Printable = ChatEvent | Note
 
 
 # What does something to a terminal, to the end of a line or to the direction of writing: by category, and by direction.
@@ -2286,7 +2286,7 @@ def _local_time(stamp: str) -> str:
         return stamp  # the 32nd of a month: a server's nonsense
 
 
-def names(words: Iterable[str]) -> str:
+def format_names(words: Iterable[str]) -> str:
     """Names in their order, those with a `~` last: their connection is lost."""
     return " ".join(sorted(words, key=lambda word: (word.startswith("~"), fold(word)))) or "nobody"
 
@@ -2355,7 +2355,7 @@ def answer_words(event: protocol.Answer) -> str:
     """The OK to a command."""
     words = {
         "REGISTER": f"{event.words} is registered",
-        "WHO": "online: " + names(event.words.split()),
+        "WHO": "online: " + format_names(event.words.split()),
         "PASSWD": "the password is changed",
         "LOGOUT": "logged out",
     }
@@ -2395,7 +2395,7 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     Unreachable: lambda e: [f"!! {e.words}"],
     protocol.Linked: lambda e: ["-- connected"],
     protocol.LoggedIn: lambda e: ["-- " + login_words(e)],
-    protocol.Roster: lambda e: ["-- online: " + names([*e.online, *("~" + name for name in e.lost)])],
+    protocol.Roster: lambda e: ["-- online: " + format_names([*e.online, *("~" + name for name in e.lost)])],
     protocol.Presence: presence_lines,
     protocol.Message: lambda e: [f"{clock_time(e.time)} {e.sender}: {e.text}"],
     protocol.Delivered: lambda e: [f"{clock_time(e.time)} -> {e.recipient}: {e.text}"],
@@ -2414,19 +2414,19 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
 TIMED = (protocol.Message, protocol.Delivered)  # their lines begin with a time
 
 
-def words_of(event: Shown) -> list[str]:
+def lines_of(event: Printable) -> list[str]:
     """An event as lines that are safe to print, each complete in itself."""
     return [one_line(line) for line in WORDS[type(event)](event)]
 
 
-def log_lines(event: Shown, now: float) -> str:
+def log_lines(event: Printable, now: float) -> str:
     """What the log gets of an event: its lines as they are printed, with a date."""
     wall, timed = getattr(event, "time", None) or now, isinstance(event, TIMED)
     stamp = clock_time(wall, "%Y-%m-%d %H:%M:%S")
-    return "".join(f"{stamp} {line[timed * len('HH:MM:SS ') :]}\n" for line in words_of(event))
+    return "".join(f"{stamp} {line[timed * len('HH:MM:SS ') :]}\n" for line in lines_of(event))
 
 
-def json_of(event: Shown) -> str:
+def json_of(event: Printable) -> str:
     """An event as one line of JSON: its kind, then its fields; times on the wire's format. ASCII only."""
     kind = "".join("_" * c.isupper() + c.lower() for c in type(event).__name__).lstrip("_")
     fields: dict[str, object] = {"event": kind}
@@ -2461,7 +2461,7 @@ class Transcript:
         self._latest = -math.inf  # the time of the newest message, but for those that come late
         self._trouble = ""  # the last words about a link that is lost
 
-    def add(self, event: Shown, now: float) -> None:
+    def add(self, event: Printable, now: float) -> None:
         """Something happened at `now`, in monotonic seconds."""
         if isinstance(event, protocol.Presence):
             self._gather(event, now)
@@ -2685,7 +2685,7 @@ class Front(Protocol):
     def release(self) -> None:
         """Show what is typed again: no hidden answer waits for its consequence any more."""
 
-    def show(self, event: Shown) -> None:
+    def show(self, event: Printable) -> None:
         """Show an event, at the latest with `flush`."""
 
     def flush(self, to: str | None) -> None:
@@ -2848,8 +2848,8 @@ class Plain:
         if self.interactive and sys.platform != "win32":
             signal.signal(signal.SIGCONT, lambda *_: self._hides and set_echo(False))  # the shell has shown it again
 
-    def show(self, event: Shown) -> None:
-        for line in [json_of(event)] if self._as_json else words_of(event):
+    def show(self, event: Printable) -> None:
+        for line in [json_of(event)] if self._as_json else lines_of(event):
             self._out.write(line + "\n")
 
     def flush(self, to: str | None) -> None:
@@ -3122,7 +3122,7 @@ class Calls:
     def leave(self) -> str:
         """Clear the title, for terminals that do not remember the one before."""
         before, self._title = self._title, ""
-        return title("") * bool(before)
+        return title_sequence("") * bool(before)
 
 
 class Terminal:
@@ -3247,7 +3247,7 @@ class Terminal:
 
     # Screen
 
-    def show(self, event: Shown) -> None:
+    def show(self, event: Printable) -> None:
         self._transcript.add(event, self._link.now())
 
     def ring(self) -> None:
@@ -3553,7 +3553,7 @@ class Dialogues:
         if self.deadline is not None and self._now() >= self.deadline:
             self._proceed(None)
 
-    def hear(self, event: Shown) -> None:
+    def hear(self, event: Printable) -> None:
         """Go on if this event answers the command that is waited for."""
         if isinstance(self._step, Await) and self._step.tag == getattr(event, "tag", 0):
             self._proceed(event)
@@ -4111,7 +4111,7 @@ class Chat:
 
     # Events
 
-    def _react(self, event: Shown) -> None:
+    def _react(self, event: Printable) -> None:
         """Show an event, and do what follows from it."""
         if isinstance(event, protocol.Refused) and event.tag and event.tag == self._logout:
             return
@@ -4128,7 +4128,7 @@ class Chat:
             follow(self, event)
         self._dialogues.hear(event)
 
-    def _first_contact_fault(self, event: Shown) -> str:
+    def _first_contact_fault(self, event: Printable) -> str:
         """Why there is no server, if this ends a first contact. A person waits for one that hangs up without a word."""
         if isinstance(event, (Unreachable, protocol.NotVessages)):
             return event.words
@@ -4176,7 +4176,7 @@ class Chat:
             self.failed = True
             self.leave(0.0)
 
-    def _write_log(self, event: Shown) -> None:
+    def _write_log(self, event: Printable) -> None:
         try:
             if self._log is not None:
                 self._log.write(log_lines(event, self.session.wall + self.session.lead))

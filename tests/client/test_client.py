@@ -61,8 +61,8 @@ class Desk(Plain):
         lines, self.typed = self.typed[:most], self.typed[most:]
         return [None if line is None else Line(line) if isinstance(line, str) else line for line in lines]
 
-    def show(self, event: client.Shown) -> None:
-        self.seen += client.words_of(event)
+    def show(self, event: client.Printable) -> None:
+        self.seen += client.lines_of(event)
 
     def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
         if self.interactive:
@@ -994,7 +994,7 @@ def test_a_large_backlog_is_written_as_the_other_side_reads(room: Room) -> None:
 
 # --- As text ---
 
-SAMPLES: list[client.Shown] = [
+SAMPLES: list[client.Printable] = [
     client.Note("all is well"),
     client.Dialling("no answer", 2.0),
     client.Unreachable("nobody listens"),
@@ -1017,16 +1017,16 @@ SAMPLES: list[client.Shown] = [
 
 
 def test_every_event_has_words_and_json() -> None:
-    kinds = set(typing.get_args(client.Shown))
+    kinds = set(typing.get_args(client.Printable))
     assert {type(event) for event in SAMPLES} == kinds == set(client.WORDS)
     for event in SAMPLES:
-        for line in client.words_of(event):
+        for line in client.lines_of(event):
             assert line.startswith(("-- ", "!! ")) or line[2] == line[5] == ":"
         assert json.loads(client.json_of(event))["event"]
 
 
 def test_words_and_json_are_what_the_readme_says() -> None:
-    words = {type(event): client.words_of(event) for event in SAMPLES}
+    words = {type(event): client.lines_of(event) for event in SAMPLES}
     assert words[protocol.Presence] == [
         "-- ann is online",
         "-- bob has left",
@@ -1034,7 +1034,7 @@ def test_words_and_json_are_what_the_readme_says() -> None:
         "-- dan is back",
     ]
     assert words[protocol.Answer] == ["-- online: ann bob ~Carl ~eve"]
-    assert client.words_of(protocol.LoggedIn(1, "bob", None, 2)) == ["-- you are bob, 2 failed attempts before"]
+    assert client.lines_of(protocol.LoggedIn(1, "bob", None, 2)) == ["-- you are bob, 2 failed attempts before"]
     assert words[protocol.Back] == ["-- back as bob after 12 s: 2 messages, ann is online, eve has left"]
     assert words[protocol.Failed] == ["!! not delivered to eve (not-online: nobody of that name is online): hi"]
     assert json.loads(client.json_of(protocol.Message("eve", 7, 1795359845.0, "hi\n"))) == {
@@ -1054,7 +1054,7 @@ def test_text_from_others_is_one_line_that_does_nothing(text: str) -> None:
         protocol.Roster((text,), ()),
         client.Note(text),
     ):
-        for line in client.words_of(event):
+        for line in client.lines_of(event):
             assert not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in line)
             assert not set(line) & set("\n\r\x1b\x07\x9b\u202e\u2066\u2028")
         assert client.json_of(event).isascii()
@@ -1154,7 +1154,7 @@ def test_a_pipe_is_told_what_was_not_sent(room: Room) -> None:
 
 
 def test_nothing_can_pose_as_another_line() -> None:
-    (line,) = client.words_of(protocol.Message("eve", 7, 0.0, "hi\n15:04:05 ann: I quit \\n"))
+    (line,) = client.lines_of(protocol.Message("eve", 7, 0.0, "hi\n15:04:05 ann: I quit \\n"))
     assert line.endswith(r" eve: hi\n15:04:05 ann: I quit \\n")
 
 

@@ -249,7 +249,7 @@ def test_hostile_text_cannot_leave_its_place() -> None:
     terminal = window.terminal
     assert (terminal.bells, terminal.title, terminal.modes) == (0, "", set())
     assert window.lines()[0].startswith("15:04 <U+001B>[2J<U+001B>[H<U+009B>31m")
-    terminal.feed(client.title(HOSTILE + "\x1b\\x"))
+    terminal.feed(client.title_sequence(HOSTILE + "\x1b\\x"))
     assert terminal.title.startswith("<U+001B>[2J")
 
 

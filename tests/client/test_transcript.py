@@ -14,7 +14,7 @@ MIDNIGHT = next(t for t in (900.0 * n for n in range(96 * 400, 96 * 402)) if cli
 DAY = 86_400.0
 
 
-def told(*events: client.Shown, transcript: Transcript | None = None, now: float = 100.0) -> list[str]:
+def told(*events: client.Printable, transcript: Transcript | None = None, now: float = 100.0) -> list[str]:
     """The paragraphs of these events, without the time of messages."""
     transcript = transcript or Transcript()
     for event in events:
@@ -117,5 +117,5 @@ def test_the_title_forgets_what_has_been_seen_and_is_given_back() -> None:
     assert calls.write() == client.unread_title(1, "bob")
     calls.stop()
     assert calls.write() == client.unread_title(0, "bob")
-    assert calls.leave() == client.title("")
+    assert calls.leave() == client.title_sequence("")
     assert calls.leave() == ""
