@@ -497,18 +497,18 @@ def test_a_lock_file_deleted_by_its_owner_while_we_wait_for_it_is_not_taken_for_
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two servers would run otherwise: one with the deleted file locked, one with its successor."""
-    take = storage.FileLock._take
-    taken: list[Path] = []
+    lock = storage._lock
+    locked: list[int] = []
 
-    def slow_take(lock: storage.FileLock, of: Path, made: bool) -> None:
-        if not taken:
-            lock._name.unlink()
-        taken.append(of)
-        take(lock, of, made)
+    def slow_lock(descriptor: int) -> None:
+        if not locked:
+            path.with_name("vessages.db.lock").unlink()
+        locked.append(descriptor)
+        lock(descriptor)
 
-    monkeypatch.setattr(storage.FileLock, "_take", slow_take)
+    monkeypatch.setattr(storage, "_lock", slow_lock)
     with closing(open_store(path)):
-        assert len(taken) == 2
+        assert len(locked) == 2
         with pytest.raises(LockedError):
             open_store(path)
 
