@@ -70,8 +70,9 @@ class Code(enum.Enum):
     BUSY = "busy", "too much is waiting, try again soon"
     NOT_DELIVERED = "not-delivered", "the message was not delivered, the recipient has left"
     UNCONFIRMED = "unconfirmed", "the message was sent, but the recipient left without confirming it"
+    PARTLY = "partly", "the message was not shown to everybody it was for"
     UNKNOWN_SESSION = "unknown-session", "that session is over, log in with the password"
-    TOO_MANY = "too-many", "too many new accounts from your address, wait before the next one"
+    TOO_MANY = "too-many", "too many at once, wait before the next one"
     CLOSED = "closed", "new accounts are closed on this server, ask whoever runs it"
     STORAGE = "storage", "the server could not save that, tell whoever runs it and try again later"
 
@@ -183,6 +184,26 @@ def clean_name(name: str) -> str | None:
             return None
         before, marks = character, 0
     return name if len(alphabets) <= 1 and len(zeros) <= 1 else None
+
+
+EVERYBODY = "*"  # in place of a name: everybody else who is here
+
+
+def parse_list(names: str) -> dict[str, str]:
+    """The names of a list of recipients by their keys, in its order; refused if it is not 2 to LIST_MAX names.
+
+        >>> parse_list("Bob,eve,bob")
+        {'bob': 'Bob', 'eve': 'eve'}
+    """
+    listed: dict[str, str] = {}
+    words = names.split(",", LIST_MAX)
+    for word in words:
+        name = clean_name(word) if len(word) <= TYPED_NAME_MAX else None
+        if name is None or len(words) > LIST_MAX:
+            form = f"a list of recipients is 2 to {LIST_MAX} names with commas and no spaces"
+            raise RefusedError(Code.BAD_COMMAND, form)
+        listed.setdefault(fold(name), name)
+    return listed
 
 
 def clean_password(password: str) -> str:
@@ -356,6 +377,13 @@ ENCODING_FAULTS_MAX = 3  # one may be an accident, three are another protocol
 CONNECTIONS_MAX = 15_000  # a default; the reactor lowers it to what the system's open files allow
 PRESENCE_PAUSE = 30e-6  # seconds for each person online between two PRESENCE frames: about 1/4 of the CPU they cost
 PRESENCE_SLICE = 100  # people told of a change in one turn: about 1 ms, so that messages do not wait for it
+LIST_MAX = 100  # names in the recipients of one message
+SPREAD_SLICE = 100  # people who are handed a message to several in one turn, of all such messages together: about 1 ms
+SPREAD_BYTES = 256 * KIB  # the same in bytes
+PARTLY_MAX = 20  # names of those who were not shown a message that its answer tells
+LISTED = 1000, 0.01  # people in lists that one name may write to at once, and the seconds until one more
+TO_ALL = 10, 3.0  # messages to everybody that one name may send at once, and the seconds until one more
+SENT_AGAIN_MAX = 64  # messages to several that a client may have unanswered, and sends again after a restart
 WALK_PAUSE = 1.0  # seconds between two looks at every connection, so what is due is late by this at most
 LOOKS_A_TURN = 200  # connections looked at in one turn: about 1 ms if all of them are sent a PING
 RECORD_PAUSE = 1.0  # seconds between two commits of who is online: whoever drops in between shares the next one
@@ -431,8 +459,14 @@ class DiskJob(Job):
 
 # The steps of a command that waits for the workers: it yields jobs, or A_SLOT to wait for a slot at the hashing thread,
 # and returns its answer.
-Steps = Generator[Job | None, typing.Any, str | None]
+Steps = Generator["Job | Share | None", typing.Any, str | None]
 A_SLOT: typing.Final = None
+
+
+class Share(NamedTuple):
+    """Wait for a share of what is handed out in a turn: the step goes on with the number of people it may serve."""
+
+    size: int  # bytes for each of them
 
 
 PING: typing.Final = encode("PING")
@@ -574,7 +608,7 @@ class Clog(NamedTuple):
 class Session:
     """A person who is logged in."""
 
-    __slots__ = ("began", "connection", "flow", "held", "key", "last_tag", "lost_at", "name", "over")
+    __slots__ = ("began", "connection", "flow", "held", "key", "last_tag", "lost_at", "name", "over", "sent_again")
 
     def __init__(self, name: str, key: str, held: Held | None, wall: float) -> None:
         self.name = name
@@ -586,6 +620,7 @@ class Session:
         self.last_tag = 0
         self.flow: Flow | None = None  # a command of it that waits for the workers, on whichever connection it came
         self.over = False  # it has ended, or another session has taken its place
+        self.sent_again = 0  # messages to several that it may send beyond the limits, after a restart
 
     @property
     def kept(self) -> bool:
@@ -637,7 +672,7 @@ class Held:
         """The number of the newest frame that was ever given to a connection."""
         return max(self.sent, self._sent_before)
 
-    def hold(self, words: str, sender: Session | None, tag: str) -> bytes:
+    def hold(self, words: str, sender: Session | Group | None, tag: str) -> bytes:
         """Hold one more frame, and return it as it goes over the wire. `sender` is told its fate under `tag`."""
         self.last = number = self.last + 1
         payload = f"@{number} {words}".encode()
@@ -685,8 +720,84 @@ class Held:
 
 
 # A frame of a kept session: its words without the number, its bytes on the wire, and whom its fate is told under which
-# tag.
-HeldFrame = tuple[str, int, Session | None, str]
+# tag; of a message to several it is told to the group, under the recipient's name.
+HeldFrame = tuple[str, int, "Session | Group | None", str]
+
+
+
+class Group:
+    """A message to several, and what has become of it so far, for its one answer.
+
+        >>> group = Group(Session("ann", "ann", None, 0.0), "7", 3, ["bob", "Eve", "carl"])
+        >>> group.settle("Eve", Code.BUSY), group.settle("carl", None), group.settle("bob", Code.NOT_ONLINE)
+        (False, False, True)
+        >>> group.answer
+        'ERROR partly bob=not-online,Eve=busy shown to 1 of 3'
+    """
+
+    __slots__ = ("_failed", "_listed", "_open", "_told", "count", "sender", "tag")
+
+    def __init__(self, sender: Session, tag: str, count: int, listed: list[str]) -> None:
+        self.sender = sender
+        self.tag = tag
+        self.count = count  # people whom it is for
+        self._listed = listed  # their names as the sender listed them; empty if it is for everybody
+        self._open = count  # of them, those whose fate is not known
+        self._failed = 0
+        self._told: dict[str, Code] = {}  # the failed ones whom the answer may name
+
+    def settle(self, name: str, code: Code | None) -> bool:
+        """The fate of one of them, None if shown. Whether the fate of all is known now."""
+        self._open -= 1
+        if code is not None:
+            self._failed += 1
+            if self._listed or len(self._told) < PARTLY_MAX:
+                self._told[name] = code
+        return not self._open
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is known already that somebody is not shown it."""
+        return self._failed > 0
+
+    @property
+    def answer(self) -> str:
+        """The answer when all is known; before that, those who have no fate yet count as shown."""
+        if not self._failed:
+            return f"OK SEND {self.count}"
+        names = [name for name in self._listed if name in self._told] or list(self._told)
+        told = ",".join(f"{name}={self._told[name].word}" for name in names[:PARTLY_MAX])
+        return error(Code.PARTLY, f"{told} shown to {self.count - self._failed} of {self.count}")
+
+
+class Spread:
+    """The messages to several that are being handed out: so many people a turn, taking turns by sender."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Flow, int]] = []  # with the bytes for each person; each sender has one at the most
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def put(self, flow: Flow, size: int) -> None:
+        """This one waits for its next share."""
+        self._waiting.append((flow, size))
+
+    def shares(self) -> Iterator[tuple[Flow, int]]:
+        """Those that go on in this turn, and how many people each may serve. One that is not done is `put` again."""
+        people, room = SPREAD_SLICE, SPREAD_BYTES
+        waiting, self._waiting = self._waiting, []
+        for place, (flow, size) in enumerate(waiting):
+            if people <= 0 or room <= 0:
+                self._waiting[:0] = waiting[place:]  # they come first in the next turn
+                return
+            share = max(1, min(people, room // size) // (len(waiting) - place))
+            people -= share
+            room -= share * size
+            yield flow, share
+
 
 NEVER, FOREVER = float("-inf"), float("inf")
 # In place of a version: a connection that missed changes, and gets a whole ONLINE when it has taken its backlog.
@@ -736,18 +847,23 @@ class Throttle:
 
 
 class Allowance:
-    """So many at once for everyone, then one every `pause` seconds. It forgets the oldest of REMEMBERED_MAX."""
+    """So many at once for everyone, then one every `pause` seconds. It forgets the oldest of REMEMBERED_MAX.
+
+        >>> allowance = Allowance(burst=3, pause=10.0)
+        >>> [allowance.take("ann", now=0.0) for _ in range(4)], allowance.take("ann", now=9.0)
+        ([0.0, 0.0, 0.0, 10.0], 1.0)
+    """
 
     def __init__(self, burst: int, pause: float) -> None:
         self.burst = burst
         self.pause = pause
         self._spent: dict[object, float] = {}  # who -> when all that was taken will be given back; longest unused first
 
-    def take(self, who: object, now: float) -> float:
-        """0 if `who` has taken one, else the seconds until there is one."""
+    def take(self, who: object, now: float, count: int = 1) -> float:
+        """0 if `who` has taken so many, at most `burst`, else the seconds until there are as many."""
         spent = max(self._spent.pop(who, now), now)
-        wait = max(0.0, spent - now - (self.burst - 1) * self.pause)
-        self._spent[who] = spent if wait else spent + self.pause
+        wait = max(0.0, spent - now - (self.burst - count) * self.pause)
+        self._spent[who] = spent if wait else spent + count * self.pause
         if len(self._spent) > REMEMBERED_MAX:
             del self._spent[next(iter(self._spent))]
         return wait
@@ -839,11 +955,13 @@ class Gate:
     a class behind one address does not pay for each other's slips, nor for somebody among them who guesses.
     """
 
-    __slots__ = ("_addresses", "_known", "_networks", "_proven", "connections", "refusals")
+    __slots__ = ("_addresses", "_known", "_networks", "_proven", "connections", "listed", "refusals", "to_all")
 
     def __init__(self, registrations: int) -> None:
         self.connections = 0  # open at the moment
         self.refusals = Refusals()
+        self.listed = Allowance(*LISTED)  # by account: people in lists
+        self.to_all = Allowance(*TO_ALL)  # by account: messages to everybody
         self._addresses = Limits(registrations)
         self._networks = Limits(registrations, WIDER)
         self._known: dict[str, str] = {}  # the one copy of each address that has connections
@@ -1260,7 +1378,7 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_checks", "_clock", "_gate", "_overfull", "_presence", "_statuses", "_stopping", "_strangers",
+        "_checks", "_clock", "_gate", "_overfull", "_presence", "_spread", "_statuses", "_stopping", "_strangers",
         "_taken", "_tokens", "_unread", "_walk", "closing", "faults", "frames", "held_bytes",
         "jobs", "notes", "ready", "sessions", "settings",
     )  # fmt: skip
@@ -1293,6 +1411,7 @@ class Hub:
         self._statuses = Statuses()
         self._checks = CheckQueue()
         self._gate = Gate(registrations)
+        self._spread = Spread()
 
     # --- Time ---
 
@@ -1325,6 +1444,8 @@ class Hub:
             for connection in unread:
                 self._read(connection)
             self._presence.send_rosters()  # before anything else is said to those who came back just now
+        if self._spread:
+            self._go_on_spreading()
         if self._statuses.due <= self._clock.now:
             self.jobs += self._statuses.work(self._clock.now, self._clock.wall, self.sessions)
         if self._gate.refusals.due <= self._clock.now:
@@ -1349,7 +1470,7 @@ class Hub:
         To be asked before every wait: a turn that begins much later than this tells of a suspension.
         """
         now = self._clock.now
-        if self._unread or self._overfull or self.ready or self.closing or self.jobs:
+        if self._unread or self._spread or self._overfull or self.ready or self.closing or self.jobs:
             when = now
         else:
             walk = self._walk.due if self._strangers or self.sessions else FOREVER
@@ -1624,6 +1745,8 @@ class Hub:
         else:
             if job is None:
                 self._await_slot(flow)
+            elif isinstance(job, Share):
+                self._spread.put(flow, job.size)
             else:
                 job.flow = flow
                 self.jobs.append(job)
@@ -1848,7 +1971,8 @@ class Hub:
                 continue
             self._deliver(session, words, sender, tag)
             if session.held is None:
-                self._settle(sender, tag, "OK SEND")
+                if sender is not None:
+                    self._settle(sender, tag, None)
             elif number <= old.written:
                 session.held.count_as_written()
 
@@ -1924,6 +2048,7 @@ class Hub:
     def _bring_back(self, account: Account) -> Session:
         """A new, empty kept session for a token whose session is gone."""
         session = Session(account.username, account.key, Held(numbered=False), self._clock.wall)
+        session.sent_again = SENT_AGAIN_MAX
         self.sessions[session.key] = session
         return session
 
@@ -1993,9 +2118,10 @@ class Hub:
     def shutdown(self) -> None:
         """The server stops: all are told, and what they will be after the restart goes to disk."""
         shares = 0
-        while self._unread and shares < LAST_SHARES:  # what has been read is also done
+        while (self._unread or self._spread) and shares < LAST_SHARES:  # what has been read is also done
             unread, self._unread = self._unread, {}
-            shares += len(unread)
+            shares += 1 + len(unread)
+            self._go_on_spreading()
             for connection in unread:
                 self._read(connection)
         self._stopping = True
@@ -2006,28 +2132,105 @@ class Hub:
 
     # --- Talking ---
 
-    def _send(self, connection: Connection, tag: str, rest: str) -> str | None:
-        """SEND <username> <text>"""
+    def _send(self, connection: Connection, tag: str, rest: str) -> str | Steps | None:
+        """SEND <to> <text>"""
         name, _, text = rest.partition(" ")
         sender = connection.session
         if not (name and text) or sender is None:
-            raise RefusedError(Code.BAD_COMMAND, "SEND <username> <text>")
+            raise RefusedError(Code.BAD_COMMAND, "SEND <to> <text>")
         recipient = self.sessions.get(name) or self.sessions.get(self._key(name))
         if recipient is None:
+            if name == EVERYBODY:
+                return self._send_to_all(sender, tag, text)
+            if "," in name:
+                return self._send_to_list(connection, sender, tag, rest)
             raise RefusedError(Code.NOT_ONLINE, f"{name} is not online" if 0 < len(name) <= NAME_MAX else "")
         words = f"MSG {sender.name} {tag or '0'} {self._clock.stamp or self._clock.make_stamp()} {text}"
         held = recipient.held
         if held is not None:
-            size = len(rest.encode())  # and a little more, for the sender's name and the time
-            has_room = len(held.frames) < QUEUE_FRAMES and held.size + size <= QUEUE_BYTES
-            if has_room and (self.held_bytes + size <= HELD_IN_ALL_MAX or held.size + size <= HELD_LITTLE):
+            if self._may_hold(held, len(rest.encode())):  # and a little more, for the sender's name and the time
                 self._deliver(recipient, words, sender if tag else None, tag)
                 return None
         elif recipient.connection is not None and recipient.connection.offer(encode(words)):
             return "OK SEND" if tag else None
         raise RefusedError(Code.BUSY, f"too much is waiting for {recipient.name}, try again soon")
 
-    def _deliver(self, session: Session, words: str, sender: Session | None = None, tag: str = "") -> None:
+    def _send_to_all(self, sender: Session, tag: str, text: str) -> Steps:
+        """SEND * <text>: to everybody else who is here now."""
+        people = [session for session in self.sessions.values() if session is not sender]
+        if not people:
+            raise RefusedError(Code.NOT_ONLINE, "nobody else is online")
+        self._limit_spreading(sender, self._gate.to_all, 1)
+        return self._hand_out(Group(sender, tag, len(people), []), people, EVERYBODY, text)
+
+    def _send_to_list(self, connection: Connection, sender: Session, tag: str, rest: str) -> str | Steps | None:
+        """SEND <username>,<username> <text>: to those of them who are here, once to each."""
+        names, _, text = rest.partition(" ")
+        listed = parse_list(names)
+        listed.pop(sender.key, None)
+        if len(listed) == 1:
+            return self._send(connection, tag, f"{next(iter(listed.values()))} {text}")
+        here = [self.sessions[key] for key in listed if key in self.sessions]
+        if not here:
+            raise RefusedError(Code.NOT_ONLINE, "none of them is online" if listed else "that is only you")
+        self._limit_spreading(sender, self._gate.listed, len(here))
+        listed.update({session.key: session.name for session in here})
+        group = Group(sender, tag, len(listed), list(listed.values()))
+        for key, name in listed.items():
+            if key not in self.sessions:
+                group.settle(name, Code.NOT_ONLINE)
+        return self._hand_out(group, here, ",".join(session.name for session in here), text)
+
+    def _limit_spreading(self, sender: Session, limit: Allowance, count: int) -> None:
+        """Refuse a message to several beyond the limits, unless it may be one that is sent again after a restart."""
+        if sender.sent_again:
+            sender.sent_again -= 1
+        elif wait := limit.take(sender.key, self._clock.now, count):
+            raise RefusedError(Code.TOO_MANY, f"{math.ceil(wait)} s to wait: you wrote to many people")
+
+    def _hand_out(self, group: Group, people: list[Session], to: str, text: str) -> Steps:
+        """Queue a message for several, so many a turn; a later session of the same name gets it in place of an earlier.
+
+        Until it is done its sender's later frames wait, so that everybody has them in the same order.
+        """
+        sender, tag = group.sender, group.tag
+        words = f"MSG {sender.name}>{to} {tag or '0'} {self._clock.stamp or self._clock.make_stamp()} {text}"
+        whole = encode(words)
+        while people:
+            share = yield Share(len(whole))
+            for session in people[:share]:
+                self._hand(group, session, words, whole)
+            del people[:share]
+        if group.has_failed and not tag and not sender.over:
+            self._deliver(sender, "#0 " + group.answer)
+        return None
+
+    def _hand(self, group: Group, session: Session, words: str, whole: bytes) -> None:
+        """Queue the message of a group for one of its people."""
+        recipient = self.sessions.get(session.key)
+        if recipient is None:
+            self._settle(group, session.name, Code.NOT_ONLINE)
+        elif recipient.held is None:
+            is_queued = recipient.connection is not None and recipient.connection.offer(whole)
+            self._settle(group, session.name, None if is_queued else Code.BUSY)
+        elif self._may_hold(recipient.held, len(whole)):
+            self._deliver(recipient, words, group if group.tag else None, recipient.name)
+        else:
+            self._settle(group, session.name, Code.BUSY)
+
+    def _may_hold(self, held: Held, size: int) -> bool:
+        """Whether a message of so many bytes may be held for this person."""
+        if len(held.frames) >= QUEUE_FRAMES or held.size + size > QUEUE_BYTES:
+            return False
+        return self.held_bytes + size <= HELD_IN_ALL_MAX or held.size + size <= HELD_LITTLE
+
+    def _go_on_spreading(self) -> None:
+        for flow, share in self._spread.shares():
+            self._advance(flow, share)
+
+    def _deliver(
+        self, session: Session, words: str, sender: Session | Group | None = None, tag: str = ""
+    ) -> None:
         """The next frame for this person; `sender` is told its fate under `tag`.
 
         If the session is kept, the frame is numbered and held until it is ACKed, and said now if it is its turn.
@@ -2083,13 +2286,23 @@ class Hub:
         shown = held.acknowledge(seq)
         self.held_bytes -= size - held.size
         for _, _, sender, tag in shown:
-            if sender is not None and not sender.over:  # else it is an answer, or the message had no tag
-                self._deliver(sender, f"#{tag} OK SEND")  # as `_settle` does: a call less for every message
+            if sender is not None:  # else it is an answer, or the message had no tag
+                self._settle(sender, tag, None)
 
-    def _settle(self, sender: Session | None, tag: str, fate: str) -> None:
-        """The one fate of a tagged SEND, told to the session that sent it, if that is still there."""
-        if sender is not None and not sender.over:
-            self._deliver(sender, f"#{tag} {fate}")
+    def _settle(self, sender: Session | Group, tag: str, code: Code | None, why: str = "") -> None:
+        """The fate of a tagged SEND, None if shown, told to the session that sent it, if that is still there.
+
+        Of a message to several (`sender` is the group, `tag` the name of one of its people) only when all is known.
+        """
+        if isinstance(sender, Group):
+            group = sender
+            if not group.settle(tag, code) or not group.tag:
+                return
+            sender, tag, answer = group.sender, group.tag, group.answer
+        else:
+            answer = "OK SEND" if code is None else error(code, why)
+        if not sender.over:
+            self._deliver(sender, f"#{tag} {answer}")
 
     def _end(self, session: Session, why: str) -> None:
         """A session is over, and so is what was held for it."""
@@ -2132,10 +2345,13 @@ class Hub:
         frames = self._let_go(held)
         if self._stopping:  # they will send again, after the restart
             return
-        unconfirmed = error(Code.UNCONFIRMED, f"{name} left without confirming it")
-        not_delivered = error(Code.NOT_DELIVERED, f"{name} has left")
         for number, (_, _, sender, tag) in enumerate(frames, held.acked + 1):
-            self._settle(sender, tag, unconfirmed if number <= held.written else not_delivered)
+            if sender is None:
+                continue
+            if number <= held.written:
+                self._settle(sender, tag, Code.UNCONFIRMED, f"{name} left without confirming it")
+            else:
+                self._settle(sender, tag, Code.NOT_DELIVERED, f"{name} has left")
 
     def _end_overfull(self) -> None:
         """Kept clients that never ACK; their tokens live."""

@@ -66,6 +66,8 @@ def test_the_numbers_in_the_readme_are_those_of_the_code() -> None:
         f"{protocol.HELD_LITTLE // protocol.KIB} KiB is held",
         f"allows {vessages.SELECT_MAX} clients at once",
         f"(at most {vessages.ROWS_MAX} rows)",
+        f"{protocol.TO_ALL[0]} at once, then one in {protocol.TO_ALL[1]:.0f} s",
+        f"{protocol.LISTED[0]:,} at once, then {1 / protocol.LISTED[1]:.0f} a second; {protocol.LIST_MAX} in a list",
         f"{protocol.REGISTRATIONS} at once from one address, then one in {protocol.REGISTRATION_PAUSE:.0f} s",
     ):
         assert text in README, text

@@ -16,7 +16,7 @@ from protocol import frame
 def test_unknown_and_incomplete_commands_are_told_what_there_is() -> None:
     alice, _ = World().people("alice", "bob")
     assert "WHO" in alice.says("HELLO")[0]
-    assert alice.says("SEND bob")[0].startswith("#0 ERROR bad-command SEND <username> <text>")
+    assert alice.says("SEND bob")[0].startswith("#0 ERROR bad-command SEND <to> <text>")
     assert alice.says("SEND bob ")[0].startswith("#0 ERROR bad-command")
     assert alice.says("SEND  bob")[0].startswith("#0 ERROR bad-command")
     assert alice.says("PASSWD only-one")[0].startswith("ERROR bad-command")

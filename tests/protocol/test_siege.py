@@ -227,7 +227,7 @@ def check_gate(gate: protocol.Gate, addresses: list[str]) -> None:
     for limits in (gate._addresses, gate._networks):
         for throttle in (limits.guesses, limits.guessers):
             assert len(throttle._failures) <= TIGHT["REMEMBERED_MAX"]
-        for allowance in (limits.registrations, limits.newcomers):
+        for allowance in (limits.registrations, limits.newcomers, gate.listed, gate.to_all):
             assert len(allowance._spent) <= TIGHT["REMEMBERED_MAX"]
 
 
@@ -261,7 +261,8 @@ ODD_TAGS = st.sampled_from(("#0 ", "#x ", "#", "# ", "#9007199254740992 ", "#-1 
 TEXTS = st.one_of(st.sampled_from(("hi", "x" * 100, "x" * 100, "y" * 900)), st.text(max_size=20))
 LOGINS = st.builds("{} {} {}".format, st.sampled_from(("LOGIN", "LOGIN", "TAKEOVER")), st.sampled_from(THEM),
                    st.just(PASSWORD))  # fmt: skip
-MESSAGES = st.builds("SEND {} {}".format, st.sampled_from(THEM), TEXTS)
+LISTS = st.lists(st.sampled_from((*THEM, "zoe")), min_size=2, max_size=4).map(",".join)
+MESSAGES = st.builds("SEND {} {}".format, st.sampled_from(THEM) | LISTS | st.just(protocol.EVERYBODY), TEXTS)
 
 COMMANDS = weighted(
     (3, LOGINS),

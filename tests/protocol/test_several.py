@@ -1,0 +1,362 @@
+"""Messages to several people and to everybody, at the server's end: one fate for the whole message (guarantee 14)."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vocabulary import PASSWORD, Person, World
+
+import protocol
+from protocol import LIST_MAX, LISTED, QUEUE_FRAMES, SENT_AGAIN_MAX, SPREAD_SLICE, TO_ALL
+
+STAMP = re.compile(r" 20[\d-]+T[\d:.]+Z")
+
+
+def bodies(heard: list[str]) -> list[str]:
+    """Messages without their stamps, so that a test can name them."""
+    return [STAMP.sub("", line) for line in heard]
+
+
+def hears(*people: Person) -> list[list[str]]:
+    return [bodies(person.hears()) for person in people]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# --- Whom it is for ---
+
+
+def test_a_list_is_told_to_each_of_it_and_each_sees_who_had_it(world: World) -> None:
+    alice, bob, eve, carl = world.people("alice", "bob", "Eve", "carl")
+    assert alice.says("#7 SEND bob,eve who has the key?") == ["#7 OK SEND 2"]
+    assert hears(bob, eve, carl) == [["MSG alice>bob,Eve 7 who has the key?"]] * 2 + [[]]
+
+
+def test_a_star_is_everybody_else_who_is_here(world: World) -> None:
+    alice, bob, eve = world.people("alice", "bob", "eve")
+    assert alice.says("#7 SEND * lunch") == ["#7 OK SEND 2"]
+    assert alice.says("SEND * now") == []
+    assert hears(bob, eve, alice) == [["MSG alice>* 7 lunch", "MSG alice>* 0 now"]] * 2 + [[]]
+
+
+def test_the_sender_and_names_said_twice_are_left_out(world: World) -> None:
+    alice, bob, eve = world.people("alice", "bob", "eve")
+    assert alice.says("#1 SEND alice,BOB,bob hi") == ["#1 OK SEND"]
+    assert hears(bob, eve) == [["MSG alice 1 hi"], []]  # a plain message to the one who is left
+    assert alice.says("#2 SEND alice,Alice hi", "SEND alice,zoe hi") == [
+        "#2 ERROR not-online that is only you", "#0 ERROR not-online zoe is not online",
+    ]  # fmt: skip
+    assert alice.says("#3 SEND alice,bob,eve,eve hi") == ["#3 OK SEND 2"]
+    assert hears(bob, eve) == [["MSG alice>bob,eve 3 hi"]] * 2
+
+
+def test_nobody_who_is_named_is_here(world: World) -> None:
+    alice = world.person("alice")
+    assert alice.says("#1 SEND zoe,yan hi", "SEND zoe,yan hi", "#2 SEND * hi") == [
+        "#1 ERROR not-online none of them is online", "#0 ERROR not-online none of them is online",
+        "#2 ERROR not-online nobody else is online",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("to", ["bob,", ",bob", "bob,,eve", "bob,*", "*,bob", "bob,e!", "bob,-eve", ","])
+def test_a_malformed_list_is_a_bad_command(world: World, to: str) -> None:
+    alice, bob = world.people("alice", "bob")
+    (answer,) = alice.says(f"#1 SEND {to} hi")
+    assert answer.startswith("#1 ERROR bad-command a list of recipients is 2 to 100 names")
+    assert bob.hears() == []
+
+
+def test_a_list_has_100_names_at_the_most_as_they_are_written(world: World) -> None:
+    alice, _ = world.people("alice", "bob")
+    assert alice.says("#1 SEND " + ",".join(["bob", "zoe"] * (LIST_MAX // 2)) + " hi") == [
+        "#1 ERROR partly zoe=not-online shown to 1 of 2"
+    ]
+    (answer,) = alice.says("#2 SEND " + ",".join(["bob"] * (LIST_MAX + 1)) + " hi")
+    assert answer.startswith("#2 ERROR bad-command")
+
+
+# --- One fate ---
+
+
+def test_those_who_are_not_here_are_told_as_they_were_written_in_the_order_of_the_list(world: World) -> None:
+    alice, bob, _ = world.people("alice", "bob", "eve")
+    assert alice.says("#1 SEND Zoe,bob,yan,eve hi") == ["#1 ERROR partly Zoe=not-online,yan=not-online shown to 2 of 4"]
+    assert hears(bob) == [["MSG alice>bob,eve 1 hi"]]
+    assert alice.says("SEND Zoe,bob hi") == ["#0 ERROR partly Zoe=not-online shown to 1 of 2"]
+
+
+def test_the_answer_waits_for_every_ack(world: World) -> None:
+    alice, bob, _ = world.people("alice", "bob", "plain")
+    eve = world.person("eve", kept=True)
+    carl = world.person("carl", kept=True)
+    alice.hears(), bob.hears()
+    assert alice.says("#1 SEND bob,eve,carl hi") == []
+    words = "MSG alice>bob,eve,carl 1 hi"
+    assert [heard[-1] for heard in hears(bob, eve, carl)] == [words, "@1 " + words, "@1 " + words]
+    eve.say("ACK 1")
+    assert alice.hears() == []
+    carl.say("ACK 1")
+    assert alice.hears() == ["#1 OK SEND 3"]
+
+
+def test_a_recipient_who_is_lost_and_does_not_come_back_is_told_apart(world: World) -> None:
+    alice = world.person("alice")
+    eve, carl = world.person("eve", kept=True), world.person("carl", kept=True)
+    eve.leave()
+    alice.hears()
+    alice.say("#1 SEND eve,carl hi")
+    carl.leave()  # it was written to this one, and not to the other
+    world.wait(100)
+    answers = [line for line in alice.hears() if line.startswith("#")]
+    assert answers == ["#1 ERROR partly eve=not-delivered,carl=unconfirmed shown to 0 of 2"]
+
+
+def test_the_answer_names_twenty_and_counts_all(world: World) -> None:
+    alice, _ = world.people("alice", "bob")
+    absent = [f"zoe{number}" for number in range(30)]
+    (answer,) = alice.says(f"#1 SEND bob,{','.join(absent)} hi")
+    told = ",".join(f"{name}=not-online" for name in absent[:20])
+    assert answer == f"#1 ERROR partly {told} shown to 1 of 31"
+
+
+def test_somebody_for_whom_too_much_waits_is_busy_and_named_to_the_others(world: World) -> None:
+    alice, bob = world.people("alice", "bob")
+    eve = world.person("eve", kept=True)
+    world.person("dora").say(*["SEND eve x"] * QUEUE_FRAMES)
+    alice.hears(), bob.hears()
+    assert alice.says("#1 SEND bob,eve hi") == ["#1 ERROR partly eve=busy shown to 1 of 2"]
+    assert hears(bob) == [["MSG alice>bob,eve 1 hi"]]
+    assert len(eve.hears()) >= QUEUE_FRAMES
+
+
+def test_a_login_onto_a_lost_session_adopts_a_message_to_several(world: World) -> None:
+    alice, _ = world.people("alice", "bob")
+    for kept, answer in ((False, ["#1 OK SEND 2"]), (True, [])):
+        world.person("eve", kept=True).leave()
+        alice.hears()
+        alice.say(f"#{2 if kept else 1} SEND bob,eve hi")
+        again = world.connect().say(*["KEEP"] * kept, f"LOGIN eve {PASSWORD}")
+        (message,) = [line for line in bodies(again.hears()) if "MSG" in line]
+        assert message == ("@1 " if kept else "") + f"MSG alice>bob,eve {2 if kept else 1} hi"
+        assert [line for line in alice.hears() if line.startswith("#")] == answer
+        again.say("ACK 1", "LOGOUT")
+    assert [line for line in alice.hears() if line.startswith("#")] == ["#2 OK SEND 2"]
+
+
+def test_a_sender_who_comes_back_has_the_answer(world: World) -> None:
+    eve = world.person("eve", kept=True)
+    bob = world.person("bob", kept=True)
+    alice = world.person("alice", kept=True)
+    alice.say("#1 SEND eve,bob hi")
+    alice.leave()
+    eve.say("ACK 1")
+    bob.say("ACK 1")
+    token = str(world.disk.accounts["alice"].token)
+    assert world.resume(token, 0).hears()[:2] == ["OK RESUME alice 1 0", "@1 #1 OK SEND 2"]
+
+
+# --- Handed out in slices ---
+
+
+def crowd(world: World, count: int) -> list[Person]:
+    people = [world.person(f"p{number}") for number in range(count)]
+    world.wait(2)
+    for person in people:
+        person.hears()
+    return people
+
+
+def by_one_turn(world: World) -> None:
+    """One turn, and no more, as the loop makes it."""
+    world.now += 1e-6
+    world.hub.wake(world.now, world.wall)
+    world.tick()
+    ready, world.hub.ready = world.hub.ready, []
+    for connection in ready:
+        world._write(connection)
+
+
+def have_heard(people: list[Person]) -> int:
+    return sum(bool(person._frames) for person in people)
+
+
+def test_so_many_people_a_turn_and_the_senders_in_turn(world: World) -> None:
+    alice, bob, *people = crowd(world, 252)
+    for person in people:
+        person.hears()
+    for each in (alice, bob):
+        world.hub.feed(each.connection, protocol.frame(b"#1 SEND * hi"))
+    by_one_turn(world)
+    counts = [len(person._frames) for person in people]
+    assert sum(counts) <= SPREAD_SLICE and counts.count(2) >= SPREAD_SLICE // 2 - 1  # both senders' first half
+    world.turn()
+    assert all(len(person._frames) == 2 for person in people)
+    assert [line for line in alice.hears() if line[0] == "#"] == ["#1 OK SEND 251"]
+
+
+def test_long_texts_go_to_fewer_people_a_turn(world: World) -> None:
+    people = crowd(world, 20)
+    world.hub.feed(people[0].connection, protocol.frame(b"#1 SEND * " + b"x" * 50_000))
+    by_one_turn(world)
+    assert have_heard(people[1:]) == 5
+    world.turn()
+    assert have_heard(people[1:]) == 19
+
+
+def test_later_frames_of_the_sender_wait_so_that_everybody_has_one_order(world: World) -> None:
+    people = crowd(world, 150)
+    frames = b"".join(protocol.frame(f"#{tag} SEND {to} x".encode()) for tag, to in enumerate(["*", "p149", "*"], 1))
+    world.hub.feed(people[0].connection, frames)
+    by_one_turn(world)
+    assert have_heard(people[1:]) == SPREAD_SLICE
+    world.turn()
+    assert people[0].hears() == ["#1 OK SEND 149", "#2 OK SEND", "#3 OK SEND 149"]
+    assert [line.split(" ")[2] for line in people[149].hears()] == ["1", "2", "3"]
+    assert [line.split(" ")[2] for line in people[1].hears()] == ["1", "3"]
+
+
+def test_it_is_handed_out_to_the_end_also_when_the_sender_has_gone(world: World) -> None:
+    people = crowd(world, 150)
+    world.hub.feed(people[0].connection, protocol.frame(b"#1 SEND * hi"))
+    by_one_turn(world)
+    people[0].leave()
+    world.turn()
+    assert all(any(line.startswith("MSG p0>* 1") for line in person.hears()) for person in people[1:])
+
+
+def test_a_person_who_leaves_before_the_slice_is_not_online(world: World) -> None:
+    people = crowd(world, 130)
+    world.hub.feed(people[0].connection, protocol.frame(b"#1 SEND * hi"))
+    by_one_turn(world)
+    people[-1].leave()
+    answers = [line for line in people[0].hears() if line[0] == "#"]
+    assert answers == ["#1 ERROR partly p129=not-online shown to 128 of 129"]
+
+
+def test_a_new_session_of_the_same_name_gets_it(world: World) -> None:
+    people = crowd(world, 130)
+    late = world.connect()
+    world.hub.feed(late.connection, protocol.frame(f"TAKEOVER p129 {PASSWORD}".encode()))
+    while not world.hub.jobs or world.hub.jobs[0].method != "log_in":
+        finish_jobs(world)
+    world.hub.feed(people[0].connection, protocol.frame(b"#1 SEND * hi"))
+    by_one_turn(world)
+    assert not people[-1]._frames
+    finish_jobs(world)
+    world.turn()
+    assert [bodies(late.hears())[-1], people[-1].hears()[0]] == ["MSG p0>* 1 hi", "BYE replaced"]
+    assert [line for line in people[0].hears() if line[0] == "#"] == ["#1 OK SEND 129"]
+
+
+def finish_jobs(world: World) -> None:
+    jobs, world.hub.jobs = world.hub.jobs, []
+    for job in jobs:
+        world.hub.complete(job, world.disk.perform(job))
+
+
+def test_who_comes_later_does_not_get_it(world: World) -> None:
+    people = crowd(world, 130)
+    world.hub.feed(people[0].connection, protocol.frame(b"#1 SEND * hi"))
+    by_one_turn(world)
+    late = world.person("late")
+    assert [line for line in late.hears() if line.startswith("MSG")] == []
+    assert [line for line in people[0].hears() if line[0] == "#"] == ["#1 OK SEND 129"]
+
+
+# --- Limits ---
+
+
+def test_so_many_messages_to_everybody_and_then_one_every_three_seconds(world: World) -> None:
+    alice, _ = world.people("alice", "bob")
+    assert len(alice.says(*[f"#{tag} SEND * x" for tag in range(1, TO_ALL[0] + 1)])) == TO_ALL[0]
+    assert alice.says("#20 SEND * x") == ["#20 ERROR too-many 3 s to wait: you wrote to many people"]
+    alice.say("LOGOUT", f"LOGIN alice {PASSWORD}")  # by name, over all sessions
+    alice.hears()
+    assert alice.says("#1 SEND * x")[0].startswith("#1 ERROR too-many 3 s")
+    world.wait(3)
+    assert alice.says("#2 SEND * x")[-1] == "#2 OK SEND 1"
+
+
+def test_so_many_people_in_lists_who_are_here(world: World) -> None:
+    alice, *_ = world.people("alice", "bob", "eve")
+    times = LISTED[0] // 2
+    answers = alice.says(*[f"#{tag} SEND bob,eve,zoe x" for tag in range(1, times + 1)])
+    assert len(answers) == times and not any("too-many" in answer for answer in answers)
+    assert alice.says("#1000 SEND bob,eve x") == ["#1000 ERROR too-many 1 s to wait: you wrote to many people"]
+    assert alice.says("#1001 SEND bob x") == ["#1001 OK SEND"]
+    world.wait(0.03)
+    assert alice.says("#1002 SEND bob,eve x") == ["#1002 OK SEND 2"]
+
+
+def test_what_is_sent_again_after_a_restart_is_not_limited(world: World) -> None:
+    world.person("alice", kept=True)
+    token = str(world.disk.accounts["alice"].token)
+    world.hub.shutdown()
+    world.turn()
+    again = World(world.disk)
+    bob = again.person("bob")
+    alice = again.resume(token, 0)
+    alice.hears()
+    answers = alice.says(*[f"#{tag} SEND * x" for tag in range(1, SENT_AGAIN_MAX + 12)])
+    assert ["OK SEND 1" in answer for answer in answers] == [True] * (SENT_AGAIN_MAX + 10) + [False]
+    assert sum(line.startswith("MSG alice>* ") for line in bob.hears()) == SENT_AGAIN_MAX + 10
+
+
+def test_what_was_read_is_handed_out_before_a_stop(world: World) -> None:
+    people = crowd(world, 150)
+    world.hub.feed(people[0].connection, protocol.frame(b"SEND * hi"))
+    world.hub.shutdown()
+    world.turn()
+    assert all(any("MSG p0>* 0" in line for line in person.hears()) for person in people[1:])
+
+
+# --- Under anything that can happen ---
+
+ACTS = st.sampled_from(["send", "all", "ack", "cut", "login", "logout"])
+STEPS = st.lists(st.tuples(st.integers(0, 3), ACTS), max_size=30)
+
+
+@given(STEPS)
+def test_every_tagged_message_to_several_has_exactly_one_answer(steps: list[tuple[int, str]]) -> None:
+    world = World()
+    names = ["ann", "bob", "cat", "dan"]
+    people = [world.person(name, kept=number % 2 == 0) for number, name in enumerate(names)]
+    sender = world.person("sender", kept=True)
+    sent, answers = 0, []
+
+    def collect() -> None:
+        for line in sender.hears():
+            found = re.search(r"#(\d+) ", line)
+            if found:
+                answers.append(int(found[1]))
+
+    for who, what in steps:
+        person, name = people[who], names[who]
+        if what in ("send", "all"):
+            sent += 1
+            others = ",".join(names[who:] + ["zoe"])
+            sender.say(f"#{sent} SEND {others if what == 'send' else '*'} x")
+        elif what == "ack" and not person.ended:
+            person.say(*[f"ACK {seq}" for seq in range(1, 40)])
+        elif what == "cut" and not person.ended:
+            person.leave()
+        elif what == "login" and person.ended:
+            people[who] = world.person(name, kept=who % 2 == 0)
+        elif what == "logout" and not person.ended:
+            person.say("LOGOUT")
+            person.leave()
+        collect()
+    for person in people:
+        if not person.ended:
+            person.leave()
+    world.wait(200)
+    collect()
+    assert sorted(answers) == list(range(1, sent + 1))
+
+
