@@ -14,7 +14,8 @@ Reading order
     1. Limits, and the words of the wire: `Code`, `Bye`, names, passwords, times.
     2. The frame codec: `frame`, `FrameDecoder`.
     3. The server: `Job`s, `Connection` (a wire), `Session` (a person who is logged in), `Hub` (all of them).
-    4. The client: `ClientSession`.
+    4. The client: its events, `ClientSession`, and before it the parts of that: `Requests` (what was asked for),
+       `Received` (what was shown), `RosterView` (who is here), `ServerWatch` (is the server still there?).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import typing
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from struct import Struct
 from typing import NamedTuple
@@ -2679,8 +2681,6 @@ SERVER_FRAME = re.compile(
 class Requests:
     """The commands that have no answer yet: those that were sent, and behind them those that wait to be sent."""
 
-    __slots__ = ("_last_tag", "_queue", "_queue_bytes", "_sent", "_untold")
-
     def __init__(self, first_tag: int) -> None:
         self._last_tag = min(max(first_tag, 1), TAG_MAX // 2)  # a clock gone mad must not leave us without tags
         self._queue: deque[Command] = deque()  # not sent on this link yet, in order
@@ -2822,8 +2822,6 @@ class RosterView:
     Presence(came=('dan',), left=('eve',), lost=(), returned=('ann',))
     """
 
-    __slots__ = ("_lost",)
-
     def __init__(self) -> None:
         self._lost: dict[str, bool] | None = None  # name -> is the connection lost? None: no ONLINE yet
 
@@ -2894,8 +2892,6 @@ class Received:
     (2, None)
     """
 
-    __slots__ = ("_acknowledged", "_messages", "_ping_is_due", "_read", "_taken", "shown")
-
     def __init__(self) -> None:
         self._messages: dict[tuple[str, int], None] = {}  # (sender, id) of the last SHOWN_MAX messages
         self._ping_is_due = False  # whether a PING of the server waits for its ACK
@@ -2962,8 +2958,6 @@ class ServerWatch:
     server is asked, and has LOOK_SECONDS more.
     """
 
-    __slots__ = ("_asked", "_expected", "_heard", "_patience", "now", "suspended_from")
-
     def __init__(self) -> None:
         self.now = 0.0  # monotonic seconds
         self.suspended_from: float | None = None  # time before a suspension that the link is not known to have outlived
@@ -3016,15 +3010,13 @@ class ServerWatch:
         self._expected = max(deadline, self.now)
 
 
+@dataclass
 class Absence:
     """The time from the loss of the link until the roster that follows the return."""
 
-    __slots__ = ("ended", "messages", "since")
-
-    def __init__(self, since: float) -> None:
-        self.since = since
-        self.messages = 0  # which were missed
-        self.ended = False  # whether the session was over, and another one was begun
+    since: float
+    messages: int = 0  # messages that were missed
+    ended: bool = False  # whether the session was over, and another one was begun
 
 
 # Messages by which the server's clock is compared with ours: enough that one that was late does not matter, few enough
@@ -3066,11 +3058,6 @@ class ClientSession:
     LoggedIn(tag=1001, name='Bob', last=None, failed=0)
     Roster(online=('Bob',), lost=('eve',))
     """
-
-    __slots__ = (
-        "_absence", "_ahead", "_bye", "_decoder", "_events", "_ghosts", "_outbox", "_password", "_received",
-        "_requests", "_retry_at", "_roster", "_stage", "_token", "_watch", "_why", "grace", "name", "wall",
-    )  # fmt: skip
 
     def __init__(self, first_tag: int) -> None:
         """`first_tag`: the clock in microseconds, so that another process of the same person does not repeat tags."""
