@@ -7,11 +7,11 @@ Rules of this file
 
     Both ends read the same bytes the same way, whole or one at a time.
 
-    One table (COMMANDS) says which command is allowed when. All else is refused in one place, and a refused command
+    One table (HANDLERS) says which command is allowed when. All else is refused in one place, and a refused command
     changes nothing.
 
 Reading order
-    1. Limits, and the words of the wire: `Code`, `Bye`, names, passwords, times.
+    1. Limits, and the words of the wire: `Code`, `Bye`, `HANDLERS` (the commands), names, passwords, times.
     2. The frame codec: `frame`, `FrameDecoder`.
     3. The server: `Job`s, `Connection` (a wire), `Session` (a person who is logged in), `Hub` (all of them).
     4. The client: its events, `ClientSession`, and before it the parts of that: `Requests` (what was asked for),
@@ -29,6 +29,7 @@ import typing
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from struct import Struct
@@ -92,6 +93,38 @@ class Bye(enum.Enum):
     FULL = "full"  # come back
     REPLACED = "replaced"  # do not come back: somebody logged in here with TAKEOVER
     RESUMED = "resumed"  # ignore: this client's own newer connection has the session
+
+
+class State(enum.Enum):
+    """Whether somebody is logged in on a connection: it decides which commands are allowed there."""
+
+    STRANGER = "not logged in"
+    LOGGED_IN = "logged in"
+
+
+class Verb(NamedTuple):
+    """A command: in which states it is allowed, the method of `Hub` that obeys it, and its form."""
+
+    states: frozenset[State]
+    handler: str
+    form: str
+
+
+STRANGERS, MEMBERS, ANYBODY = frozenset({State.STRANGER}), frozenset({State.LOGGED_IN}), frozenset(State)
+# Every command, in the order in which they are listed for somebody who says another one.
+HANDLERS = {
+    "REGISTER": Verb(STRANGERS, "_register", "REGISTER <username> <password>"),
+    "KEEP": Verb(STRANGERS, "_keep", "KEEP"),
+    "LOGIN": Verb(STRANGERS, "_login", "LOGIN <username> <password>"),
+    "TAKEOVER": Verb(STRANGERS, "_takeover", "TAKEOVER <username> <password>"),
+    "RESUME": Verb(STRANGERS, "_resume", "RESUME <token> <number of the last frame shown>"),
+    "PING": Verb(ANYBODY, "_ping", "PING [<text>]"),
+    "ACK": Verb(ANYBODY, "_ack", "ACK <number of the last frame shown>"),
+    "LOGOUT": Verb(MEMBERS, "_logout", "LOGOUT"),
+    "WHO": Verb(MEMBERS, "_who", "WHO"),
+    "SEND": Verb(MEMBERS, "_send", "SEND <to> <text>"),
+    "PASSWD": Verb(MEMBERS, "_passwd", "PASSWD <password>, a line break, <new password>"),
+}
 
 
 # Combining marks and letters that nobody sees: two names must not look the same because of them.
@@ -366,7 +399,8 @@ HELD_BYTES_MAX = SERVER_FRAME_MAX  # the same in bytes: one roster of the larges
 HELD_IN_ALL_MAX = 256 * MIB  # held for all kept sessions together; beyond it a kept recipient is `busy`,
 HELD_LITTLE = 16 * 1024  # but so much may always be held for one: a few that never ACK do not make everybody `busy`
 BACKLOG_MAX = 64 * KIB  # bytes written for a connection and not yet taken by it; beyond it, it is not read from
-PING_AFTER, SILENT_AFTER = 20.0, 45.0  # seconds without a frame: asked, given up. Home routers forget a link after 60
+PING_AFTER, ANSWER_WITHIN = 20.0, 25.0  # seconds without a frame, then without an answer to PING
+SILENT_AFTER = PING_AFTER + ANSWER_WITHIN  # seconds; home routers forget a link after 60
 SLOW_AFTER = 30.0  # seconds in which a reader takes not one byte of what waits for it
 # A frame that was begun has to be complete, or longer by the step, within so many seconds: 64 KiB may take a slow
 # uplink some minutes, but a byte now and then keeps no connection open. A stranger's frame has room for one step.
@@ -491,7 +525,7 @@ class Connection:
     """A wire: what came in and is not yet read, what is to go out, and when it last showed life."""
 
     __slots__ = (
-        "_hub", "address", "closed", "commands", "decoder", "flow", "heard", "outbox", "outbox_bytes", "pinged",
+        "_hub", "address", "closed", "decoder", "flow", "heard", "outbox", "outbox_bytes", "pinged",
         "rare", "session", "socket", "unsent", "version",
     )  # fmt: skip
 
@@ -499,7 +533,6 @@ class Connection:
         self._hub = hub
         self.address = address
         self.socket: typing.Any = None  # the reactor's, which alone knows what it is
-        self.commands = COMMANDS_BY_STATE[State.STRANGER]
         self.session: Session | None = None
         self.decoder = FrameDecoder(STRANGER_FRAME_MAX)
         self.flow: Flow | None = None
@@ -585,6 +618,29 @@ class Connection:
         if self.flow is not None:  # frames wait their turn, but an end of the connection should be noticed
             return self.decoder.buffered < CLIENT_FRAME_MAX
         return not self.decoder.pending
+
+
+    def overdue(self, now: float, stranger_since: float) -> Bye | None:
+        """Why it is to be closed, if a time is over in which it had to do something.
+
+        Somebody who has been silent is asked for life here, and has the time that is meant for the answer from then on.
+        """
+        if self.closed:
+            return None
+        if self.flow is not None:  # it waits for us, and may not even be read from
+            self.heard = now
+        rare = self.rare
+        if rare is not None and rare.clog is not None and now - rare.clog.since >= SLOW_AFTER:
+            return Bye.SLOW
+        unfinished = rare is not None and rare.begun is not None and now - rare.begun[0] >= HALF_FRAME_AFTER
+        ghost = rare is not None and rare.probed >= self.heard and now - rare.probed >= PROBE_AFTER
+        silent = self.pinged > self.heard and now - self.pinged >= ANSWER_WITHIN
+        if unfinished or ghost or silent or now - stranger_since >= STRANGER_AFTER:
+            return Bye.SILENT
+        if now - self.heard >= PING_AFTER and self.pinged <= self.heard:
+            self.pinged = now
+            self.write(PING)
+        return None
 
 
 class Rare:
@@ -1053,33 +1109,29 @@ class Clock:
     now: monotonic seconds, less those for which the server was suspended: they count for nobody. wall: Unix time.
     """
 
-    __slots__ = ("_expected", "_forgiven", "_offset", "now", "running", "stamp", "suspended", "wall")
+    __slots__ = ("_expected", "_forgiven", "_offset", "now", "stamp", "wall")
 
     def __init__(self) -> None:
         self.now = self.wall = 0.0
         self.stamp = ""  # the wall time as text, made at most once a turn
-        self.running = False  # whether a turn has begun that is not over
-        self.suspended = False  # whether it was until this turn, in which `select` may not report all that waits
         self._offset = math.nan  # of the wall clock from the monotonic one; not known before the first turn
         self._forgiven = 0.0  # seconds for which the server was suspended so far
         self._expected = FOREVER  # latest time of the next turn
 
     def begin(self, now: float, wall: float) -> tuple[float, float]:
         """A turn begins. Seconds by which somebody has set the clock since the last one, and seconds of suspension."""
-        self.running = True
         offset = wall - now
         step, self._offset = offset - self._offset, offset
         now -= self._forgiven
         late = now - self._expected
-        self.suspended = late > LATE
-        if self.suspended:  # nobody knows since when: since the last turn, so that nobody has less time than before it
+        if late > LATE:  # nobody knows since when: since the last turn, so that nobody has less time than before it
             self._forgiven += now - self.now
             now = self.now
         self._expected = FOREVER
         self.now = max(now, self.now + 1e-6)
         self.wall = wall
         self.stamp = ""
-        return step if abs(step) > CLOCK_STEP else 0.0, late if self.suspended else 0.0
+        return step if abs(step) > CLOCK_STEP else 0.0, late if late > LATE else 0.0
 
     def expect(self, when: float) -> float | None:
         """The next turn is needed at `when`, by this clock: the monotonic time of that; None for FOREVER."""
@@ -1282,7 +1334,7 @@ class CheckQueue:
 class Statuses:
     """Which accounts have a status on disk that is no longer true, and the one job at a time that mends it.
 
-    A login or logout that is being written claims its name: whatever else concerns that name waits for it.
+    A login or logout that is being written claims its name: another one is refused, and its status waits.
     """
 
     __slots__ = ("_changed", "_claims", "_job", "_not_before", "_use_at", "due")
@@ -1300,18 +1352,21 @@ class Statuses:
         """Whether every status on disk is true."""
         return not (self._changed or self._claims or self._job)
 
-    def claim(self, key: str) -> None:
-        """A login or logout of this name is being written."""
+    @contextmanager
+    def claim(self, key: str) -> Iterator[None]:
+        """In the block a login or logout of this name is written; refused if another one is."""
+        self.refuse_claimed(key)
         self._claims.add(key)
+        try:
+            yield
+        finally:
+            self._claims.discard(key)
+            self._plan()
 
-    def release(self, key: str) -> None:
-        """It is written, or the disk has refused it."""
-        self._claims.discard(key)
-        self._plan()
-
-    def is_claimed(self, key: str) -> bool:
-        """Whether a login or logout of this name is being written."""
-        return key in self._claims
+    def refuse_claimed(self, key: str) -> None:
+        """Refuse to go on while a login or logout of this name is being written."""
+        if key in self._claims:
+            raise RefusedError(Code.BUSY, "1 s to wait: somebody is logging in or out under this name")
 
     def mark(self, key: str) -> None:
         """The status of this account has changed, or may have."""
@@ -1427,15 +1482,9 @@ class Hub:
         if late:
             self.notes.append(f"suspended for {late:.0f} s: nobody is held to it")
 
-    def tick(self, now: float, wall: float) -> None:
-        """Once a turn, after reading and completions: what is due, then what was put off.
-
-        A turn in which nothing was read needs no `wake` before.
-        """
-        if not self._clock.running:
-            self.wake(now, wall)
-        self._clock.running = False
-        if self._walk.due <= self._clock.now and not self._clock.suspended:
+    def tick(self) -> None:
+        """Once a turn, after reading and completions: what is due, then what was put off."""
+        if self._walk.due <= self._clock.now:
             self._expire()
         if self._overfull:
             self._end_overfull()
@@ -1463,8 +1512,9 @@ class Hub:
             self._walk.begin(self.connections)
             self._statuses.mark_use(self._clock.now, self.sessions)
         for connection in self._walk.some():
-            if not connection.closed:
-                self._look_at(connection)
+            why = connection.overdue(self._clock.now, self._strangers.get(connection, FOREVER))
+            if why is not None:
+                self._close(connection, why)
 
     def next_deadline(self) -> float | None:
         """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything.
@@ -1509,7 +1559,7 @@ class Hub:
 
     def disconnect(self, connection: Connection, why: str = "connection lost") -> None:
         """The wire is gone. May be said twice."""
-        self._uncount(connection, why)
+        self._leave(connection, why)
         connection.outbox = None
         connection.decoder = FrameDecoder(0)  # what it left is not kept until its deadlines have passed
 
@@ -1521,30 +1571,34 @@ class Hub:
             connection.write(encode(f"BYE {why.value}"))
             why = why.value
         self.closing.append(connection)
-        self._uncount(connection, why)
+        self._leave(connection, why)
 
-    def _uncount(self, connection: Connection, why: str) -> None:
-        """This connection does not count any more, although its last words may still be on their way."""
-        if not connection.closed:
-            connection.closed = why
-            self._gate.leave(connection.address)
-        self._detach(connection, why)
-
-    def _detach(self, connection: Connection, why: str) -> None:
-        """Its session is lost if kept, gone if plain. By identity: the name may be elsewhere by now."""
-        self._strangers.pop(connection, None)
-        connection.rare = None
-        self._presence.forget(connection)
-        session, connection.session = connection.session, None
-        if session is None or session.connection is not connection:
+    def _leave(self, connection: Connection, why: str) -> None:
+        """A connection counts no more, although its last words may be on their way. Its session is lost, or over."""
+        if connection.closed:
             return
-        session.connection = None
+        connection.closed = why
+        connection.rare = None
+        self._gate.leave(connection.address)
+        self._strangers.pop(connection, None)
+        session = connection.session
+        if session is None:
+            return
+        self._unplug(session)
         if session.kept and not self._stopping:
             self._mark_lost(session)
             self._statuses.mark(session.key)
             self.notes.append(f"{session.name} lost: {why}")
         else:
             self._end(session, why)
+
+    def _unplug(self, session: Session) -> Connection | None:
+        """This session has no connection any more. The one that it had."""
+        connection, session.connection = session.connection, None
+        if connection is not None:
+            connection.session = None
+            self._presence.forget(connection)
+        return connection
 
     def _mark_lost(self, session: Session) -> None:
         """This session has no connection any more; somebody may come back to it within the grace time."""
@@ -1649,6 +1703,8 @@ class Hub:
 
     def _obey(self, connection: Connection, payloads: Iterator[bytes]) -> bool:
         """Do what these frames say, up to the first after which the next must wait. False if there is such a one."""
+        state = State.STRANGER if connection.session is None else State.LOGGED_IN
+        methods = METHODS[state]
         for payload in payloads:
             tag = verb = ""
             try:
@@ -1659,7 +1715,7 @@ class Hub:
                         continue
                     tag = word
                 verb, _, rest = text.partition(" ")
-                handler = connection.commands.get(verb) or self._find_handler(connection, verb)
+                handler = methods.get(verb) or self._find_handler(state, verb)
                 answer = handler(self, connection, tag, rest)
             except RefusedError as refusal:
                 # An untagged SEND has no answer but its failure, so that one needs a mark of its own.
@@ -1694,24 +1750,24 @@ class Hub:
             session.last_tag = number
         return True
 
-    def _find_handler(self, connection: Connection, verb: str) -> Handler:
+    def _find_handler(self, state: State, verb: str) -> Handler:
         """The handler of a verb in any case; refused if this state has none."""
         verb = ascii_upper(verb)
-        if verb in connection.commands:
-            return connection.commands[verb]
-        if verb in VERBS:
-            raise RefusedError(Code.NOT_LOGGED_IN if connection.session is None else Code.LOGGED_IN)
-        raise RefusedError(Code.BAD_COMMAND, "there is no such command; there are " + " ".join(VERBS))
+        if verb in METHODS[state]:
+            return METHODS[state][verb]
+        if verb in HANDLERS:
+            raise RefusedError(Code.NOT_LOGGED_IN if state is State.STRANGER else Code.LOGGED_IN)
+        raise RefusedError(Code.BAD_COMMAND, "there is no such command; there are " + " ".join(HANDLERS))
 
     def _expect_alone(self, rest: str) -> None:
         if rest:
             raise RefusedError(Code.BAD_COMMAND, "this command stands alone")
 
-    def _two_words(self, rest: str, form: str) -> tuple[str, str]:
+    def _two_words(self, verb: str, rest: str) -> tuple[str, str]:
         """The first word of `rest` and what follows it; refused if either is missing."""
         first, _, second = rest.partition(" ")
         if not (first and second):
-            raise RefusedError(Code.BAD_COMMAND, form)
+            raise RefusedError(Code.BAD_COMMAND, HANDLERS[verb].form)
         return first, second
 
     def _refuse_encoding(self, connection: Connection) -> None:
@@ -1807,7 +1863,7 @@ class Hub:
 
     def _register(self, connection: Connection, tag: str, rest: str) -> Steps:
         """REGISTER <username> <password>"""
-        name, password = self._two_words(rest, "REGISTER <username> <password>")
+        name, password = self._two_words("REGISTER", rest)
         username, password = clean_name(name), clean_password(password)
         if not self.settings.registration:
             self._gate.refusals.count("new accounts are closed", connection.address, self._clock.now)
@@ -1871,7 +1927,7 @@ class Hub:
         old, _, new = rest.partition("\n")
         session = connection.session
         if session is None or not (old and new):
-            raise RefusedError(Code.BAD_COMMAND, "PASSWD <password>, a line break, <new password>")
+            raise RefusedError(Code.BAD_COMMAND, HANDLERS["PASSWD"].form)
         old, new = clean_password(old), clean_password(new)
         fault = password_fault(new, session.name, self.settings.password_min)
         if fault:
@@ -1894,47 +1950,38 @@ class Hub:
 
     def _login(self, connection: Connection, tag: str, rest: str) -> Steps:
         """LOGIN <username> <password>"""
-        return self._log_in(connection, tag, rest, takeover=False)
+        return self._log_in(connection, "LOGIN", tag, rest)
 
     def _takeover(self, connection: Connection, tag: str, rest: str) -> Steps:
         """TAKEOVER <username> <password>"""
-        return self._log_in(connection, tag, rest, takeover=True)
+        return self._log_in(connection, "TAKEOVER", tag, rest)
 
-    def _log_in(self, connection: Connection, tag: str, rest: str, takeover: bool) -> Steps:
-        name, password = self._two_words(rest, f"{'TAKEOVER' if takeover else 'LOGIN'} <username> <password>")
+    def _log_in(self, connection: Connection, verb: str, tag: str, rest: str) -> Steps:
+        name, password = self._two_words(verb, rest)
         key, password, address = self._key(name), clean_password(password), connection.address
         account, better = yield from self._check_password(key, password, address)
-        yield from self._until_unclaimed(key)
         if connection.closed:
             return None
+        self._statuses.refuse_claimed(key)
         session = self.sessions.get(key)
-        if session is not None and session.connection is not None and not takeover:
+        if session is not None and session.connection is not None and verb == "LOGIN":
             self._probe(session.connection)
             since = f"since {format_time(session.began)} from {session.connection.address}"
             raise RefusedError(Code.ALREADY_ONLINE, f"{session.name} is online {since}; TAKEOVER ends that session")
         kept = connection.rare is not None and connection.rare.keep
-        self._statuses.claim(key)
-        try:
+        with self._statuses.claim(key):
             while (token := (yield DiskJob("log_in", key, account.password, better, kept, self._clock.wall))) is None:
                 # The operator has changed the password meanwhile, or removed the account; or another login the hash.
                 account, better = yield from self._compare_password(key, password, address)
-        finally:
-            self._statuses.release(key)
         if connection.closed:
             self._statuses.mark(key)
             return None
-        answer = f"OK {'TAKEOVER' if takeover else 'LOGIN'} {account.username}"
+        answer = f"OK {verb} {account.username}"
         answer += f" token={token}" if token else ""
         answer += f" last={format_time(account.last_login)}" if account.last_login else ""
         answer += f" failed={account.failures}" if account.failures else ""
         self._reply(connection, tag, answer)
         self._begin(connection, account, token)
-        return None
-
-    def _until_unclaimed(self, key: str) -> Steps:
-        """While a login or logout of this name is being written, look again behind it in the disk's queue."""
-        while self._statuses.is_claimed(key):
-            yield DiskJob("find", key)
         return None
 
     def _key(self, name: str) -> str:
@@ -1957,11 +2004,10 @@ class Hub:
             self._know_token(session, token)
         if old is not None:
             self._retire(old)
-        if old is not None and old.connection is not None:
-            old.connection.session = None
-            self._close(old.connection, Bye.REPLACED)
-            old.connection = None
-            self.notes.append(f"{old.name} left: taken over from {connection.address}")
+            replaced = self._unplug(old)
+            if replaced is not None:
+                self._close(replaced, Bye.REPLACED)
+                self.notes.append(f"{old.name} left: taken over from {connection.address}")
         self._attach(connection, session, "logged in")
         if old is not None and old.held is not None:
             self._adopt(session, old.held)
@@ -1982,7 +2028,6 @@ class Hub:
         """This connection is this session's from now on; the roster follows at the end of the turn."""
         session.connection = connection
         connection.session = session
-        connection.commands = COMMANDS_BY_STATE[State.LOGGED_IN]
         self._strangers.pop(connection, None)
         connection.forget_keep()
         self._presence.owe_roster(connection)
@@ -1991,14 +2036,15 @@ class Hub:
 
     def _resume(self, connection: Connection, tag: str, rest: str) -> Steps:
         """RESUME <token> <seq>"""
-        form = "RESUME <token> <number of the last frame shown>"
-        token, number = self._two_words(rest, form)
+        token, number = self._two_words("RESUME", rest)
         seq = parse_number(number)
         if seq is None:
-            raise RefusedError(Code.BAD_COMMAND, form)
+            raise RefusedError(Code.BAD_COMMAND, HANDLERS["RESUME"].form)
         session = self._tokens.get(token)
-        if session is None or self._statuses.is_claimed(session.key):
+        if session is None:
             session = yield from self._find_session(connection, token)
+        else:
+            self._statuses.refuse_claimed(session.key)
         if connection.closed:
             return None
         if session is None:
@@ -2009,9 +2055,8 @@ class Hub:
         if held is None or seq > held.written:
             raise RefusedError(Code.UNKNOWN_SESSION)
         self._acknowledge(held, max(seq, held.acked))
-        old, session.connection = session.connection, None
+        old = self._unplug(session)
         if old is not None:
-            old.session = None
             self._close(old, Bye.RESUMED)
         self._reply(connection, tag, f"OK RESUME {session.name} {session.last_tag} {held.acked}")
         held.rewind()
@@ -2024,12 +2069,9 @@ class Hub:
     def _find_session(self, connection: Connection, token: str) -> Generator[Job, typing.Any, Session | None]:
         """Whom the disk knows by this token: the session, a new one if it is gone, or None."""
         account: Account | None = yield DiskJob("find_token", token, self._clock.wall)
-        while account is not None and self._statuses.is_claimed(account.key):
-            account = yield DiskJob("find_token", token, self._clock.wall)
-        if account is None:
-            return self._tokens.get(token)  # still valid if the login that was to replace it has failed
-        if connection.closed:
+        if account is None or connection.closed:
             return None
+        self._statuses.refuse_claimed(account.key)
         session = self.sessions.get(account.key) or (yield from self._restart(connection, account))
         if session is not None:
             self._know_token(session, token)
@@ -2037,11 +2079,8 @@ class Hub:
 
     def _restart(self, connection: Connection, account: Account) -> Generator[Job, typing.Any, Session | None]:
         """A new kept session under an old token; that its user is online is on disk first."""
-        self._statuses.claim(account.key)
-        try:
+        with self._statuses.claim(account.key):
             ended = yield DiskJob("record_statuses", {account.key: ONLINE}, self._clock.wall)
-        finally:
-            self._statuses.release(account.key)
         if ended or connection.closed:  # by the operator, or by the client
             self._statuses.mark(account.key)
             return None
@@ -2060,22 +2099,13 @@ class Hub:
         session = connection.session
         if session is None:
             return None
-        yield from self._until_unclaimed(session.key)
-        if session.over:
-            return None
-        self._statuses.claim(session.key)
-        try:
+        with self._statuses.claim(session.key):
             yield DiskJob("record_logout", session.key, self._clock.wall)
-        finally:
-            self._statuses.release(session.key)
         self._catch_up(session, all_of_it=True)  # every command has its answer, also before a logout
-        here, session.connection = session.connection, None  # a RESUME may have moved it meanwhile
+        here = self._unplug(session)  # a RESUME may have moved it meanwhile
         self._end(session, "logged out")
         if here is not None:
-            here.session = None
-            here.commands = COMMANDS_BY_STATE[State.STRANGER]
             self._strangers[here] = self._clock.now
-            self._presence.forget(here)
             self._reply(here, tag, "OK LOGOUT")
         return None
 
@@ -2139,7 +2169,7 @@ class Hub:
         name, _, text = rest.partition(" ")
         sender = connection.session
         if not (name and text) or sender is None:
-            raise RefusedError(Code.BAD_COMMAND, "SEND <to> <text>")
+            raise RefusedError(Code.BAD_COMMAND, HANDLERS["SEND"].form)
         recipient = self.sessions.get(name) or self.sessions.get(self._key(name))
         if recipient is None:
             if name == EVERYBODY:
@@ -2359,9 +2389,8 @@ class Hub:
         """Kept clients that never ACK; their tokens live."""
         overfull, self._overfull = self._overfull, []
         for session in overfull:
-            connection, session.connection = session.connection, None
+            connection = self._unplug(session)
             if connection is not None:
-                connection.session = None
                 self._close(connection, Bye.SLOW)
             self._end(session, "never ACKs")
 
@@ -2374,63 +2403,12 @@ class Hub:
         self._expect_alone(rest)
         return "OK WHO " + self._presence.roster()
 
-    # --- What is due ---
-
-    def _look_at(self, connection: Connection) -> None:
-        """Close a connection that has been given the time it had, and ask one for life that has been silent."""
-        now, heard = self._clock.now, connection.heard
-        if connection.flow is not None:  # it waits for us, and may not even be read from
-            connection.heard = heard = now
-        if connection.clog is not None and now - connection.clog.since >= SLOW_AFTER:
-            self._close(connection, Bye.SLOW)
-        elif self._is_silent(connection, heard):
-            self._close(connection, Bye.SILENT)
-        elif now - heard >= PING_AFTER and connection.pinged <= heard:
-            connection.pinged = now
-            connection.write(PING)
-
-    def _is_silent(self, connection: Connection, heard: float) -> bool:
-        """Whether one of the times is over in which this connection had to say something."""
-        now, rare = self._clock.now, connection.rare
-        if now - heard >= SILENT_AFTER or now - self._strangers.get(connection, now) >= STRANGER_AFTER:
-            return True
-        if rare is None:
-            return False
-        if rare.begun is not None and now - rare.begun[0] >= HALF_FRAME_AFTER:
-            return True
-        return rare.probed >= heard and now - rare.probed >= PROBE_AFTER
-
-
-class State(enum.Enum):
-    """Whether somebody is logged in on a connection: it decides which commands are allowed there."""
-
-    STRANGER = "not logged in"
-    LOGGED_IN = "logged in"
-
 
 # A handler answers at once (str), later or never (None), or when its steps are done.
 Handler = Callable[[Hub, Connection, str, str], str | Steps | None]
-
-# The commands that each state allows, and their handlers. All others are refused by `Hub._find_handler`.
-COMMANDS: dict[tuple[State, str], Handler] = {
-    (State.STRANGER, "REGISTER"): Hub._register,
-    (State.STRANGER, "KEEP"): Hub._keep,
-    (State.STRANGER, "LOGIN"): Hub._login,
-    (State.STRANGER, "TAKEOVER"): Hub._takeover,
-    (State.STRANGER, "RESUME"): Hub._resume,
-    (State.STRANGER, "PING"): Hub._ping,
-    (State.STRANGER, "ACK"): Hub._ack,
-    (State.LOGGED_IN, "LOGOUT"): Hub._logout,
-    (State.LOGGED_IN, "WHO"): Hub._who,
-    (State.LOGGED_IN, "SEND"): Hub._send,
-    (State.LOGGED_IN, "PASSWD"): Hub._passwd,
-    (State.LOGGED_IN, "PING"): Hub._ping,
-    (State.LOGGED_IN, "ACK"): Hub._ack,
+METHODS: dict[State, dict[str, Handler]] = {
+    state: {verb: getattr(Hub, row.handler) for verb, row in HANDLERS.items() if state in row.states} for state in State
 }
-COMMANDS_BY_STATE = {
-    state: {verb: handler for (where, verb), handler in COMMANDS.items() if where is state} for state in State
-}
-VERBS = tuple(dict.fromkeys(verb for _, verb in COMMANDS))
 
 
 # --- The client -----------------------------------------------------------------------------------------------------
@@ -2667,7 +2645,7 @@ class _NotVessagesError(Exception):
 
 
 # Commands of strangers only, by the server's table: KEEP, REGISTER, LOGIN, TAKEOVER, RESUME.
-STRANGERS_ONLY = frozenset(verb for verb in VERBS if (State.LOGGED_IN, verb) not in COMMANDS)
+STRANGERS_ONLY = frozenset(verb for verb, row in HANDLERS.items() if row.states == STRANGERS)
 # Of the commands of a person those that say a name first, which must be one word.
 NAMED = STRANGERS_ONLY | {"SEND"}
 # While one of these is unanswered nothing else is sent: what may be said next depends on the answer.
@@ -3335,7 +3313,7 @@ class ClientSession:
         while (command := self._next_command()) is not None:
             self._requests.take()
             state = State.LOGGED_IN if self.logged_in else State.STRANGER
-            if (state, command.verb) in COMMANDS:
+            if state in HANDLERS[command.verb].states:
                 self._transmit(command)
             else:  # a frame that is too large for a stranger would end the connection
                 self._fail(command, (Code.LOGGED_IN if self.logged_in else Code.NOT_LOGGED_IN).word)

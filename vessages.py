@@ -227,7 +227,7 @@ class Server:
             self._read(connection)
         for job, result in self.workers.take_results():
             self.hub.complete(job, result)
-        self.hub.tick(now, wall)
+        self.hub.tick()
         self._write_ready()
         self._sweep()
         self._hand_out_jobs()

@@ -39,7 +39,7 @@ def test_every_error_code_is_explained(code: str) -> None:
     assert f"`{code}`" in README
 
 
-@pytest.mark.parametrize("verb", protocol.VERBS)
+@pytest.mark.parametrize("verb", protocol.HANDLERS)
 def test_every_command_is_in_the_protocol(verb: str) -> None:
     assert re.search(rf"^\| `{verb}\b", README, re.MULTILINE)
 

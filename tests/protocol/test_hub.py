@@ -170,13 +170,13 @@ def test_a_coarse_clock_makes_nobody_a_ghost() -> None:
     moment = world.now + 1.0  # a clock that stands still for 15 ms, as on Windows
     world.hub.wake(moment, world.wall)
     world.hub.feed(alice.connection, frame(b"PING"))
-    world.hub.tick(moment, world.wall)
+    world.hub.tick()
     world.hub.wake(moment, world.wall)
     world.hub._probe(alice.connection)
-    world.hub.tick(moment, world.wall)
+    world.hub.tick()
     world.hub.wake(moment, world.wall)
     world.hub.feed(alice.connection, frame(b"ACK 0"))
-    world.hub.tick(moment, world.wall)
+    world.hub.tick()
     alice.lively = False
     world.now = moment
     world.wait(protocol.PROBE_AFTER + 1)
@@ -227,7 +227,8 @@ def test_a_broadcast_is_spread_over_turns() -> None:
     world = World()
     people = world.people(*(f"user{i}" for i in range(protocol.PRESENCE_SLICE + 50)))
     world.hub.disconnect(people[-1].connection)
-    world.hub.tick(world.now + 1, world.wall)
+    world.hub.wake(world.now + 1, world.wall)
+    world.hub.tick()
     told = len(world.hub.ready)
     assert 0 < told <= protocol.PRESENCE_SLICE
     assert world.hub.next_deadline() is not None
@@ -343,7 +344,8 @@ def test_a_crowd_that_is_due_at_once_is_looked_at_over_turns(monkeypatch: pytest
         stranger.lively = False
     world.wait(19)
     world.now += 1 + protocol.WALK_PAUSE
-    world.hub.tick(world.now, world.wall)
+    world.hub.wake(world.now, world.wall)
+    world.hub.tick()
     assert len(world.hub.ready) == 3
     world.wait(0)
     assert [stranger.hears() for stranger in crowd] == [["PING"]] * 10
@@ -357,6 +359,7 @@ def test_slow_turns_keep_nobody_of_a_crowd_from_being_looked_at(monkeypatch: pyt
         stranger.lively = False
     for _ in range(60):  # each turn takes longer than the pause between two walks
         world.now += protocol.WALK_PAUSE + 0.1
+        world.hub.wake(world.now, world.wall)
         world.tick()
     world.turn()
     assert [stranger.ends() for stranger in crowd] == [["PING", "BYE silent", END]] * 10

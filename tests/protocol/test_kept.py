@@ -162,13 +162,18 @@ def test_online_is_on_disk_before_a_new_session_is_answered(world: World) -> Non
     assert world.disk.accounts["bob"].status == "online"
 
 
+WRITTEN = "ERROR busy 1 s to wait: somebody is logging in or out under this name"
+
+
 def test_two_resumes_of_one_token_race_for_a_new_session(world: World) -> None:
     token = offline_token(world)
     world.working = False
     one, two = world.resume(token, 3), world.resume(token, 3)
     world.working = True
-    assert two.hears() == ["OK RESUME bob 0 3"]
-    assert one.hears() == ["OK RESUME bob 0 3", "BYE resumed", END]
+    assert two.hears() == [WRITTEN]
+    assert one.hears() == ["OK RESUME bob 0 3"]
+    assert two.says(f"RESUME {token} 3") == ["OK RESUME bob 0 3"]
+    assert one.ends() == ["BYE resumed", END]
 
 
 def test_within_the_grace_the_way_back_asks_no_disk(world: World) -> None:
@@ -196,15 +201,16 @@ def test_after_a_restart_the_disk_is_asked_once(world: World) -> None:
     assert after.resume("token1", 7).hears() == ["OK RESUME bob 0 7"]
 
 
-def test_a_resume_waits_for_a_login_that_is_being_written(world: World) -> None:
+def test_a_resume_is_busy_while_a_login_of_its_name_is_being_written(world: World) -> None:
     bob = world.person("bob", kept=True)
     world.working = False
     heir = world.connect().say("KEEP", f"TAKEOVER bob {PASSWORD}")
     world.work_up_to("log_in")
     late = world.resume("token1", 0)
-    assert late.hears() == []
+    assert late.hears() == [WRITTEN]
     world.working = True
-    assert late.hears()[0].startswith("ERROR unknown-session")
+    world.turn()
+    assert late.says("RESUME token1 0")[0].startswith("ERROR unknown-session")
     assert heir.says("WHO")[-1] == "@1 OK WHO bob"
     assert bob.ends()[-2:] == ["BYE replaced", END]
 
@@ -217,7 +223,9 @@ def test_a_login_that_nobody_heard_of_ends_no_session(world: World) -> None:
     early = world.resume("token1", 0)
     heir.leave()
     world.working = True
-    assert early.hears() == ["OK RESUME bob 0 0"]
+    assert early.hears() == [WRITTEN]
+    world.turn()
+    assert early.says("RESUME token1 0") == ["OK RESUME bob 0 0"]
     early.leave()
     assert world.resume("token1", 0).hears() == ["OK RESUME bob 0 0"]
 
@@ -363,6 +371,26 @@ def test_logout_and_takeover_cross(world: World) -> None:
     assert world.disk.accounts["bob"].status == "online"
     assert world.disk.accounts["bob"].token == "token2"
     assert other.says("WHO") == ["@1 OK WHO bob"]
+
+
+@pytest.mark.parametrize("verb", ["LOGIN", "TAKEOVER"])
+def test_a_second_login_or_a_logout_is_busy_while_a_login_of_that_name_is_being_written(
+    world: World, verb: str
+) -> None:
+    bob = world.person("bob", kept=True)
+    world.working = False
+    heir = world.connect().say("KEEP", f"TAKEOVER bob {PASSWORD}")
+    world.work_up_to("log_in")
+    late = world.connect().say(f"{verb} bob {PASSWORD}")
+    while any(job.method != "log_in" for job in world.hub.jobs):
+        job = world.hub.jobs.pop()
+        world.hub.complete(job, world.disk.perform(job))
+    assert late.hears() == [WRITTEN]
+    assert bob.says("#1 LOGOUT") == ["@1 #1 " + WRITTEN]
+    world.working = True
+    assert heir.says("WHO")[-1] == "@1 OK WHO bob"
+    world.wait(1)
+    assert late.says(f"TAKEOVER bob {PASSWORD}")[0].startswith("OK TAKEOVER bob")
 
 
 def test_a_logout_finds_the_session_on_its_new_connection(world: World) -> None:

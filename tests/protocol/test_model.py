@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from vocabulary import END, PASSWORD, Person, World, examples
 
 import protocol
-from protocol import COMMANDS, TAG_MAX, VERBS, State, fold
+from protocol import HANDLERS, TAG_MAX, State, fold
 
 NAMES = ("alice", "Bob", "Мария", "ANN")
 WHICH = st.integers(0, 5)
@@ -233,7 +233,7 @@ def everything(world: World) -> dict[str, Any]:
         for key, account in world.disk.accounts.items()
     }
     wires = {
-        id(c): (id(c.session), id(c.commands), bool(c.rare and c.rare.keep), c.closed) for c in world.hub.connections
+        id(c): (id(c.session), bool(c.rare and c.rare.keep), c.closed) for c in world.hub.connections
     }
     return {"sessions": sessions, "accounts": accounts, "wires": wires}
 
@@ -278,7 +278,7 @@ def answers_due(scene: Scene, tag: str, verb: str) -> set[int]:
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("verb", [*VERBS, "pIng", "ACKK", "MSG", "\u017fEND"])
+@pytest.mark.parametrize("verb", [*HANDLERS, "pIng", "ACKK", "MSG", "\u017fEND"])
 @examples(8)
 @given(tag=st.one_of(st.just(""), st.sampled_from(TAGS)), words=WORDS)
 def test_every_command_has_its_answer_and_a_refused_one_changes_nothing(
@@ -307,17 +307,17 @@ def test_any_bytes_have_at_most_one_answer_and_do_no_harm(state: str, payload: b
     before = everything(scene.world)
     answers, messages = scene.say(payload)
     assert len(answers) <= 1
-    if all(verb.encode() not in payload.upper() for verb in VERBS):
+    if all(verb.encode() not in payload.upper() for verb in HANDLERS):
         assert len(answers) == 1
         assert messages == []
         assert everything(scene.world) == before
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", HANDLERS)
 @pytest.mark.parametrize(("state", "name", "refusal"), [
     (State.STRANGER, "stranger", "not-logged-in"),
     (State.LOGGED_IN, "plain", "logged-in"),
 ])  # fmt: skip
 def test_commands_outside_the_table_are_refused(state: State, name: str, refusal: str, verb: str) -> None:
     answers, _ = Scene(name).say(f"#99 {verb}")
-    assert any(f"#99 ERROR {refusal} " in answer for answer in answers) == ((state, verb) not in COMMANDS)
+    assert any(f"#99 ERROR {refusal} " in answer for answer in answers) == (state not in HANDLERS[verb].states)

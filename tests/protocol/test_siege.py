@@ -358,7 +358,7 @@ def test_the_hub_bears_whatever_is_said_to_it(moments: list[list[tuple[Any, ...]
 
 def test_the_siege_reaches_every_answer() -> None:
     reached: Counter[str] = Counter()
-    wanted = {"MSG", "ONLINE", "PRESENCE", "PING"} | {f"OK {verb}" for verb in protocol.VERBS if verb != "ACK"}
+    wanted = {"MSG", "ONLINE", "PRESENCE", "PING"} | {f"OK {verb}" for verb in protocol.HANDLERS if verb != "ACK"}
     wanted |= {f"ERROR {code.word}" for code in Code} | {f"BYE {bye.value}" for bye in Bye if bye is not Bye.SHUTDOWN}
     wanted -= {"ERROR not-delivered", "ERROR too-many"}  # what they need seldom comes together in so short a siege
 

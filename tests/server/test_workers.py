@@ -21,7 +21,7 @@ def test_a_fault_in_a_command_costs_one_connection(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, frames_before: int
 ) -> None:
     alice, bob = rig.people("alice", "bob")
-    monkeypatch.setitem(protocol.COMMANDS_BY_STATE[State.LOGGED_IN], "WHO", fault)
+    monkeypatch.setitem(protocol.METHODS[State.LOGGED_IN], "WHO", fault)
     heard = alice.say(*["PING"] * frames_before, "WHO", "PING").ends()
     assert heard == ["OK PING"] * frames_before + [END]
     assert bob.sees("bob")
@@ -44,7 +44,7 @@ def test_a_fault_in_slow_work_costs_one_connection_and_no_place_at_the_hasher(
 
 def test_a_fault_leaves_a_kept_session_to_come_back_to(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     bob = rig.person("bob", kept=True)
-    monkeypatch.setitem(protocol.COMMANDS_BY_STATE[State.LOGGED_IN], "WHO", fault)
+    monkeypatch.setitem(protocol.METHODS[State.LOGGED_IN], "WHO", fault)
     bob.say("WHO").ends()
     assert rig.connect().says(f"RESUME {bob.token} 0")[0].startswith("OK RESUME bob")
 

@@ -404,7 +404,7 @@ class World:
             self.hub.complete(job, self.disk.perform(job))
 
     def tick(self) -> None:
-        self.hub.tick(self.now, self.wall)
+        self.hub.tick()
 
     def _write(self, connection: Connection) -> None:
         """Somebody who reads takes all that is written for him, any other nothing."""

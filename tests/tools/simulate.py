@@ -151,7 +151,7 @@ class WatchedHub(Hub):
     ledger: Ledger
 
 
-SEND = protocol.COMMANDS[State.LOGGED_IN, "SEND"]
+SEND = protocol.METHODS[State.LOGGED_IN]["SEND"]
 
 
 def watched_send(hub: Hub, connection: Connection, tag: str, rest: str) -> str | protocol.Steps | None:
@@ -247,7 +247,7 @@ class Server:
             if job.method == "log_in" and job.flow is not None and job.flow.connection.closed:
                 self.lost_answers.add(job.arguments[0])
             hub.complete(job, result)
-        hub.tick(now, wall)
+        hub.tick()
         self._hand_out_jobs()
         for connection in hub.closing:
             words = connection.outbox[-1][4:40].decode(errors="replace") if connection.outbox else "nothing"
@@ -1479,7 +1479,7 @@ FAULTS = (*TROUBLE, "scripts", "tight")  # some people use scripts; the limits a
 def watched(tight: bool) -> Iterator[None]:
     """The product with a watch on SEND and, if `tight`, with limits so small that they are reached all the time."""
     small = mock.patch.multiple(protocol, **TIGHT) if tight else nullcontext()
-    with small, mock.patch.dict(protocol.COMMANDS_BY_STATE[State.LOGGED_IN], SEND=watched_send):
+    with small, mock.patch.dict(protocol.METHODS[State.LOGGED_IN], SEND=watched_send):
         yield
 
 
