@@ -40,6 +40,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_
 import argparse
 import contextlib
 import errno
+import functools
 import getpass
 import hashlib
 import itertools
@@ -129,16 +130,14 @@ QUESTION_SIGNALS = ("SIGUSR1", "SIGQUIT", "SIGBREAK")
 OTHER_SYSTEM, OTHER_PYTHON = ("on Linux and macOS", "python3") if sys.platform == "win32" else ("on Windows", "py")
 QUESTION_KEY = "Ctrl-Break" if sys.platform == "win32" else "Ctrl-\\"
 
-# Linux and macOS have a clock for `uptime`; elsewhere `time.monotonic` is one.
-UPTIME_CLOCK: int | None = getattr(time, "CLOCK_MONOTONIC" if sys.platform == "darwin" else "CLOCK_BOOTTIME", None)
+# Monotonic seconds that go on while the machine is suspended, or it would look as if its clock had been set. Those of
+# `time.monotonic` do so on Windows only.
+uptime: Callable[[], float] = time.monotonic
+if sys.platform != "win32":
+    uptime = functools.partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 # Of all that `accept` may say, what another try at once would meet again. (Windows calls them WSA…, Python as here.)
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-def uptime() -> float:
-    """Monotonic seconds that go on while the machine is suspended, or it would look as if its clock had been set."""
-    return time.clock_gettime(UPTIME_CLOCK) if UPTIME_CLOCK is not None else time.monotonic()
 
 
 class WriteLog(Protocol):
@@ -234,13 +233,15 @@ class Server:
 
     def _patience(self) -> float:
         """Seconds until something is due without anybody's doing."""
-        waits = [CLOCK_LOOK]
+        wait = CLOCK_LOOK
         deadline = self.hub.next_deadline()  # asked before every wait: by the answer the hub sees a suspension
         if deadline is not None:
-            waits.append(deadline - self.clock())
-        times = [self._listen_again, self._stop_by, *itertools.islice(self._handshaking.values(), 1)]
-        times += [*self._flushing.values(), *self._lingering.values()]
-        return max(0.0, min(*waits, min(filter(None, times), default=protocol.FOREVER) - self.hub.now))
+            wait = min(wait, deadline - self.clock())
+        if self._handshaking or self._flushing or self._lingering or self._listen_again or self._stop_by:
+            times = [*itertools.islice(self._handshaking.values(), 1), self._listen_again, self._stop_by]
+            times += [*self._flushing.values(), *self._lingering.values()]
+            wait = min(wait, min(filter(None, times)) - self.hub.now)
+        return max(0.0, wait)
 
     def _on_wake(self, receiver: socket.socket) -> None:
         self.waker.clear()
@@ -405,7 +406,15 @@ class Server:
 
     def _sweep(self) -> None:
         """Close what is to be closed, and read again from those who have listened."""
-        now = self.hub.now
+        if self.hub.closing or self._handshaking or self._flushing or self._lingering:
+            self._close_what_is_due(self.hub.now)
+        if self._paused:
+            for connection in [each for each in self._paused if each.wants_reading]:
+                self._update_interest(connection)
+        if self._listen_again and self.hub.now >= self._listen_again:
+            self._listen(True)
+
+    def _close_what_is_due(self, now: float) -> None:
         closing, self.hub.closing = self.hub.closing, []
         for connection in closing:
             if connection.socket is not None and connection not in self._lingering:
@@ -414,17 +423,12 @@ class Server:
             self._finish_flushing(connection, now)
         for connection in itertools.takewhile(lambda each: self._handshaking[each] <= now, self._handshaking):
             self._drop(connection, "no TLS: the handshake took too long")
-        if self._flushing or self._lingering:
-            crowd = self.sockets - self.hub.settings.connections_max - self._closing_max // 2
-            for connection in [*self._lingering, *self._flushing][: max(0, crowd)]:  # their last words had a chance
-                self._drop(connection, "closed")
-            for connection in [each for each, until in self._lingering.items() if until <= now]:
-                self.hub.disconnect(connection, "closed")
-                self._close_socket(connection)
-        for connection in [each for each in self._paused if each.wants_reading]:
-            self._update_interest(connection)
-        if self._listen_again and now >= self._listen_again:
-            self._listen(True)
+        crowd = self.sockets - self.hub.settings.connections_max - self._closing_max // 2
+        for connection in [*self._lingering, *self._flushing][: max(0, crowd)]:  # their last words had a chance
+            self._drop(connection, "closed")
+        for connection in [each for each, until in self._lingering.items() if until <= now]:
+            self.hub.disconnect(connection, "closed")
+            self._close_socket(connection)
 
     def _finish_flushing(self, connection: Connection, now: float) -> None:
         """Say that nothing more will come when all is written; then wait a little for the other side to say the same.
