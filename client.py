@@ -525,17 +525,22 @@ class Link:
 # --- For scripts ----------------------------------------------------------------------------------------------------
 
 
+EVERYONE = protocol.EVERYBODY  # in place of a name: everybody else who is here
+
+
 class ChatError(Exception):
     """What `Client` raises when something is refused.
 
     code: a word such as "bad-login", of protocol.Code or protocol.CLIENT_CODES, or "unreachable", or "replaced".
     words: a sentence for a person.
+    fates: of a message to several with the code `partly`: the names of those who were not shown it, each with its code.
     """
 
-    def __init__(self, code: str, words: str) -> None:
+    def __init__(self, code: str, words: str, fates: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{words} ({code})")
         self.code = code
         self.words = words
+        self.fates = dict(fates or {})
 
 
 class Client:
@@ -619,21 +624,25 @@ class Client:
             ask = self._session.takeover if takeover else self._session.login
             self._await(ask(name, password), self.timeout)
 
-    def send(self, recipient: str, text: str, *, timeout: float | None = None, wait: bool = True) -> int:
-        """Send a message, and return when it is shown: 1, the number of people who were shown it.
+    def send(
+        self, to: str | Iterable[str], text: str, *, timeout: float | None = None, wait: bool = True
+    ) -> int:
+        """Send a message, and return when it is shown to all it is for: the number of people who were shown it.
 
+        to: a name, several, EVERYONE (else who is here), or `Message.reply_to`, to answer in the same conversation.
         timeout: instead of the client's. After a TimeoutError the message may still arrive.
         wait: False returns at once, the tag of the message; among the `events` a Delivered or a Failed with that tag
         tells its fate. 64 messages are under way at once, 1,000 more (or 4 MiB) wait here, and what is beyond that
-        has failed with `busy`.
-        ChatError `not-online`, `busy`, `not-delivered`, `unconfirmed` (perhaps shown), `unknown` (the same, as the
-        server was restarted), `too-long` (over 64 KiB), `bad-username`, `not-logged-in`.
+        has failed with `busy`. Messages to several wait here while the server's limits would refuse them.
+        ChatError `partly` (some of several were not shown it: see `ChatError.fates`), `not-online`, `busy`,
+        `not-delivered`, `unconfirmed` (perhaps shown), `unknown` (the same, as the server was restarted), `too-long`
+        (over 64 KiB), `bad-username`, `not-logged-in`.
         """
         with self._alone():
-            tag = self._session.send(recipient, text)
+            tag = self._session.send(to if isinstance(to, str) else ",".join(to), text)
             if wait:
-                self._await(tag, self.timeout if timeout is None else timeout)
-                return 1
+                event = self._await(tag, self.timeout if timeout is None else timeout)
+                return event.shown_to if isinstance(event, Delivered) else 1
             if self._waiter is None:
                 self._turn(self._link.now())
             else:
@@ -721,7 +730,9 @@ class Client:
         finally:
             event = self._awaited.pop(tag)
         assert event is not None  # noqa: S101 (for the type checker: `_work_until` has said so)
-        if isinstance(event, (protocol.Refused, Failed)):
+        if isinstance(event, Failed):
+            raise ChatError(event.code, event.words, dict(event.fates))
+        if isinstance(event, protocol.Refused):
             raise ChatError(event.code, event.words)
         return event
 
@@ -2436,7 +2447,7 @@ def json_of(event: Printable) -> str:
         elif name in ("time", "last") and value is not None:
             fields[name] = protocol.format_time(value)
         else:
-            fields[name] = value
+            fields[name] = dict(value) if name == "fates" else value
     return json.dumps(fields)
 
 

@@ -920,7 +920,7 @@ class Allowance:
     def take(self, who: object, now: float, count: int = 1) -> float:
         """0 if `who` has taken so many, at most `burst`, else the seconds until there are as many."""
         spent = max(self._spent.pop(who, now), now)
-        wait = max(0.0, spent - now - (self.burst - count) * self.pause)
+        wait = max(0.0, round(spent - now - (self.burst - count) * self.pause, 6))
         self._spent[who] = spent if wait else spent + count * self.pause
         if len(self._spent) > REMEMBERED_MAX:
             del self._spent[next(iter(self._spent))]
@@ -2475,21 +2475,37 @@ class Presence(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message from somebody. `time` is Unix seconds by the server's clock; `id` is the sender's tag, 0 if none."""
+    """A message from somebody. `time` is Unix seconds by the server's clock; `id` is the sender's tag, 0 if none.
+
+    to: None if it is for this person alone, "*" if for everybody, or the names of those here whom the sender listed.
+    """
 
     sender: str
     id: int
     time: float
     text: str
+    to: tuple[str, ...] | str | None = None
+
+    @property
+    def reply_to(self) -> str:
+        """The recipients of an answer in the same conversation, as `send` takes them.
+
+        >>> Message("ann", 1, 0.0, "hi", ("bob", "eve")).reply_to, Message("ann", 1, 0.0, "hi", "*").reply_to
+        ('ann,bob,eve', '*')
+        """
+        if isinstance(self.to, str):
+            return self.to
+        return ",".join((self.sender, *(self.to or ())))
 
 
 class Delivered(NamedTuple):
     """The good fate of an own message. `time` is when it was written, in Unix seconds by the server's clock."""
 
     tag: int
-    recipient: str
+    recipient: str  # a name, names with commas, or "*"
     text: str
     time: float = 0.0
+    shown_to: int = 1  # people
 
 
 class Failed(NamedTuple):
@@ -2501,6 +2517,7 @@ class Failed(NamedTuple):
     code: str
     words: str
     time: float = 0.0  # as in Delivered
+    fates: tuple[tuple[str, str], ...] = ()  # with the code `partly`: names of those not shown it, each with its code
 
 
 class Waiting(NamedTuple):
@@ -2623,12 +2640,23 @@ class Command:
 
     def failed(self, code: str, words: str, wait: int, lead: float) -> Failed | Refused:
         """The event that it has failed. `words`: "" for the sentence of the code. `lead`: see `ClientSession`."""
-        if self.doubtful and self.verb in ("SEND", "PASSWD"):
+        if self.doubtful and self.verb in ("SEND", "PASSWD") and code != Code.PARTLY.word:
             code, words = UNKNOWN, ""
         words = words or CLIENT_CODES.get(code) or next((each.explanation for each in Code if each.word == code), code)
         if self.verb == "SEND":
-            return Failed(self.tag, self.name, self.text, code, words, self.written + lead)
+            fates = parse_fates(words) if code == Code.PARTLY.word else ()
+            return Failed(self.tag, self.name, self.text, code, words, self.written + lead, fates)
         return Refused(self.tag, self.verb, code, words, wait)
+
+
+def parse_fates(words: str) -> tuple[tuple[str, str], ...]:
+    """Names and codes out of what the server says with `partly`.
+
+    >>> parse_fates("bob=busy,eve=not-online shown to 1 of 3")
+    (('bob', 'busy'), ('eve', 'not-online'))
+    """
+    pairs = [word.partition("=") for word in words.partition(" ")[0].split(",")]
+    return tuple((name, code) for name, equals, code in pairs if equals)
 
 
 class Stage(enum.Enum):
@@ -2788,6 +2816,33 @@ class Requests:
             if not command.settled:
                 late.append(command)
         return late
+
+
+class Pace:
+    """The server's limits for messages to several, so that they wait here and none is refused for them.
+
+    >>> pace, message = Pace(), Command(1, "SEND", EVERYBODY, "hi", 0.0, 0.0)
+    >>> [pace.holds_back(message, "ann", now=0.0) for _ in range(11)].index(True), pace.due > 3.0
+    (10, True)
+    """
+
+    MARGIN = 1.05  # times the server's pause: one frame may be longer on its way than the next
+
+    def __init__(self) -> None:
+        self._listed, self._to_all = [Allowance(burst, pause * self.MARGIN) for burst, pause in (LISTED, TO_ALL)]
+        self.due = NEVER  # when the message that is held back may be sent
+
+    def holds_back(self, command: Command, name: str | None, now: float) -> bool:
+        """Whether this command has to wait. It counts as sent if not. `name`: the person who is logged in."""
+        people = command.name.count(",") + 1
+        if command.verb != "SEND" or command.transmitted or (people == 1 and command.name != EVERYBODY):
+            return False
+        if command.name == EVERYBODY:
+            wait = self._to_all.take(name, now)
+        else:
+            wait = self._listed.take(name, now, min(people, LIST_MAX))
+        self.due = now + wait
+        return wait > 0
 
 
 class RosterView:
@@ -3045,6 +3100,7 @@ class ClientSession:
         self._ahead: deque[float] = deque(maxlen=CLOCKS_COMPARED)  # of the server's clock, by the last live messages
         # The parts, each with its own state.
         self._requests = Requests(first_tag)
+        self._pace = Pace()
         self._received = Received()
         self._roster = RosterView()
         self._watch = ServerWatch()
@@ -3088,12 +3144,14 @@ class ClientSession:
         """Ask who is online. Answer, its words the names, `~` before those whose connection is lost; or Refused."""
         return self._enqueue("WHO")
 
-    def send(self, recipient: str, text: str) -> int:
-        """Send a message. Delivered or Failed, exactly one of them; Waiting before it if that takes over 3 s.
+    def send(self, to: str, text: str) -> int:
+        """Send a message to a name, to names with commas (at most LIST_MAX), or to EVERYBODY.
 
-        At most SENDS_UNDER_WAY are sent without a fate; the others wait here. See `has_room` for how many may.
+        Delivered or Failed, exactly one of them; Waiting before it if that takes over 3 s. At most SENDS_UNDER_WAY are
+        sent without a fate, those to several as fast as the server's limits allow (`Pace`); the others wait here. See
+        `has_room` for how many may.
         """
-        return self._enqueue("SEND", recipient, text)
+        return self._enqueue("SEND", to, text)
 
     def passwd(self, password: str, new: str) -> int:
         """Change the password. Answer; or Refused `bad-login` (the old one is wrong), `bad-password`, …
@@ -3177,6 +3235,8 @@ class ClientSession:
                 deadline = min(deadline, max(self._retry_at, self._watch.now))
         if self._events or self._outbox or self._next_command() is not None:
             deadline = min(deadline, self._watch.now)
+        if self._pace.due > self._watch.now and self._is_linked:
+            deadline = min(deadline, self._pace.due)
         self._watch.wait(deadline)
         return None if deadline == FOREVER else deadline
 
@@ -3311,6 +3371,8 @@ class ClientSession:
     def _send_what_waits(self) -> None:
         """Send from the queue, in order, as far as it may be said now."""
         while (command := self._next_command()) is not None:
+            if self.logged_in and self._pace.holds_back(command, self.name, self._watch.now):
+                break
             self._requests.take()
             state = State.LOGGED_IN if self.logged_in else State.STRANGER
             if state in HANDLERS[command.verb].states:
@@ -3324,7 +3386,7 @@ class ClientSession:
         if command is None or not self._is_linked or self._stage is Stage.GREETING:
             return None
         if self.logged_in:
-            return command
+            return command if self._watch.now >= self._pace.due else None
         if self._watch.now < self._retry_at:
             return None
         if self.name is None or (self._is_stranded and command.verb in STRANGERS_ONLY):
@@ -3374,7 +3436,8 @@ class ClientSession:
         self._events.append(Answer(command.tag, command.verb, words))
 
     def _ok_send(self, command: Command, words: str) -> None:
-        self._events.append(Delivered(command.tag, command.name, command.text, command.written + self.lead))
+        count = int(words or 1)
+        self._events.append(Delivered(command.tag, command.name, command.text, command.written + self.lead, count))
 
     def _ok_login(self, command: Command, words: str) -> None:
         name, *rest = words.split(" ")
@@ -3472,7 +3535,9 @@ class ClientSession:
             self._fail(command, UNKNOWN if command.transmitted else NOT_SENT)
 
     def _message(self, rest: str) -> None:
-        sender, number, time, text = rest.split(" ", 3)
+        origin, number, time, text = rest.split(" ", 3)
+        sender, several, names = origin.partition(">")
+        to = (names if names == EVERYBODY else tuple(names.split(","))) if several else None
         if not self._received.is_new(sender, int(number)):
             return  # had before the server crashed; it is counted, and so acknowledged once more
         wall = _parse_wall(time)
@@ -3480,7 +3545,7 @@ class ClientSession:
             self._absence.messages += 1
         elif self.wall and self._roster.is_known:  # else it may have been held for long
             self._compare_clocks(wall - self.wall)
-        self._events.append(Message(sender, int(number), wall, text))
+        self._events.append(Message(sender, int(number), wall, text, to))
 
     def _compare_clocks(self, ahead: float) -> None:
         """If the difference jumps, somebody has set one of the clocks, and those of before are wrong."""

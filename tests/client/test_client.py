@@ -1038,8 +1038,11 @@ def test_words_and_json_are_what_the_readme_says() -> None:
     assert words[protocol.Back] == ["-- back as bob after 12 s: 2 messages, ann is online, eve has left"]
     assert words[protocol.Failed] == ["!! not delivered to eve (not-online: nobody of that name is online): hi"]
     assert json.loads(client.json_of(protocol.Message("eve", 7, 1795359845.0, "hi\n"))) == {
-        "event": "message", "sender": "eve", "id": 7, "time": "2026-11-22T15:04:05.000Z", "text": "hi\n",
+        "event": "message", "sender": "eve", "id": 7, "time": "2026-11-22T15:04:05.000Z", "text": "hi\n", "to": None,
     }  # fmt: skip
+    several = protocol.Failed(1, "bob,eve", "hi", "partly", "", 0.0, (("eve", "busy"),))
+    assert json.loads(client.json_of(several))["fates"] == {"eve": "busy"}
+    assert json.loads(client.json_of(protocol.Message("eve", 7, 0.0, "hi", ("bob", "ann"))))["to"] == ["bob", "ann"]
     assert json.loads(client.json_of(SAMPLES[-1]))["left"] == ["eve"]
 
 

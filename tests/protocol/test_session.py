@@ -1097,3 +1097,65 @@ def test_a_client_that_is_stopped_within_a_turn_was_suspended_too() -> None:
     assert not talk.session.hang_up
     talk.hears(f"@1 MSG eve 7 {NOON} sent while it was stopped")
     assert isinstance(talk.shows()[0], Message)
+
+
+# --- Messages to several ---
+
+
+def test_a_message_to_several_says_whom_it_was_for() -> None:
+    talk = Talk().enter("bob", "eve")
+    talk.hears(f"@1 MSG ann>bob,eve 7 {NOON} hi", f"@2 MSG ann>* 8 {NOON} all", f"@3 MSG ann 9 {NOON} you")
+    told = [(event.sender, event.to, event.reply_to) for event in talk.shows() if isinstance(event, Message)]
+    assert told == [("ann", ("bob", "eve"), "ann,bob,eve"), ("ann", "*", "*"), ("ann", None, "ann")]
+
+
+def test_a_message_to_several_is_known_again_by_its_sender_alone() -> None:
+    talk = Talk().enter("bob")
+    talk.hears(f"@1 MSG ann>bob,eve 7 {NOON} hi", f"@2 MSG ann>bob 7 {NOON} hi", f"@3 MSG ann>* 7 {NOON} hi")
+    assert [event.text for event in talk.shows() if isinstance(event, Message)] == ["hi"]
+
+
+def test_the_fate_of_a_message_to_several_counts_and_names() -> None:
+    talk = Talk().enter("bob")
+    first, second = talk.session.send("ann,eve", "hi"), talk.session.send("*", "all")
+    assert talk.turn() == [f"#{first} SEND ann,eve hi", f"#{second} SEND * all"]
+    talk.hears(f"@1 #{first} OK SEND 2", f"@2 #{second} ERROR partly eve=busy,zoe=unconfirmed shown to 5 of 7")
+    shown, failed = talk.shows()
+    assert isinstance(shown, Delivered) and (shown.recipient, shown.shown_to) == ("ann,eve", 2)
+    assert isinstance(failed, Failed) and failed.fates == (("eve", "busy"), ("zoe", "unconfirmed"))
+
+
+def test_partly_is_told_as_it_is_also_after_a_restart() -> None:
+    talk = Talk().enter("bob")
+    tag = talk.session.send("ann,eve", "hi")
+    talk.turn()
+    talk.breaks()
+    (resume,) = talk.link()
+    assert talk.hears(f"{resume.split()[0]} OK RESUME bob 0 0", "ONLINE bob") == [f"#{tag} SEND ann,eve hi"]
+    talk.hears(f"@1 #{tag} ERROR partly eve=not-online shown to 1 of 2")
+    assert [event.code for event in talk.shows() if isinstance(event, Failed)] == ["partly"]
+
+
+def test_messages_to_everybody_wait_here_while_the_server_would_refuse_them() -> None:
+    talk = Talk().enter("bob")
+    for number in range(13):
+        talk.session.send("*", f"{number}")
+    last = talk.session.send("ann", "behind them, in order")
+    assert len(talk.turn()) == protocol.TO_ALL[0]
+    assert talk.wait(3.0) == []
+    assert [said.partition(" ")[2] for said in talk.wait(0.2)] == ["SEND * 10"]
+    said = [said.partition(" ")[2] for said in talk.wait(6.5)]
+    assert said == ["SEND * 11", "SEND * 12", "SEND ann behind them, in order"]
+    assert last == talk.session.undelivered[-1].tag
+
+
+@given(st.lists(st.integers(0, 90), max_size=40), st.integers(0, 50))
+def test_no_server_refuses_what_a_session_sends(pauses: list[int], delay: int) -> None:
+    """The server takes each message `delay` hundredths of a second later than it was sent, or at once, in turn."""
+    talk, limit = Talk().enter("bob"), protocol.Allowance(*protocol.TO_ALL)
+    late = 0.0
+    for number, pause in enumerate(pauses):
+        talk.session.send("*", "x")
+        for _ in talk.wait(pause / 10):
+            late = max(late, talk.now) if number % 2 else max(late, talk.now + min(delay / 100, 0.1))
+            assert limit.take("bob", late) == 0.0
