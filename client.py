@@ -1961,6 +1961,14 @@ def terminal_reflows(environ: Mapping[str, str]) -> bool:
     return "XTERM_VERSION" not in environ and environ.get("TERM") not in ("linux", "screen", "vt100", "vt220")
 
 
+def settling_time(environ: Mapping[str, str]) -> float:
+    """Seconds without a word of the terminal after which a window surely has the size that it has told.
+
+    Of a window that is dragged tmux tells a step every 0.25 s at the most, and wraps its rows at each of them.
+    """
+    return 0.3 if "TMUX" in environ else 0.0
+
+
 class Span(NamedTuple):
     """A stretch of text in one style. The text may come from anywhere: it is made safe when it is laid out."""
 
@@ -2676,6 +2684,10 @@ class Front(Protocol):
     def deadline(self) -> float | None:
         """When `lines` wants to be called even if nothing happens."""
 
+    @property
+    def settles(self) -> bool:
+        """Whether the window changes its size right now, so that nothing should be shown."""
+
     def start(self, link: Link, helper: Helper) -> None:
         """Begin to read what is typed; the link wakes up for it."""
 
@@ -2838,7 +2850,7 @@ class Plain:
     """One event a line, no escapes, no prompt but for a password: for pipes, files, scripts and dumb terminals."""
 
     deadline: float | None = None
-    edits = False
+    edits = settles = False
 
     def __init__(self, out: Writer, *, as_json: bool = False, interactive: bool = False) -> None:
         self.mailbox = Mailbox(LINES_WAITING)  # lines that were typed
@@ -3153,6 +3165,7 @@ class Terminal:
         self._keys: deque[Key] = deque()  # typed, and not given to the editor yet
         self._drop_until = -math.inf  # end of the time in which the rest of a text may come that was refused
         self._moved = False  # whether the window may have another size, or we are back in front
+        self._settled_at = -math.inf  # when it will have kept its size for long enough
 
     def start(self, link: Link, helper: Helper) -> None:
         self._link, self._helper = link, helper
@@ -3172,8 +3185,13 @@ class Terminal:
         """A lonely escape, the next second of a countdown, or comings and goings to be told."""
         wait = self._link.redial_in
         next_second = self._link.now() + (wait % 1 or 1) if wait else None
-        deadlines = (self._console.deadline, next_second, self._transcript.due)
+        settled = self._settled_at if self.settles else None
+        deadlines = (self._console.deadline, next_second, self._transcript.due, settled)
         return min((d for d in deadlines if d is not None), default=None)
+
+    @property
+    def settles(self) -> bool:
+        return self._moved or self._link.now() < self._settled_at
 
     # Keys
 
@@ -3271,11 +3289,15 @@ class Terminal:
         self._out.write(self._screen.clear())
 
     def flush(self, to: str | None) -> None:
-        """Everything in one write: what arrived, what waits, the prompt and the line."""
+        """Everything in one write: what arrived, what waits, the prompt and the line. While the window changes its
+        size nothing, since it is not known where the prompt is."""
         if self._moved:
             self._moved = False
             self._console.begin()
             self._screen.resize(*window_size())
+            self._settled_at = self._link.now() + settling_time(os.environ)
+        if self.settles:
+            return
         block = Block(self._prompt(to), *self._editor.view(), pinned_paragraphs(self._link.session.undelivered))
         self._editor.mark_seen()
         self._out.write(self._drawn(block, self._link.now()) + self._calls.write())
@@ -3674,7 +3696,8 @@ class Chat:
 
     def _show_events(self) -> None:
         with self._while_showing():
-            for event in self.link.take_events():
+            ready = not self.front.settles or self._leave_at is not None
+            for event in self.link.take_events() if ready else ():  # those that wait are not acknowledged
                 if self.status is None:  # else it is over, and what follows from that is no news
                     self._react(event)
             self.front.flush(self.to)

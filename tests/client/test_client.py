@@ -934,6 +934,16 @@ def test_a_message_that_cannot_be_written_is_not_delivered(room: Room, number: i
     assert bob_chat.failed == (number in (errno.ENOSPC, errno.EAGAIN))
 
 
+def test_while_a_window_changes_its_size_nothing_is_shown_and_nothing_is_delivered(room: Room) -> None:
+    (_, alice), (_, bob) = room.person("alice"), room.person("bob")
+    bob.settles = True
+    room.types(alice, "/msg bob hi", see="-- bob has not got this yet: hi")
+    assert not any(" alice: hi" in line for line in bob.seen)
+    bob.settles = False
+    room.until(lambda: any(line.endswith("-> bob: hi") for line in alice.seen))
+    assert any(" alice: hi" in line for line in bob.seen)
+
+
 def test_a_terminal_that_is_closed_says_so_in_two_ways_and_still_logs_out(room: Room) -> None:
     (_, alice), (bob_chat, bob) = room.person("alice"), room.person("bob")
 

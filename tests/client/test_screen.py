@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from terminal import Terminal, width_of
 
 import client
+import protocol
 from client import Block, Key, LineEditor, Paragraph, Screen, Span
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
@@ -510,13 +511,17 @@ def test_what_is_spelled_can_be_written_and_is_as_wide_as_it_is_counted(encoding
             assert shown.encode(encoding, "spelled").decode(encoding) == shown
 
 
+# -- the front end ---------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture
 def quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> client.Terminal:
     """A front end without a terminal behind it, at 100 s by a clock that stands still."""
-    monkeypatch.setattr(client, "Console", lambda *_: SimpleNamespace(deadline=None, keys=list))
+    monkeypatch.setattr(client, "Console", lambda *_: SimpleNamespace(deadline=None, keys=list, begin=lambda: None))
     terminal = client.Terminal(io.StringIO())
     session = SimpleNamespace(online=0, logged_in=False, name=None, undelivered=[], roster={})
-    terminal._link = SimpleNamespace(now=lambda: 100.0, redial_in=None, is_up=True, session=session)  # type: ignore[assignment]
+    link = SimpleNamespace(now=lambda: 100.0, redial_in=None, is_up=True, session=session, wake=lambda: None)
+    terminal._link = link  # type: ignore[assignment]
     terminal._helper = SimpleNamespace(expand=lambda word: None, complete=lambda before, person: (0, []))
     terminal._transcript.met = True
     return terminal
@@ -530,6 +535,27 @@ def told(terminal: client.Terminal) -> list[str]:
     terminal._out.truncate(0)
     terminal._out.seek(0)
     return [re.sub(r"^\d\d:\d\d ", "", row) for row in rows if not row.startswith(">") and row]
+
+
+@pytest.mark.parametrize(("environ", "kept"), [({"TMUX": "/tmp/tmux,1,0"}, True), ({}, False)])
+def test_while_tmux_changes_the_size_of_a_window_nothing_is_drawn(
+    quiet_terminal: client.Terminal, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], kept: bool
+) -> None:
+    """It tells only some of the steps, so the prompt may be anywhere, and a message below it would be erased."""
+    terminal, out = quiet_terminal, quiet_terminal._out
+    assert isinstance(out, io.StringIO)
+    told(terminal)
+    monkeypatch.setattr("os.environ", environ)
+    terminal._mark_moved()
+    terminal.show(protocol.Message("bob", 1, 0.0, "hi"))
+    terminal.flush(None)
+    assert terminal.settles == kept
+    assert (out.getvalue() == "") == kept
+    if terminal.deadline is not None:
+        later = terminal.deadline
+        monkeypatch.setattr(terminal._link, "now", lambda: later)
+        assert not terminal.settles and told(terminal) == ["bob  hi"]
+        assert terminal.deadline is None
 
 
 # -- bursts of text --------------------------------------------------------------------------------------------------
