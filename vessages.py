@@ -17,12 +17,12 @@ Rules of this file
     A connection is the hub's object, with our socket in it. Its unusual states (paused, being closed) are tables of the
     server, in which ten thousand usual connections take no room.
 
-    One bad connection never hurts another: whatever goes wrong while one is served ends that one.
+    One bad connection never hurts another: a fault while one is served ends that one.
 
 Reading order
-    1. `Server`: the turn, then each of its steps.
-    2. `HashWorker` and `DiskWorker`: the slow work.
-    3. The command line: options, where to listen, what is printed, `Log`.
+    1. `Server.turn`, then each of its steps in its order: accepting, reading, writing, closing, jobs; at last stopping.
+    2. `Waker` and `Signals`: what interrupts the waiting. `Workers`: the slow work. `Log`.
+    3. `serve`, near the end: how all is put together. Above it the options, listening, TLS, addresses, `Backups`.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ if sys.platform != "win32":
 VERSION = "1.0"
 
 READ_SIZE = 64 * 1024  # bytes a turn a connection; larger reads cost more than they save (measured)
-# Bytes of one write over TLS, the most that one of its records holds. Of a larger piece OpenSSL would tell nothing
-# until all has gone: a reader on a slow link would look like one who takes nothing.
-TLS_RECORD = 16 * 1024
+TLS_RECORD = 16 * 1024  # bytes of one write over TLS, the most that one of its records holds: see `RecordSocket`
 ACCEPT_BATCH = 64  # newcomers a turn and listener: a storm of them is let in between messages, not before them
 ACCEPT_REST = 1.0  # seconds without accepting when descriptors have run out: trying again at once would only spin
 BACKLOG = 1024  # connections that the system queues for us: a class whose server was restarted
@@ -93,14 +91,14 @@ SAME_SIGNAL = 0.5
 NAME_WITHIN = 2.0  # seconds for the name server to tell this machine's address, before the greeting does without it
 FAULT = 3  # exit code after an internal error, or if the disk hangs while the server stops
 STOP_WITHIN = 5.0  # seconds for what is queued to be written when the server stops
-# Jobs that wait for a worker: one of each connection of the largest server, and some of connections that have gone.
+# Jobs that wait for a worker: one for each connection of the largest server, and some of connections that have gone.
 JOBS_MAX = 120_000
 DISK_BATCH = 1000  # jobs that share one commit
 SPARE_FILES = 64  # open files for other things than clients: the database, its journal, backups, listeners
 LEAST_SPARE_FILES = 24  # where the system allows very few
 CLOSING_SHARE = 1 / 3  # of the spare files, for connections that are being closed
-# Connections where there is nothing better than `select`. On Windows that takes 512 sockets: these, a listener, the one
-# that wakes the loop, and the half of the lingering ones that a sweep leaves. One more would end the server.
+# Connections where there is nothing better than `select`. On Windows that takes 512 sockets: these, a listener, the
+# waker's, and half of CLOSING_SHARE, which a sweep leaves. One more would end the server.
 SELECT_MAX = 500
 # Seconds between two looks at the clock while nobody is there: if it was set, tokens must be told of it before a kill.
 CLOCK_LOOK = 60.0
@@ -164,6 +162,16 @@ class Server:
     log: takes lines for the log; `verbose`: also one for each connection that comes, and why it ended.
 
     All deadlines are in the hub's time, which stands still while the server is suspended.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> store = storage.open_store(f"{folder.name}/vessages.db")
+    >>> server = Server(Hub(), store, bind("127.0.0.1", 0))
+    >>> server.stop()  # from another thread, or `run` has no end
+    >>> server.run()
+    >>> server.close()
+    True
+    >>> folder.cleanup()
     """
 
     def __init__(
@@ -617,7 +625,11 @@ def table(rows: Iterable[protocol.Row], now: float) -> list[str]:
 
 
 def amount(size: int, frames: int) -> str:
-    """What waits for somebody, in bytes and frames: `61 KiB/12`."""
+    """What waits for somebody, in bytes and frames.
+
+    >>> amount(0, 0), amount(102, 2), amount(62_500, 12)
+    ('0', '102 B/2', '61 KiB/12')
+    """
     if not frames:
         return "0"
     unit, word = (1, "B") if size < 1000 else (1 << 10, "KiB")
@@ -930,9 +942,9 @@ BIND_ERRORS = {
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address that `host` stands for; port 0 lets the system choose one.
+    """Sockets that listen at every address that `host` stands for, on one port; 0 lets the system choose it.
 
-    StartError if there is none.
+    StartError if there is none, or if one of them is in use.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -999,8 +1011,8 @@ def open_files_limit(wanted: int) -> int:
 class RecordSocket(ssl.SSLSocket):
     """A TLS socket whose `send` takes as much as the system does, and so tells how a slow reader gets on.
 
-    Python's own tells nothing until all of a large piece has gone. After a `send` that took less, the rest must be
-    offered again as it is: OpenSSL has begun to send the next record of it.
+    Python's own tells nothing until all of a large piece has gone, so that a slow reader seems to take nothing.
+    After a `send` that took less, the rest must be offered again as it is: OpenSSL has begun its next record.
     """
 
     def send(self, data: Any, flags: int = 0) -> int:
@@ -1114,7 +1126,12 @@ def fingerprint(cert: Path) -> str:
 
 
 def fingerprint_words(fingerprint: str) -> str:
-    """A fingerprint for people who compare it, perhaps by voice: two lines of blocks of four, as clients show it."""
+    """A fingerprint for people who compare it, perhaps by voice: two lines of blocks of four, as clients show it.
+
+    >>> print(fingerprint_words(":".join(["A1", "B2"] * 16)))
+        A1B2 A1B2 A1B2 A1B2 A1B2 A1B2 A1B2 A1B2
+        A1B2 A1B2 A1B2 A1B2 A1B2 A1B2 A1B2 A1B2
+    """
     digits = fingerprint.replace(":", "")
     blocks = [digits[index : index + 4] for index in range(0, len(digits), 4)]
     return "\n".join("    " + " ".join(blocks[index : index + 8]) for index in range(0, len(blocks), 8))
@@ -1152,7 +1169,11 @@ EVERYWHERE = {"0.0.0.0", "::"}
 
 
 def reachable(bound: Sequence[str], found: Iterable[str]) -> list[str]:
-    """Those of the addresses that were found that others can use."""
+    """Those of the addresses that were found that others can use.
+
+    >>> reachable(["0.0.0.0"], ["127.0.0.1", "10.1.2.3", "2001:db8::7", "10.1.2.3"])
+    ['10.1.2.3']
+    """
     wanted = [a for a in dict.fromkeys(found) if not protocol.is_loopback(a) and not a.startswith("fe80:")]
     return wanted if "::" in bound else [a for a in wanted if ":" not in a]
 
@@ -1231,7 +1252,11 @@ def _number(least: float, most: float, kind: type[int] | type[float] = int) -> C
 
 
 def _duration(text: str) -> float:
-    """`90s`, `30m`, `6h` or `2d` in seconds."""
+    """`90s`, `30m`, `6h` or `2d` in seconds.
+
+    >>> _duration("90s"), _duration("6h")
+    (90.0, 21600.0)
+    """
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     if not (text[:-1].isdecimal() and len(text) < 9 and text[-1:] in units and int(text[:-1]) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30m, 6h or 1d")
@@ -1319,7 +1344,11 @@ class Greeting(NamedTuple):
 
 
 class Backups:
-    """The backups of `--backup-every`: one is due so many seconds after the newest, also if that is of yesterday."""
+    """The backups of `--backup-every`: one is due so many seconds after the newest, also if that is of yesterday.
+
+    path: of the database. every: seconds from one to the next. keep: how many of the newest are kept; None: all.
+    log: is told of each, and of each that failed. wall: Unix seconds.
+    """
 
     def __init__(
         self, path: Path, every: float, keep: int | None, log: WriteLog, wall: Callable[[], float] = time.time

@@ -11,9 +11,10 @@ from wire import ServerProcess
 import client
 import protocol
 import storage
+import vessages
 
 
-@pytest.mark.parametrize("module", [protocol, client, storage], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [protocol, client, storage, vessages], ids=lambda module: module.__name__)
 def test_examples_in_docstrings(module: object, tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as server:
         host, port = server.address
