@@ -826,7 +826,7 @@ _BLANK_LETTERS: Final = frozenset("\u115f\u3164\uffa0")
 _NUMBERED: Final = _JAMO_TAILS | _BLANK_LETTERS
 # Characters that are displayed and look like nothing: newline, space, a Braille pattern without dots, a headless note.
 _BLANKS: Final = frozenset("\n \u2800\U0001d159")
-# What is displayed in place of a character. Half a flag is a letter: terminals that draw no flags make it one or two
+# The text in place of a character. Half a flag is a letter: terminals that draw no flags make it one or two
 # cells wide. Of the spaces only the ideographic one has a width of its own.
 _INSTEAD: Final[Mapping[int, str]] = {
     **dict.fromkeys(map(ord, _HINTS), ""),
@@ -871,7 +871,7 @@ def _code_point(char: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _safe_cluster(cluster: str) -> str:
-    """What is displayed of one cluster."""
+    """The text in place of one cluster."""
     # A non-joiner keeps two Arabic letters apart that would be drawn as one shape: Persian is misspelt without it.
     instead = _INSTEAD_IN_ARABIC if "\u0620" <= cluster[0] <= "\u06ff" else _INSTEAD
     text = cluster[:_CLUSTER_MAX].translate(instead)
@@ -1073,7 +1073,7 @@ def _next_sequence(arguments: bytes, final: bytes) -> tuple[int, Key] | None:
 
 
 def _next_character(data: bytes, encoding: str) -> tuple[int, Key] | None:
-    """As `_next_key`, for data that begins with a byte over 0x7F. What is malformed becomes U+FFFD."""
+    """As `_next_key`, for data that begins with a byte over 0x7F. Malformed bytes become U+FFFD."""
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     for index in range(len(data)):
         if text := decoder.decode(data[index : index + 1]):
@@ -1425,7 +1425,7 @@ class _Undo:
         self._typing = bool(typed)
 
     def end_word(self) -> None:
-        """What is typed next is another change."""
+        """The next character is another change."""
         self._typing = False
 
     def take(self) -> tuple[Line, int] | None:
@@ -1507,8 +1507,9 @@ class LineEditor:
 
     `hidden` is true while a password is typed: then nothing may be drawn (see `view`) and no key but the simplest
     works. It stays true after Enter, until the caller asks again or calls `stop_asking`: a person who goes on typing
-    believes that the question still stands. `waits` is true from that Enter on. What is typed in between is the answer
-    if the question comes again; if it does not (see `release`), `drains` is true, and it is dropped at the next Enter.
+    believes that the question still stands. `waits` is true from that Enter on; the text that is typed meanwhile is the
+    answer if the question comes again. If it does not (see `release`), `drains` is true: the text is dropped at the
+    next Enter.
     """
 
     def __init__(
@@ -1956,9 +1957,18 @@ def wants_colour(environ: Mapping[str, str]) -> bool:
     return not environ.get("NO_COLOR")
 
 
+# Terminals that do not wrap their old rows anew, by the TERM they set; tried in tmux, xterm, rxvt, st, mlterm and VTE.
+_KEEPS_ROWS: Final = re.compile(r"xterm|linux|vt\d+|(screen|st|rxvt|mlterm|putty)([-.].*)?")
+
+
 def terminal_reflows(environ: Mapping[str, str]) -> bool:
-    """Whether the terminal wraps its old rows anew when the window becomes narrower: nearly all do but these."""
-    return "XTERM_VERSION" not in environ and environ.get("TERM") not in ("linux", "screen", "vt100", "vt220")
+    """Whether the terminal wraps its old rows anew when the window becomes narrower, as nearly all do.
+
+    A wrong no leaves parts of a long line behind; a wrong yes erases messages from the window.
+    """
+    if "TMUX" in environ:
+        return True
+    return "XTERM_VERSION" not in environ and not _KEEPS_ROWS.fullmatch(environ.get("TERM", ""))
 
 
 def settling_time(environ: Mapping[str, str]) -> float:
@@ -1987,7 +1997,7 @@ class Paragraph(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What stands at the bottom: paragraphs that may still change, the prompt, and the line with its cursor."""
+    """The bottom of the window: paragraphs that may still change, the prompt, and the line with its cursor."""
 
     prompt: tuple[Span, ...]
     text: str = ""
@@ -1996,7 +2006,7 @@ class Block(NamedTuple):
 
 
 class _Unit(NamedTuple):
-    """What is never split between rows: a safe cluster, one or two cells wide; or a newline, of no width."""
+    """A piece that is never split between rows: a safe cluster, one or two cells wide; or a newline, of no width."""
 
     text: str
     width: int
@@ -2023,9 +2033,9 @@ def _unit(text: str, style: str) -> _Unit:
     return _Unit(text, cell_width(text), style)
 
 
-def _units(span: Span) -> Iterator[_Unit]:
-    for cluster in clusters(safe_text(span.text)):
-        yield _unit(cluster, span.style)
+def _line_units(text: str, style: str) -> Iterator[_Unit]:
+    for cluster in clusters(safe_text(text)):
+        yield _unit(cluster, style)
 
 
 def _width(row: Iterable[_Unit]) -> int:
@@ -2040,7 +2050,7 @@ def _units_of(spans: Iterable[Span]) -> Iterator[_Unit]:
         for number, line in enumerate(lines):
             if number:
                 yield _NEWLINE
-            yield from _units(Span(line, style))
+            yield from _line_units(line, style)
 
 
 def _count_empty_lines(found: re.Match[str]) -> str:
@@ -2059,17 +2069,9 @@ def _stands_alone(unit: _Unit) -> bool:
 
 def _words(units: Iterable[_Unit]) -> Iterator[_Row]:
     """The units of a text in pieces between which a row may be broken."""
-    word: _Row = []
-    for unit in units:
-        if not _stands_alone(unit):
-            word.append(unit)
-            continue
-        if word:
-            yield word
-        yield [unit]
-        word = []
-    if word:
-        yield word
+    for alone, run in itertools.groupby(units, _stands_alone):
+        word = list(run)
+        yield from ([unit] for unit in word) if alone else [word]
 
 
 def _wrap(paragraph: Paragraph, width: int, *, flowing: bool = False) -> list[_Row]:
@@ -2093,26 +2095,17 @@ def _wrap(paragraph: Paragraph, width: int, *, flowing: bool = False) -> list[_R
 
     for word in _words(_units_of(paragraph.spans)):
         wanted = _width(word)
-        if word[0] is _NEWLINE:
+        fits = used + wanted <= width
+        if word[0] is _NEWLINE or (word[0].text == " " and not fits):
             end_row()
-        elif used + wanted <= width:
-            row += word
-            used += wanted
-        elif word[0].text == " ":
+            continue
+        if not fits and (len(margin) + wanted <= width or (flowing and used > max(width // 2, len(margin)))):
             end_row()
-        elif len(margin) + wanted <= width or (flowing and used > max(width // 2, len(margin))):
-            end_row()
-            row += word
-            used += wanted
-        elif flowing:
-            row += word
-            used += wanted
-        else:
-            for unit in word:
-                if used + unit.width > width:
-                    end_row()
-                row.append(unit)
-                used += unit.width
+        for piece in [word] if flowing else [[unit] for unit in word]:
+            if used + _width(piece) > width and not flowing:
+                end_row()
+            row += piece
+            used += _width(piece)
     return [*rows, row]
 
 
@@ -2142,12 +2135,10 @@ def _break_rows(units: Iterable[_Unit], width: int, marked: int) -> _Drawing:
 class Screen:
     """Keeps the block at the bottom and prints above it; makes the string for each change and never writes it.
 
-    The block's rows are ended by the program, not by the terminal's own wrapping, so it is known where they are. What
-    is printed above it is never touched again, so a long word there may be left to the terminal.
+    The block's rows are ended by the program, not by the terminal's own wrapping, so it is known where they are. Rows
+    that are printed above it are never touched again, so a long word there may be left to the terminal.
     No scrolling region, no second screen: what is printed goes up into the terminal's own scrollback.
     """
-
-    __slots__ = ("_above", "_colour", "_drawn", "_height", "_reflows", "_stale", "_top", "_width")
 
     def __init__(self, width: int, height: int, *, colour: bool = True, reflows: bool = True) -> None:
         """width, height: of the window in cells. colour: whether styles are used. reflows: see `terminal_reflows`."""
@@ -2186,18 +2177,19 @@ class Screen:
         self._stale = True
         if self._reflows:
             rows, row, column = self._drawn
-            before = [*rows[:row], _up_to_cursor(rows[row], column)]
-            self._above = sum(len(_reflowed(each, self._width)) for each in before) - 1
+            starts = itertools.accumulate((unit.width for unit in rows[row]), initial=0)
+            up_to_cursor = [unit for unit, start in zip(rows[row], starts, strict=False) if start <= column]
+            self._above = sum(_reflowed_rows(each, self._width) for each in (*rows[:row], up_to_cursor)) - 1
 
     def _lay_out(self, block: Block) -> _Drawing:
         """The rows of `block` that fit the window, with the cursor among them."""
-        units = [unit for span in block.prompt for unit in _units(span)]
+        units = [unit for span in block.prompt for unit in _line_units(*span)]
         marked = None
         index = 0
         for cluster in clusters(block.text):
             if marked is None and index >= block.cursor:
                 marked = len(units)
-            units.extend([_NEWLINE] if cluster == "\n" else _units(Span(cluster)))
+            units.extend([_NEWLINE] if cluster == "\n" else _line_units(cluster, PLAIN))
             index += len(cluster)
         rows, row, column = _break_rows(units, self._width, len(units) if marked is None else marked)
         room = self._height - 1
@@ -2227,20 +2219,10 @@ def _move(count: int, direction: str) -> str:
     return f"\x1b[{count}{direction}" if count > 0 else ""
 
 
-def _reflowed(row: _Row, width: int) -> list[_Row]:
-    """A row as the terminal wraps it anew in a narrower window (a full row is not followed by an empty one)."""
+def _reflowed_rows(row: _Row, width: int) -> int:
+    """How many rows the terminal makes of a row in a narrower window; a full one is not followed by an empty one."""
     rows = _break_rows(row, width, 0).rows
-    return rows if rows[-1] or len(rows) == 1 else rows[:-1]
-
-
-def _up_to_cursor(row: _Row, column: int) -> _Row:
-    """The part of a row up to the cursor at `column`, with what stands under it: that decides which row it is on."""
-    width = 0
-    for index, unit in enumerate(row):
-        width += unit.width
-        if width > column:
-            return row[: index + 1]
-    return row
+    return len(rows) - (len(rows) > 1 and not rows[-1])
 
 
 def unread_title(count: int, sender: str) -> str:
