@@ -343,25 +343,24 @@ def _migrate(db: sqlite3.Connection) -> None:
     """Take the open file `db` from its schema version to the newest, in one transaction."""
     db.create_function("skeleton", 1, protocol.skeleton)
     db.execute("BEGIN IMMEDIATE")
-    for statements in MIGRATIONS[_version(db) :]:
-        for statement in statements:
-            db.execute(statement)
+    for statement in itertools.chain(*MIGRATIONS[_version(db) :]):
+        db.execute(statement)
     db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     db.execute("COMMIT")
 
 
-def _schema(db: sqlite3.Connection) -> list[tuple[str, str, str]]:
+def _schema(db: sqlite3.Connection) -> list[tuple[str, ...]]:
     """Every table and index as SQLite wrote it down, without its own, `sqlite_%` (ANALYZE leaves some)."""
     question = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
     return db.execute(question).fetchall()
 
 
-def _expected_schema(version: int) -> list[tuple[str, str, str]]:
+@lru_cache(maxsize=8)  # One entry a version; making a database in memory takes as long as checking a small file.
+def _schema_after(*migrations: tuple[str, ...]) -> list[tuple[str, ...]]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
         db.create_function("skeleton", 1, protocol.skeleton)
-        for statements in MIGRATIONS[:version]:
-            for statement in statements:
-                db.execute(statement)
+        for statement in itertools.chain(*migrations):
+            db.execute(statement)
         return _schema(db)
 
 
@@ -426,7 +425,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
         try:
             _check_origin(path, _pragma(db, "application_id"), _version(db))
             length = _pragma(db, "page_count") * _pragma(db, "page_size")
-            whole = path.stat().st_size == length and _schema(db) == _expected_schema(_version(db))
+            whole = path.stat().st_size == length and _schema(db) == _schema_after(*MIGRATIONS[: _version(db)])
             if not whole or db.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
                 raise DamagedError(f"{path} {ADVICE_DAMAGED}")
         finally:
