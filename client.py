@@ -36,6 +36,7 @@ import argparse
 import codecs
 import contextlib
 import difflib
+import enum
 import errno
 import functools
 import hashlib
@@ -115,7 +116,7 @@ KNOWN_SERVERS = Path("~/.vessages-servers")  # whose certificate is which, for -
 # What a socket raises when it has nothing or no room now.
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-# --- The link -------------------------------------------------------------------------------------------------------
+# --- The link ---------------------------------------------------------------------------------------------------------
 
 
 class Mailbox:
@@ -522,7 +523,7 @@ class Link:
             self._dial_later("")
 
 
-# --- For scripts ----------------------------------------------------------------------------------------------------
+# --- For scripts ------------------------------------------------------------------------------------------------------
 
 
 EVERYONE = protocol.EVERYBODY  # in place of a name: everybody else who is here
@@ -2235,7 +2236,7 @@ def title_sequence(text: str) -> str:
     return f"\x1b]0;{safe_text(text.replace(chr(10), ' '), 200)}\x1b\\"
 
 
-# --- What happened, as text -----------------------------------------------------------------------------------------
+# --- What happened, as text -------------------------------------------------------------------------------------------
 
 
 class Note(NamedTuple):
@@ -2545,7 +2546,7 @@ LOOKS: dict[type, Callable[[Transcript, Any], object]] = {
 }
 
 
-# --- The front ends -------------------------------------------------------------------------------------------------
+# --- The front ends ---------------------------------------------------------------------------------------------------
 
 
 class LineReader:
@@ -3364,110 +3365,6 @@ def window_size() -> tuple[int, int]:
     return size.columns or 80, size.lines or 24  # Python 3.10 hands on the 0
 
 
-# Commands behind which a password may come, and how many words a person types in their line.
-NAMES_BEHIND = {"register": 1, "login": 1, "takeover": 1, "passwd": 0}
-SECRET_VERBS = tuple(NAMES_BEHIND)
-SECRET_PHRASES = {("log", "in"), ("log", "on"), ("sign", "in"), ("sign", "on"), ("sign", "up"), ("take", "over")}
-SECRET_NOUNS = ("password", "pass", "pw")  # commands only with a slash: people talk about these
-# Words that are one slip of the finger away from those commands, and ordinary.
-ORDINARY = frozenset({"logic", "logins", "logan", "loin", "passed", "makeover", "registers", "takeovers"})
-ALIKE = 0.7  # how much an unknown word is like a command with a password to be taken for it, as difflib counts
-
-
-class Reading(NamedTuple):
-    """A line read as a command: its name in COMMANDS ("" if it is none), the rest of the line, and whether the word is
-    written as it has to be; else it is only taken for that command."""
-
-    name: str
-    rest: str
-    exact: bool = True
-
-
-def read_command(text: str) -> Reading:
-    """The command that a line begins with: with a slash, or in capitals as on the wire.
-
-    Taken for a command with a password are also `/lgoin`, and `login bob` without the slash.
-    """
-    word, rest = first_word(re.sub(r"^/\s+", "/", text.lstrip()))
-    word = unicodedata.normalize("NFKC", word)
-    if word.startswith("/"):
-        name, alike = ALIASES.get(word[1:].lower(), word[1:].lower()), similar_command(word, ALIKE)
-        if name not in COMMANDS and alike in SECRET_VERBS:
-            return Reading(alike, rest, exact=False)
-        return Reading(name * (name in COMMANDS), rest)
-    if word in BARE:  # `WHO are you` is no WHO
-        return Reading(BARE[word] * (not rest or " " in COMMANDS[BARE[word]].usage), rest)
-    name = word.strip(string.punctuation).lower()
-    name = ALIASES.get(name, name)
-    begins = name in SECRET_VERBS and word.lower() not in SECRET_NOUNS and not has_password(name, rest)
-    return Reading(name * begins, rest, exact=False)
-
-
-def has_password(name: str, rest: str) -> bool:
-    """Whether what stands behind a command of SECRET_VERBS is more than it should be: at most a name."""
-    return rest.strip() != "" and (name == "passwd" or protocol.clean_name(rest.strip()) is None)
-
-
-def looks_secret(text: str) -> bool:
-    """Whether a text may be a command with a password whose slash was forgotten or whose word is misspelt, such as
-    `lgoin ann pw` or `1. login ann pw`. It may also be a sentence, so that a person has to say what it is."""
-    letters = re.sub(r"^[\W\d_]+", "", unicodedata.normalize("NFKC", text)).lower()
-    name, *words = [word for word in re.split(r"[\s:/,;=]+", letters) if word] or [""]
-    if words and (name, words[0]) in SECRET_PHRASES:
-        return True
-    name = name.replace("-", "").strip(string.punctuation)
-    if ALIASES.get(name, name) == "passwd":
-        return bool(words) and (name == "passwd" or len(words) >= 2 or not words[0].isalpha())
-    if ALIASES.get(name, name) in SECRET_VERBS:
-        return len(words) >= 2 or text.lstrip().startswith("/")
-    return (name == "log" and len(words) == 2) or (bool(words) and is_slip(name))
-
-
-def is_slip(name: str) -> bool:
-    """Whether a word is one slip of the finger away from a command with a password."""
-    return name not in ORDINARY and any(_one_slip(name, verb) for verb in SECRET_VERBS)
-
-
-def _one_slip(one: str, other: str) -> bool:
-    """Whether two words differ by one letter, or by two that changed places."""
-    shorter, longer = sorted((one, other), key=len)
-    if len(shorter) == len(longer):
-        differ = [at for at, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
-        return len(differ) == 1 or (len(differ) == 2 and sorted(one) == sorted(other))
-    return shorter in (longer[:at] + longer[at + 1 :] for at in range(len(longer)))
-
-
-def holds_secret(line: Line) -> bool:
-    """Whether a line that was typed may have a password in it, so that it does not come back from the history."""
-    if line.to or line.block:
-        return looks_secret(line.text)
-    typed = read_command(line.text)
-    if typed.name in SECRET_VERBS:
-        return has_password(typed.name, typed.rest)
-    return looks_secret(line.text) or (not typed.name and is_unknown(first_word(line.text.lstrip())[0]))
-
-
-def is_unknown(word: str) -> bool:
-    """Whether a word is like a command, and which one is meant is unclear: perhaps the login of another program."""
-    return word.startswith("/") and not read_command(word).name and not is_harmless(word)
-
-
-def is_command(text: str) -> bool:
-    """Whether what begins like this is dealt with line by line, also if all of it came at once."""
-    line = text.lstrip().split("\n")[0]
-    word, rest = first_word(line)
-    hides = is_unknown(word) and "/" not in word[1:] and len(rest.split()) < 2
-    return bool(read_command(line).name) or looks_secret(text) or hides
-
-
-def named_by(text: str) -> str:
-    """Who a text seems to be for by its first word, known or not: bob in `bob: hi` and `@bob hi`; "" if nobody."""
-    found = re.match(r"@?([^\s:@]+)(:?)\s", text)
-    if found is None or not (text[0] == "@" or found[2]) or protocol.clean_name(found[1]) is None:
-        return ""
-    return found[1]
-
-
 TYPED_AHEAD_MAX = 1_000  # characters of a line that a person may have typed while the client was busy
 # The keys of which a paste consists that the terminal does not mark, and the text of those that have none.
 _BURST_TEXT: Final[Mapping[str, str]] = {"char": "", "tab": "\t", "enter": "\n"}
@@ -3502,19 +3399,255 @@ def pasted_part(text: str, by_line: bool) -> tuple[str, int]:
     return (first, len(first)) if pasted else ("", 0)
 
 
+# --- The words of a line ----------------------------------------------------------------------------------------------
+
+
+class TypedCommand(NamedTuple):
+    """A command that can be typed: how it is used, what it does, and the method of `Chat` that does it.
+
+    The method gets what stands behind the command, and returns False if it cannot be meant so.
+    """
+
+    usage: str
+    help: str
+    method: str
+
+
+TYPED = {
+    "register": TypedCommand("/register NAME", "make an account", "register"),
+    "login": TypedCommand("/login NAME", "log in", "log_in"),
+    "takeover": TypedCommand("/takeover [NAME]", "log in and end your session elsewhere", "take_over"),
+    "logout": TypedCommand("/logout", "log out and stay connected", "log_out"),
+    "who": TypedCommand("/who", "who is online; ~ means the connection is lost", "who"),
+    "msg": TypedCommand("/msg NAME TEXT", "send a message", "message"),
+    "r": TypedCommand("/r TEXT", "answer the last person that wrote", "reply"),
+    "to": TypedCommand("/to [NAME]", "send what you type to NAME from now on, or to nobody", "aim"),
+    "me": TypedCommand("/me TEXT", "say what you do: /me waves", "act"),
+    "quiet": TypedCommand("/quiet", "hide comings and goings, or show them again", "hide_presence"),
+    "bell": TypedCommand("/bell [off|title|msg|all]", "what calls you: nothing, the title, a bell too", "set_bell"),
+    "clear": TypedCommand("/clear", "clear the screen", "clear"),
+    "passwd": TypedCommand("/passwd or PASSWD OLD NEW", "change your password", "passwd"),
+    "ping": TypedCommand("/ping [TEXT]", "ask the server for a sign of life", "ping"),
+    "help": TypedCommand("/help [COMMAND]", "this list", "help"),
+    "quit": TypedCommand("/quit", "log out and leave", "quit"),
+}
+# The same as they stand on the wire, in capitals, for scripts and old hands.
+BARE = {name.upper(): name for name in ("register", "login", "takeover", "logout", "who", "passwd", "ping", "quit")}
+BARE["SEND"] = "msg"
+# Commands as people know them from other programs.
+ALIASES = {
+    "exit": "quit", "q": "quit", "bye": "quit", "query": "to", "?": "help", "h": "help", "w": "msg",
+    "signin": "login", "logon": "login", "signup": "register", "password": "passwd", "pass": "passwd", "pw": "passwd",
+    "tell": "msg", "whisper": "msg", "names": "who", "users": "who", "list": "who", "whois": "who", "reply": "r",
+}  # fmt: skip
+# The commands in the order of /help, which fits a window of 50 x 15.
+HELP_GROUPS = (
+    ("you", ("register", "login", "takeover", "logout", "passwd")),
+    ("talk", ("msg", "r", "to", "me")),
+    ("here", ("who", "quiet")),
+    ("show", ("bell", "clear")),
+    ("else", ("ping", "help", "quit")),
+)
+# What else is good to know about a line, for /help.
+KEYS = (
+    ("NAME: TEXT", "send to NAME, now and from now on"),
+    ("@NAME TEXT", "send to NAME this time"),
+    ("//TEXT", "send a text that begins with a slash"),
+    ("Tab", "complete a name or a command"),
+    ("Alt-Enter, or \\ at the end", "begin a new line"),
+    ("Ctrl-C", "drop the line; twice when empty: leave"),
+)
+BELLS = {
+    "off": "never rings, and the title of the window is left alone",
+    "title": "never rings; the title of the window counts messages",
+    "msg": "rings for messages, and the title of the window counts them",
+    "all": "rings for messages, comings and goings; the title of the window counts messages",
+}  # fmt: skip
+
+
+def command_name(word: str) -> str:
+    """The command that a word without its slash is, by whatever name people know it: `exit` is `quit`."""
+    return ALIASES.get(word.lower(), word.lower())
+
+
+def help_words(name: str) -> str:
+    """What /help says, about one command if it is named; "" if there is no such command."""
+    if name:
+        return f"{TYPED[name].usage}  {TYPED[name].help}" if name in TYPED else ""
+    rows = [f"{group:<5} {' '.join('/' + word for word in words)}" for group, words in HELP_GROUPS]
+    keys = [f"{usage}  {words}" for usage, words in KEYS]
+    return "\n".join([*rows, *keys, "/help COMMAND tells more"])
+
+
+def offers(before: str, session: ClientSession, last_sender: str, *, person: bool) -> tuple[int, Sequence[str]]:
+    """What Tab may put behind `before`. person: only names. Nobody is offered whose name was not begun."""
+    roster = session.roster if before else {}
+
+    def place(name: str) -> tuple[bool, bool, bool, str]:
+        """The last sender comes first, then those who are online, and oneself at the end."""
+        return name != last_sender, name == session.name, roster[name], fold(name)
+
+    names = sorted(roster, key=place)
+    if person:
+        return 0, [name for name in names if fold(name).startswith(fold(before))]
+    return complete_word(before, [f"/{word}" for word in TYPED] if before else [], expected_words(before, names))
+
+
+def expected_words(before: str, names: list[str]) -> list[str]:
+    """What Tab may put at the cursor: names, but for the words of a command whose usage says otherwise."""
+    verb, *words = before.split(" ")
+    if not words or not verb.startswith("/") or verb[1:] not in TYPED:
+        return names
+    _, *places = TYPED[verb[1:]].usage.split()
+    if len(words) <= len(places):
+        place = places[len(words) - 1]
+    else:
+        place = places[-1] if places and "TEXT" in places[-1] else ""  # a text may have many words
+    offers = {"NAME": names, "[NAME]": names, "TEXT": names, "[TEXT]": names, "[COMMAND]": list(TYPED)}
+    return offers.get(place, place.strip("[]").split("|") if "|" in place else [])
+
+
+class Reading(NamedTuple):
+    """A line read as a command: its name in TYPED ("" if it is none), the rest of the line, and whether the word is
+    written as it has to be; else it is only taken for that command."""
+
+    name: str
+    rest: str
+    exact: bool = True
+
+
+# Commands behind which a password may come. The rest of these tables tells a password from a sentence.
+SECRETS = ("register", "login", "takeover", "passwd")
+SECRET_PHRASES = {("log", "in"), ("log", "on"), ("sign", "in"), ("sign", "on"), ("sign", "up"), ("take", "over")}
+SECRET_NOUNS = ("password", "pass", "pw")  # commands only with a slash: people talk about these
+ORDINARY = ("logic", "logins", "logan", "loin", "passed", "makeover", "registers", "takeovers")  # though they are alike
+LOGINS = ("user", "nick", "identify", "auth", "su", "account", "id", "oper")  # commands of other programs
+NO_ROOMS = ("join", "part", "topic", "room", "channel")  # commands of other programs, without a password
+# What to do instead of some commands of other programs.
+INSTEAD = dict.fromkeys(NO_ROOMS, "there are no rooms; /to NAME sends what you type to NAME") | {
+    "nick": "a name is an account: /login NAME, or /register NAME for a new one",
+    "identify": "the password is asked for: /login NAME",
+}
+# How alike an unknown command is to one with a password to be taken for it, and to any command to be taken for a slip
+# of the finger, as difflib counts.
+TAKEN_FOR, ALIKE = 0.7, 0.6
+
+
 def first_word(text: str) -> tuple[str, str]:
     """The first word, and what follows the space or newline behind it."""
     word, *rest = re.split(r"\s", text, maxsplit=1)
     return word, "".join(rest)
 
 
-# --- What the lines mean --------------------------------------------------------------------------------------------
+def read_command(text: str) -> Reading:
+    """The command that a line begins with: with a slash, or in capitals as on the wire.
 
-FIRST_HINT = "/login NAME, or /register NAME if you are new here; /help lists the commands"
-KNOWN_MAX = 1_000  # people whose name before a colon tells whom a line is meant for, also when they have left
+    Taken for a command with a password are also `/lgoin`, and `login bob` without the slash.
+
+    >>> read_command("/exit")
+    Reading(name='quit', rest='', exact=True)
+    >>> read_command("lunch?").name
+    ''
+    """
+    word, rest = first_word(re.sub(r"^/\s+", "/", text.lstrip()))
+    word = unicodedata.normalize("NFKC", word)
+    if word.startswith("/"):
+        name, alike = command_name(word[1:]), similar_command(word, TAKEN_FOR)
+        if name not in TYPED and alike in SECRETS:
+            return Reading(alike, rest, exact=False)
+        return Reading(name if name in TYPED else "", rest)
+    if word in BARE:  # `WHO are you` is no WHO
+        return Reading(BARE[word] if not rest or " " in TYPED[BARE[word]].usage else "", rest)
+    name = command_name(word.strip(string.punctuation))
+    begins = name in SECRETS and word.lower() not in SECRET_NOUNS and not has_password(name, rest)
+    return Reading(name if begins else "", rest, exact=False)
 
 
-LINES_ASKED = 10  # lines of one message above which a person is asked: a block may have been pasted by mistake
+def similar_command(word: str, alike: float = ALIKE) -> str:
+    """The command that an unknown one may have been meant to be; "" if there is none. `alike`: how much at least."""
+    found = difflib.get_close_matches(word[1:].lower(), [*TYPED, *ALIASES], 1, alike) if word.count("/") == 1 else []
+    return command_name(found[0]) if found else ""
+
+
+def is_unknown(word: str) -> bool:
+    """Whether a word is like a command, and which one is meant is unclear: perhaps the login of another program."""
+    if not word.startswith("/") or read_command(word).name or word[1:].lower() in NO_ROOMS:
+        return False
+    return word[1:].lower() in LOGINS or similar_command(word) in ("", *SECRETS)
+
+
+def unknown_words(word: str) -> str:
+    """What to do about a command that does not exist."""
+    name, alike = word[1:].lower(), similar_command(word)
+    if name in INSTEAD:
+        return INSTEAD[name]
+    if name.startswith(SECRETS):  # what stands behind it may be a password
+        return "there is no such command: it is used like this: /login NAME"
+    advice = f"did you mean /{alike}? " if alike else ""
+    return f"there is no {one_line(word)}: {advice}/help lists the commands; a text that begins so: /{one_line(word)}"
+
+
+def has_password(name: str, rest: str) -> bool:
+    """Whether what stands behind a command of SECRETS is more than it should be: at most a name."""
+    return rest.strip() != "" and (name == "passwd" or protocol.clean_name(rest.strip()) is None)
+
+
+def looks_secret(text: str) -> bool:
+    """Whether a text may be a command with a password whose slash was forgotten or whose word is misspelt. It may also
+    be a sentence, so that a person has to say what it is.
+
+    >>> [looks_secret(text) for text in ("lgoin ann pw", "1. login ann pw", "login is broken again", "the login works")]
+    [True, True, True, False]
+    """
+    letters = re.sub(r"^[\W\d_]+", "", unicodedata.normalize("NFKC", text)).lower()
+    name, *words = [word for word in re.split(r"[\s:/,;=]+", letters) if word] or [""]
+    if words and (name, words[0]) in SECRET_PHRASES:
+        return True
+    name = name.replace("-", "").strip(string.punctuation)
+    if command_name(name) == "passwd":
+        return bool(words) and (name == "passwd" or len(words) >= 2 or not words[0].isalpha())
+    if command_name(name) in SECRETS:
+        return len(words) >= 2 or text.lstrip().startswith("/")
+    slips = name not in ORDINARY and any(is_slip(name, secret) for secret in SECRETS)
+    return (name == "log" and len(words) == 2) or (bool(words) and slips)
+
+
+def is_slip(one: str, other: str) -> bool:
+    """Whether two words differ by one letter, or by two that changed places."""
+    shorter, longer = sorted((one, other), key=len)
+    if len(shorter) == len(longer):
+        differ = [at for at, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+        return len(differ) == 1 or (len(differ) == 2 and sorted(one) == sorted(other))
+    return shorter in (longer[:at] + longer[at + 1 :] for at in range(len(longer)))
+
+
+def holds_secret(line: Line) -> bool:
+    """Whether a line that was typed may have a password in it, so that it does not come back from the history."""
+    if line.to or line.block:
+        return looks_secret(line.text)
+    typed = read_command(line.text)
+    if typed.name in SECRETS:
+        return has_password(typed.name, typed.rest)
+    return looks_secret(line.text) or (not typed.name and is_unknown(first_word(line.text.lstrip())[0]))
+
+
+def is_command(text: str) -> bool:
+    """Whether what begins like this is dealt with line by line, also if all of it came at once."""
+    line = text.lstrip().split("\n")[0]
+    word, rest = first_word(line)
+    hides = is_unknown(word) and "/" not in word[1:] and len(rest.split()) < 2
+    return bool(read_command(line).name) or looks_secret(text) or hides
+
+
+def named_by(text: str) -> str:
+    """The name that a text seems to be for by its first word, known or not: bob in `bob: hi` and `@bob hi`; else ""."""
+    found = re.match(r"@?([^\s:@]+)(:?)\s", text)
+    if found is None or not (text[0] == "@" or found[2]) or protocol.clean_name(found[1]) is None:
+        return ""
+    return found[1]
+
+
+# --- Dialogues --------------------------------------------------------------------------------------------------------
 
 
 class Ask(NamedTuple):
@@ -3542,20 +3675,47 @@ class Pause(NamedTuple):
 
 # What a person and a server are asked, one after the other: written as a generator, so that it reads like a dialogue.
 Dialogue = Generator[Ask | Await | Pause, Any, None]
+
+YES, NO = ("y", "yes"), ("", "n", "no")
 UNASKED = "a password is missing: set VESSAGES_PASSWORD or use --password-file"
+NOTHING_DONE = "no password, so nothing was done"
+NOTHING_SENT = "nothing was sent"
+
+
+class Tell(Protocol):
+    """How the parts of a chat speak: `Chat.note`."""
+
+    def __call__(self, words: str, /, *, failed: bool = False) -> None: ...
+
+
+def is_meant(question: str, *yes: str) -> Generator[Ask, str, bool]:
+    """Ask for a yes or no where a password may be typed instead. `yes`: other answers that mean yes."""
+    while (answer := (yield Ask(f"{question} y/n (hidden) ", strict=False))).strip().lower() not in NO:
+        if answer.strip().lower() in YES or answer in yes:
+            return True
+    return False
+
+
+def hiding(note: Tell) -> Dialogue:
+    """Drop what is typed, up to a line with nothing in it: a new password is typed twice."""
+    while (yield Ask("hidden, and not sent; Enter alone goes on: ", strict=False)):
+        note("what you typed was dropped")
 
 
 class Dialogues:
     """Takes the one dialogue that is under way from step to step. A script's dialogue ends where it would wait."""
 
-    def __init__(
-        self, front: Front, now: Callable[[], float], note: Callable[..., None], obey: Callable[[str], bool]
-    ) -> None:
-        """`note` tells the person something. `obey` does an answer that is a command; False if it is none."""
+    def __init__(self, front: Front, now: Callable[[], float], note: Tell, obey: Callable[[str], bool]) -> None:
+        """`obey` does an answer that is a command; False if it is none."""
         self._front, self._now, self._note, self._obey = front, now, note, obey
         self._dialogue: Dialogue | None = None  # the one under way
         self._step: Ask | Await | Pause | None = None  # its last step
         self.deadline: float | None = None  # end of its pause
+
+    @property
+    def under_way(self) -> bool:
+        """Whether there is a dialogue."""
+        return self._dialogue is not None
 
     def begin(self, dialogue: Dialogue) -> None:
         """Begin a dialogue, up to its first question or wait; one that is under way ends."""
@@ -3608,73 +3768,432 @@ class Dialogues:
             self._front.release()
 
 
+# Refusals behind which a password can be tried again a known moment later.
+LATER = frozenset({protocol.Code.BAD_LOGIN.word, protocol.Code.THROTTLED.word, protocol.Code.BUSY.word})
+
+
+class Accounts:
+    """The dialogues with a person who registers, logs in or changes a password.
+
+    A password that stands in the line is used once. Else it is asked for until it is right or given up: after a refusal
+    a person types it again, and must not do so where it is shown.
+    """
+
+    def __init__(self, session: ClientSession, note: Tell, secret: str | None, *, interactive: bool) -> None:
+        """`secret` stands in for a password that is left out."""
+        self._session, self._note, self._secret, self._interactive = session, note, secret, interactive
+        self.refused = ("", "")  # name and password of the last login, as long as it has not succeeded
+        self._short = protocol.PASSWORD_MIN - 1  # characters of the longest password that is surely refused
+
+    def fault(self, name: str, *, new: bool) -> str:
+        """Why a password for `name` would be asked for in vain; "" if it would not. new: the account is to be made."""
+        own = self._logged_in_as()
+        if own and (new or fold(own) == fold(name)):
+            return f"you are {own} already; /logout first"
+        if protocol.clean_name(name) is None:
+            return f"that cannot be anybody's name: {protocol.Code.BAD_USERNAME.explanation}"
+        return ""
+
+    def logging_in(self, name: str, password: str, *, takeover: bool = False, patient: bool = False) -> Dialogue:
+        """Log in. Whoever is logged in already is logged out once there is a password."""
+        once, before = bool(password), "" if password else self._logged_in_as()
+        logs_out = f" (logs {before} out; Enter alone does not)" if before else ""
+        prompt = f"Password for {one_line(name)}{logs_out}: "
+        while password or (password := (yield from self._given_or_asked(prompt))):
+            if before and before == self._logged_in_as():
+                yield Await(self._session.logout())
+            self.refused = (name, password)
+            reply = yield Await(
+                self._session.takeover(name, password)
+                if takeover
+                else self._session.login(name, password, patient=patient)
+            )
+            online = isinstance(reply, protocol.Refused) and reply.code == protocol.Code.ALREADY_ONLINE.word
+            if once and online:
+                self._note("/takeover ends the other session and logs you in here; a dead one ends after 5 s")
+            if once or isinstance(reply, protocol.LoggedIn):
+                return
+            if online:
+                takeover = yield from is_meant("end that session and log in here?", password, "/takeover")
+                if not takeover:
+                    return
+                continue
+            if reply.code in LATER:
+                yield Pause(reply.wait)
+            password, prompt = "", f"Password for {one_line(name)} (Enter alone gives up): "
+
+    def registering(self, name: str, password: str) -> Dialogue:
+        """Make an account and log in."""
+        once, prompt = bool(password), f"New password for {one_line(name)}: "
+        while True:
+            if not once and self._secret is None and self._interactive:
+                password = yield from self._new_password(prompt, name)
+            elif not once:
+                password = yield from self._given_or_asked(prompt)
+            if not password:
+                return
+            reply = yield Await(self._session.register(name, password))
+            if isinstance(reply, protocol.Answer):
+                break
+            if once:
+                return
+            if reply.code == protocol.Code.NAME_TAKEN.word:
+                self._note("if this is your account, log in with its password; Enter alone gives up")
+                password = ""
+                break
+            if reply.code == protocol.Code.BAD_PASSWORD.word:
+                self._learn_from(password, name)
+            elif reply.code in LATER:
+                yield Pause(reply.wait)
+        yield from self.logging_in(name, password)
+
+    def changing_password(self, name: str) -> Dialogue:
+        """Change the password; the old one is asked for again only if that was wrong."""
+        old = ""
+        while True:
+            old = old or (yield Ask("Old password: "))
+            if not old:
+                self._note(NOTHING_DONE)
+                return
+            new = yield from self._new_password("New password: ", name)
+            if not new:
+                return
+            reply = yield Await(self._session.passwd(old, new))
+            if isinstance(reply, protocol.Answer):
+                return
+            if reply.code == protocol.Code.BAD_PASSWORD.word:
+                self._learn_from(new, name)
+                continue
+            old = ""
+            if reply.code in LATER:
+                yield Pause(reply.wait)
+
+    def _given_or_asked(self, prompt: str) -> Generator[Ask, str, str]:
+        """The secret that was given, or one that is asked for; "" if that is given up.
+
+        For a person the secret is that of the first login, and no other: a later one may be somebody else's.
+        """
+        secret = self._secret
+        if self._interactive:
+            self._secret = None
+        password = secret if secret is not None else (yield Ask(prompt))
+        if not password:
+            self._note(NOTHING_DONE)
+        return password
+
+    def _new_password(self, prompt: str, name: str) -> Generator[Ask, str, str]:
+        """A password that was typed twice alike; "" if that is given up. One that is surely refused is typed once."""
+        while first := (yield Ask(prompt)):
+            if len(first) <= self._short or protocol.password_fault(first, name):
+                return first
+            again = yield Ask("Repeat password: ")
+            if again == first:
+                return first
+            if not again:
+                break
+            self._note("the two are not the same: once more, please", failed=True)
+        self._note(NOTHING_DONE)
+        return ""
+
+    def _learn_from(self, refused: str, name: str) -> None:
+        """How long a password has to be is the server's setting: known is only what it has refused."""
+        if protocol.password_fault(refused, name) is None:
+            self._short = max(self._short, len(refused))
+
+    def _logged_in_as(self) -> str:
+        """The own name, if a login would be refused because of it; "" too while a LOGOUT may be on its way."""
+        others = self._session.unanswered - len(self._session.undelivered)
+        return (self._session.name or "") if self._session.logged_in and not others else ""
+
+
+# --- Who gets what is typed -------------------------------------------------------------------------------------------
+
+KNOWN_MAX = 1_000  # people whose name before a colon tells whom a line is meant for, also when they have left
+LINES_ASKED = 10  # lines of one message above which a person is asked: a block may have been pasted by mistake
+UNSENT = "this was not sent: it looks like a command with a password, such as /login NAME"
+
+
+def nobody(name: str) -> str:
+    """That a name is none."""
+    return f"nobody called {one_line(name)} is known here"
+
+
+class Recipients:
+    """The recipient of each text: the one in the prompt, or the one that the text names, or the one that is asked for.
+
+    Nothing is sent before the person has seen to whom; a doubt is a question.
+    """
+
+    def __init__(self, session: ClientSession, front: Front, note: Tell, to: str | None) -> None:
+        """`to` gets what names nobody; from a pipe it gets every line."""
+        self._session, self._front, self._note = session, front, note
+        self.to = to
+        self.takes_all = to is not None and not front.interactive  # whether every line is a text for `to`
+        self.last_sender = ""
+        self._known: deque[str] = deque(maxlen=KNOWN_MAX)  # people who are or were here lately
+        self._words: set[str] = set()  # words before a colon that are no names, as the person has said
+
+    # Names
+
+    def meet(self, names: Iterable[str]) -> None:
+        """These are or were here. The recipient that --to named may be written otherwise."""
+        self._known.extend(names)
+        self.to = self.to and (self.spelling(self.to) or self.to)
+
+    def spelling(self, name: str) -> str | None:
+        """Somebody who is here, or was a moment ago, as the server writes the name; None if there is nobody."""
+        if protocol.clean_name(name) is None:
+            return None
+        here = (known for known in (*self._session.roster, *self._known) if fold(known) == fold(name))
+        return next(here, None)
+
+    def expand(self, word: str) -> tuple[str, str] | None:
+        """What the first word of a line stands for, see `Expander`. So the person whom `/r` means stands in the line
+        before anything more is typed, whoever writes meanwhile."""
+        if word == "/r" and self.last_sender:
+            return "", f"/msg {self.last_sender} "
+        if word.startswith("@") and protocol.clean_name(word[1:]) is not None:
+            return "", f"/msg {self.spelling(word[1:]) or word[1:]} "
+        known = self.spelling(word[:-1]) if word.endswith(":") else None
+        return (known, "") if known is not None else None
+
+    def complete(self, before: str, *, person: bool) -> tuple[int, Sequence[str]]:
+        """What Tab may put behind `before`. person: only a name, as an answer."""
+        return offers(before, self._session, self.last_sender, person=person)
+
+    def aim(self, name: str) -> None:
+        """Plain text goes to `name` from now on; to nobody if that is empty."""
+        self.to = self.spelling(name) or name or None
+        absent = self.to is not None and self._session.logged_in and self.to not in self._session.roster
+        self._note(f"what you type goes to {self.to or 'nobody'}{', who is not online' if absent else ''}")
+
+    # Texts
+
+    def send(self, name: str, text: str) -> None:
+        """Send a text to `name`, however it is written."""
+        self._session.send(self.spelling(name) or name, text)
+
+    def say_from_pipe(self, text: str) -> None:
+        """`bob: hi` goes to bob and makes him the recipient, if there is somebody of that name; else to nobody."""
+        name, colon, rest = text.partition(":")
+        known = self.spelling(name) if colon else None
+        if looks_secret(text) or (known is not None and looks_secret(rest)):
+            self._note(UNSENT, failed=True)
+        elif known is not None and not rest.strip():
+            self.aim(known)
+        elif known is not None:
+            self.to = known
+            self.send(known, rest.removeprefix(" "))
+        elif self.to is None:
+            self._note("to whom? SEND NAME TEXT, or /to NAME first", failed=True)
+        elif name := named_by(text):
+            self._note(f"{nobody(name)}; for {self.to}: SEND {self.to} {name}: …", failed=True)
+        else:
+            self.send(self.to, text)
+
+    def saying(self, typed: Line) -> Dialogue:
+        """Send what a person has typed, as soon as it is clear to whom, and that it is meant."""
+        line, to = typed, typed.to or self.to
+        known, rest = self._addressee(line)
+        if known is not None and not rest.strip():
+            self.aim(known)
+            return
+        if to is None or (known is not None and fold(known) != fold(to)):
+            to = yield from self._whom([name for name in (known, to) if name is not None])
+            named = to is not None and known is not None and fold(to) == fold(known)
+            line = Line(rest.removeprefix(" ") if named else line.text, to or "", line.block)
+        doubt = self._doubt(line, to) if to is not None else ""
+        if to is None or not (yield from self._is_sure(line, to, doubt)):
+            if not looks_secret(line.text):
+                self._front.put_back(typed)
+            self._note(NOTHING_SENT)
+            return
+        if self._doubt(line, to) not in ("", doubt):  # somebody has come or gone meanwhile
+            yield from self.saying(line)
+            return
+        if line.to and not typed.text.startswith("@"):
+            self.to = to
+        self.send(to, line.text)
+
+    def confirming(self, to: str, text: str) -> Dialogue:
+        """Send text whose recipient the person has not seen before Enter, if that is right."""
+        if (yield Ask(f"send this to {to}? y/n ", hidden=False)).strip().lower() in YES:
+            self.send(to, text)
+        else:
+            self._front.put_back(Line(f"/msg {to} {text}"))
+            self._note(NOTHING_SENT)
+
+    def _addressee(self, line: Line) -> tuple[str | None, str]:
+        """Somebody known here whom the text itself names, `bob: hi` or `@bob hi`, and what stands behind the name."""
+        found = re.match(r"@([^\s:@]+):?(?!\S)|([^\s:@]+):", line.text)
+        if found is None or line.to or line.block:
+            return None, ""
+        return self.spelling(found[1] or found[2]), line.text[found.end() :]
+
+    def _whom(self, offered: list[str]) -> Generator[Ask, str, str | None]:
+        """Ask for a recipient, however it is written; None if that is given up. `offered` may be chosen in any case."""
+        others = sorted((name for name in self._session.roster if name != self._session.name), key=fold)
+        here = f" (here: {people_words(others)})" if others else ""
+        question = f"to whom, {' or '.join(offered)}? " if len(offered) == 2 else f"to whom?{here} "
+        while answer := (yield Ask(question, hidden=False)).strip():
+            name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).partition(":")[0]
+            choices = [choice for choice in offered if fold(choice) == fold(name)]
+            if len(offered) < 2 and not choices and name.lower() not in (*YES, *NO):
+                choices = [known for known in (self.spelling(name),) if known is not None]
+            if choices:
+                return choices[0]
+            self._note(f"{nobody(name)}; Enter alone sends nothing", failed=True)
+        return None
+
+    def _is_sure(self, line: Line, to: str, doubt: str) -> Generator[Ask, str, bool]:
+        """Whether the person means this text, and for `to`. A word that is no name is asked about once."""
+        secret = f"this looks like a command with a password; send it to {to}?"
+        if looks_secret(line.text) and not (yield from is_meant(secret)):
+            return False
+        if doubt and (yield Ask(f"{doubt} y/n ", hidden=False)).strip().lower() not in YES:
+            return False
+        name = named_by(line.text)
+        if doubt.startswith(nobody(name)):
+            self._words.add(fold(name))
+        return True
+
+    def _doubt(self, line: Line, to: str) -> str:
+        """A question, if a text may not be meant for `to` as it is."""
+        lines = line.text.count("\n") + 1
+        if lines > LINES_ASKED:
+            return f"send {lines} lines to {to}?"
+        if line.unseen and fold(to) != fold(self.to or ""):
+            return f"send this to {to}?"
+        name = "" if line.to or line.block else named_by(line.text)
+        known = self.spelling(name)
+        if not name or fold(name) == fold(to) or (not known and fold(name) in self._words):
+            return ""
+        return f"send this to {to}?" if known else f"{nobody(name)}; send this to {to}?"
+
+
+# --- What the lines mean ----------------------------------------------------------------------------------------------
+
+FIRST_HINT = "/login NAME, or /register NAME if you are new here; /help lists the commands"
+
+
+class Stage(enum.Enum):
+    """How far somebody has left."""
+
+    HERE = "nobody wants to leave"
+    SETTLING = "what was asked is being answered"
+    LOGGING_OUT = "a LOGOUT is being answered"
+    GONE = "it is over"
+
+
+class Leaving:
+    """The way out, in stages; each has its patience.
+
+    what happens                          HERE            SETTLING                            LOGGING_OUT
+    /quit, Ctrl-C, SIGTERM,
+      or a script is logged in no more    SETTLING        GONE                                GONE
+    end of the input, closed terminal,
+      output that cannot be written       SETTLING        stays                               stays
+    all is answered, or patience ends     stays           LOGGING_OUT; GONE if not logged in  GONE
+    """
+
+    def __init__(self, link: Link, *, interactive: bool) -> None:
+        self._link, self._interactive = link, interactive
+        self.stage = Stage.HERE
+        self.deadline: float | None = None  # end of the patience of this stage
+        self.signals: deque[bool] = deque()  # signals that were not dealt with yet, each with whether it insists
+        self._logout = 0  # tag of our own LOGOUT: that it has no answer is no failure
+
+    def begin(self, patience: float | None, *, insists: bool) -> bool:
+        """Somebody wants to leave; when all is answered, at most `patience` seconds later. True if that is new.
+
+        insists: at once, if it was said before."""
+        new = self.stage is Stage.HERE
+        if new:
+            usual = LEAVE_SECONDS if self._interactive else PIPE_LEAVE_SECONDS
+            self._enter(Stage.SETTLING, usual if patience is None else patience)
+        elif insists:
+            self._enter(Stage.GONE, 0.0)
+        return new
+
+    def tick(self) -> None:
+        """Go on when all is answered or the patience has ended. What has no answer then has failed."""
+        session = self._link.session
+        if self.stage not in (Stage.SETTLING, Stage.LOGGING_OUT):
+            return
+        waits = session.unanswered or not self._link.has_met
+        if waits and self.deadline is not None and self._link.now() < self.deadline:
+            return
+        session.abandon()
+        if self.stage is Stage.SETTLING and session.logged_in:
+            self._logout = session.logout()
+            self._enter(Stage.LOGGING_OUT, LOGOUT_SECONDS if self._interactive else PIPE_LOGOUT_SECONDS)
+        else:
+            self._enter(Stage.GONE, 0.0)
+
+    def owns(self, event: Printable) -> bool:
+        """Whether an event is about our own LOGOUT, which nobody has asked for."""
+        return isinstance(event, protocol.Refused) and event.tag != 0 and event.tag == self._logout
+
+    def _enter(self, stage: Stage, patience: float) -> None:
+        self.stage, self.deadline = stage, self._link.now() + patience
+
+
 class Chat:
-    """A front end, a link, and what is typed in the one for the other."""
+    """A front end, a link, and what is typed in the one for the other.
+
+    The person's side is in parts: `Dialogues` asks, `Accounts` and `Recipients` know what to ask, `Leaving` ends it.
+    """
 
     def __init__(
-        self,
-        link: Link,
-        front: Front,
-        *,
-        user: str | None,
-        to: str | None,
-        secret: str | None,
-        log: Writer | None = None,
+        self, link: Link, front: Front, *, to: str | None, secret: str | None, log: Writer | None = None
     ) -> None:
-        """`user` is logged in at the start, `to` gets what is no command, `secret` stands in for a password that was
-        left out, `log` gets a copy of what is shown."""
+        """`to` gets what is no command, `secret` stands in for a password that was left out, `log` gets a copy of what
+        is shown."""
         self.link, self.front, self.session = link, front, link.session
-        self.to = to
-        self._only_text = to is not None and not front.interactive  # every line of the pipe is a message
+        self.dialogues = Dialogues(front, link.now, self.note, self._obey_aside)
+        self.accounts = Accounts(self.session, self.note, secret, interactive=front.interactive)
+        self.recipients = Recipients(self.session, front, self.note, to)
+        self.leaving = Leaving(link, interactive=front.interactive)
         self.failed = False  # whether any command or message failed
         self.status: int | None = None  # the exit status, once it is over
         self.last_words = ""  # why there was not even a first contact
         self.quiet = False  # whether comings and goings are hidden
-        self.bell = "msg"  # rings for: off, msg (messages), all (comings and goings too)
-        self._user, self._secret, self._log = user, secret, log
-        self._met = False
-        self._dialogues = Dialogues(front, link.now, self.note, self._obey_aside)
-        self._refused = ("", "")  # name and password of the last login, as long as it has not succeeded
-        self._short = protocol.PASSWORD_MIN - 1  # characters of the longest password that is surely refused
-        self._last_sender = ""
-        self._known: deque[str] = deque(maxlen=KNOWN_MAX)  # who is or was here lately
-        self._words: set[str] = set()  # words before a colon that are no names, as the person has said
-        self._leave_at: float | None = None
-        self._logout = 0  # the tag of the last command of all, which is ours: that it has no answer is no failure
-        self._interrupts = 0
-        self._hung_up = False  # whether the terminal was closed
+        self.bell = "msg"  # one of BELLS
+        self._log = log
+        self._met = False  # whether a server has answered
 
-    def run(self) -> int:
-        """Until it is over; the exit status."""
-        self.begin()
+    def run(self, user: str | None) -> int:
+        """Until it is over; the exit status. `user` is logged in at the start."""
+        self.begin(user)
         while self.status is None:
             self.turn()
         return self.status
 
-    def begin(self) -> None:
+    def begin(self, user: str | None) -> None:
         """Once, before the first turn."""
-        self.front.start(self.link, self)
-        if self._user is not None:
+        self.front.start(self.link, self.recipients)
+        if user is not None:
             with self._while_showing():
-                self.log_in(self._user, patient=not self.front.interactive)  # a script was perhaps here a moment ago
+                self.log_in(user, patient=not self.front.interactive)  # a script was perhaps here a moment ago
 
     def turn(self, until: float | None = None) -> None:
         """Wait until something happens, at the latest `until`, and deal with it."""
-        deadlines = [until, self._leave_at, self._dialogues.deadline, self.front.deadline]
+        deadlines = [until, self.leaving.deadline, self.dialogues.deadline, self.front.deadline]
         self.link.wait(min((d for d in deadlines if d is not None), default=None))
-        if self._interrupts:
-            self._interrupts -= 1
-            self.leave(LEAVE_SECONDS if self.link.is_up else 0.0)
-        if self._hung_up and self._leave_at is None:
-            self.leave(LEAVE_SECONDS if self.link.is_up else 0.0)
+        while self.leaving.signals:
+            insists = self.leaving.signals.popleft()
+            self.leave(LEAVE_SECONDS if self.link.is_up else 0.0, insists=insists)
         with self._while_showing():
-            self._dialogues.tick()
+            self.dialogues.tick()
             while (self.session.has_room or self.front.interactive) and (lines := self.front.lines(1)):
                 self._take_line(lines[0])
         self.link.tick()
         self._show_events()
         self.link.flush()
-        self._go_on_leaving()
+        self.leaving.tick()
+        if self.leaving.stage is Stage.GONE and self.status is None:
+            self._show_events()
+            self.status = int(self.failed and not self.front.interactive)
 
     def _show_events(self) -> None:
         with self._while_showing():
@@ -3682,18 +4201,19 @@ class Chat:
             for event in self.link.take_events() if ready else ():  # those that wait are not acknowledged
                 if self.status is None:  # else it is over, and what follows from that is no news
                     self._react(event)
-            self.front.flush(self.to)
+            if self.link.shows:
+                self.front.flush(self.recipients.to)
 
     @contextlib.contextmanager
     def _while_showing(self) -> Iterator[None]:
+        """Leave when what is shown gets nowhere: nothing is shown, nor acknowledged, from then on."""
         try:
             yield
         except OSError as error:
             if error.errno not in READER_GONE:
                 self.failed, self.last_words = True, f"what happens cannot be written: {error.strerror}"
             self.link.shows = False
-            if self._leave_at is None:
-                self.leave()
+            self.leave(insists=False)
 
     # Lines
 
@@ -3701,11 +4221,10 @@ class Chat:
         if self.front.interactive:
             self.link.dial_soon()
         if line is None:
-            if self._leave_at is None:  # else QUIT was the last line
-                self.leave()
-        elif self._only_text and self.to is not None:
+            self.leave(insists=False)  # QUIT may have been the last line
+        elif self.recipients.takes_all and self.recipients.to is not None:
             if line.text:  # an empty message is none, and logs are full of empty lines
-                self.session.send(self.to, line.text)
+                self.recipients.send(self.recipients.to, line.text)
         elif line.text.strip() or line.to:
             self.do(line)
 
@@ -3724,8 +4243,8 @@ class Chat:
             self._do_command(word, typed, line)
         elif word.startswith("/"):
             self._refuse(unknown_words(word), hide=len(rest.split()) < 2 and is_unknown(word))
-        elif self.front.interactive and ALIASES.get(word.lower(), word.lower()) in BARE_WORDS and not rest.strip():
-            usage = COMMANDS[ALIASES.get(word.lower(), word.lower())].usage
+        elif self.front.interactive and command_name(word) in ("quit", "help", "logout") and not rest.strip():
+            usage = TYPED[command_name(word)].usage
             self.note(f"this was not sent; the command is {usage}; as a message: /msg NAME {word}", failed=True)
         elif word[:1] == "@" and rest and not self.front.edits:
             self.message(text[1:])
@@ -3734,19 +4253,20 @@ class Chat:
 
     def _do_command(self, word: str, typed: Reading, line: Line) -> None:
         """Do what a command says, or say how it is used."""
-        command, rest, secret = COMMANDS[typed.name], typed.rest.lstrip(), typed.name in SECRET_VERBS
+        usage, rest, secret = TYPED[typed.name].usage, typed.rest.lstrip(), typed.name in SECRETS
         if not typed.exact:
             start = f"there is no {one_line(word)}" if word.startswith("/") else "this was not sent"
             self.note(f"{start}: it is taken for /{typed.name}; Enter alone does nothing", failed=True)
-        if secret and self.front.interactive and word not in BARE and len(rest.split()) > NAMES_BEHIND[typed.name]:
-            usage = command.usage.split(" or ")[0]
-            self.note(f"a password is asked for without showing it, and a name has no spaces: {usage}", failed=True)
-            rest = " ".join(rest.split()[: NAMES_BEHIND[typed.name]])  # in capitals, as on the wire, all is obeyed
+        names, most = rest.split(), 0 if typed.name == "passwd" else 1
+        if secret and self.front.interactive and word not in BARE and len(names) > most:
+            right = usage.split(" or ")[0]
+            self.note(f"a password is asked for without showing it, and a name has no spaces: {right}", failed=True)
+            rest = " ".join(names[:most])  # in capitals, as on the wire, all is obeyed
         if line.unseen:
             to, _, text = rest.partition(" ")
-            self._dialogues.begin(self._confirming(to, text))
-        elif (rest.strip() and " " not in command.usage) or command.run(self, rest) is False:
-            self._refuse(f"it is used like this: {command.usage}", hide=secret)
+            self.dialogues.begin(self.recipients.confirming(to, text))
+        elif (rest.strip() and " " not in usage) or getattr(self, TYPED[typed.name].method)(rest) is False:
+            self._refuse(f"it is used like this: {usage}", hide=secret)
 
     def _obey_aside(self, answer: str) -> bool:
         """Do an answer that is a command, such as /who; False if it is none. `/to bob` is an answer like bob."""
@@ -3760,376 +4280,142 @@ class Chat:
         """Say why something is not done. `hide`: a password may follow all the same, which nobody has asked for."""
         self.note(words, failed=True)
         if hide and self.front.interactive:
-            self._dialogues.begin(self._hiding())
-
-    def _hiding(self) -> Dialogue:
-        """Drop what is typed, up to a line with nothing in it: a new password is typed twice."""
-        while (yield Ask("hidden, and not sent; Enter alone goes on: ", strict=False)):
-            self.note("what you typed was dropped")
-
-    def _is_meant(self, question: str, *yes: str) -> Generator[Ask, str, bool]:
-        """Ask for a yes or no where a password may be typed instead. `yes`: other answers that mean yes."""
-        while (answer := (yield Ask(f"{question} y/n (hidden) ", strict=False))).strip().lower() not in NO:
-            if answer.strip().lower() in YES or answer in yes:
-                return True
-        return False
+            self.dialogues.begin(hiding(self.note))
 
     def _say(self, line: Line) -> None:
         """Text for the recipient in the prompt, or for nobody yet."""
-        if self.front.interactive and self.session.name is None and looks_secret(line.text):
+        if not self.front.interactive:
+            self.recipients.say_from_pipe(line.text)
+        elif self.session.name is None and looks_secret(line.text):
             self._refuse(UNSENT)
-        elif self.front.interactive and self.session.name is None:
+        elif self.session.name is None:
             self.front.put_back(line)
             waits = "the login is not answered yet" if self.session.unanswered else f"log in first: {FIRST_HINT}"
             self.note(waits, failed=True)
         elif line.to and not line.text.strip():
-            self.aim(line.to)
-        elif self.front.interactive:
-            self._dialogues.begin(self._saying(line))
-        elif looks_secret(line.text):
-            self.note(UNSENT, failed=True)
+            self.recipients.aim(line.to)
         else:
-            self._say_from_pipe(line.text)
-
-    def _say_from_pipe(self, text: str) -> None:
-        """`bob: hi` goes to bob and makes him the target, if there is somebody of that name; else to nobody."""
-        name, colon, rest = text.partition(":")
-        known = self._spelling(name) if colon else None
-        if known is not None and not rest.strip():
-            self.aim(known)
-        elif known is not None and looks_secret(rest):
-            self.note(UNSENT, failed=True)
-        elif known is not None:
-            self.to = known
-            self.session.send(known, rest.removeprefix(" "))
-        elif self.to is None:
-            self.note("to whom? SEND NAME TEXT, or /to NAME first", failed=True)
-        elif name := named_by(text):
-            self.note(f"nobody called {name} is known here; for {self.to}: SEND {self.to} {name}: …", failed=True)
-        else:
-            self.session.send(self.to, text)
-
-    def _saying(self, line: Line) -> Dialogue:
-        """Send text as soon as it is clear to whom, and that it is meant."""
-        typed, to = line, line.to or self.to
-        known, rest = self._addressee(line)
-        if known is not None and not rest.strip():
-            self.aim(known)
-            return
-        if to is None or (known is not None and fold(known) != fold(to)):
-            offered = [name for name in (known, to) if name is not None]
-            to = yield from self._whom(offered)
-            named = to is not None and known is not None and fold(to) == fold(known)
-            line = Line(rest.removeprefix(" ") if named else line.text, to or "", line.block)
-        doubted = to is not None and looks_secret(line.text)
-        if doubted and not (yield from self._is_meant(f"this looks like a command with a password; send it to {to}?")):
-            self.note("nothing was sent")
-            return
-        doubt = self._doubt(line, to) if to is not None else ""
-        if doubt and to is not None:
-            answer = yield Ask(f"{doubt} y/n ", hidden=False)
-            if answer.strip().lower() not in YES:
-                to = None
-            elif self._doubt(line, to) != doubt:  # somebody has come or gone meanwhile
-                yield from self._saying(line)
-                return
-            elif not line.unseen:
-                self._words.add(fold(named_by(line.text)))
-        if to is None:
-            self.front.put_back(typed)
-            self.note("nothing was sent")
-            return
-        if line.to and not typed.text.startswith("@"):
-            self.to = to
-        self.session.send(to, line.text)
-
-    def _addressee(self, line: Line) -> tuple[str | None, str]:
-        """Somebody known here whom the text itself names, `bob: hi` or `@bob hi`, and what stands behind the name."""
-        found = re.match(r"@([^\s:@]+):?(?!\S)|([^\s:@]+):", line.text)
-        if found is None or line.to or line.block:
-            return None, ""
-        return self._spelling(found[1] or found[2]), line.text[found.end() :]
-
-    def _whom(self, offered: list[str]) -> Generator[Ask, str, str | None]:
-        """Ask for a recipient, however it is written; None if that is given up. `offered` may be chosen in any case."""
-        others = sorted((name for name in self.session.roster if name != self.session.name), key=protocol.fold)
-        here = f" (here: {people_words(others)})" if others and len(offered) < 2 else ""
-        question = f"to whom, {' or '.join(offered)}? " if len(offered) == 2 else f"to whom?{here} "
-        while answer := (yield Ask(question, hidden=False)).strip():
-            name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).partition(":")[0]
-            choices = [choice for choice in offered if fold(choice) == fold(name)]
-            if len(offered) < 2 and not choices and name.lower() not in (*YES, *NO):
-                choices = [known for known in (self._spelling(name),) if known is not None]
-            if choices:
-                return choices[0]
-            self.note(f"nobody called {one_line(name)} is known here; Enter alone sends nothing", failed=True)
-        return None
-
-    def _doubt(self, line: Line, to: str) -> str:
-        """A question, if a text may not be meant for `to` as it is."""
-        lines = line.text.count("\n") + 1
-        if lines > LINES_ASKED:
-            return f"send {lines} lines to {to}?"
-        if line.unseen and fold(to) != fold(self.to or ""):
-            return f"send this to {to}?"
-        name = "" if line.to or line.block else named_by(line.text)
-        known = self._spelling(name)
-        if not name or fold(name) == fold(to) or (not known and fold(name) in self._words):
-            return ""
-        return f"send this to {to}?" if known else f"nobody called {name} is known here; send this to {to}?"
-
-    def expand(self, word: str) -> tuple[str, str] | None:
-        """What becomes of the first word of a line once a space is typed behind it, see `Expander`. So whom `/r` means
-        stands in the line before anything more is typed, whoever writes meanwhile."""
-        if word == "/r" and self._last_sender:
-            return "", f"/msg {self._last_sender} "
-        if word.startswith("@") and protocol.clean_name(word[1:]) is not None:
-            return "", f"/msg {self._spelling(word[1:]) or word[1:]} "
-        known = self._spelling(word[:-1]) if word.endswith(":") else None
-        return (known, "") if known is not None else None
-
-    def complete(self, before: str, *, person: bool) -> tuple[int, Sequence[str]]:
-        """What Tab may put behind `before`. person: only a name, as an answer."""
-        return offers(before, self.session, self._last_sender, person=person)
-
-    def _spelling(self, name: str) -> str | None:
-        """Somebody who is here, or was a moment ago, as the server writes the name; None if there is nobody."""
-        if protocol.clean_name(name) is None:
-            return None
-        folded = fold(name)
-        here = (known for known in (*self.session.roster, *self._known) if fold(known) == folded)
-        return next(here, None)
+            self.dialogues.begin(self.recipients.saying(line))
 
     def note(self, words: str, *, failed: bool = False) -> None:
         """Words of our own."""
         self._react(Note(words, failed))
 
-    # Commands: each returns False if it cannot be meant like this
+    # Commands, named in TYPED: each gets the rest of the line, and returns False if it cannot be meant like this
 
-    def _password(self, prompt: str) -> Generator[Ask, str, str]:
-        """The secret that was given, or one that is asked for; "" if that is given up.
+    def log_in(self, rest: str, *, patient: bool = False) -> bool:
+        """LOGIN NAME [PASSWORD]"""
+        name, password = first_word(rest)
+        return self._account(name, password, self.accounts.logging_in(name, password, patient=patient))
 
-        For a person the secret is that of the first login, and no other: a later one may be somebody else's.
-        """
-        secret = self._secret
-        if self.front.interactive:
-            self._secret = None
-        password = secret if secret is not None else (yield Ask(prompt))
-        if not password:
-            self.note(NOTHING_DONE)
-        return password
+    def take_over(self, rest: str) -> bool:
+        """TAKEOVER [NAME [PASSWORD]]: without anything it repeats the login that was refused."""
+        name, password = first_word(rest) if rest else self.accounts.refused
+        return self._account(name, password, self.accounts.logging_in(name, password, takeover=True))
 
-    def log_in(self, arguments: str, *, takeover: bool = False, patient: bool = False) -> bool:
-        """LOGIN or TAKEOVER, NAME [PASSWORD]. A TAKEOVER without anything repeats the login that was refused."""
-        name, password = first_word(arguments)
-        if not name and takeover:
-            name, password = self._refused
-        if not name:
-            return False
-        if password or not self._asks_in_vain(name):
-            ask = self.session.takeover if takeover else functools.partial(self.session.login, patient=patient)
-            self._dialogues.begin(self._logging_in(name, password, ask))
-        return True
-
-    def _logging_in(self, name: str, password: str, ask: Callable[[str, str], int]) -> Dialogue:
-        """With a password that was in the line only once; else until it is right or given up."""
-        once, before = bool(password), "" if password else self._logged_in_as()
-        prompt = f"Password for {one_line(name)}{f' (logs {before} out; Enter alone does not)' * bool(before)}: "
-        while password or (password := (yield from self._password(prompt))):
-            if before and before == self._logged_in_as():
-                yield Await(self.session.logout())
-            self._refused = (name, password)
-            reply = yield Await(ask(name, password))
-            online = isinstance(reply, protocol.Refused) and reply.code == protocol.Code.ALREADY_ONLINE.word
-            if once and online:
-                self.note("/takeover ends the other session and logs you in here; a dead one ends after 5 s")
-            if once or isinstance(reply, protocol.LoggedIn):
-                return
-            if online:
-                if not (yield from self._is_meant("end that session and log in here?", password, "/takeover")):
-                    return
-                ask = self.session.takeover
-                continue
-            if reply.code in LATER:
-                yield Pause(reply.wait)
-            password, prompt = "", f"Password for {one_line(name)} (Enter alone gives up): "
-
-    def _logged_in_as(self) -> str:
-        """The own name, if a login would be refused because of it; "" too while a LOGOUT may be on its way."""
-        others = self.session.unanswered - len(self.session.undelivered)
-        return (self.session.name or "") if self.session.logged_in and not others else ""
-
-    def _asks_in_vain(self, name: str, *, new: bool = False) -> bool:
-        """Whether a password for `name`, an account that is to be made or is there, would be asked for in vain. If so,
-        the person is told why."""
-        fault, own = "", self._logged_in_as()
-        if own and (new or fold(own) == fold(name)):
-            fault = f"you are {own} already; /logout first"
-        elif protocol.clean_name(name) is None:
-            fault = f"that cannot be anybody's name: {protocol.Code.BAD_USERNAME.explanation}"
-        if not fault or not self.front.interactive:
-            return False
-        self._refuse(fault)
-        return True
-
-    def register(self, arguments: str) -> bool:
+    def register(self, rest: str) -> bool:
         """REGISTER NAME [PASSWORD]. A person is then logged in; a script says so itself."""
-        name, password = first_word(arguments)
-        if not name:
-            return False
-        if password or not self._asks_in_vain(name, new=True):
-            self._dialogues.begin(self._registering(name, password))
-        return True
+        name, password = first_word(rest)
+        return self._account(name, password, self.accounts.registering(name, password), new=True)
 
-    def _registering(self, name: str, password: str) -> Dialogue:
-        """With a password that was in the line only once; else until there is such an account or it is given up."""
-        once, prompt = bool(password), f"New password for {one_line(name)}: "
-        while True:
-            if not once and self._secret is None and self.front.interactive:
-                password = yield from self._new_password(prompt, name)
-            elif not once:
-                password = yield from self._password(prompt)
-            if not password:
-                return
-            reply = yield Await(self.session.register(name, password))
-            if isinstance(reply, protocol.Answer):
-                break
-            if once:
-                return
-            if reply.code == protocol.Code.NAME_TAKEN.word:
-                self.note("if this is your account, log in with its password; Enter alone gives up")
-                password = ""
-                break
-            if reply.code == protocol.Code.BAD_PASSWORD.word:
-                self._learn_from(password, name)
-            elif reply.code in LATER:
-                yield Pause(reply.wait)
-        yield from self._logging_in(name, password, self.session.login)
+    def _account(self, name: str, password: str, dialogue: Dialogue, *, new: bool = False) -> bool:
+        fault = "" if password or not self.front.interactive else self.accounts.fault(name, new=new)
+        if name and fault:
+            self._refuse(fault)
+        elif name:
+            self.dialogues.begin(dialogue)
+        return bool(name)
 
-    def _new_password(self, prompt: str, name: str) -> Generator[Ask, str, str]:
-        """A password that was typed twice alike; "" if that is given up. One that is surely refused is typed once."""
-        while first := (yield Ask(prompt)):
-            if len(first) <= self._short or protocol.password_fault(first, name):
-                return first
-            again = yield Ask("Repeat password: ")
-            if again == first:
-                return first
-            if not again:
-                break
-            self.note("the two are not the same: once more, please", failed=True)
-        self.note(NOTHING_DONE)
-        return ""
-
-    def _learn_from(self, refused: str, name: str) -> None:
-        """How long a password has to be is the server's setting: known is only what it has refused."""
-        if protocol.password_fault(refused, name) is None:
-            self._short = max(self._short, len(refused))
-
-    def passwd(self, arguments: str) -> bool:
+    def passwd(self, rest: str) -> bool:
         """PASSWD [OLD NEW]"""
-        old, _, new = arguments.partition(" ")
-        if arguments and (not new or " " in new):
-            return False
-        if arguments:
+        old, _, new = rest.partition(" ")
+        if rest and new and " " not in new:
             self.session.passwd(old, new)
-        elif not self.front.interactive:
+        elif rest or not self.front.interactive:
             return False
         elif self.session.name is None:
             self._refuse(f"log in first: {FIRST_HINT}")
         else:
-            self._dialogues.begin(self._changing_password(self.session.name))
+            self.dialogues.begin(self.accounts.changing_password(self.session.name))
         return True
 
-    def _changing_password(self, name: str) -> Dialogue:
-        old = ""
-        while True:
-            old = old or (yield Ask("Old password: "))
-            if not old:
-                self.note(NOTHING_DONE)
-                return
-            new = yield from self._new_password("New password: ", name)
-            if not new:
-                return
-            reply = yield Await(self.session.passwd(old, new))
-            if isinstance(reply, protocol.Answer):
-                return
-            if reply.code == protocol.Code.BAD_PASSWORD.word:
-                self._learn_from(new, name)
-            else:
-                old = ""
-                if reply.code in LATER:
-                    yield Pause(reply.wait)
+    def log_out(self, rest: str) -> None:
+        """LOGOUT"""
+        self.session.logout()
 
-    def message(self, arguments: str) -> bool:
+    def who(self, rest: str) -> None:
+        """WHO"""
+        self.session.who()
+
+    def ping(self, rest: str) -> None:
+        """PING [TEXT]"""
+        self.session.ping(rest)
+
+    def message(self, rest: str) -> bool:
         """SEND NAME TEXT"""
-        name, _, text = arguments.lstrip().partition(" ")
-        if not name or not text:
-            return False
-        self.session.send(self._spelling(name) or name, text)
-        return True
+        name, _, text = rest.partition(" ")
+        if name and text:
+            self.recipients.send(name, text)
+        return bool(name and text)
 
-    def reply(self, text: str) -> bool:
+    def reply(self, rest: str) -> bool:
         """To the last person that has written. A line that was not typed key by key does not show who that is."""
-        if not text:
-            return False
-        if not self._last_sender:
+        to = self.recipients.last_sender
+        if rest and not to:
             self.note("nobody has written yet", failed=True)
-        elif self.front.interactive:
-            self._dialogues.begin(self._confirming(self._last_sender, text))
-        else:
-            self.session.send(self._last_sender, text)
-        return True
+        elif rest and self.front.interactive:
+            self.dialogues.begin(self.recipients.confirming(to, rest))
+        elif rest:
+            self.recipients.send(to, rest)
+        return bool(rest)
 
-    def _confirming(self, to: str, text: str) -> Dialogue:
-        """Send text whose recipient the person has not seen before Enter, if that is right."""
-        if (yield Ask(f"send this to {to}? y/n ", hidden=False)).strip().lower() in YES:
-            self.session.send(to, text)
-        else:
-            self.front.put_back(Line(f"/msg {to} {text}"))
-            self.note("nothing was sent")
-
-    def aim(self, name: str) -> bool:
+    def aim(self, rest: str) -> bool:
         """Whom plain text goes to from now on."""
-        name = name.strip()  # a completed name has a space behind it
+        name = rest.strip()  # a completed name has a space behind it
         if name and protocol.clean_name(name) is None:
             return False
-        self.to = self._spelling(name) or name or None
-        absent = self.to is not None and self.session.logged_in and self.to not in self.session.roster
-        self.note(f"what you type goes to {self.to or 'nobody'}{', who is not online' * absent}")
+        self.recipients.aim(name)
         return True
 
-    def act(self, text: str) -> bool:
+    def act(self, rest: str) -> bool:
         """Say what one does."""
-        if text:
-            self._say(Line(f"* {self.session.name or 'somebody'} {text}"))
-        return bool(text)
+        if rest:
+            self._say(Line(f"* {self.session.name or 'somebody'} {rest}"))
+        return bool(rest)
 
-    def hide_presence(self, arguments: str) -> bool:
+    def hide_presence(self, rest: str) -> None:
         """Comings and goings are shown, or no more."""
         self.quiet = not self.quiet
         self.note("comings and goings are hidden" if self.quiet else "comings and goings are shown")
-        return True
 
-    def set_bell(self, when: str) -> bool:
+    def set_bell(self, rest: str) -> bool:
         """When to ring."""
-        when = when.strip() or self.bell
+        when = rest.strip() or self.bell
         if when not in BELLS:
             return False
         self.bell = when
         self.note(f"the bell {BELLS[when]}")
         return True
 
-    def help(self, name: str) -> bool:
+    def clear(self, rest: str) -> None:
+        """Clear the screen."""
+        self.front.clear()
+
+    def help(self, rest: str) -> None:
         """All commands, or one."""
-        words = help_words(ALIASES.get(name.strip().lstrip("/").lower(), name.strip().lstrip("/").lower()))
-        self.note(words or f"there is no /{name.strip()}; /help lists the commands", failed=not words)
-        return True
+        name = rest.strip().lstrip("/")
+        words = help_words(command_name(name))
+        self.note(words or f"there is no /{name}; /help lists the commands", failed=not words)
+
+    def quit(self, rest: str) -> None:
+        """Log out and go; said twice, at once."""
+        self.leave()
 
     # Events
 
     def _react(self, event: Printable) -> None:
         """Show an event, and do what follows from it."""
-        if isinstance(event, protocol.Refused) and event.tag and event.tag == self._logout:
+        if self.leaving.owns(event):
             return
         fault = "" if self._met else self._first_contact_fault(event)
         if fault:
@@ -4142,7 +4428,7 @@ class Chat:
         follow = REACTIONS.get(type(event))
         if follow is not None:
             follow(self, event)
-        self._dialogues.hear(event)
+        self.dialogues.hear(event)
 
     def _first_contact_fault(self, event: Printable) -> str:
         """Why there is no server, if this ends a first contact. A person waits for one that hangs up without a word."""
@@ -4153,28 +4439,26 @@ class Chat:
         return ""
 
     def _linked(self, event: protocol.Linked) -> None:
-        if not self._met and self.front.interactive and self._user is None:
+        if not self._met and self.front.interactive and not self.dialogues.under_way:
             self.note(FIRST_HINT)
         self._met = True
 
     def _logged_in(self, event: protocol.LoggedIn) -> None:
-        self._refused = (event.name, "")  # whoever ends this session elsewhere can be ended with /takeover alone
+        self.accounts.refused = (event.name, "")  # a session that is ended elsewhere is brought back by /takeover alone
 
     def _listed(self, event: protocol.Roster) -> None:
-        """Whom `--to` named may be written otherwise."""
-        self.to = self.to and (self._spelling(self.to) or self.to)
-        self._known.extend((*event.online, *event.lost))
+        self.recipients.meet((*event.online, *event.lost))
 
     def _changed(self, event: protocol.Presence) -> None:
-        self._known.extend((*event.came, *event.left))
+        self.recipients.meet((*event.came, *event.left))
         if self.bell == "all":
             self.front.ring()
 
     def _is_back(self, event: protocol.Back) -> None:
-        self._known.extend(event.changes.left)
+        self.recipients.meet(event.changes.left)
 
     def _heard(self, event: protocol.Message) -> None:
-        self._last_sender = event.sender
+        self.recipients.last_sender = event.sender
         if self.bell != "off":
             self.front.count_unread(event.sender)
         if self.bell in ("msg", "all"):
@@ -4205,39 +4489,20 @@ class Chat:
 
     def interrupt(self) -> None:
         """Ctrl-C or SIGTERM, in the middle of anything: remember it and wake the loop."""
-        self._interrupts += 1
+        self.leaving.signals.append(True)
         self.link.wake()
 
     def hang_up(self) -> None:
         """The terminal was closed. The system and the shell both say so, which does not mean that it is urgent."""
-        self._hung_up = True
+        self.leaving.signals.append(False)
         self.link.wake()
 
-    def leave(self, patience: float | None = None) -> bool:
-        """Log out and go, when all is answered, at most `patience` seconds later. Asked twice: at once."""
-        if patience is None:
-            patience = LEAVE_SECONDS if self.front.interactive else PIPE_LEAVE_SECONDS
-        if self._leave_at is not None:
-            self.status = int(self.failed)
-        elif patience and self.front.interactive and self.session.unanswered:
-            self.note(f"leaving when all is answered, {patience:.0f} s at the most; once more leaves at once")
-        self._leave_at = self.link.now() + patience
-        return True
-
-    def _go_on_leaving(self) -> None:
-        if self._leave_at is None or self.status is not None:
-            return
-        busy = self.session.unanswered or not self.link.has_met
-        if busy and self.link.now() < self._leave_at:
-            return
-        if self._logout or not self.session.logged_in:
-            self.session.abandon()
-            self._show_events()
-            self.status = int(self.failed and not self.front.interactive)
-            return
-        self.session.abandon()
-        self._logout = self.session.logout()
-        self._leave_at = self.link.now() + (LOGOUT_SECONDS if self.front.interactive else PIPE_LOGOUT_SECONDS)
+    def leave(self, patience: float | None = None, *, insists: bool = True) -> None:
+        """Log out and go: see `Leaving`."""
+        waits = self.front.interactive and self.session.unanswered
+        if self.leaving.begin(patience, insists=insists) and waits and patience != 0:
+            seconds = LEAVE_SECONDS if patience is None else patience
+            self.note(f"leaving when all is answered, {seconds:.0f} s at the most; once more leaves at once")
 
 
 # What follows from an event, beside its being shown.
@@ -4253,148 +4518,7 @@ REACTIONS: dict[type, Callable[[Chat, Any], None]] = {
 }
 
 
-UNSENT = "this was not sent: it looks like a command with a password, such as /login NAME"
-NOTHING_DONE = "no password, so nothing was done"
-YES, NO = ("y", "yes"), ("", "n", "no")
-# Refusals behind which a password can be tried again a known moment later.
-LATER = frozenset({protocol.Code.BAD_LOGIN.word, protocol.Code.THROTTLED.word, protocol.Code.BUSY.word})
-
-
-class Verb(NamedTuple):
-    """A command that can be typed: how it is used, what it does, and who does it; False if it cannot be meant so."""
-
-    usage: str
-    help: str
-    run: Callable[[Chat, str], object]
-
-
-COMMANDS = {
-    "register": Verb("/register NAME", "make an account", Chat.register),
-    "login": Verb("/login NAME", "log in", Chat.log_in),
-    "takeover": Verb(
-        "/takeover [NAME]", "log in and end your session elsewhere", lambda c, a: c.log_in(a, takeover=True)
-    ),
-    "logout": Verb("/logout", "log out and stay connected", lambda c, a: c.session.logout()),
-    "who": Verb("/who", "who is online; ~ means the connection is lost", lambda c, a: c.session.who()),
-    "msg": Verb("/msg NAME TEXT", "send a message", Chat.message),
-    "r": Verb("/r TEXT", "answer the last person that wrote", Chat.reply),
-    "to": Verb("/to [NAME]", "send what you type to NAME from now on, or to nobody", Chat.aim),
-    "me": Verb("/me TEXT", "say what you do: /me waves", Chat.act),
-    "quiet": Verb("/quiet", "hide comings and goings, or show them again", Chat.hide_presence),
-    "bell": Verb("/bell [off|title|msg|all]", "what calls you: nothing, the title, a bell too", Chat.set_bell),
-    "clear": Verb("/clear", "clear the screen", lambda c, a: c.front.clear()),
-    "passwd": Verb("/passwd or PASSWD OLD NEW", "change your password", Chat.passwd),
-    "ping": Verb("/ping [TEXT]", "ask the server for a sign of life", lambda c, a: c.session.ping(a)),
-    "help": Verb("/help [COMMAND]", "this list", Chat.help),
-    "quit": Verb("/quit", "log out and leave", lambda c, a: c.leave()),
-}
-BELLS = {
-    "off": "never rings, and the title of the window is left alone",
-    "title": "never rings; the title of the window counts messages",
-    "msg": "rings for messages, and the title of the window counts them",
-    "all": "rings for messages, comings and goings; the title of the window counts messages",
-}  # fmt: skip
-
-
-def offers(before: str, session: ClientSession, last_sender: str, *, person: bool) -> tuple[int, Sequence[str]]:
-    """What Tab may put behind `before`. person: only names. Nobody is offered whose name was not begun."""
-    roster = session.roster if before else {}
-
-    def place(name: str) -> tuple[bool, bool, bool, str]:
-        """The last sender comes first, then those who are online, and oneself at the end."""
-        return name != last_sender, name == session.name, roster[name], fold(name)
-
-    names = sorted(roster, key=place)
-    if person:
-        return 0, [name for name in names if fold(name).startswith(fold(before))]
-    return complete_word(before, [f"/{word}" for word in COMMANDS] if before else [], expected_words(before, names))
-
-
-def expected_words(before: str, names: list[str]) -> list[str]:
-    """What Tab may put at the cursor: names, but for the words of a command whose usage says otherwise."""
-    verb, *words = before.split(" ")
-    if not words or not verb.startswith("/") or verb[1:] not in COMMANDS:
-        return names
-    _, *places = COMMANDS[verb[1:]].usage.split()
-    if len(words) <= len(places):
-        place = places[len(words) - 1]
-    else:
-        place = places[-1] if places and "TEXT" in places[-1] else ""  # a text may have many words
-    offers = {"NAME": names, "[NAME]": names, "TEXT": names, "[TEXT]": names, "[COMMAND]": list(COMMANDS)}
-    return offers.get(place, place.strip("[]").split("|") if "|" in place else [])
-
-
-# The commands in the order of /help, which fits a window of 50 x 15.
-HELP_GROUPS = (
-    ("you", ("register", "login", "takeover", "logout", "passwd")),
-    ("talk", ("msg", "r", "to", "me")),
-    ("here", ("who", "quiet")),
-    ("show", ("bell", "clear")),
-    ("else", ("ping", "help", "quit")),
-)
-# What else is good to know about a line, for /help.
-KEYS = (
-    ("NAME: TEXT", "send to NAME, now and from now on"),
-    ("@NAME TEXT", "send to NAME this time"),
-    ("//TEXT", "send a text that begins with a slash"),
-    ("Tab", "complete a name or a command"),
-    ("Alt-Enter, or \\ at the end", "begin a new line"),
-    ("Ctrl-C", "drop the line; twice when empty: leave"),
-)
-
-
-def help_words(name: str) -> str:
-    """What /help says, about one command if it is named; "" if there is no such command."""
-    if name:
-        return f"{COMMANDS[name].usage}  {COMMANDS[name].help}" if name in COMMANDS else ""
-    rows = [f"{group:<5} {' '.join('/' + word for word in words)}" for group, words in HELP_GROUPS]
-    keys = [f"{usage}  {words}" for usage, words in KEYS]
-    return "\n".join([*rows, *keys, "/help COMMAND tells more"])
-
-
-# The same as they stand on the wire, in capitals, for scripts and old hands.
-BARE = {name.upper(): name for name in ("register", "login", "takeover", "logout", "who", "passwd", "ping", "quit")}
-BARE["SEND"] = "msg"
-# Commands as people know them from other programs.
-ALIASES = {
-    "exit": "quit", "q": "quit", "bye": "quit", "query": "to", "?": "help", "h": "help", "w": "msg",
-    "signin": "login", "logon": "login", "signup": "register", "password": "passwd", "pass": "passwd", "pw": "passwd",
-    "tell": "msg", "whisper": "msg", "names": "who", "users": "who", "list": "who", "whois": "who", "reply": "r",
-}  # fmt: skip
-# Lines of one word that are refused because a slash may be missing.
-BARE_WORDS = frozenset({"quit", "help", "logout"})
-NO_ROOMS = frozenset({"join", "part", "topic", "room", "channel"})
-LOGINS = frozenset({"user", "nick", "identify", "auth", "su", "account", "id", "oper"})  # of other programs
-INSTEAD = dict.fromkeys(NO_ROOMS, "there are no rooms; /to NAME sends what you type to NAME") | {
-    "nick": "a name is an account: /login NAME, or /register NAME for a new one",
-    "identify": "the password is asked for: /login NAME",
-}
-
-
-def similar_command(word: str, alike: float = 0.6) -> str:
-    """The command that an unknown one may have been meant to be; "" if there is none. `alike`: how much at least."""
-    found = difflib.get_close_matches(word[1:].lower(), [*COMMANDS, *ALIASES], 1, alike) if word.count("/") == 1 else []
-    return ALIASES.get(found[0], found[0]) if found else ""
-
-
-def is_harmless(word: str) -> bool:
-    """Whether an unknown command was surely meant to be one without a password."""
-    name = word[1:].lower()
-    return name in NO_ROOMS or (name not in LOGINS and similar_command(word) not in ("", *SECRET_VERBS))
-
-
-def unknown_words(word: str) -> str:
-    """What to do about a command that does not exist."""
-    name, alike = word[1:].lower(), similar_command(word)
-    if name in INSTEAD:
-        return INSTEAD[name]
-    if any(name.startswith(verb) for verb in SECRET_VERBS):  # what stands behind it may be a password
-        return "there is no such command: it is used like this: /login NAME"
-    advice = f"did you mean /{alike}? " if alike else ""
-    return f"there is no {one_line(word)}: {advice}/help lists the commands; a text that begins so: /{one_line(word)}"
-
-
-# --- The command line -----------------------------------------------------------------------------------------------
+# --- The command line -------------------------------------------------------------------------------------------------
 
 
 class Parser(argparse.ArgumentParser):
@@ -4518,7 +4642,7 @@ def run_client(options: argparse.Namespace) -> int:
     front = Plain(out, as_json=options.json, interactive=person) if plain else Terminal(out)
     link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=dialler)
     try:
-        return chat_to_the_end(Chat(link, front, user=options.user, to=options.to, secret=secret, log=log))
+        return chat_to_the_end(Chat(link, front, to=options.to, secret=secret, log=log), options.user)
     finally:
         if log is not None:
             close_log(log)
@@ -4539,7 +4663,7 @@ def secure_dial(host: str, port: int, ca: Path | None) -> Callable[[str, int], s
     return tls.dial
 
 
-def chat_to_the_end(chat: Chat) -> int:
+def chat_to_the_end(chat: Chat, user: str | None) -> int:
     """Run it, and give the terminal back as it was, whatever happens."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: chat.interrupt())
@@ -4547,7 +4671,7 @@ def chat_to_the_end(chat: Chat) -> int:
         signal.signal(signal.SIGHUP, lambda *_: chat.hang_up())
     signal.set_wakeup_fd(chat.link.waker, warn_on_full_buffer=False)  # else Windows sleeps on
     try:
-        return chat.run()
+        return chat.run(user)
     except RuntimeError as error:  # Python says it so, and of nothing else here
         if "thread" not in str(error):
             raise

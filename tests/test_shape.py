@@ -10,7 +10,7 @@ from wire import ROOT
 
 ATTRIBUTES_MAX, CLASS_LINES_MAX, FUNCTION_LINES_MAX = 22, 850, 60
 # Classes that have more, by their attributes and lines today. They may only shrink; a row goes when it is not needed.
-LARGER = {"Hub": (22, 983), "Chat": (25, 650)}
+LARGER = {"Hub": (22, 983)}
 FILES = ("protocol.py", "vessages.py", "storage.py", "client.py")
 
 

@@ -93,8 +93,9 @@ class Room:
         desk = Desk()
         desk.interactive = options.pop("interactive", True)
         link = Link("lab", 5000, ClientSession(1), dial=self.dial, clock=self.clock, chance=lambda: 1.0)
-        chat = Chat(link, desk, **({"user": None, "to": None, "secret": None} | options))
-        chat.begin()
+        user = options.pop("user", None)
+        chat = Chat(link, desk, **({"to": None, "secret": None} | options))
+        chat.begin(user)
         self.desks.append((chat, desk))
         return chat, desk
 
@@ -494,6 +495,51 @@ def test_leaving_with_something_unanswered_says_so_and_twice_leaves_at_once(room
     room.until(lambda: chat.status == 0)
 
 
+class Way:
+    """A link that somebody leaves who is logged in, with a command without an answer."""
+
+    def __init__(self) -> None:
+        self.clock, self.has_met, self.logged_in, self.unanswered = 0.0, True, True, 1
+        self.session, self.abandoned = self, 0
+
+    def now(self) -> float:
+        return self.clock
+
+    def abandon(self) -> None:
+        self.abandoned += 1
+        self.unanswered = 0
+
+    def logout(self) -> int:
+        self.unanswered = 1
+        return 7
+
+
+@pytest.mark.parametrize(
+    ("happens", "stages"),  # and the stage after it, from each stage on
+    [("insists", ["SETTLING", "GONE", "GONE", "GONE"]), ("ends", ["SETTLING", "SETTLING", "LOGGING_OUT", "GONE"])]
+    + [("answered", ["HERE", "LOGGING_OUT", "GONE", "GONE"]), ("impatient", ["HERE", "LOGGING_OUT", "GONE", "GONE"])]
+    + [("waits", ["HERE", "SETTLING", "LOGGING_OUT", "GONE"]), ("out", ["HERE", "GONE", "GONE", "GONE"])],
+)
+def test_the_way_out_is_as_its_table_says(happens: str, stages: list[str]) -> None:
+    for stage, after in zip(client.Stage, stages, strict=True):
+        way = Way()
+        leaving = client.Leaving(typing.cast(Link, way), interactive=True)
+        for steps in range([*client.Stage].index(stage)):
+            if steps == 0:
+                assert leaving.begin(None, insists=True)
+            else:
+                way.unanswered = 0
+                leaving.tick()
+        assert leaving.stage is stage
+        if happens in ("insists", "ends"):
+            assert leaving.begin(None, insists=happens == "insists") == (stage is client.Stage.HERE)
+        way.unanswered = int(happens not in ("answered", "out"))
+        way.logged_in = happens != "out"
+        way.clock += client.LEAVE_SECONDS if happens == "impatient" else 1.0
+        leaving.tick()
+        assert leaving.stage.name == after
+
+
 def test_a_terminal_that_is_closed_is_told_twice_and_logs_out_all_the_same(room: Room) -> None:
     alice_chat, _ = room.person("alice")
     alice_chat.link.close()  # gone without a word: her session is kept for a while
@@ -554,13 +600,13 @@ def test_a_recipient_in_the_prompt_is_the_target_from_then_on(room: Room) -> Non
 
 def test_the_words_that_stand_for_a_recipient(room: Room) -> None:
     chat, bob = room.person("bob")
-    assert chat.expand("/r") is None
+    assert chat.recipients.expand("/r") is None
     room.types(bob, "/msg bob hi", see=" bob: hi")
-    assert chat.expand("/r") == ("", "/msg bob ")
-    assert chat.expand("BOB:") == ("bob", "")
-    assert chat.expand("@BOB") == ("", "/msg bob ")
-    assert chat.expand("@zoe") == ("", "/msg zoe ")
-    assert [chat.expand(word) for word in ("zoe:", "bob", "@", ":", "hi bob:", "/msg")] == [None] * 6
+    assert chat.recipients.expand("/r") == ("", "/msg bob ")
+    assert chat.recipients.expand("BOB:") == ("bob", "")
+    assert chat.recipients.expand("@BOB") == ("", "/msg bob ")
+    assert chat.recipients.expand("@zoe") == ("", "/msg zoe ")
+    assert [chat.recipients.expand(word) for word in ("zoe:", "bob", "@", ":", "hi bob:", "/msg")] == [None] * 6
 
 
 def test_what_is_meant_for_somebody_else_does_not_reach_the_target(room: Room) -> None:
@@ -607,7 +653,7 @@ def test_a_block_goes_to_the_letter_to_whom_the_prompt_names(room: Room) -> None
     for text in ("carol: I think bob is lazy\nbob: I know", "/etc/passwd\n/etc/group", "WHO\nare you"):
         told = text.replace("\n", "\\n")
         room.types(bob, Line(text, block=True), see="-> bob: " + told)
-    assert chat.to is None and not any("lazy" in line for line in carol.seen)
+    assert chat.recipients.to is None and not any("lazy" in line for line in carol.seen)
     assert not bob.prompts
 
 
@@ -643,7 +689,7 @@ def test_a_recipient_that_was_not_seen_is_asked_about(room: Room) -> None:
     room.types(bob, Line("at once", to="carol", unseen=True), "n", see="-- nothing was sent")
     room.types(bob, Line("/msg carol at once", unseen=True), "n", see="-- nothing was sent")
     assert bob.prompts == ["send this to carol? y/n "] * 2
-    assert chat.to == "bob" and not any("at once" in line for line in carol.seen)
+    assert chat.recipients.to == "bob" and not any("at once" in line for line in carol.seen)
     room.types(bob, Line("at once", to="bob", unseen=True), see="-> bob: at once")
     room.types(bob, Line("/msg carol after all", unseen=True), "y", see="-> carol: after all")
 
@@ -699,7 +745,7 @@ def test_who_left_while_one_was_logged_out_is_still_known(room: Room) -> None:
     bob.typed.append("/quit")
     room.until(lambda: bob_chat.status == 0)
     room.types(alice, f"LOGIN alice {PASSWORD}", see="-- online: alice carol")
-    assert chat.expand("bob:") == ("bob", "")
+    assert chat.recipients.expand("bob:") == ("bob", "")
     room.types(alice, Line("carol must not know", to="bob"), see="!! not delivered to bob (not-online: ")
     assert not any("must not know" in line for line in carol.seen)
 
@@ -767,7 +813,7 @@ def test_text_without_a_target_is_asked_for_one(room: Room) -> None:
     room.types(bob, "/who", see="-- online: bob carol")
     assert bob.prompts[1:] == ["to whom? (here: carol) "] * 4
     room.types(bob, "/to BOB", see="-> bob: hello")
-    assert chat.to == "bob"
+    assert chat.recipients.to == "bob"
     room.types(bob, "/to", "bob: hi", "bob:", see="-> bob: hi")
 
 
@@ -796,7 +842,7 @@ def test_a_person_may_stop_waiting_for_the_answer_to_a_password(room: Room) -> N
     room.types(desk, "/login bob", see="")
     desk.typed.append("wrong one")
     room.until(lambda: not desk.typed)
-    chat._dialogues.answer("")  # Ctrl-C while the server has not answered yet
+    chat.dialogues.answer("")  # Ctrl-C while the server has not answered yet
     room.until(lambda: any("wrong name or password" in line for line in desk.seen))
     assert desk.prompts == ["Password for bob: "]
 
@@ -852,10 +898,11 @@ def test_help_lists_every_command(room: Room) -> None:
     _, desk = room.desk()
     room.types(desk, "/help", see="-- /help COMMAND")
     listed = [word for line in desk.seen for word in line.split() if word.startswith("/")]
-    assert set(listed) >= {"/" + name for name in client.COMMANDS}
+    assert set(listed) >= {"/" + name for name in client.TYPED}
     room.types(desk, "/help who", see="-- /who")
     assert len(desk.seen) == 1
-    assert all(verb.usage.startswith("/" + name) and verb.help for name, verb in client.COMMANDS.items())
+    for name, command in client.TYPED.items():
+        assert command.usage.startswith("/" + name) and command.help and callable(getattr(Chat, command.method))
 
 
 def test_text_goes_to_nobody_again(room: Room) -> None:
@@ -1173,7 +1220,7 @@ def test_nothing_can_pose_as_another_line() -> None:
 
 def test_every_command_is_in_the_help_which_fits_a_small_window(room: Room) -> None:
     grouped = [word for _, words in client.HELP_GROUPS for word in words]
-    assert sorted(grouped) == sorted(client.COMMANDS)
+    assert sorted(grouped) == sorted(client.TYPED)
     _, desk = room.desk()
     room.types(desk, "/help", see="-- /help COMMAND tells more")
     rows = [row.removeprefix("-- ") for row in desk.seen]

@@ -481,7 +481,7 @@ def test_without_candidates_tab_does_nothing() -> None:
         ("/passwd ", []),
         ("/bell ", ["off", "title", "msg", "all"]),
         ("/bell off ", []),
-        ("/help ", list(client.COMMANDS)),
+        ("/help ", list(client.TYPED)),
         ("/nonsense ", ["ann", "bob"]),
         ("/ping are you there, ", ["ann", "bob"]),
     ],
