@@ -1833,30 +1833,19 @@ class LineEditor:
 
     def _search_key(self, search: _Search, key: Key) -> bool:
         """Deal with a key while searching; False if it ended the search and is to be dealt with as usual."""
-        if key.name == "char":
-            self._look_for(search, search.query + key.text, len(self._history.lines))
-        elif key.name == "backspace":
-            self._look_for(search, search.query[:-1], len(self._history.lines))
-        elif key.name == "ctrl-r":
-            self._look_for(search, search.query, search.found)
-        else:
+        queries = {"char": search.query + key.text, "backspace": search.query[:-1], "ctrl-r": search.query}
+        if key.name not in queries:
             self._search = None
             if key.name in ("ctrl-g", "ctrl-c"):
                 self._put(*search.before)
             return key.name in ("ctrl-g", "ctrl-c", "escape")
+        query, end = queries[key.name], len(self._history.lines)
+        found = self._history.find(query, search.found if key.name == "ctrl-r" else end) if query else end
+        self._search = search._replace(query=query, missed=found is None)
+        if found is not None:  # else the last one that was found stays
+            self._search = self._search._replace(found=found)
+            self._put(*(search.before if found == end else (self._history.lines[found],)))
         return True
-
-    def _look_for(self, search: _Search, query: str, before: int) -> None:
-        """Show the newest line older than `before` that holds `query`; if there is none, what is shown stays."""
-        found = self._history.find(query, before) if query else None
-        if not query:
-            self._put(*search.before)
-            self._begin_search()
-        elif found is None:
-            self._search = search._replace(query=query, missed=True)
-        else:
-            self._search = search._replace(query=query, found=found, missed=False)
-            self._put(self._history.lines[found])
 
     def _complete(self, step: int) -> EditorEvent | None:
         """Put the next (1) or previous (-1) candidate in the word's place; after the last comes what was typed."""
