@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+import selectors
 import shutil
 import ssl
 import subprocess
@@ -45,6 +46,32 @@ def test_a_handshake_that_does_not_end_is_given_up(tmp_path: Path) -> None:
             rig.wait(2)
             assert slow.ends() == [END]
         assert alice.says("WHO") == ["OK WHO alice"]
+
+
+def test_a_handshake_goes_on_when_there_is_room_for_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_no_room(sock: ssl.SSLSocket) -> None:
+        monkeypatch.undo()
+        raise ssl.SSLWantWriteError
+
+    with running(tmp_path, tls=True) as rig:
+        monkeypatch.setattr(vessages.RecordSocket, "do_handshake", find_no_room)
+        rig.tls = False
+        rig.connect()
+        rig.turn()
+        assert rig.interest() == [selectors.EVENT_READ | selectors.EVENT_WRITE]
+        rig.turn()
+        assert rig.interest() == [selectors.EVENT_READ]
+
+
+def test_no_frame_waits_in_the_tls_library_for_the_next_event(tmp_path: Path) -> None:
+    """One `recv` takes a whole record; the selector tells of the next."""
+    with running(tmp_path, tls=True) as rig:
+        alice = rig.person("alice")
+        alice.say(*[f"PING {number} {'x' * 5000}" for number in range(12)])  # one send, several records
+        assert [answer.split(" ")[2] for answer in alice.next(12)] == [str(number) for number in range(12)]
+        assert rig.is_at_rest()
 
 
 def test_a_handshake_outlives_a_suspended_server(tmp_path: Path) -> None:
