@@ -2438,22 +2438,22 @@ LATE_SECONDS = 3600.0  # by which an own message may be older than what stands a
 
 
 class Transcript:
-    """What happens, as paragraphs to be printed above the prompt.
+    """Events as paragraphs, to be printed above the prompt.
 
-    Comings and goings wait a moment for more of them: a class that comes in is a line or two, not thirty. The prompt
-    counts the seconds to the next attempt, and what waits stands above it: they are not told here.
+    Comings and goings wait a moment for more of them: a class that comes in is a line or two, not thirty. The seconds
+    to the next attempt, and messages that wait, stand in and above the prompt and have no paragraph.
     """
 
     def __init__(self) -> None:
         self.due: float | None = None  # when the comings and goings are to be told
         self.met = False  # whether a server has answered
-        self._paragraphs: list[Paragraph] = []
+        self._paragraphs: list[Paragraph] = []  # not taken yet
         self._changes: dict[str, tuple[str, str]] = {}  # by name: the first and the last change, fields of `Presence`
         self._latest = -math.inf  # the time of the newest message, but for those that come late
         self._trouble = ""  # the last words about a link that is lost
 
     def add(self, event: Printable, now: float) -> None:
-        """Something happened at `now`, in monotonic seconds."""
+        """An event, and when it came in monotonic seconds."""
         if isinstance(event, protocol.Presence):
             self._gather(event, now)
             return
@@ -2470,7 +2470,7 @@ class Transcript:
             self._paragraphs.append(Paragraph((Span(line, RED if line.startswith("!!") else DIM),), 3))
 
     def take(self, now: float) -> list[Paragraph]:
-        """What is to be printed now."""
+        """The paragraphs to be printed now."""
         if self.due is not None and now >= self.due:
             self._tell_changes()
         paragraphs, self._paragraphs = self._paragraphs, []
@@ -2522,7 +2522,7 @@ class Transcript:
         self._paragraphs.append(Paragraph(spans, len(stamp) + len(who) + 2))
 
 
-# Events that do not look as in `WORDS`.
+# Events that look otherwise above a prompt than in a pipe, where `WORDS` has their lines.
 LOOKS: dict[type, Callable[[Transcript, Any], object]] = {
     Note: Transcript._note,
     Dialling: Transcript._dialling,
@@ -2574,7 +2574,7 @@ def _read_some(descriptor: int) -> bytes:
 
 
 def _read_now(descriptor: int) -> bytes | None:
-    """What there is to read; empty at the end, None if nothing is there and the descriptor does not wait."""
+    """The bytes there are; empty at the end, None if nothing is there and the descriptor does not wait."""
     try:
         if sys.platform == "win32" and os.isatty(descriptor):  # os.read gives bytes of the console's code page
             return sys.stdin.buffer.raw.read(READ_SIZE)
@@ -2586,7 +2586,7 @@ def _read_now(descriptor: int) -> bytes | None:
 
 
 def _read_burst(descriptor: int) -> bytes | None:
-    """What a terminal has to say. After more than a key (a terminal gives 4 KiB at once) with what follows directly."""
+    """The next bytes of a terminal. After more than a key (it gives 4 KiB at once) with those that follow directly."""
     burst = data = _read_now(descriptor)
     while data is not None and burst is not None and len(data) > 1 and data[0] != _ESCAPE and len(burst) < READ_SIZE:
         if not select.select([descriptor], [], [], BURST_GAP)[0]:
@@ -2629,17 +2629,17 @@ class Questions:
 
 
 class Helper(Protocol):
-    """What a front end asks while a line is typed: the chat."""
+    """Answers a front end while a line is typed: the chat."""
 
     def expand(self, word: str) -> tuple[str, str] | None:
-        """What the first word of a line stands for: see `LineEditor`."""
+        """The meaning of the first word of a line: see `Expander`."""
 
     def complete(self, before: str, *, person: bool) -> tuple[int, Sequence[str]]:
-        """What Tab may put behind `before`: see `LineEditor`. person: only names."""
+        """Candidates for Tab behind `before`: see `Completer`. person: only names."""
 
 
 class Front(Protocol):
-    """What a person, or a script, sees and types: all that a chat needs of a front end.
+    """The side of the person or the script: all that a chat needs of a front end. Some have nothing for some methods.
 
     OSError from any method means that nobody sees any more what is shown.
     """
@@ -2668,6 +2668,7 @@ class Front(Protocol):
 
     def put_back(self, line: Line) -> None:
         """Give a line back to be edited, where that can be."""
+        return
 
     def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
         """Ask the person and call `then` with the answer, "" if it is given up. False: there is nobody to ask, or no
@@ -2688,12 +2689,15 @@ class Front(Protocol):
 
     def ring(self) -> None:
         """Ring the bell, where there is one."""
+        return
 
     def count_unread(self, sender: str) -> None:
         """Count a message in the title of the window, where there is one."""
+        return
 
     def clear(self) -> None:
         """Clear the screen, where there is one."""
+        return
 
     def close(self) -> None:
         """Give everything back as it was."""
@@ -2706,7 +2710,7 @@ class Writer(Protocol):
     def flush(self) -> object: ...
 
 
-# What stands for signs of our own, and for usual ones of others, on a terminal that does not have them.
+# Substitutes for signs that a terminal lacks: those of this program, and usual ones of others.
 _SPELLED: Final[Mapping[str, str]] = {
     "→": "->", "…": "...", "–": "--", "—": "--", "‘": "'", "’": "'", "“": '"', "”": '"', "„": '"', "•": "*", "€": "EUR",
     _NON_JOINER: "",
@@ -2714,7 +2718,7 @@ _SPELLED: Final[Mapping[str, str]] = {
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:
-    """What an encoding does not have, by other means: the handler "spelled" of `str.encode`."""
+    """Characters that an encoding lacks, by others: the handler "spelled" of `str.encode`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(_SPELLED.get(c, _code_point(c)) for c in error.object[error.start : error.end]), error.end
@@ -2818,11 +2822,11 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-class Plain:
+class Plain(Front):
     """One event a line, no escapes, no prompt but for a password: for pipes, files, scripts and dumb terminals."""
 
     deadline: float | None = None
-    edits = settles = False
+    interactive = edits = settles = False
 
     def __init__(self, out: Writer, *, as_json: bool = False, interactive: bool = False) -> None:
         self.mailbox = Mailbox(LINES_WAITING)  # lines that were typed
@@ -2853,18 +2857,6 @@ class Plain:
         asides, self._asides = self._asides, []
         for words in asides:
             print(words, file=sys.stderr, flush=True)
-
-    def ring(self) -> None:
-        """There is no bell."""
-
-    def count_unread(self, sender: str) -> None:
-        """There is no title."""
-
-    def clear(self) -> None:
-        """There is no screen."""
-
-    def put_back(self, line: Line) -> None:
-        """Lines cannot be edited."""
 
     def lines(self, most: int) -> list[Line | None]:
         if self._drops and (line := self.mailbox.take(1)):
@@ -2935,33 +2927,26 @@ def half_a_line_is_typed(reader: LineReader) -> bool:
 
     For a moment it is made to hand on everything at once, so that the reader gets what there is.
     """
-    if sys.platform == "win32":
+    mode = None if sys.platform == "win32" else console_mode()
+    if mode is None:
         return False
-    try:
-        attributes = termios.tcgetattr(0)
-        attributes[3] &= ~termios.ICANON
-        termios.tcsetattr(0, termios.TCSANOW, attributes)
-        until = time.monotonic() + HANDED_ON
-        while not reader.half and time.monotonic() < until:
-            time.sleep(HANDED_ON / 20)
-        attributes[3] |= termios.ICANON
-        termios.tcsetattr(0, termios.TCSANOW, attributes)
-    except termios.error:
-        return False
+    mode[3] &= ~termios.ICANON
+    set_console_mode(mode)
+    until = time.monotonic() + HANDED_ON
+    while not reader.half and time.monotonic() < until:
+        time.sleep(HANDED_ON / 20)
+    mode[3] |= termios.ICANON
+    set_console_mode(mode)
     return bool(reader.half)
 
 
 def set_echo(on: bool) -> bool:
     """Whether the terminal shows what is typed, from now on. False if it cannot be told."""
-    if sys.platform == "win32":
+    mode = None if sys.platform == "win32" else console_mode()
+    if mode is None:
         return False
-    try:
-        attributes = termios.tcgetattr(0)
-        attributes[3] = attributes[3] | termios.ECHO if on else attributes[3] & ~termios.ECHO
-        termios.tcsetattr(0, termios.TCSADRAIN, attributes)
-    except termios.error:
-        return False
-    return True
+    mode[3] = mode[3] | termios.ECHO if on else mode[3] & ~termios.ECHO
+    return set_console_mode(mode)
 
 
 # Asks the terminal to wrap long words (as it does, unless a program left that off), to mark pastes, and to remember its
@@ -2987,8 +2972,9 @@ if sys.platform == "win32":
         """The mode in which it understands escape sequences."""
         return console_mode() | 4
 
-    def set_console_mode(mode: Any) -> None:
-        ctypes.windll.kernel32.SetConsoleMode(ctypes.windll.kernel32.GetStdHandle(-11), mode)
+    def set_console_mode(mode: Any) -> bool:
+        """Whether that was possible."""
+        return bool(ctypes.windll.kernel32.SetConsoleMode(ctypes.windll.kernel32.GetStdHandle(-11), mode))
 
     def read_console(mailbox: Mailbox) -> None:
         """In a thread, because a console cannot be waited for with sockets: each batch that is typed."""
@@ -3001,7 +2987,7 @@ if sys.platform == "win32":
 else:
 
     def console_mode() -> Any:
-        """The mode of the terminal; None if it is gone, whose end is about to be read then."""
+        """The mode of the terminal; None if it is gone: its end is about to be read then."""
         try:
             return termios.tcgetattr(0)
         except termios.error:
@@ -3016,15 +3002,16 @@ else:
             mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
         return mode
 
-    def set_console_mode(mode: Any) -> None:
-        """DRAIN, not FLUSH: what was typed ahead is kept. In the background this stops us until `fg`."""
+    def set_console_mode(mode: Any) -> bool:
+        """Whether that was possible. DRAIN keeps what was typed ahead. In the background this stops us until `fg`."""
         while mode is not None:
             try:
                 termios.tcsetattr(0, termios.TCSADRAIN, mode)
-                return
+                return True
             except termios.error as error:
                 if error.args[0] != errno.EINTR:
-                    return  # the terminal is gone
+                    break
+        return False
 
 
 class Console:
@@ -3086,7 +3073,7 @@ class Console:
 
 
 class Calls:
-    """What calls a person who looks elsewhere: the bell, and the count of messages in the title of the window."""
+    """The bell, and a count of messages in the title of the window: they call a person who looks elsewhere."""
 
     def __init__(self) -> None:
         self._rings = False  # whether the bell is to be rung with the next write
@@ -3107,7 +3094,7 @@ class Calls:
         self._unread = 0
 
     def write(self) -> str:
-        """The bell and the title, each at most once a turn."""
+        """The sequences for both, each at most once a turn."""
         bell, self._rings = BELL * self._rings, False
         if not self._unread and not self._title:
             return bell
@@ -3120,7 +3107,7 @@ class Calls:
         return title_sequence("") * bool(before)
 
 
-class Terminal:
+class Terminal(Front):
     """A person at a terminal: a line to edit at the bottom, and above it what happens."""
 
     interactive = edits = True
@@ -3289,12 +3276,12 @@ class Terminal:
         self._moved = True
 
     def _leave(self) -> None:
-        """Print what arrived, and take the block off the screen."""
+        """Print all paragraphs, and take the block off the screen."""
         self._out.write(self._drawn(Block(()), math.inf) + self._screen.hide() + self._calls.leave() + TERMINAL_END)
         self._out.flush()
 
     def _drawn(self, block: Block, now: float) -> str:
-        """What arrived and is to be told by `now`, and the block, in signs that the terminal has."""
+        """The paragraphs that are due and the block, in signs that the terminal has."""
         paragraphs = self._transcript.take(now)
         if self._encoding != "utf-8":
             paragraphs = [spelled_paragraph(paragraph, self._encoding) for paragraph in paragraphs]
@@ -3469,7 +3456,7 @@ def help_words(name: str) -> str:
 
 
 def offers(before: str, session: ClientSession, last_sender: str, *, person: bool) -> tuple[int, Sequence[str]]:
-    """What Tab may put behind `before`. person: only names. Nobody is offered whose name was not begun."""
+    """Candidates for Tab behind `before`. person: only names. Nobody is offered whose name was not begun."""
     roster = session.roster if before else {}
 
     def place(name: str) -> tuple[bool, bool, bool, str]:
@@ -3947,7 +3934,7 @@ class Recipients:
         return (known, "") if known is not None else None
 
     def complete(self, before: str, *, person: bool) -> tuple[int, Sequence[str]]:
-        """What Tab may put behind `before`. person: only a name, as an answer."""
+        """Candidates for Tab behind `before`. person: only names, as an answer."""
         return offers(before, self._session, self.last_sender, person=person)
 
     def aim(self, name: str) -> None:
@@ -4186,7 +4173,7 @@ class Chat:
 
     def _show_events(self) -> None:
         with self._while_showing():
-            ready = not self.front.settles or self._leave_at is not None
+            ready = not self.front.settles or self.leaving.stage is not Stage.HERE
             for event in self.link.take_events() if ready else ():  # those that wait are not acknowledged
                 if self.status is None:  # else it is over, and what follows from that is no news
                     self._react(event)
