@@ -33,3 +33,9 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     """A real server, with the best selector of this system and with `select`, which every system has."""
     with running(tmp_path, selector=SELECTORS[request.param]) as rig:
         yield rig
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of accounts that is not there yet, alone in its folder."""
+    return tmp_path / "vessages.db"

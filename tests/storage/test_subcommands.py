@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from accounts import CHEAP, HASH
+from vocabulary import WALL
 
 import protocol
 import storage
-from storage import Cost, open_store
+from storage import open_store
 
-NOW = 1_795_359_845.0
-CHEAP = Cost(1, 1, 1)
-HASH = storage.hash_password("secret99", CHEAP)
 PROGRAM = Path(storage.__file__)
 
 Run = Callable[..., tuple[int, str, str]]
@@ -49,10 +48,10 @@ def accounts(run: Run) -> Path:
     """The default database in the current folder, with two accounts."""
     path = Path.cwd() / "vessages.db"
     with closing(open_store(path)) as store, store.transaction():
-        store.add("Alice", "alice", HASH, NOW)
-        store.add("Tuấn", "tuấn", HASH, NOW)
-        store.record_login("alice", NOW, None)
-        store.record_failure("alice", NOW)
+        store.add("Alice", "alice", HASH, WALL)
+        store.add("Tuấn", "tuấn", HASH, WALL)
+        store.record_login("alice", WALL, None)
+        store.record_failure("alice", WALL)
     return path
 
 
@@ -80,8 +79,8 @@ def test_a_backup_tells_what_keep_could_not_delete_and_is_a_success(
     run: Run, accounts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is open in another program on Windows, or belongs to another user in a folder that all may write."""
-    storage.backup(accounts, now=NOW)
-    storage.backup(accounts, now=NOW + 1)
+    storage.backup(accounts, now=WALL)
+    storage.backup(accounts, now=WALL + 1)
     unlink = Path.unlink
 
     def refuse(file: Path, missing_ok: bool = False) -> None:
@@ -171,7 +170,7 @@ def test_list_fits_80_columns_and_wide_names_move_no_column(run: Run, accounts: 
 
 def test_a_name_from_elsewhere_does_no_harm_on_the_terminal(run: Run, accounts: Path) -> None:
     with closing(open_store(accounts)) as store, store.transaction():
-        store.add("\x1b[2J", "evil", HASH, NOW)
+        store.add("\x1b[2J", "evil", HASH, WALL)
     assert "\x1b" not in run("list")[1]
 
 
@@ -184,7 +183,7 @@ def test_export_to_a_file_is_private_and_comes_back_by_import(run: Run, accounts
     run("remove", "Tuấn")
     assert run("import", "all.json")[1] == "+1 account, 0 changed, 1 were there already and are as before\n"
     assert json.loads(run("import", "all.json", "--overwrite", "--json")[1]) == {"added": 0, "changed": 0, "kept": 2}
-    storage.set_password(accounts, "alice", "another password")
+    storage.set_password(accounts, "alice", "another password", CHEAP)
     assert run("import", "all.json", "--overwrite")[1].startswith("+0 accounts, 1 changed, 1 were there already")
     assert run("--db", "new.db", "import", "all.json")[0] == 0
     assert storage.export("new.db")["users"].keys() == {"alice", "tuấn"}
@@ -232,7 +231,7 @@ def test_passwd_refuses_what_register_would_refuse(
     lines: tuple[str, str], words: str, run: Run, accounts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(open_store(accounts)) as store, store.transaction():
-        store.add("Alice-the-1st", "alice-the-1st", HASH, NOW)
+        store.add("Alice-the-1st", "alice-the-1st", HASH, WALL)
     before = accounts.read_bytes()
     type_in(monkeypatch, *lines)
     code, out, err = run("passwd", "alice-the-1st")
