@@ -554,7 +554,7 @@ class Signals:
         self.stop_wanted = False
         self.figures_wanted = False
         self._hurry_from = 0.0  # time from which a further signal ends the process at once
-        self._heeded = False
+        self._heeded: list[int] = []  # numbers of the signals with a handler of ours
         self._waker = waker
         self._clock = clock
 
@@ -569,7 +569,7 @@ class Signals:
                 number = getattr(signal, name, None)
                 if number is not None and signal.getsignal(number) != signal.SIG_IGN:
                     signal.signal(number, answer)
-        self._heeded = True
+                    self._heeded.append(number)
 
     def _on_stop(self, number: int, stack: FrameType | None) -> None:
         now = self._clock()
@@ -589,11 +589,9 @@ class Signals:
         if self._heeded:
             signal.set_wakeup_fd(-1)
 
-
-def ignore_signals() -> None:
-    """All is done: a signal for our server that comes while Python ends would only change the exit code."""
-    for number in signal.valid_signals():
-        if isinstance(getattr(signal.getsignal(number), "__self__", None), Signals):
+    def ignore(self) -> None:
+        """All is done: a signal that comes while Python ends would only change the exit code."""
+        for number in self._heeded:
             signal.signal(number, signal.SIG_IGN)
 
 
@@ -1469,6 +1467,7 @@ def serve(options: argparse.Namespace, log: Log) -> int:
             log.finish()
             os._exit(FAULT)  # Python would close the store, and wait for the disk
     log.write("stopped")
+    server.signals.ignore()
     return code
 
 
@@ -1504,7 +1503,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if log is not None:
             log.finish()
-        ignore_signals()
 
 
 if __name__ == "__main__":
