@@ -1,4 +1,4 @@
-"""A whole chat in one process: the real hub, real client sessions, and everything between them that goes wrong.
+"""A whole chat in one process: the real server, real client sessions, and everything between them that goes wrong.
 
     python tests/tools/simulate.py --minutes 10            as many worlds as fit into that time
     python tests/tools/simulate.py --seed 4711 --trace     one world again, with what happened in it
@@ -33,6 +33,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import selectors
 import sys
 import time
 from collections import Counter, deque
@@ -40,6 +41,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any, NoReturn
 from unittest import mock
 
@@ -50,12 +52,11 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from vocabulary import PASSWORD, WALL, Disk, left_behind
 
 import protocol
+import vessages
 from protocol import ClientSession, Connection, FrameDecoder, Hub, Job, Session, State, fold, frame
 
 FOREVER = float("inf")
 READ_SIZE = 64 * 1024
-LINGER = 2.0  # as the reactor's
-STOP_WITHIN = 5.0
 QUIET = 330.0  # seconds of peace: silence is noticed (45), back-off (30), throttled logins (60), grace (60), all twice
 PATIENCE = 4.0  # seconds after which everybody should know what has happened, and the disk too
 SCRIPT_PATIENCE = 70.0  # seconds without a frame until a script takes the server for dead
@@ -161,17 +162,119 @@ def watched_send(hub: Hub, connection: Connection, tag: str, rest: str) -> str |
     return SEND(hub, connection, tag, rest)
 
 
-class Wire:
-    """The server's end of a link."""
+class Socket:
+    """The server's end of a link, with the methods that `vessages.Server` calls."""
 
-    __slots__ = ("connection", "deadline", "leftover", "link", "shut")
-
-    def __init__(self, link: Link, connection: Connection) -> None:
+    def __init__(self, server: Server, link: Link) -> None:
+        self.server = server
+        self.world = server.world
         self.link = link
-        self.connection = connection
-        self.leftover = b""
-        self.shut = False
-        self.deadline = FOREVER
+
+    def setblocking(self, flag: bool) -> None: ...
+
+    def setsockopt(self, *option: int) -> None: ...
+
+    def fileno(self) -> int:
+        return 0
+
+    def recv(self, size: int) -> bytes:
+        data = self.link.read(self.link.server, self.world.chunk(size), self.world.now)
+        if data is None:
+            raise BlockingIOError
+        return data
+
+    def send(self, data: bytes) -> int:
+        count = self.link.write(self.link.client, bytes(data))
+        if not count:
+            raise BlockingIOError
+        return count
+
+    def shutdown(self, how: int) -> None:
+        self.link.client.over_at = min(self.link.client.over_at, FOREVER if self.link.broken else self.world.now)
+
+    def close(self) -> None:
+        self.server.sockets.discard(self)
+        self.link.close(self.link.server, self.world.now)
+
+    def due(self, events: int, now: float) -> float:
+        """When it will be ready for one of these events."""
+        if events & EVENT_WRITE and self.link.has_room(self.link.client):
+            return now
+        return self.link.due(self.link.server, now) if events & EVENT_READ else FOREVER
+
+
+class Listener:
+    """Where links arrive."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def accept(self) -> tuple[Socket, tuple[str, int]]:
+        if not self.server.arrivals:
+            raise BlockingIOError
+        sock = Socket(self.server, self.server.arrivals.popleft())
+        self.server.sockets.add(sock)
+        return sock, (sock.link.address, 0)
+
+    def close(self) -> None: ...
+
+    def due(self, events: int, now: float) -> float:
+        return now if self.server.arrivals else FOREVER
+
+
+class Waker:
+    """It can be heard at once."""
+
+    def __init__(self) -> None:
+        self.receiver = self
+        self.is_awake = False
+
+    def wake(self) -> None:
+        self.is_awake = True
+
+    def clear(self) -> None:
+        self.is_awake = False
+
+    def close(self) -> None: ...
+
+    def due(self, events: int, now: float) -> float:
+        return now if self.is_awake else FOREVER
+
+
+class Selector(selectors.BaseSelector):
+    """Over sockets, listeners and wakers of these kinds; it tells what is ready in any order, and never waits."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.keys: dict[Any, selectors.SelectorKey] = {}
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        self.keys[fileobj] = selectors.SelectorKey(fileobj, 0, events, data)
+        return self.keys[fileobj]
+
+    modify = register
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self.keys.pop(fileobj)
+
+    def get_map(self) -> dict[Any, selectors.SelectorKey]:
+        return self.keys
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        now, ready = self.world.now, []
+        for key in self.keys.values():
+            mask = sum(event for event in (EVENT_READ, EVENT_WRITE) if self._due(key, key.events & event) <= now)
+            if mask:
+                ready.append((key, mask))
+        self.world.chance.shuffle(ready)
+        return ready
+
+    def _due(self, key: selectors.SelectorKey, events: int) -> float:
+        return float(key.fileobj.due(events, self.world.now)) if events else FOREVER  # type: ignore[union-attr]
+
+    def due(self) -> float:
+        """When one of them will be ready."""
+        return min((self._due(key, key.events) for key in self.keys.values()), default=FOREVER)
 
 
 class Worker:
@@ -192,129 +295,80 @@ class Worker:
     def turn(self, now: float) -> None:
         _, job = self.jobs.popleft()
         self.server.results.append((job, self.server.world.disk.perform(job)))
+        self.server.reactor.waker.wake()
+
+
+class Workers:
+    """Both of them, in the place of those of `vessages.Server`."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def put(self, job: Job) -> None:
+        (self.server.hasher if isinstance(job, protocol.HashJob) else self.server.disk).put(job)
+
+    def take_results(self) -> Iterator[tuple[Job, object]]:
+        while self.server.results:
+            job, result = self.server.results.popleft()
+            if job.method == "log_in" and job.flow is not None and job.flow.connection.closed:
+                self.server.lost_answers.add(job.arguments[0])
+            yield job, result
+
+    def finish(self) -> bool:
+        """The end of an orderly stop: they do what they were given."""
+        for worker in (self.server.hasher, self.server.disk):
+            while worker.jobs:
+                worker.turn(self.server.world.now)
+        return True
 
 
 class Server:
-    """A process that runs the hub, as vessages.py does, on simulated links."""
+    """A process with the real `vessages.Server`, on simulated links and with workers whose time is the world's."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.hub = WatchedHub(grace=world.grace, connections_max=world.connections_max)
-        self.hub.ledger = world.ledger
-        self.wires: dict[Connection, Wire] = {}
+        self.sockets: set[Socket] = set()  # open ones
         self.arrivals: deque[Link] = deque()
         self.results: deque[tuple[Job, object]] = deque()
         self.hasher, self.disk = Worker(self), Worker(self)
         self.lost_answers: set[str] = set()  # whose login was on disk when its connection was gone
         self.frozen_until = 0.0
-        self.stop_by = FOREVER
-        self.hub.wake(world.now, world.wall)
+        self.is_stopping = False
+        self.hub = WatchedHub(grace=world.grace, connections_max=world.connections_max)
+        self.hub.ledger = world.ledger
+        self.selector = Selector(world)
+        listeners: Any = [Listener(self)]
+        with mock.patch.multiple(vessages, Waker=Waker, Workers=lambda *_: Workers(self)):
+            self.reactor = vessages.Server(
+                self.hub, world.disk, listeners, selector=self.selector,  # type: ignore[arg-type]
+                clock=lambda: world.now, wall=lambda: world.wall, log=self._log, verbose=True,
+            )  # fmt: skip
         self.hub.restore(world.disk.recover())
         self.deadline = world.now
 
-    def due(self, now: float) -> float:
-        return max(self.frozen_until, min(self._events(now)))
+    def _log(self, *lines: str) -> None:
+        if "internal error" in lines[0]:
+            raise Violation("\n".join(lines))
+        if " disconnected: " in lines[0]:
+            self.world.reached["closed: " + lines[0].rpartition(": ")[2]] += 1
 
-    def _events(self, now: float) -> Iterator[float]:
-        yield self.deadline
-        yield self.stop_by
-        if self.arrivals or self.results:
-            yield now
-        for wire in self.wires.values():
-            yield wire.deadline
-            if wire.leftover and wire.link.has_room(wire.link.client):
-                yield now
-            if wire.connection.closed or wire.connection.wants_reading:
-                yield wire.link.due(wire.link.server, now)
+    def due(self, now: float) -> float:
+        return max(self.frozen_until, min(self.deadline, self.selector.due()))
 
     def turn(self, now: float) -> None:
-        hub, wall = self.hub, self.world.wall
-        hub.wake(now, wall)
-        while self.arrivals:
-            link = self.arrivals.popleft()
-            connection = hub.connect(link.address)
-            self.wires[connection] = Wire(link, connection)
-        wires = list(self.wires.values())
-        self.world.chance.shuffle(wires)
-        for wire in wires:
-            if wire.leftover:
-                self._write(wire, wire.leftover)
-        for wire in wires:
-            if wire.connection in self.wires and (wire.connection.closed or wire.connection.wants_reading):
-                self._read(wire, now)
-        while self.results:
-            job, result = self.results.popleft()
-            if job.method == "log_in" and job.flow is not None and job.flow.connection.closed:
-                self.lost_answers.add(job.arguments[0])
-            hub.complete(job, result)
-        hub.tick()
-        self._hand_out_jobs()
-        for connection in hub.closing:
-            words = connection.outbox[-1][4:40].decode(errors="replace") if connection.outbox else "nothing"
-            self.world.reached["last words of the server: " + words.partition(" a ")[0]] += 1
-        ready, hub.ready = hub.ready, []
-        for connection in ready:
-            ready_wire = self.wires.get(connection)
-            if ready_wire is not None and connection.outbox and not ready_wire.leftover and not ready_wire.shut:
-                self._write(ready_wire, hub.take(connection))
-        self._sweep(now)
-        due = hub.next_deadline()
-        self.deadline = FOREVER if due is None else due
-        if now >= self.stop_by or (self.stop_by < FOREVER and not self.wires):
+        self.reactor.turn()
+        self.deadline = now + self.reactor._patience()
+        if self.reactor.finished:
             self.world.server_stopped()
 
-    def _hand_out_jobs(self) -> None:
-        jobs, self.hub.jobs = self.hub.jobs, []
-        for job in jobs:
-            (self.hasher if isinstance(job, protocol.HashJob) else self.disk).put(job)
-        self.hub.notes.clear()
-
-    def _read(self, wire: Wire, now: float) -> None:
-        data = wire.link.read(wire.link.server, self.world.chunk(READ_SIZE), now)
-        if data:
-            self.hub.feed(wire.connection, data)
-        elif data is not None:
-            self._lose(wire)
-
-    def _write(self, wire: Wire, data: bytes) -> None:
-        """As the reactor: `sent` is called if something is, or was, left over."""
-        before = wire.leftover
-        count = wire.link.write(wire.link.client, data)
-        wire.leftover = data[count:]
-        if (wire.leftover and not before) or (before and count):
-            self.hub.sent(wire.connection, len(wire.leftover))
-        if before and not wire.leftover and wire.connection.outbox:
-            self.hub.ready.append(wire.connection)
-
-    def _sweep(self, now: float) -> None:
-        closing, self.hub.closing = self.hub.closing, []
-        for connection in closing:
-            if connection in self.wires:
-                self.wires[connection].deadline = now + (LINGER if self.stop_by == FOREVER else STOP_WITHIN)
-        for wire in [wire for wire in self.wires.values() if wire.deadline < FOREVER]:
-            if now >= wire.deadline:
-                self._lose(wire)
-            elif not wire.leftover and not wire.connection.outbox and not wire.shut:
-                wire.shut = True
-                wire.link.client.over_at = min(wire.link.client.over_at, FOREVER if wire.link.broken else now)
-
-    def _lose(self, wire: Wire) -> None:
-        del self.wires[wire.connection]
-        wire.link.close(wire.link.server, self.world.now)
-        self.hub.disconnect(wire.connection)
+    def links(self) -> list[Link]:
+        """Those that it has, and those that it has not accepted yet."""
+        return [*(sock.link for sock in self.sockets), *self.arrivals]
 
     def stop(self) -> None:
         """SIGTERM."""
-        self.stop_by = self.world.now + STOP_WITHIN
-        self.hub.shutdown()
-        self.deadline = self.world.now
-
-    def finish(self) -> None:
-        """The end of an orderly stop: the workers do what they were given."""
-        self._hand_out_jobs()
-        for worker in (self.hasher, self.disk):
-            while worker.jobs:
-                worker.turn(self.world.now)
+        self.is_stopping = True
+        self.reactor.stop()
 
 
 # --- Programs -------------------------------------------------------------------------------------------------------
@@ -1030,7 +1084,7 @@ class World:
     def dial(self, address: str) -> Link | None:
         """A new link; None if nobody listens."""
         self.links = [link for link in self.links if not link.broken]
-        if self.server is None or self.server.stop_by < FOREVER:
+        if self.server is None or self.server.is_stopping:
             return None
         link = Link(address, self.chance.choice((600, 5_000, 100_000)))
         self.links.append(link)
@@ -1140,7 +1194,7 @@ class World:
         self.calm, self.doomed = True, False
         self.disk.failing = False
         self.work_takes = (0.0,)
-        if self.server is not None and self.server.stop_by < FOREVER:
+        if self.server is not None and self.server.is_stopping:
             self.server_stopped()
         for _, action in self.appointments:
             action()
@@ -1264,15 +1318,13 @@ class World:
         self.reached["kills"] += 1
         self._remember_who_is_there()
         silent = self.chance.random() < 0.2
-        for wire in server.wires.values():
-            wire.link.cut(self.chance, (FOREVER, FOREVER if silent else self.now))
-        for link in server.arrivals:
-            link.cut(self.chance, (FOREVER, self.now))
+        for link in server.links():
+            link.cut(self.chance, (FOREVER, FOREVER if silent else self.now))
         self._server_gone("killed")
 
     def stop_server(self) -> None:
         """SIGTERM."""
-        if self.server is not None and self.server.stop_by == FOREVER:
+        if self.server is not None and not self.server.is_stopping:
             self.reached["stops"] += 1
             self._remember_who_is_there()
             self.note("the server is told to stop")
@@ -1280,11 +1332,9 @@ class World:
 
     def server_stopped(self) -> None:
         if self.server is not None:
-            self.server.finish()
-            for wire in self.server.wires.values():
-                wire.link.close(wire.link.server, self.now, self.chance.random())
-            for link in self.server.arrivals:
-                link.close(link.server, self.now)
+            for link in self.server.links():
+                link.close(link.server, self.now, self.chance.random())
+            self.server.reactor.close()
             self._server_gone("stopped")
 
     def _server_gone(self, how: str) -> None:
@@ -1295,7 +1345,7 @@ class World:
 
     def _remember_who_is_there(self) -> None:
         server = self.server
-        if server is not None and server.stop_by == FOREVER:
+        if server is not None and not server.is_stopping:
             self.there = {key for key, session in server.hub.sessions.items() if session.kept}
 
     def start_server(self) -> None:
@@ -1366,7 +1416,7 @@ class World:
         here = [(session, session.connection) for session in hub.sessions.values()]
         if here != self.here:
             self.here, self.changed_at = here, self.now
-        if server.stop_by == FOREVER:
+        if not server.is_stopping:
             self._check_lives(hub)
 
     def _check_lives(self, hub: Hub) -> None:

@@ -17,9 +17,8 @@ INTERESTING = (
     "rivals", "resumed", "resumed, maybe begun anew", "frames after RESUME", "adopted messages",
     "duplicates suppressed", "rosters to readers who were behind", "refused: already-online", "refused: storage",
     "fate OK", "fate busy", "fate not-online", "fate not-delivered", "fate unconfirmed", "fate unknown",
-    "last words of the server: BYE resumed", "last words of the server: BYE replaced",
-    "last words of the server: BYE silent", "last words of the server: BYE slow", "last words of the server: BYE full",
-    "last words of the server: BYE shutdown", "event LoginNeeded", "event Back", "event NotYet",
+    "closed: resumed", "closed: replaced", "closed: silent", "closed: slow", "closed: full", "closed: shutdown",
+    "event LoginNeeded", "event Back", "event NotYet",
 )  # fmt: skip
 
 
