@@ -802,9 +802,9 @@ class Client:
 
 # A message of the protocol is at most 65,536 bytes; a hostile server may send a frame of 16 MiB, which nobody reads.
 DISPLAYED_MAX: Final = 65_536
-# Vietnamese needs two marks on a letter, Hebrew and Thai up to four; more is a tower that climbs over other lines.
+# Vietnamese needs two marks on a letter, Hebrew and Thai up to four; more would be drawn over other lines.
 MARKS_MAX: Final = 4
-# Characters of a cluster that are looked at. The marks of honest text come with few hints between them.
+# Characters of a cluster that are read; the rest is dropped. Honest text has few hints between the marks of a letter.
 _CLUSTER_MAX: Final = 32
 # A tab is not a width but a movement of the cursor, so it is displayed as a fixed number of spaces.
 _TAB: Final = "    "
@@ -990,7 +990,7 @@ _SHIFT, _ALT, _CTRL, _SUPER = 1, 2, 4, 8 | 16 | 32  # bits of a modifier; the hi
 
 
 def _modified(name: str, bits: int) -> str:
-    """Put Alt and Ctrl before the name of a key (Shift is no matter)."""
+    """Put Alt and Ctrl before the name of a key (Shift makes no difference)."""
     return ("ctrl-" if bits & _CTRL else "") + ("alt-" if bits & _ALT else "") + name
 
 
@@ -1004,7 +1004,7 @@ def _sequence_key(arguments: str, final: str) -> Key:
     """The key that sent ESC [ `arguments` `final`."""
     fields = arguments.split(";")
     bits = _modifier_bits(fields[1]) if len(fields) > 1 else 0
-    if bits is None or arguments[:1] in tuple("[<=>?"):  # the Linux console's function keys; answers nobody asked for
+    if bits is None or arguments[:1] in tuple("[<=>?"):  # the Linux console's function keys; answers of the terminal
         return Key(_IGNORED)
     if final == "u":
         return _coded_key(fields[0].split(":"), bits)
@@ -1069,7 +1069,7 @@ def _next_sequence(arguments: bytes, final: bytes) -> tuple[int, Key] | None:
     if not final:
         return (end, Key(_IGNORED)) if end >= _SEQUENCE_MAX else None
     if not b"@" <= final <= b"~":
-        return end, Key(_IGNORED)  # broken off; the byte that broke it is looked at anew: it may be Ctrl-C
+        return end, Key(_IGNORED)  # cut short by a byte that is read again: it may be Ctrl-C
     return end + 1, _sequence_key(arguments.decode("ascii"), final.decode("ascii"))
 
 
@@ -1078,7 +1078,7 @@ def _next_character(data: bytes, encoding: str) -> tuple[int, Key] | None:
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     for index in range(len(data)):
         if text := decoder.decode(data[index : index + 1]):
-            return index + 2 - len(text), Key("char", text[0])  # what broke off a character is looked at anew
+            return index + 2 - len(text), Key("char", text[0])  # a byte that cut it short is read again
     return None
 
 
@@ -1132,7 +1132,7 @@ class KeyDecoder:
 
     @property
     def undecided(self) -> bool:
-        """Whether an escape waits to be told from the start of a sequence: call `settle` after `ESCAPE_DELAY`."""
+        """Whether the last bytes may be the Escape key or begin a sequence: call `settle` after `ESCAPE_DELAY`."""
         return not self._pasting and bytes(self._buffer[:4]) in _UNDECIDED
 
     def feed(self, data: bytes, now: float = 0.0) -> list[Key]:
@@ -1185,7 +1185,7 @@ class KeyDecoder:
             return _next_key(bytes(self._buffer[:_SEQUENCE_MAX]), self._encoding)
         end = self._buffer.find(_PASTE_END)
         if end < 0:
-            del self._buffer[PASTE_MAX : -len(_PASTE_END)]  # too long for a line anyway; only its end matters now
+            del self._buffer[PASTE_MAX : -len(_PASTE_END)]  # too long for a line: only the end of the paste matters now
             return None
         return end + len(_PASTE_END), self._end_paste(end)
 
@@ -1361,7 +1361,7 @@ def row_end_or_right(text: str, cursor: int) -> int:
 
 
 def _to_word_end(pieces: Iterable[str], inside: Callable[[str], bool]) -> int:
-    """How many characters lead over what is no word to the end of the word behind it."""
+    """The length of the first word in `pieces`, with all that comes before it."""
     length, begun = 0, False
     for piece in pieces:
         if begun and not inside(piece):
@@ -1441,11 +1441,11 @@ class _Undo:
 
 
 class _History:
-    """The finished lines, the place among them that is shown, and what was left unfinished by moving on."""
+    """The finished lines, the place among them that is shown, and the lines that were left unfinished by moving on."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
-        self.place = 0  # of the line that is shown; behind the last one stands the new line
+        self.place = 0  # index of the line that is shown; len(lines) is that of the new line
         self._drafts: dict[int, Line] = {}  # by place
 
     def add(self, line: Line) -> None:
@@ -1455,7 +1455,7 @@ class _History:
         self.leave()
 
     def leave(self) -> None:
-        """Forget what was left unfinished, and go to the new line."""
+        """Forget the lines that were left unfinished, and go to the new line."""
         self._drafts.clear()
         self.place = len(self.lines)
 
@@ -1792,7 +1792,7 @@ class LineEditor:
         return EditorEvent("answer", Line(text))
 
     def _give_up_answer(self) -> EditorEvent | None:
-        """Of a password that is half typed only the text: the question stands, or the next one goes into the line."""
+        """Withdraw the question. Of a password that is half typed only the text is dropped, and the question stands."""
         if self._aside is None:
             return None
         if self.hidden and self.text:
@@ -1867,7 +1867,7 @@ class LineEditor:
         return None
 
 
-# Keys, a verb, and the motion or whatever else it needs.
+# Keys, their verb, and its argument: a motion, a direction, a text or a kind of event.
 _BINDINGS: Final[Sequence[tuple[Any, ...]]] = (
     ("left ctrl-b", LineEditor._move, left),
     ("right ctrl-f", LineEditor._move, right),
