@@ -13,7 +13,9 @@ Rules of this file
 Reading order
     1. Limits, and the words of the wire: `Code`, `Bye`, `HANDLERS` (the commands), names, passwords, times.
     2. The frame codec: `frame`, `FrameDecoder`.
-    3. The server: `Job`s, `Connection` (a wire), `Session` (a person who is logged in), `Hub` (all of them).
+    3. The server: `Job`s, `Connection` (a wire), `Session` (a person who is logged in) and `Hub` (all of them). Before
+       the hub its parts: `Held` and `Post` (what is said to people), `Spread` (to several), `Gate` (limits), `Walk`
+       (time-outs), `PresenceBoard` (who is shown how), `CheckQueue` (passwords), `Statuses` (what the disk says).
     4. The client: its events, `ClientSession`, and before it the parts of that: `Requests` (what was asked for),
        `Received` (what was shown), `RosterView` (who is here), `ServerWatch` (is the server still there?).
 """
@@ -828,35 +830,6 @@ class Group:
         return error(Code.PARTLY, f"{told} shown to {self.count - self._failed} of {self.count}")
 
 
-class Spread:
-    """The messages to several that are being handed out: so many people a turn, taking turns by sender."""
-
-    __slots__ = ("_waiting",)
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[Flow, int]] = []  # with the bytes for each person; each sender has one at the most
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
-    def put(self, flow: Flow, size: int) -> None:
-        """This one waits for its next share."""
-        self._waiting.append((flow, size))
-
-    def shares(self) -> Iterator[tuple[Flow, int]]:
-        """Those that go on in this turn, and how many people each may serve. One that is not done is `put` again."""
-        people, room = SPREAD_SLICE, SPREAD_BYTES
-        waiting, self._waiting = self._waiting, []
-        for place, (flow, size) in enumerate(waiting):
-            if people <= 0 or room <= 0:
-                self._waiting[:0] = waiting[place:]  # they come first in the next turn
-                return
-            share = max(1, min(people, room // size) // (len(waiting) - place))
-            people -= share
-            room -= share * size
-            yield flow, share
-
-
 NEVER, FOREVER = float("-inf"), float("inf")
 # In place of a version: a connection that missed changes, and gets a whole ONLINE when it has taken its backlog.
 STALE = -1
@@ -1013,13 +986,11 @@ class Gate:
     a class behind one address does not pay for each other's slips, nor for somebody among them who guesses.
     """
 
-    __slots__ = ("_addresses", "_known", "_networks", "_proven", "connections", "listed", "refusals", "to_all")
+    __slots__ = ("_addresses", "_known", "_networks", "_proven", "connections", "refusals")
 
     def __init__(self, registrations: int) -> None:
         self.connections = 0  # open at the moment
         self.refusals = Refusals()
-        self.listed = Allowance(*LISTED)  # by account: people in lists
-        self.to_all = Allowance(*TO_ALL)  # by account: messages to everybody
         self._addresses = Limits(registrations)
         self._networks = Limits(registrations, WIDER)
         self._known: dict[str, str] = {}  # the one copy of each address that has connections
@@ -1421,6 +1392,218 @@ def status_of(session: Session | None) -> str:
     return ONLINE if session.connection is not None else LOST
 
 
+class Post:
+    """What is said to people: written at once, or held until it is ACKed; and the fate of every message.
+
+    A fate is told to `sender`, the session that the message is from, under `tag`, its tag. Of a message to several,
+    `sender` is the group, and `tag` the name of one of its people.
+    """
+
+    __slots__ = ("_presence", "held_bytes", "overfull")
+
+    def __init__(self, presence: PresenceBoard) -> None:
+        self._presence = presence
+        self.held_bytes = 0  # for all kept sessions together
+        self.overfull: list[Session] = []  # people who never ACK: their sessions are to be ended
+
+    def deliver(self, session: Session, words: str, sender: Session | Group | None = None, tag: str = "") -> None:
+        """The next frame for this person; `sender` is told its fate under `tag`.
+
+        If the session is kept, the frame is numbered and held until it is ACKed, and said now if it is its turn.
+        """
+        connection, held = session.connection, session.held
+        if held is None:
+            if connection is not None:
+                connection.write(encode(words))
+            return
+        caught_up = held.sent == held.last
+        whole = held.hold(words, sender, tag)
+        self.held_bytes += len(whole)
+        if caught_up and connection is not None and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
+            held.sent += 1
+            connection.write(whole)
+        if len(held.frames) > ASK_FRAMES or held.size > ASK_BYTES:
+            self._ask_for_ack(session, held)
+
+    def may_hold(self, held: Held, size: int) -> bool:
+        """Whether a message of so many bytes may be held for this person."""
+        if len(held.frames) >= QUEUE_FRAMES or held.size + size > QUEUE_BYTES:
+            return False
+        return self.held_bytes + size <= HELD_IN_ALL_MAX or held.size + size <= HELD_LITTLE
+
+    def _ask_for_ack(self, session: Session, held: Held) -> None:
+        """The queue is half full, or more: ask the client for an ACK, and end a session that never gives one."""
+        if session.connection is not None and not held.asked:
+            held.asked = True
+            session.connection.write(PING)
+        count = len(held.frames)
+        if count >= HELD_FRAMES_MAX or (count > 2 and held.size > HELD_BYTES_MAX):
+            self.overfull.append(session)
+
+    def catch_up(self, session: Session, all_of_it: bool = False) -> None:
+        """Go on with the held frames that this connection has not had, as long as it takes them.
+
+        One that has had all is sent the roster, if it was behind with that.
+        """
+        connection, held = session.connection, session.held
+        if connection is None:
+            return
+        if held is not None:
+            while held.unsaid:
+                if connection.backlog >= BACKLOG_MAX and not all_of_it:
+                    return
+                connection.write(held.say_next())
+        self._presence.owe_roster_if_stale(connection)
+
+    def acknowledge(self, held: Held, number: int) -> None:
+        """The client has shown everything up to this number: the senders are told."""
+        size = held.size
+        shown = held.acknowledge(number)
+        self.held_bytes -= size - held.size
+        for _, _, sender, tag in shown:
+            if sender is not None:  # else it is an answer, or the message had no tag
+                self.settle(sender, tag, None)
+
+    def settle(self, sender: Session | Group, tag: str, code: Code | None, why: str = "") -> None:
+        """The fate of a message, None if it was shown. Nobody is told if the sender is not there any more.
+
+        A group tells it when the fate of all its people is known.
+        """
+        if isinstance(sender, Group):
+            group = sender
+            if not group.settle(tag, code) or not group.tag:
+                return
+            sender, tag, answer = group.sender, group.tag, group.answer
+        else:
+            answer = "OK SEND" if code is None else error(code, why)
+        if not sender.over:
+            self.deliver(sender, f"#{tag} {answer}")
+
+    def settle_all(self, session: Session, tell: bool) -> None:
+        """Nobody will ACK what is held for this person any more; if `tell`, its senders are told what is known."""
+        held, name = session.held, session.name
+        if held is None:
+            return
+        for number, (_, _, sender, tag) in enumerate(self._let_go(held), held.acked + 1):
+            if sender is None or not tell:
+                continue
+            if number <= held.written:
+                self.settle(sender, tag, Code.UNCONFIRMED, f"{name} left without confirming it")
+            else:
+                self.settle(sender, tag, Code.NOT_DELIVERED, f"{name} has left")
+
+    def adopt(self, session: Session, old: Held) -> None:
+        """The messages held for the session before, not its answers, are said to this one."""
+        for number, (words, _, sender, tag) in enumerate(self._let_go(old), old.acked + 1):
+            if not words.startswith("MSG "):
+                continue
+            self.deliver(session, words, sender, tag)
+            if session.held is None:
+                if sender is not None:
+                    self.settle(sender, tag, None)
+            elif number <= old.written:
+                session.held.count_as_written()
+
+    def _let_go(self, held: Held) -> list[HeldFrame]:
+        """Hold and count none of it any more, and return it."""
+        self.held_bytes -= held.size
+        return held.let_go()
+
+
+class Spread:
+    """Messages to several: the limits for them, and handing them out to so many people a turn.
+
+    The senders take turns. Until a message is handed out, its sender's later frames wait: so everybody has them in the
+    same order.
+    """
+
+    __slots__ = ("_clock", "_listed", "_post", "_sessions", "_to_all", "_waiting")
+
+    def __init__(self, sessions: dict[str, Session], clock: Clock, post: Post) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._post = post
+        self._listed = Allowance(*LISTED)  # by account: people in lists
+        self._to_all = Allowance(*TO_ALL)  # by account: messages to everybody
+        # Messages under way, with their bytes for each person; each sender has one at the most.
+        self._waiting: list[tuple[Flow, int]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def put(self, flow: Flow, size: int) -> None:
+        """This one waits for its next share."""
+        self._waiting.append((flow, size))
+
+    def shares(self) -> Iterator[tuple[Flow, int]]:
+        """Those that go on in this turn, and how many people each may serve. One that is not done is `put` again."""
+        people, room = SPREAD_SLICE, SPREAD_BYTES
+        waiting, self._waiting = self._waiting, []
+        for place, (flow, size) in enumerate(waiting):
+            if people <= 0 or room <= 0:
+                self._waiting[:0] = waiting[place:]  # they come first in the next turn
+                return
+            share = max(1, min(people, room // size) // (len(waiting) - place))
+            people -= share
+            room -= share * size
+            yield flow, share
+
+    def to_all(self, sender: Session, tag: str, text: str) -> Steps:
+        """To everybody else who is here now."""
+        people = [session for session in self._sessions.values() if session is not sender]
+        if not people:
+            raise RefusedError(Code.NOT_ONLINE, "nobody else is online")
+        self._limit(sender, self._to_all, 1)
+        return self._hand_out(Group(sender, tag, len(people), []), people, EVERYBODY, text)
+
+    def to_list(self, sender: Session, tag: str, listed: dict[str, str], text: str) -> Steps:
+        """To those of the listed names who are here, once to each."""
+        here = [self._sessions[key] for key in listed if key in self._sessions]
+        if not here:
+            raise RefusedError(Code.NOT_ONLINE, "none of them is online" if listed else "that is only you")
+        self._limit(sender, self._listed, len(here))
+        listed.update({session.key: session.name for session in here})
+        group = Group(sender, tag, len(listed), list(listed.values()))
+        for key, name in listed.items():
+            if key not in self._sessions:
+                group.settle(name, Code.NOT_ONLINE)
+        return self._hand_out(group, here, ",".join(session.name for session in here), text)
+
+    def _limit(self, sender: Session, limit: Allowance, count: int) -> None:
+        """Refuse a message beyond the limits, unless it may be one that is sent again after a restart."""
+        if sender.sent_again:
+            sender.sent_again -= 1
+        elif wait := limit.take(sender.key, self._clock.now, count):
+            raise RefusedError(Code.TOO_MANY, f"{math.ceil(wait)} s to wait: you wrote to many people")
+
+    def _hand_out(self, group: Group, people: list[Session], to: str, text: str) -> Steps:
+        """Queue a message for these people; a later session of the same name gets it in place of an earlier one."""
+        sender, tag = group.sender, group.tag
+        words = f"MSG {sender.name}>{to} {tag or '0'} {self._clock.stamp or self._clock.make_stamp()} {text}"
+        whole = encode(words)
+        while people:
+            share = yield Share(len(whole))
+            for session in people[:share]:
+                self._hand(group, session, words, whole)
+            del people[:share]
+        if group.has_failed and not tag and not sender.over:
+            self._post.deliver(sender, "#0 " + group.answer)
+        return None
+
+    def _hand(self, group: Group, session: Session, words: str, whole: bytes) -> None:
+        """Queue the message of a group for one of its people."""
+        recipient = self._sessions.get(session.key)
+        if recipient is None:
+            self._post.settle(group, session.name, Code.NOT_ONLINE)
+        elif recipient.held is None:
+            is_queued = recipient.connection is not None and recipient.connection.offer(whole)
+            self._post.settle(group, session.name, None if is_queued else Code.BUSY)
+        elif self._post.may_hold(recipient.held, len(whole)):
+            self._post.deliver(recipient, words, group if group.tag else None, recipient.name)
+        else:
+            self._post.settle(group, session.name, Code.BUSY)
+
+
 class Hub:
     """The whole behaviour of the server, without a socket, a file, a clock or a thread.
 
@@ -1435,8 +1618,8 @@ class Hub:
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
-        "_checks", "_clock", "_gate", "_overfull", "_presence", "_spread", "_statuses", "_stopping", "_strangers",
-        "_taken", "_tokens", "_unread", "_walk", "closing", "faults", "frames", "held_bytes",
+        "_checks", "_clock", "_gate", "_post", "_presence", "_spread", "_statuses", "_stopping", "_strangers",
+        "_taken", "_tokens", "_unread", "_walk", "closing", "faults", "frames",
         "jobs", "notes", "ready", "sessions", "settings",
     )  # fmt: skip
 
@@ -1451,7 +1634,6 @@ class Hub:
         self.notes: list[str] = []
         self.faults: list[Exception] = []
         self.frames = 0  # that were written, for the statistics
-        self.held_bytes = 0  # for all kept sessions together
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
         # Kept ones by token, so that the way back needs no disk; after a restart, once the client has told it.
         self._tokens: dict[str, Session] = {}
@@ -1460,7 +1642,6 @@ class Hub:
         self._stopping = False
         # Work under way
         self._unread: dict[Connection, None] = {}  # connections whose next frames are read in the next `tick`
-        self._overfull: list[Session] = []  # to be ended, in `tick`
         # Parts, each with a state of its own
         self._clock = Clock()
         self._walk = Walk()
@@ -1468,7 +1649,8 @@ class Hub:
         self._statuses = Statuses()
         self._checks = CheckQueue()
         self._gate = Gate(registrations)
-        self._spread = Spread()
+        self._post = Post(self._presence)
+        self._spread = Spread(self.sessions, self._clock, self._post)
 
     # --- Time ---
 
@@ -1486,7 +1668,7 @@ class Hub:
         """Once a turn, after reading and completions: what is due, then what was put off."""
         if self._walk.due <= self._clock.now:
             self._expire()
-        if self._overfull:
+        if self._post.overfull:
             self._end_overfull()
         if self._presence.due <= self._clock.now:
             self._presence.tell(self._clock.now, self.sessions)
@@ -1496,7 +1678,7 @@ class Hub:
                 self._read(connection)
             self._presence.send_rosters()  # before anything else is said to those who came back just now
         if self._spread:
-            self._go_on_spreading()
+            self._hand_out()
         if self._statuses.due <= self._clock.now:
             self.jobs += self._statuses.work(self._clock.now, self._clock.wall, self.sessions)
         if self._gate.refusals.due <= self._clock.now:
@@ -1522,7 +1704,7 @@ class Hub:
         To be asked before every wait: a turn that begins much later than this tells of a suspension.
         """
         now = self._clock.now
-        if self._unread or self._spread or self._overfull or self.ready or self.closing or self.jobs:
+        if self._unread or self._spread or self._post.overfull or self.ready or self.closing or self.jobs:
             when = now
         else:
             walk = self._walk.due if self._strangers or self.sessions else FOREVER
@@ -1614,7 +1796,7 @@ class Hub:
         self.frames += self._taken
         session = connection.session
         if session is not None and session.unsaid:
-            self._catch_up(session)
+            self._post.catch_up(session)
         if connection.decoder.buffered:
             self._read_on(connection)
         return data
@@ -1635,7 +1817,7 @@ class Hub:
         connection.unsent = unsent
         facts.clog = Clog(clog.frames if clog else self._taken, self._clock.now) if unsent else None
         if not unsent and connection.session is not None:
-            self._catch_up(connection.session)
+            self._post.catch_up(connection.session)
         if connection.decoder.buffered:
             self._read_on(connection)
 
@@ -1780,7 +1962,7 @@ class Hub:
         """The one answer to a command: to the session, or, where there is none, to the connection."""
         words = f"#{tag} {answer}" if tag else answer
         if connection.session is not None:
-            self._deliver(connection.session, words)
+            self._post.deliver(connection.session, words)
         elif not connection.closed:
             connection.write(encode(words))
 
@@ -1817,7 +1999,7 @@ class Hub:
         if answer is not None and session is None:
             self._reply(flow.connection, flow.tag, answer)
         elif answer is not None and session is not None and not session.over:
-            self._deliver(session, f"#{flow.tag} {answer}" if flow.tag else answer)  # it may be lost
+            self._post.deliver(session, f"#{flow.tag} {answer}" if flow.tag else answer)  # it may be lost
         if session is not None:
             session.flow = None
         connection = flow.connection
@@ -2010,19 +2192,7 @@ class Hub:
                 self.notes.append(f"{old.name} left: taken over from {connection.address}")
         self._attach(connection, session, "logged in")
         if old is not None and old.held is not None:
-            self._adopt(session, old.held)
-
-    def _adopt(self, session: Session, old: Held) -> None:
-        """The messages held for the session before, not its answers, are said to this one."""
-        for number, (words, _, sender, tag) in enumerate(self._let_go(old), old.acked + 1):
-            if not words.startswith("MSG "):
-                continue
-            self._deliver(session, words, sender, tag)
-            if session.held is None:
-                if sender is not None:
-                    self._settle(sender, tag, None)
-            elif number <= old.written:
-                session.held.count_as_written()
+            self._post.adopt(session, old.held)
 
     def _attach(self, connection: Connection, session: Session, how: str) -> None:
         """This connection is this session's from now on; the roster follows at the end of the turn."""
@@ -2054,7 +2224,7 @@ class Hub:
             held.number_from(seq)
         if held is None or seq > held.written:
             raise RefusedError(Code.UNKNOWN_SESSION)
-        self._acknowledge(held, max(seq, held.acked))
+        self._post.acknowledge(held, max(seq, held.acked))
         old = self._unplug(session)
         if old is not None:
             self._close(old, Bye.RESUMED)
@@ -2063,7 +2233,7 @@ class Hub:
         self._attach(connection, session, "resumed")
         self._gate.succeed(session.key, connection.address)
         self._statuses.mark(session.key)
-        self._catch_up(session)
+        self._post.catch_up(session)
         return None
 
     def _find_session(self, connection: Connection, token: str) -> Generator[Job, typing.Any, Session | None]:
@@ -2101,7 +2271,7 @@ class Hub:
             return None
         with self._statuses.claim(session.key):
             yield DiskJob("record_logout", session.key, self._clock.wall)
-        self._catch_up(session, all_of_it=True)  # every command has its answer, also before a logout
+        self._post.catch_up(session, all_of_it=True)  # every command has its answer, also before a logout
         here = self._unplug(session)  # a RESUME may have moved it meanwhile
         self._end(session, "logged out")
         if here is not None:
@@ -2117,7 +2287,7 @@ class Hub:
             "online": online,
             "lost": len(self.sessions) - online,
             "queued bytes": sum(connection.backlog for connection in self.connections),
-            "held bytes": self.held_bytes,
+            "held bytes": self._post.held_bytes,
             "passwords waiting": len(self._checks),
             "frames written": self.frames,
         }
@@ -2147,13 +2317,18 @@ class Hub:
             session = self._bring_back(account)
             self._mark_lost(session)
 
+    def _hand_out(self) -> None:
+        """The messages to several go on, each for some people a turn."""
+        for flow, share in self._spread.shares():
+            self._advance(flow, share)
+
     def shutdown(self) -> None:
         """The server stops: all are told, and what they will be after the restart goes to disk."""
         shares = 0
         while (self._unread or self._spread) and shares < LAST_SHARES:  # what has been read is also done
             unread, self._unread = self._unread, {}
             shares += 1 + len(unread)
-            self._go_on_spreading()
+            self._hand_out()
             for connection in unread:
                 self._read(connection)
         self._stopping = True
@@ -2173,168 +2348,35 @@ class Hub:
         recipient = self.sessions.get(name) or self.sessions.get(self._key(name))
         if recipient is None:
             if name == EVERYBODY:
-                return self._send_to_all(sender, tag, text)
+                return self._spread.to_all(sender, tag, text)
             if "," in name:
                 return self._send_to_list(connection, sender, tag, rest)
             raise RefusedError(Code.NOT_ONLINE, f"{name} is not online" if 0 < len(name) <= NAME_MAX else "")
         words = f"MSG {sender.name} {tag or '0'} {self._clock.stamp or self._clock.make_stamp()} {text}"
         held = recipient.held
         if held is not None:
-            if self._may_hold(held, len(rest.encode())):  # and a little more, for the sender's name and the time
-                self._deliver(recipient, words, sender if tag else None, tag)
+            if self._post.may_hold(held, len(rest.encode())):  # and a little more, for the sender's name and the time
+                self._post.deliver(recipient, words, sender if tag else None, tag)
                 return None
         elif recipient.connection is not None and recipient.connection.offer(encode(words)):
             return "OK SEND" if tag else None
         raise RefusedError(Code.BUSY, f"too much is waiting for {recipient.name}, try again soon")
 
-    def _send_to_all(self, sender: Session, tag: str, text: str) -> Steps:
-        """SEND * <text>: to everybody else who is here now."""
-        people = [session for session in self.sessions.values() if session is not sender]
-        if not people:
-            raise RefusedError(Code.NOT_ONLINE, "nobody else is online")
-        self._limit_spreading(sender, self._gate.to_all, 1)
-        return self._hand_out(Group(sender, tag, len(people), []), people, EVERYBODY, text)
-
     def _send_to_list(self, connection: Connection, sender: Session, tag: str, rest: str) -> str | Steps | None:
-        """SEND <username>,<username> <text>: to those of them who are here, once to each."""
+        """SEND <username>,<username> <text>: a message to one if only one is left besides the sender."""
         names, _, text = rest.partition(" ")
         listed = parse_list(names)
         listed.pop(sender.key, None)
         if len(listed) == 1:
             return self._send(connection, tag, f"{next(iter(listed.values()))} {text}")
-        here = [self.sessions[key] for key in listed if key in self.sessions]
-        if not here:
-            raise RefusedError(Code.NOT_ONLINE, "none of them is online" if listed else "that is only you")
-        self._limit_spreading(sender, self._gate.listed, len(here))
-        listed.update({session.key: session.name for session in here})
-        group = Group(sender, tag, len(listed), list(listed.values()))
-        for key, name in listed.items():
-            if key not in self.sessions:
-                group.settle(name, Code.NOT_ONLINE)
-        return self._hand_out(group, here, ",".join(session.name for session in here), text)
-
-    def _limit_spreading(self, sender: Session, limit: Allowance, count: int) -> None:
-        """Refuse a message to several beyond the limits, unless it may be one that is sent again after a restart."""
-        if sender.sent_again:
-            sender.sent_again -= 1
-        elif wait := limit.take(sender.key, self._clock.now, count):
-            raise RefusedError(Code.TOO_MANY, f"{math.ceil(wait)} s to wait: you wrote to many people")
-
-    def _hand_out(self, group: Group, people: list[Session], to: str, text: str) -> Steps:
-        """Queue a message for several, so many a turn; a later session of the same name gets it in place of an earlier.
-
-        Until it is done its sender's later frames wait, so that everybody has them in the same order.
-        """
-        sender, tag = group.sender, group.tag
-        words = f"MSG {sender.name}>{to} {tag or '0'} {self._clock.stamp or self._clock.make_stamp()} {text}"
-        whole = encode(words)
-        while people:
-            share = yield Share(len(whole))
-            for session in people[:share]:
-                self._hand(group, session, words, whole)
-            del people[:share]
-        if group.has_failed and not tag and not sender.over:
-            self._deliver(sender, "#0 " + group.answer)
-        return None
-
-    def _hand(self, group: Group, session: Session, words: str, whole: bytes) -> None:
-        """Queue the message of a group for one of its people."""
-        recipient = self.sessions.get(session.key)
-        if recipient is None:
-            self._settle(group, session.name, Code.NOT_ONLINE)
-        elif recipient.held is None:
-            is_queued = recipient.connection is not None and recipient.connection.offer(whole)
-            self._settle(group, session.name, None if is_queued else Code.BUSY)
-        elif self._may_hold(recipient.held, len(whole)):
-            self._deliver(recipient, words, group if group.tag else None, recipient.name)
-        else:
-            self._settle(group, session.name, Code.BUSY)
-
-    def _may_hold(self, held: Held, size: int) -> bool:
-        """Whether a message of so many bytes may be held for this person."""
-        if len(held.frames) >= QUEUE_FRAMES or held.size + size > QUEUE_BYTES:
-            return False
-        return self.held_bytes + size <= HELD_IN_ALL_MAX or held.size + size <= HELD_LITTLE
-
-    def _go_on_spreading(self) -> None:
-        for flow, share in self._spread.shares():
-            self._advance(flow, share)
-
-    def _deliver(
-        self, session: Session, words: str, sender: Session | Group | None = None, tag: str = ""
-    ) -> None:
-        """The next frame for this person; `sender` is told its fate under `tag`.
-
-        If the session is kept, the frame is numbered and held until it is ACKed, and said now if it is its turn.
-        """
-        connection, held = session.connection, session.held
-        if held is None:
-            if connection is not None:
-                connection.write(encode(words))
-            return
-        caught_up = held.sent == held.last
-        whole = held.hold(words, sender, tag)
-        self.held_bytes += len(whole)
-        if caught_up and connection is not None and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
-            held.sent += 1
-            connection.write(whole)
-        if len(held.frames) > ASK_FRAMES or held.size > ASK_BYTES:
-            self._ask_for_ack(session, held)
-
-    def _ask_for_ack(self, session: Session, held: Held) -> None:
-        """The queue is half full, or more: ask the client for an ACK, and end a session that never gives one."""
-        if session.connection is not None and not held.asked:
-            held.asked = True
-            session.connection.write(PING)
-        count = len(held.frames)
-        if count >= HELD_FRAMES_MAX or (count > 2 and held.size > HELD_BYTES_MAX):
-            self._overfull.append(session)
-
-    def _catch_up(self, session: Session, all_of_it: bool = False) -> None:
-        """Go on with the held frames that this connection has not had, as long as it takes them.
-
-        One that has had all is sent the roster, if it was behind with that.
-        """
-        connection, held = session.connection, session.held
-        if connection is None:
-            return
-        if held is not None:
-            while held.unsaid:
-                if connection.backlog >= BACKLOG_MAX and not all_of_it:
-                    return
-                connection.write(held.say_next())
-        self._presence.owe_roster_if_stale(connection)
+        return self._spread.to_list(sender, tag, listed, text)
 
     def _ack(self, connection: Connection, tag: str, rest: str) -> None:
         """ACK <seq>: it has no answer, whatever is wrong with it."""
         held = connection.session.held if connection.session is not None else None
         seq = parse_number(rest)
         if held is not None and seq is not None and held.acked < seq <= held.written:
-            self._acknowledge(held, seq)
-
-    def _acknowledge(self, held: Held, seq: int) -> None:
-        """The client has shown everything up to this number: whoever sent it is told."""
-        size = held.size
-        shown = held.acknowledge(seq)
-        self.held_bytes -= size - held.size
-        for _, _, sender, tag in shown:
-            if sender is not None:  # else it is an answer, or the message had no tag
-                self._settle(sender, tag, None)
-
-    def _settle(self, sender: Session | Group, tag: str, code: Code | None, why: str = "") -> None:
-        """The fate of a tagged SEND, None if shown, told to the session that sent it, if that is still there.
-
-        Of a message to several (`sender` is the group, `tag` the name of one of its people) only when all is known.
-        """
-        if isinstance(sender, Group):
-            group = sender
-            if not group.settle(tag, code) or not group.tag:
-                return
-            sender, tag, answer = group.sender, group.tag, group.answer
-        else:
-            answer = "OK SEND" if code is None else error(code, why)
-        if not sender.over:
-            self._deliver(sender, f"#{tag} {answer}")
+            self._post.acknowledge(held, seq)
 
     def _end(self, session: Session, why: str) -> None:
         """A session is over, and so is what was held for it."""
@@ -2347,7 +2389,7 @@ class Hub:
         comes_back = session.kept and self._stopping
         self.notes.append(f"{session.name} {'lost' if comes_back else 'left'}: {why}")
         if session.held is not None:
-            self._settle_all(session.name, session.held)
+            self._post.settle_all(session, tell=not self._stopping)  # else they are sent again, after the restart
 
     def _retire(self, session: Session) -> None:
         """This session has ended, or another one has taken its place: nobody comes back to it."""
@@ -2367,27 +2409,9 @@ class Hub:
             self._tokens.pop(session.held.token, None)
             session.held.token = ""
 
-    def _let_go(self, held: Held) -> list[HeldFrame]:
-        """Hold and count none of it any more, and return it."""
-        self.held_bytes -= held.size
-        return held.let_go()
-
-    def _settle_all(self, name: str, held: Held) -> None:
-        """Nobody will ACK these any more: their senders are told what is known of each."""
-        frames = self._let_go(held)
-        if self._stopping:  # they will send again, after the restart
-            return
-        for number, (_, _, sender, tag) in enumerate(frames, held.acked + 1):
-            if sender is None:
-                continue
-            if number <= held.written:
-                self._settle(sender, tag, Code.UNCONFIRMED, f"{name} left without confirming it")
-            else:
-                self._settle(sender, tag, Code.NOT_DELIVERED, f"{name} has left")
-
     def _end_overfull(self) -> None:
         """Kept clients that never ACK; their tokens live."""
-        overfull, self._overfull = self._overfull, []
+        overfull, self._post.overfull = self._post.overfull, []
         for session in overfull:
             connection = self._unplug(session)
             if connection is not None:

@@ -306,7 +306,7 @@ def test_all_that_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     bob.say("ACK 1")
     assert alice.says("SEND carol " + "x" * 500) == []
     world.wait(60 + protocol.WALK_PAUSE)  # carol does not come back
-    assert world.hub.held_bytes == 0
+    assert world.hub._post.held_bytes == 0
 
 
 def test_the_figures_add_up() -> None:

@@ -203,7 +203,7 @@ def check(hub: Hub) -> None:
             assert len(held.frames) <= TIGHT["HELD_FRAMES_MAX"] + CONNECTIONS * TIGHT["QUEUE_FRAMES"]
     kept = [(session.held.token, session) for session in hub.sessions.values() if session.held is not None]
     assert hub._tokens == {token: session for token, session in kept if token}
-    assert hub.held_bytes == sum(session.held.size for session in hub.sessions.values() if session.held)
+    assert hub._post.held_bytes == sum(session.held.size for session in hub.sessions.values() if session.held)
     there = set(hub.connections)
     assert len(there) == hub._gate.connections and not any(connection.closed for connection in there)
     assert set(hub._strangers) == {connection for connection in there if connection.session is None}
@@ -211,6 +211,8 @@ def check(hub: Hub) -> None:
     assert all((connection.clog is not None) is bool(connection.unsent) for connection in there)
     assert all(connection.session is None for connection in there if connection.rare and connection.rare.keep)
     check_gate(hub._gate, [connection.address for connection in there])
+    for allowance in (hub._spread._listed, hub._spread._to_all):
+        assert len(allowance._spent) <= TIGHT["REMEMBERED_MAX"]
     assert set(hub._presence._names) == set(hub.sessions)
     checks = hub._checks
     assert checks._waiting_in_all == sum(map(len, checks._waiting.values())) <= TIGHT["CHECKS_MAX"]
@@ -227,7 +229,7 @@ def check_gate(gate: protocol.Gate, addresses: list[str]) -> None:
     for limits in (gate._addresses, gate._networks):
         for throttle in (limits.guesses, limits.guessers):
             assert len(throttle._failures) <= TIGHT["REMEMBERED_MAX"]
-        for allowance in (limits.registrations, limits.newcomers, gate.listed, gate.to_all):
+        for allowance in (limits.registrations, limits.newcomers):
             assert len(allowance._spent) <= TIGHT["REMEMBERED_MAX"]
 
 

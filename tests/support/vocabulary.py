@@ -295,13 +295,13 @@ class Person(Somebody):
 def left_behind(hub: Hub) -> dict[str, object]:
     """Every list, table and queue of the hub and of its parts that has something in it. Limits may remember people."""
     tables: dict[str, object] = {}
-    for part in (hub, hub._presence, hub._statuses, hub._checks, hub._walk):
+    for part in (hub, hub._presence, hub._statuses, hub._checks, hub._walk, hub._post):
         for name in type(part).__slots__:
             value = getattr(part, name)
             if isinstance(value, (list, dict, set, deque)) and value:
                 tables[name] = value
-    counts = {"held_bytes": hub.held_bytes, "checks": len(hub._checks), "connections": hub.connections}
-    counts["statuses"] = not hub._statuses.is_empty
+    counts = {"held_bytes": hub._post.held_bytes, "checks": len(hub._checks), "connections": hub.connections}
+    counts |= {"statuses": not hub._statuses.is_empty, "spread": bool(hub._spread)}
     return tables | {name: value for name, value in counts.items() if value}
 
 

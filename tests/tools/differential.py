@@ -31,6 +31,7 @@ WALL = 1_795_359_845.0
 LIMITS = {
     "BACKLOG_MAX": 600, "FRAMES_A_TURN": 3, "QUEUE_FRAMES": 6, "QUEUE_BYTES": 1500, "ASK_FRAMES": 3, "ASK_BYTES": 750,
     "HELD_FRAMES_MAX": 20, "HELD_BYTES_MAX": 6000, "HELD_IN_ALL_MAX": 4000, "PRESENCE_SLICE": 2, "HALF_FRAME_STEP": 8,
+    "SPREAD_SLICE": 2,
 }  # fmt: skip
 
 
@@ -268,11 +269,12 @@ class Player:
         text = chance.choice(("hi", "x" * 100, "y" * 500, "ё\nz"))
         return tag + chance.choices(
             (
-                f"SEND {name} {text}", f"ACK {chance.randint(0, 40)}", "WHO", "PING x", "LOGOUT", "KEEP",
+                f"SEND {name} {text}", f"SEND {name},{chance.choice(NAMES)} {text}", f"SEND * {text}",
+                f"ACK {chance.randint(0, 40)}", "WHO", "PING x", "LOGOUT", "KEEP",
                 f"LOGIN {name} {PASSWORD}", f"TAKEOVER {name} {PASSWORD}", f"RESUME {token} {chance.randint(0, 9)}",
                 f"LOGIN {name} wrong", f"PASSWD {PASSWORD}\n{PASSWORD}", f"REGISTER u{self.tag} {PASSWORD}", "NONSENSE",
             ),
-            (50, 25, 3, 3, 2, 2, 4, 3, 8, 1, 1, 1, 1),
+            (50, 5, 3, 25, 3, 3, 2, 2, 4, 3, 8, 1, 1, 1, 1),
         )[0]  # fmt: skip
 
 
