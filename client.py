@@ -1300,6 +1300,8 @@ def complete_word(before: str, commands: Iterable[str], names: Iterable[str]) ->
     (0, ['/me ', '/msg '])
     >>> complete_word("b", [], ["Bob"]), complete_word("ask (b", [], ["Bob"])  # at the start it is the recipient
     ((0, ['Bob: ']), (5, ['Bob ']))
+    >>> complete_word("bob,e", [], ["bob", "eve"])
+    (4, ['eve: '])
     """
     start = len(before) - len(before.split()[-1]) if before and not before[-1].isspace() else len(before)
     word = before[start:]
@@ -1311,7 +1313,9 @@ def complete_word(before: str, commands: Iterable[str], names: Iterable[str]) ->
         return 0, [f"/msg {name} " for name in names if fold(name).startswith(fold(word[1:]))]
     if bare != word:
         start, ending = start + len(word) - len(bare), " "
-    return start, [name + ending for name in names if fold(name).startswith(fold(bare))]
+    listed, _, last = bare.rpartition(",")  # of a list of names the last one is completed
+    rest = [name for name in names if name not in listed.split(",")]
+    return start + len(bare) - len(last), [name + ending for name in rest if fold(name).startswith(fold(last))]
 
 
 # Motions: from a text and an index in it to the index where the cursor goes.
@@ -2332,6 +2336,47 @@ def people_words(people: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def is_recipient(to: str) -> bool:
+    """Whether a message can be for this: a name, names with commas, or EVERYONE."""
+    return to == EVERYONE or all(protocol.clean_name(name) is not None for name in to.split(","))
+
+
+def to_words(to: str, me: str | None = None) -> str:
+    """A recipient as a person reads it, oneself first and called `you`.
+
+    >>> to_words("bob"), to_words("ann,bob,eve", me="bob"), to_words(EVERYONE)
+    ('bob', 'you, ann, eve', 'everyone')
+    """
+    if to == EVERYONE:
+        return "everyone"
+    names = to.split(",")
+    names = ["you"] * (me in names) + [name for name in names if name != me]
+    more = len(names) - PEOPLE_NAMED
+    return ", ".join([*names[:PEOPLE_NAMED], f"{more} others"] if more > 1 else names)
+
+
+def wire_words(event: protocol.Message) -> str:
+    """The sender, and of a message to several whom it was for, as in a pipe: `ann`, `ann -> bob,eve`, `ann -> *`."""
+    if event.to is None:
+        return event.sender
+    return f"{event.sender} -> {event.to if isinstance(event.to, str) else ','.join(event.to)}"
+
+
+# Codes of those who were not shown a message to several.
+FATES = {
+    "not-online": "not online", "busy": "too much waits for them", "not-delivered": "has left",
+    "unconfirmed": "left, perhaps shown",
+}  # fmt: skip
+
+
+def fate_words(event: protocol.Failed) -> str:
+    """Why a message failed; of one to several how many were shown it, and who was not."""
+    if not event.fates:
+        return event.words
+    shown = event.words.partition(" ")[2]
+    return f"{shown}; not to " + ", ".join(f"{name} ({FATES.get(code, code)})" for name, code in event.fates)
+
+
 def login_words(event: protocol.LoggedIn) -> str:
     """Who one is and when one was here before, as ssh tells it."""
     words = f"you are {event.name}"
@@ -2355,6 +2400,8 @@ def answer_words(event: protocol.Answer) -> str:
 
 def failed_words(event: protocol.Failed) -> tuple[str, str]:
     """Whether a message has not arrived or nobody knows, and the word before the recipient."""
+    if event.code == protocol.Code.PARTLY.word:
+        return "not shown", "to all of"
     return ("not confirmed", "by") if event.code in UNSURE else ("not delivered", "to")
 
 
@@ -2388,9 +2435,9 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     protocol.LoggedIn: lambda e: ["-- " + login_words(e)],
     protocol.Roster: lambda e: ["-- online: " + format_names([*e.online, *("~" + name for name in e.lost)])],
     protocol.Presence: presence_lines,
-    protocol.Message: lambda e: [f"{clock_time(e.time)} {e.sender}: {e.text}"],
+    protocol.Message: lambda e: [f"{clock_time(e.time)} {wire_words(e)}: {e.text}"],
     protocol.Delivered: lambda e: [f"{clock_time(e.time)} -> {e.recipient}: {e.text}"],
-    protocol.Failed: lambda e: [f"!! {' '.join(failed_words(e))} {e.recipient} ({e.code}: {e.words}): {e.text}"],
+    protocol.Failed: lambda e: [f"!! {' '.join(failed_words(e))} {e.recipient} ({e.code}: {fate_words(e)}): {e.text}"],
     protocol.Waiting: lambda e: [f"-- {e.recipient} has not got this yet: {e.text}"],
     protocol.Answer: lambda e: ["-- " + answer_words(e)],
     protocol.Refused: lambda e: [f"!! {refused_words(e)}"],
@@ -2451,6 +2498,7 @@ class Transcript:
         self._changes: dict[str, tuple[str, str]] = {}  # by name: the first and the last change, fields of `Presence`
         self._latest = -math.inf  # the time of the newest message, but for those that come late
         self._trouble = ""  # the last words about a link that is lost
+        self._me: str | None = None  # the person's own name
 
     def add(self, event: Printable, now: float) -> None:
         """An event, and when it came in monotonic seconds."""
@@ -2507,8 +2555,18 @@ class Transcript:
             self.tell(f"-- {event.words}")
             self._trouble = event.words
 
+    def _logged_in(self, event: protocol.LoggedIn) -> None:
+        self._me = event.name
+        self.tell("-- " + login_words(event))
+
+    def _message(self, event: protocol.Message) -> None:
+        to = event.to if isinstance(event.to, str) else ",".join(event.to or ())
+        place = f" → {to_words(to, self._me)}" if to and to != self._me else ""
+        self._say(event.time, event.sender + place, event.text)
+
     def _failed(self, event: protocol.Failed) -> None:
-        self._say(event.time, f"→ {event.recipient}", event.text, f"  {failed_words(event)[0]}: {event.words}")
+        why = fate_words(event) if event.fates else f"{failed_words(event)[0]}: {event.words}"
+        self._say(event.time, f"→ {to_words(event.recipient)}", event.text, f"  {why}")
 
     def _say(self, wall: float, who: str, text: str, failure: str = "") -> None:
         """A message, below a line with the day if that is another one."""
@@ -2517,7 +2575,7 @@ class Transcript:
             if math.isfinite(self._latest) and day != clock_time(self._latest, "%A, %d %B %Y"):
                 self.tell(f"-- {day}")
             self._latest = wall
-        stamp, style = clock_time(wall, "%H:%M "), name_style(who.removeprefix("→ "))
+        stamp, style = clock_time(wall, "%H:%M "), name_style(who.removeprefix("→ ").partition(" → ")[0])
         spans = (Span(stamp, DIM), Span(who, style), Span("  " + text, RED if failure else PLAIN), Span(failure, RED))
         self._paragraphs.append(Paragraph(spans, len(stamp) + len(who) + 2))
 
@@ -2528,8 +2586,9 @@ LOOKS: dict[type, Callable[[Transcript, Any], object]] = {
     Dialling: Transcript._dialling,
     protocol.Linked: Transcript._linked,
     protocol.LinkLost: Transcript._lost,
-    protocol.Message: lambda t, e: t._say(e.time, e.sender, e.text),
-    protocol.Delivered: lambda t, e: t._say(e.time, f"→ {e.recipient}", e.text),
+    protocol.LoggedIn: Transcript._logged_in,
+    protocol.Message: Transcript._message,
+    protocol.Delivered: lambda t, e: t._say(e.time, f"→ {to_words(e.recipient)}", e.text),
     protocol.Failed: Transcript._failed,
     protocol.Waiting: lambda t, e: None,
 }
@@ -3316,8 +3375,10 @@ def recipient_spans(session: ClientSession, to: str | None) -> list[Span]:
     """The recipient in a prompt."""
     if to is None or session.name is None:
         return []
-    absent = session.logged_in and to not in session.roster
-    return [Span(to, name_style(to)), *[Span(" (not online)", RED)] * absent]
+    names = [] if to == EVERYONE else to.split(",")
+    absent = [name for name in names if session.logged_in and name not in session.roster]
+    who = f"{to_words(','.join(absent))} " if len(names) > 1 else ""
+    return [Span(to_words(to), name_style(to)), *[Span(f" ({who}not online)", RED)] * bool(absent)]
 
 
 def pinned_paragraphs(waiting: Sequence[protocol.Command]) -> tuple[Paragraph, ...]:
@@ -3326,7 +3387,7 @@ def pinned_paragraphs(waiting: Sequence[protocol.Command]) -> tuple[Paragraph, .
     lines = [f"…     {more} more"] if more > 0 else []
     for command in waiting[-PINNED_MAX:]:
         text = " ".join(command.text[:PINNED_TEXT].split()) + "…" * (len(command.text) > PINNED_TEXT)
-        lines.append(f"…     → {command.name}  {text}")
+        lines.append(f"…     → {to_words(command.name)}  {text}")
     return tuple(Paragraph((Span(line, DIM),), 6) for line in lines)
 
 
@@ -3396,7 +3457,8 @@ TYPED = {
     "logout": TypedCommand("/logout", "log out and stay connected", "log_out"),
     "who": TypedCommand("/who", "who is online; ~ means the connection is lost", "who"),
     "msg": TypedCommand("/msg NAME TEXT", "send a message", "message"),
-    "r": TypedCommand("/r TEXT", "answer the last person that wrote", "reply"),
+    "all": TypedCommand("/all TEXT", "send a message to everybody who is here", "say_to_all"),
+    "r": TypedCommand("/r TEXT", "answer all who had the newest message", "reply"),
     "to": TypedCommand("/to [NAME]", "send what you type to NAME from now on, or to nobody", "aim"),
     "me": TypedCommand("/me TEXT", "say what you do: /me waves", "act"),
     "quiet": TypedCommand("/quiet", "hide comings and goings, or show them again", "hide_presence"),
@@ -3419,7 +3481,7 @@ ALIASES = {
 # The commands in the order of /help, which fits a window of 50 x 15.
 HELP_GROUPS = (
     ("you", ("register", "login", "takeover", "logout", "passwd")),
-    ("talk", ("msg", "r", "to", "me")),
+    ("talk", ("msg", "all", "r", "to", "me")),
     ("here", ("who", "quiet")),
     ("show", ("bell", "clear")),
     ("else", ("ping", "help", "quit")),
@@ -3427,6 +3489,7 @@ HELP_GROUPS = (
 # What else is good to know about a line, for /help.
 KEYS = (
     ("NAME: TEXT", "send to NAME, now and from now on"),
+    ("BOB,EVE: TEXT", "send to both; /to * is everybody"),
     ("@NAME TEXT", "send to NAME this time"),
     ("//TEXT", "send a text that begins with a slash"),
     ("Tab", "complete a name or a command"),
@@ -3618,7 +3681,7 @@ def is_command(text: str) -> bool:
 def named_by(text: str) -> str:
     """The name that a text seems to be for by its first word, known or not: bob in `bob: hi` and `@bob hi`; else ""."""
     found = re.match(r"@?([^\s:@]+)(:?)\s", text)
-    if found is None or not (text[0] == "@" or found[2]) or protocol.clean_name(found[1]) is None:
+    if found is None or not (text[0] == "@" or found[2]) or not is_recipient(found[1]) or found[1] == EVERYONE:
         return ""
     return found[1]
 
@@ -3905,7 +3968,7 @@ class Recipients:
         self._session, self._front, self._note = session, front, note
         self.to = to
         self.takes_all = to is not None and not front.interactive  # whether every line is a text for `to`
-        self.last_sender = ""
+        self.newest: Message | None = None  # the last message from somebody
         self._known: deque[str] = deque(maxlen=KNOWN_MAX)  # people who are or were here lately
         self._words: set[str] = set()  # words before a colon that are no names, as the person has said
 
@@ -3916,8 +3979,29 @@ class Recipients:
         self._known.extend(names)
         self.to = self.to and (self.spelling(self.to) or self.to)
 
+    @property
+    def last_sender(self) -> str:
+        """The last person that has written; "" if nobody has."""
+        return self.newest.sender if self.newest else ""
+
+    @property
+    def answer_to(self) -> str:
+        """The recipients of an answer to the newest message, all who had it; "" if there is none."""
+        if self.newest is None:
+            return ""
+        others = [name for name in self.newest.reply_to.split(",") if name != self._session.name]
+        return ",".join(others) or self.newest.sender
+
     def spelling(self, name: str) -> str | None:
-        """Somebody who is here, or was a moment ago, as the server writes the name; None if there is nobody."""
+        """Somebody who is here, or was a moment ago, as the server writes the name; None if there is nobody.
+
+        Also several with commas, of whom all must be known, and EVERYONE.
+        """
+        if name == EVERYONE:
+            return EVERYONE
+        if "," in name:
+            names = [None if each == EVERYONE else self.spelling(each) for each in name.split(",")]
+            return None if None in names else ",".join(filter(None, names))
         if protocol.clean_name(name) is None:
             return None
         here = (known for known in (*self._session.roster, *self._known) if fold(known) == fold(name))
@@ -3926,11 +4010,11 @@ class Recipients:
     def expand(self, word: str) -> tuple[str, str] | None:
         """What the first word of a line stands for, see `Expander`. So the person whom `/r` means stands in the line
         before anything more is typed, whoever writes meanwhile."""
-        if word == "/r" and self.last_sender:
-            return "", f"/msg {self.last_sender} "
-        if word.startswith("@") and protocol.clean_name(word[1:]) is not None:
+        if word == "/r" and self.answer_to:
+            return "", "/all " if self.answer_to == EVERYONE else f"/msg {self.answer_to} "
+        if word.startswith("@") and is_recipient(word[1:]):
             return "", f"/msg {self.spelling(word[1:]) or word[1:]} "
-        known = self.spelling(word[:-1]) if word.endswith(":") else None
+        known = self.spelling(word[:-1]) if word.endswith(":") and word != f"{EVERYONE}:" else None
         return (known, "") if known is not None else None
 
     def complete(self, before: str, *, person: bool) -> tuple[int, Sequence[str]]:
@@ -3939,20 +4023,29 @@ class Recipients:
 
     def aim(self, name: str) -> None:
         """Plain text goes to `name` from now on; to nobody if that is empty."""
-        self.to = self.spelling(name) or name or None
-        absent = self.to is not None and self._session.logged_in and self.to not in self._session.roster
-        self._note(f"what you type goes to {self.to or 'nobody'}{', who is not online' if absent else ''}")
+        self.to = self._spelled(name) or None
+        names = [] if self.to in (None, EVERYONE) else (self.to or "").split(",")
+        absent = [each for each in names if self._session.logged_in and each not in self._session.roster]
+        gone = ""
+        if absent:
+            who = "who" if len(names) == 1 else f"of whom {people_words(absent)}"
+            gone = f", {who} {'is' if len(absent) == 1 else 'are'} not online"
+        self._note(f"what you type goes to {to_words(self.to) if self.to else 'nobody'}{gone}")
+
+    def _spelled(self, to: str) -> str:
+        """A recipient with each known name as the server writes it."""
+        return ",".join(self.spelling(name) or name for name in to.split(","))
 
     # Texts
 
     def send(self, name: str, text: str) -> None:
         """Send a text to `name`, however it is written."""
-        self._session.send(self.spelling(name) or name, text)
+        self._session.send(self._spelled(name), text)
 
     def say_from_pipe(self, text: str) -> None:
         """`bob: hi` goes to bob and makes him the recipient, if there is somebody of that name; else to nobody."""
         name, colon, rest = text.partition(":")
-        known = self.spelling(name) if colon else None
+        known = self.spelling(name) if colon and name != EVERYONE else None
         if looks_secret(text) or (known is not None and looks_secret(rest)):
             self._note(UNSENT, failed=True)
         elif known is not None and not rest.strip():
@@ -3993,7 +4086,7 @@ class Recipients:
 
     def confirming(self, to: str, text: str) -> Dialogue:
         """Send text whose recipient the person has not seen before Enter, if that is right."""
-        if (yield Ask(f"send this to {to}? y/n ", hidden=False)).strip().lower() in YES:
+        if (yield Ask(f"send this to {to_words(to)}? y/n ", hidden=False)).strip().lower() in YES:
             self.send(to, text)
         else:
             self._front.put_back(Line(f"/msg {to} {text}"))
@@ -4002,7 +4095,7 @@ class Recipients:
     def _addressee(self, line: Line) -> tuple[str | None, str]:
         """Somebody known here whom the text itself names, `bob: hi` or `@bob hi`, and what stands behind the name."""
         found = re.match(r"@([^\s:@]+):?(?!\S)|([^\s:@]+):", line.text)
-        if found is None or line.to or line.block:
+        if found is None or line.to or line.block or EVERYONE in (found[1], found[2]):
             return None, ""
         return self.spelling(found[1] or found[2]), line.text[found.end() :]
 
@@ -4010,10 +4103,10 @@ class Recipients:
         """Ask for a recipient, however it is written; None if that is given up. `offered` may be chosen in any case."""
         others = sorted((name for name in self._session.roster if name != self._session.name), key=fold)
         here = f" (here: {people_words(others)})" if others else ""
-        question = f"to whom, {' or '.join(offered)}? " if len(offered) == 2 else f"to whom?{here} "
+        question = f"to whom, {' or '.join(map(to_words, offered))}? " if len(offered) == 2 else f"to whom?{here} "
         while answer := (yield Ask(question, hidden=False)).strip():
             name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).partition(":")[0]
-            choices = [choice for choice in offered if fold(choice) == fold(name)]
+            choices = [choice for choice in offered if fold(name) in (fold(choice), fold(to_words(choice)))]
             if len(offered) < 2 and not choices and name.lower() not in (*YES, *NO):
                 choices = [known for known in (self.spelling(name),) if known is not None]
             if choices:
@@ -4023,7 +4116,7 @@ class Recipients:
 
     def _is_sure(self, line: Line, to: str, doubt: str) -> Generator[Ask, str, bool]:
         """Whether the person means this text, and for `to`. A word that is no name is asked about once."""
-        secret = f"this looks like a command with a password; send it to {to}?"
+        secret = f"this looks like a command with a password; send it to {to_words(to)}?"
         if looks_secret(line.text) and not (yield from is_meant(secret)):
             return False
         if doubt and (yield Ask(f"{doubt} y/n ", hidden=False)).strip().lower() not in YES:
@@ -4037,14 +4130,15 @@ class Recipients:
         """A question, if a text may not be meant for `to` as it is."""
         lines = line.text.count("\n") + 1
         if lines > LINES_ASKED:
-            return f"send {lines} lines to {to}?"
+            return f"send {lines} lines to {to_words(to)}?"
         if line.unseen and fold(to) != fold(self.to or ""):
-            return f"send this to {to}?"
+            return f"send this to {to_words(to)}?"
         name = "" if line.to or line.block else named_by(line.text)
         known = self.spelling(name)
         if not name or fold(name) == fold(to) or (not known and fold(name) in self._words):
             return ""
-        return f"send this to {to}?" if known else f"{nobody(name)}; send this to {to}?"
+        question = f"send this to {to_words(to)}?"
+        return question if known else f"{nobody(name)}; {question}"
 
 
 # --- What the lines mean ----------------------------------------------------------------------------------------------
@@ -4334,9 +4428,15 @@ class Chat:
             self.recipients.send(name, text)
         return bool(name and text)
 
+    def say_to_all(self, rest: str) -> bool:
+        """To everybody else who is here."""
+        if rest:
+            self.recipients.send(EVERYONE, rest)
+        return bool(rest)
+
     def reply(self, rest: str) -> bool:
-        """To the last person that has written. A line that was not typed key by key does not show who that is."""
-        to = self.recipients.last_sender
+        """To all who had the newest message. A line that was not typed key by key does not show who that is."""
+        to = self.recipients.answer_to
         if rest and not to:
             self.note("nobody has written yet", failed=True)
         elif rest and self.front.interactive:
@@ -4348,7 +4448,7 @@ class Chat:
     def aim(self, rest: str) -> bool:
         """Whom plain text goes to from now on."""
         name = rest.strip()  # a completed name has a space behind it
-        if name and protocol.clean_name(name) is None:
+        if name and not is_recipient(name):
             return False
         self.recipients.aim(name)
         return True
@@ -4434,7 +4534,7 @@ class Chat:
         self.recipients.meet(event.changes.left)
 
     def _heard(self, event: protocol.Message) -> None:
-        self.recipients.last_sender = event.sender
+        self.recipients.newest = event
         if self.bell != "off":
             self.front.count_unread(event.sender)
         if self.bell in ("msg", "all"):
@@ -4517,7 +4617,8 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("port", metavar="PORT", type=port_number, help="its port, like 5000")
     parser.add_argument("--user", metavar="NAME", help="log in as NAME at once")
     parser.add_argument("--password-file", metavar="FILE", type=Path, help="the password is the first line of FILE")
-    parser.add_argument("--to", metavar="NAME", help="send what is typed to NAME; from a pipe every line is a message")
+    to = "send what is typed to NAME, to BOB,EVE or to *, everybody; from a pipe every line is a message"
+    parser.add_argument("--to", metavar="NAME", help=to)
     parser.add_argument("--tls", action="store_true", help="encrypt; the server must have been started with --tls too")
     parser.add_argument("--ca", metavar="FILE", type=Path, help="with --tls: trust what this CA has signed, only that")
     parser.add_argument("--plain", action="store_true", help="one event a line, as in a pipe")
@@ -4527,9 +4628,10 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.ca and not options.tls:
         parser.error("--ca is for --tls, which is not given, so nothing would be encrypted")
-    for name in (options.user, options.to):
-        if name is not None and protocol.clean_name(name) is None:
-            parser.error(f"{name!r} cannot be anybody's name")
+    if options.user is not None and protocol.clean_name(options.user) is None:
+        parser.error(f"{options.user!r} cannot be anybody's name")
+    if options.to is not None and not is_recipient(options.to):
+        parser.error(f"{options.to!r} cannot be anybody's name, nor names with commas and no spaces, nor *")
     return options
 
 
