@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from accounts import CHEAP
+from accounts import CHEAP, files_in
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -39,16 +39,12 @@ def store(path: Path) -> Iterator[Store]:
     store.close()
 
 
-def names_in(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
-
-
 # --- Passwords -------------------------------------------------------------------------------------------------------
 
 
 @given(st.text(), st.text())
 @example(PASSWORD, PASSWORD + "\0")
-def test_a_password_is_right_if_and_only_if_it_is_the_same(password: str, other: str) -> None:
+def test_only_the_same_password_is_right(password: str, other: str) -> None:
     stored = storage.hash_password(password, CHEAP)
     assert storage.check_password(password, stored, CHEAP) == (True, None)
     assert storage.check_password(other, stored, CHEAP)[0] == (hmac_key(other) == hmac_key(password))
@@ -77,13 +73,13 @@ def test_a_changed_cost_gives_a_new_hash_after_a_right_password_only() -> None:
     assert storage.check_password("another password", stored, Cost(5, 1, 1)) == (False, None)
 
 
-def test_a_python_without_scrypt_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_scrypt_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(hashlib, "scrypt")
     with pytest.raises(StorageError, match=r"no scrypt: use one that is built on OpenSSL 1\.1\.1 or newer"):
         storage.hash_password(PASSWORD, CHEAP)
 
 
-def test_too_little_memory_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*_: object, **__: object) -> bytes:
         raise MemoryError
 
@@ -133,7 +129,7 @@ HASHES = st.tuples(st.just("scrypt"), NUMBERS, NUMBERS, NUMBERS, BASE64, BASE64 
 
 
 @given(st.text() | HASHES)
-def test_no_stored_text_breaks_the_parser_and_what_is_read_is_written_the_same(stored: str) -> None:
+def test_every_stored_text_is_read_exactly_or_refused(stored: str) -> None:
     parsed = storage._parse_hash(stored)
     assert parsed is None or parsed.text() == stored
 
@@ -144,7 +140,7 @@ def test_a_cost_is_read(text: str, cost: Cost) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "0", "21", "14,8,5,1", "14,0,5", "14,8,65", "20,16,1", "1e1", "-4"])
-def test_a_wrong_cost_is_refused_in_words(text: str) -> None:
+def test_wrong_costs_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"log2|give"):
         storage.parse_cost(text)
 
@@ -190,7 +186,7 @@ def test_no_repr_shows_a_password() -> None:
 def test_accounts_outlive_the_store_and_one_private_file_remains(path: Path) -> None:
     with closing(open_store(path)) as store, store.transaction():
         store.add("Alice", "alice", "hash", WALL)
-    assert names_in(path.parent) == ["vessages.db"]
+    assert sorted(files_in(path.parent)) == ["vessages.db"]
     if sys.platform != "win32":
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with closing(open_store(path)) as store:
@@ -204,7 +200,7 @@ def test_the_settings_that_durability_needs_are_in_force(store: Store) -> None:
 
 
 @pytest.mark.parametrize("failures", [storage.MAX_FAILURES, 2**63 - 1])  # the second: as an older version imported it
-def test_a_count_of_failures_that_is_full_stays_and_hurts_nobody(store: Store, failures: int) -> None:
+def test_failures_are_counted_up_to_a_limit(store: Store, failures: int) -> None:
     with store.transaction():
         store.add("alice", "alice", "hash", WALL)
         store._run(f"UPDATE users SET failures = {failures}")
@@ -215,7 +211,7 @@ def test_a_count_of_failures_that_is_full_stays_and_hurts_nobody(store: Store, f
 
 
 @pytest.mark.parametrize(("supported", "calls"), [(True, ["full"]), (False, ["full", "fsync"])])
-def test_on_macos_a_file_system_that_cannot_sync_fully_is_synced_as_far_as_it_can(
+def test_on_macos_files_are_synced_as_far_as_the_file_system_can(
     path: Path, monkeypatch: pytest.MonkeyPatch, supported: bool, calls: list[str]
 ) -> None:
     called: list[str] = []
@@ -234,7 +230,7 @@ def test_on_macos_a_file_system_that_cannot_sync_fully_is_synced_as_far_as_it_ca
     assert called == calls
 
 
-def test_a_block_that_fails_leaves_nothing_behind(store: Store) -> None:
+def test_a_transaction_that_fails_leaves_nothing_behind(store: Store) -> None:
     with pytest.raises(KeyError), store.transaction():
         store.add("Alice", "alice", "hash", WALL)
         raise KeyError
@@ -275,7 +271,7 @@ def test_a_login_or_a_new_password_counts_only_if_the_checked_hash_is_still_the_
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 1e300, -1e300, 99_999_999_999.0])
-def test_a_login_at_a_time_that_cannot_be_is_not_handed_out(store: Store, seconds: float) -> None:
+def test_impossible_login_times_are_not_handed_out(store: Store, seconds: float) -> None:
     """From a damaged file; telling it at the next login would fail, or would on Windows."""
     with store.transaction():
         store.add("alice", "alice", "hash", WALL)
@@ -292,11 +288,11 @@ def test_a_login_at_a_time_that_cannot_be_is_not_handed_out(store: Store, second
         (PurePosixPath("/chat/v?.db"), "file:///chat/v%3F.db"),
     ],
 )
-def test_a_path_is_told_to_sqlite_without_a_host(path: PurePath, uri: str) -> None:
+def test_sqlite_gets_paths_without_a_host(path: PurePath, uri: str) -> None:
     assert storage._uri(path) == uri
 
 
-def test_recover_makes_lost_who_may_come_back_and_everybody_else_offline(store: Store) -> None:
+def test_at_a_start_those_with_a_living_token_are_lost_and_all_others_offline(store: Store) -> None:
     with store.transaction():
         for name in ("kept", "lost", "plain", "stale", "away"):
             store.add(name, name, "hash", WALL)
@@ -310,7 +306,7 @@ def test_recover_makes_lost_who_may_come_back_and_everybody_else_offline(store: 
     assert len(store.recover(WALL + 2)) == 2
 
 
-def test_a_token_that_was_used_in_the_future_lives_no_longer_than_others(store: Store) -> None:
+def test_a_token_used_by_a_wrong_clock_lives_no_longer_than_others(store: Store) -> None:
     """The clock was years ahead, and the server was stopped when it was put right."""
     token, digest = storage.new_token()
     with store.transaction():
@@ -458,7 +454,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.store.close()
-        assert names_in(self.folder) == ["v.db"]
+        assert sorted(files_in(self.folder)) == ["v.db"]
         (self.folder / "v.db").unlink()
         self.folder.rmdir()
 
@@ -474,7 +470,7 @@ TestStoreAgainstDict = StoreAgainstDict.TestCase
 # --- The lock --------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_server_is_refused_and_named_the_file(store: Store, path: Path) -> None:
+def test_a_second_server_is_refused_with_the_name_of_the_file(store: Store, path: Path) -> None:
     with pytest.raises(LockedError, match=r"vessages\.db is in use"):
         open_store(path)
     with store.transaction():
@@ -485,12 +481,12 @@ def test_the_lock_is_freed_by_closing_and_by_death(path: Path) -> None:
     open_store(path).close()
     code = f"import storage, os; store = storage.open_store({str(path)!r}); os._exit(0)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(storage.__file__).parent)
-    assert "vessages.db.lock" in names_in(path.parent)
+    assert "vessages.db.lock" in sorted(files_in(path.parent))
     open_store(path).close()
-    assert names_in(path.parent) == ["vessages.db"]
+    assert sorted(files_in(path.parent)) == ["vessages.db"]
 
 
-def test_a_lock_file_deleted_by_its_owner_while_we_wait_for_it_is_not_taken_for_the_lock(
+def test_a_lock_file_that_its_owner_has_deleted_is_not_taken_for_the_lock(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two servers would run otherwise: one with the deleted file locked, one with its successor."""
@@ -512,7 +508,7 @@ def test_a_lock_file_deleted_by_its_owner_while_we_wait_for_it_is_not_taken_for_
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
 @pytest.mark.parametrize("left", [False, True])
-def test_a_folder_that_cannot_lock_files_is_said_so_and_no_lock_file_is_left(
+def test_a_folder_without_locks_is_told_and_no_lock_file_is_left(
     path: Path, monkeypatch: pytest.MonkeyPatch, code: int, left: bool
 ) -> None:
     def refuse(_descriptor: int, shared: bool = False) -> None:
@@ -524,7 +520,7 @@ def test_a_folder_that_cannot_lock_files_is_said_so_and_no_lock_file_is_left(
     with pytest.raises(StorageError, match=r"cannot lock files: put the accounts on a local disk") as refusal:
         open_store(path)
     assert not isinstance(refusal.value, LockedError)
-    assert names_in(path.parent) == ["vessages.db.lock"] * left
+    assert sorted(files_in(path.parent)) == ["vessages.db.lock"] * left
 
 
 class LockFailedError(sqlite3.OperationalError):
@@ -533,13 +529,13 @@ class LockFailedError(sqlite3.OperationalError):
     sqlite_errorname = "SQLITE_IOERR_LOCK"
 
 
-def test_a_share_on_which_sqlite_cannot_lock_is_said_so(path: Path) -> None:
+def test_a_share_without_locks_for_sqlite_is_told(path: Path) -> None:
     advice = "cannot lock files: put the accounts on a local disk"
     with pytest.raises(StorageError, match=advice), storage._explained(path):
         raise LockFailedError("disk I/O error")
 
 
-def test_a_lock_file_of_another_user_is_said_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_file_of_another_user_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Left by a server that was killed; or not left at all."""
     open_store(path).close()
     lock = path.with_name("vessages.db.lock")
@@ -664,7 +660,7 @@ def test_a_store_that_failed_says_what_to_do_keeps_what_was_promised_and_works_a
     assert store.find("bob0") is not None
 
 
-def test_a_transaction_that_has_failed_takes_nothing_more(store: Store) -> None:
+def test_a_failed_transaction_takes_nothing_more(store: Store) -> None:
     make_full(store)
     with pytest.raises(StorageError, match="failed already"), store.transaction():
         with pytest.raises(StorageError, match="free some space"):
@@ -684,7 +680,7 @@ def test_a_store_that_others_keep_busy_gives_up_and_works_again(path: Path, monk
             assert store.add("Alice", "alice", "hash", WALL)
 
 
-def test_text_that_was_damaged_under_a_running_store_is_told_in_words(store: Store) -> None:
+def test_text_damaged_under_a_running_store_is_told(store: Store) -> None:
     with store.transaction():
         store.add("Alice", "alice", "hash", WALL)
         store._run("UPDATE users SET username = CAST(x'ff' AS TEXT)")
