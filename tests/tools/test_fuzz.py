@@ -26,9 +26,9 @@ FAULTY = """
     def fault(*_):
         raise ValueError("planted")
 
-    def lose(hub, session, words, *rest, say=protocol.Hub._say):
+    def lose(hub, session, words, *rest, deliver=protocol.Hub._deliver):
         if not words.startswith("MSG alice 3 "):
-            say(hub, session, words, *rest)
+            deliver(hub, session, words, *rest)
 
     def leak(server, sock, address, leaked=[], welcome=vessages.Server._welcome):
         leaked.append(sock.dup())
@@ -40,7 +40,7 @@ FAULTY = """
 PLANTS = {
     "protocol.Hub._refuse_encoding = fault": "log tells of a fault",
     "protocol.Hub._refuse_encoding = lambda *_: os._exit(9)": "the server has ended: 9",
-    "protocol.Hub._say = lose": "round 3: bob heard",
+    "protocol.Hub._deliver = lose": "round 3: bob heard",
     "vessages.Server._welcome = leak": r"descriptors: \d\d before, now \[\d{3,}\]",
 }
 
