@@ -91,8 +91,8 @@ else:
 
 # For scripts: `Client`, what it raises, and what its `events` are.
 __all__ = (
-    "Back", "ChatError", "Client", "Delivered", "Dialling", "Failed", "LinkLost", "Linked", "LoggedIn", "Message",
-    "NotYet", "Presence", "Roster", "Tls", "Waiting",
+    "EVERYONE", "Back", "ChatError", "Client", "Delivered", "Dialling", "Failed", "LinkLost", "Linked", "LoggedIn",
+    "Message", "NotYet", "Presence", "Roster", "Tls", "Waiting",
 )  # fmt: skip
 
 VERSION = "1.0"
