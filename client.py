@@ -2920,7 +2920,8 @@ class Plain(Front):
     def lines(self, most: int) -> list[Line | None]:
         if self._drops and (line := self.mailbox.take(1)):
             self._show_typing()
-            return [None] if line[0] is None else []
+            if line[0] is None:
+                return [None]
         while self._questions.asked is not None or self._questions.waits:
             typed = [self._early] if self._early and not self._questions.waits else self.mailbox.take(1)
             if not typed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
 import os
 import re
 import select
@@ -259,6 +260,14 @@ def test_half_a_password_that_is_typed_when_the_login_is_answered_goes_nowhere(
     seat.types("\x04")
     seat.leaves()
     assert b"secret" not in seat.raw and b"half-a" not in seat.raw
+
+
+def test_a_line_that_comes_with_the_dropped_one_is_had_at_once() -> None:
+    with contextlib.closing(client.Plain(io.StringIO(), interactive=True)) as plain:
+        plain._drops = True
+        for line in ("half-a-secret", "hello"):
+            plain.mailbox.put(line)
+        assert plain.lines(10) == [client.Line("hello")]
 
 
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
