@@ -43,17 +43,17 @@ def test_writability_is_asked_for_only_while_something_is_left_over(rig: Rig) ->
 
 def test_a_turn_writes_once_to_each(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     alice = rig.people("alice", "bob")[0]
-    written: list[bytes] = []
-    write = vessages.Server._write
-
-    def count(server: vessages.Server, connection: Connection, data: bytes) -> None:
-        written.append(data)
-        write(server, connection, data)
-
-    monkeypatch.setattr(vessages.Server, "_write", count)
     alice.say(*["SEND bob hi", "PING"] * 50)
+    sizes: list[int] = []
+    send = socket.socket.send
+
+    def send_and_count(sock: socket.socket, data: bytes) -> int:
+        sizes.append(send(sock, data))
+        return sizes[-1]
+
+    monkeypatch.setattr(socket.socket, "send", send_and_count)
     rig.turn()
-    assert len(written) == 2
+    assert len(sizes) == 2
 
 
 def test_small_frames_are_not_held_back_by_the_system(rig: Rig) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from vocabulary import END, PASSWORD, STAMP
-from wire import COST, Peer, Rig, encode, fault, full, running
+from wire import COST, Peer, Rig, encode, fault, full
 
 import protocol
 import storage
@@ -267,17 +266,15 @@ def test_failing_hashes_are_told_and_the_chat_goes_on(
     assert peer.says(command)[0].startswith("OK")
 
 
-def test_a_higher_cost_reaches_the_disk_with_the_next_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running(tmp_path) as rig:
-        rig.person("alice")
-        rig.server.workers.hasher._cost = storage.Cost(2, 1, 1)
-        rig.person("bob").close()
-        again = rig.connect()
-        again.says(f"TAKEOVER alice {PASSWORD}")
-        account = rig.store.find("alice")
-        assert account is not None
-        assert account.password.startswith("scrypt$2$1$1$")
-        assert again.says("LOGOUT", f"LOGIN alice {PASSWORD}")[1].startswith("OK LOGIN alice")
+def test_a_higher_cost_reaches_the_disk_with_the_next_login(rig: Rig) -> None:
+    rig.person("alice")
+    rig.cost = storage.Cost(2, 1, 1)
+    rig.restart()
+    alice = rig.person("alice")
+    account = rig.store.find("alice")
+    assert account is not None
+    assert account.password.startswith("scrypt$2$1$1$")
+    assert alice.says("LOGOUT", f"LOGIN alice {PASSWORD}")[1].startswith("OK LOGIN alice")
 
 
 @pytest.mark.parametrize("kept", [False, True])

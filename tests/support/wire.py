@@ -259,6 +259,7 @@ class Rig:
         self.tls = tls
         self.spare_files = spare_files
         self.settings = settings
+        self.cost = COST
         self.clock = Clock()
         self.log: list[tuple[float, str]] = []  # its lines, and when they were written, in Unix seconds
         self.peers: list[Peer] = []
@@ -272,7 +273,7 @@ class Rig:
         with mock.patch.object(storage, "SETTINGS", (*storage.SETTINGS, *hasty)):
             self.store = storage.open_store(self.folder / "vessages.db")
         self.server = vessages.Server(
-            self.hub, self.store, self.listeners, cost=COST,
+            self.hub, self.store, self.listeners, cost=self.cost,
             selector=self.selector, clock=self.clock, wall=self.clock.tell_wall,
             tls=vessages.tls_context(certificate() / "cert.pem", certificate() / "key.pem") if self.tls else None,
             spare_files=self.spare_files,
