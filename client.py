@@ -904,6 +904,33 @@ def safe_text(text: str, limit: int = DISPLAYED_MAX) -> str:
     return "".join(map(_safe_cluster, clusters(text)))
 
 
+# Substitutes for signs that a terminal lacks: those of this program, and usual ones of others.
+_SPELLED: Final[Mapping[str, str]] = {
+    "→": "->", "…": "...", "–": "--", "—": "--", "‘": "'", "’": "'", "“": '"', "”": '"', "„": '"', "•": "*", "€": "EUR",
+    _NON_JOINER: "",
+}  # fmt: skip
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """Characters that an encoding lacks, by others: the handler "spelled" of `str.encode`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_SPELLED.get(c, _code_point(c)) for c in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("spelled", _spell)
+
+
+def spelled(text: str, encoding: str) -> str:
+    """`safe_text`, with nothing in it that `encoding` lacks, so that its width is known.
+
+    >>> spelled("→ 中", "koi8-r")
+    '-> <U+4E2D>'
+    """
+    safe = safe_text(text)
+    return safe if encoding == "utf-8" else safe.encode(encoding, "spelled").decode(encoding)
+
+
 def cell_width(text: str) -> int:
     """How many cells of the terminal `text` takes; `text` must have passed `safe_text`.
 
@@ -2027,8 +2054,8 @@ def _unit(text: str, style: str) -> _Unit:
     return _Unit(text, cell_width(text), style)
 
 
-def _line_units(text: str, style: str) -> Iterator[_Unit]:
-    for cluster in clusters(safe_text(text)):
+def _line_units(text: str, style: str, encoding: str) -> Iterator[_Unit]:
+    for cluster in clusters(spelled(text, encoding)):
         yield _unit(cluster, style)
 
 
@@ -2036,7 +2063,7 @@ def _width(row: Iterable[_Unit]) -> int:
     return sum(unit.width for unit in row)
 
 
-def _units_of(spans: Iterable[Span]) -> Iterator[_Unit]:
+def _units_of(spans: Iterable[Span], encoding: str) -> Iterator[_Unit]:
     """The units of `spans`, with newlines as such (also those of other systems)."""
     for text, style in spans:
         cut = text[:DISPLAYED_MAX] + "…" if len(text) > DISPLAYED_MAX else text
@@ -2044,7 +2071,7 @@ def _units_of(spans: Iterable[Span]) -> Iterator[_Unit]:
         for number, line in enumerate(lines):
             if number:
                 yield _NEWLINE
-            yield from _line_units(line, style)
+            yield from _line_units(line, style, encoding)
 
 
 def _count_empty_lines(found: re.Match[str]) -> str:
@@ -2068,7 +2095,7 @@ def _words(units: Iterable[_Unit]) -> Iterator[_Row]:
         yield from ([unit] for unit in word) if alone else [word]
 
 
-def _wrap(paragraph: Paragraph, width: int, *, flowing: bool = False) -> list[_Row]:
+def _wrap(paragraph: Paragraph, width: int, encoding: str, *, flowing: bool = False) -> list[_Row]:
     """Lay out a paragraph in rows of at most `width` cells, broken between words.
 
     A word that is longer than a row is broken too, or, if `flowing`, left whole in a row that the terminal wraps, so
@@ -2087,7 +2114,7 @@ def _wrap(paragraph: Paragraph, width: int, *, flowing: bool = False) -> list[_R
         rows.append(row)
         row, used = [*margin], len(margin)
 
-    for word in _words(_units_of(paragraph.spans)):
+    for word in _words(_units_of(paragraph.spans, encoding)):
         wanted = _width(word)
         fits = used + wanted <= width
         if word[0] is _NEWLINE or (word[0].text == " " and not fits):
@@ -2134,12 +2161,16 @@ class Screen:
     No scrolling region, no second screen: what is printed goes up into the terminal's own scrollback.
     """
 
-    def __init__(self, width: int, height: int, *, colour: bool = True, reflows: bool = True) -> None:
-        """width, height: of the window in cells. colour: whether styles are used. reflows: see `terminal_reflows`."""
+    def __init__(
+        self, width: int, height: int, *, colour: bool = True, reflows: bool = True, encoding: str = "utf-8"
+    ) -> None:
+        """width, height: of the window in cells. colour: whether styles are used. reflows: see `terminal_reflows`.
+        encoding: the terminal's; signs that it lacks are spelled."""
         self._width = max(width, NARROWEST)
         self._height = max(height, 2)
         self._colour = colour
         self._reflows = reflows
+        self._encoding = encoding
         self._drawn = _NOTHING  # the block as it was last drawn
         self._stale = False  # the terminal may have moved it since
         self._above = 0  # rows of the terminal between its first cell and the cursor
@@ -2147,7 +2178,7 @@ class Screen:
 
     def draw(self, block: Block, paragraphs: Iterable[Paragraph] = ()) -> str:
         """Print `paragraphs` above the block and show the block: one string, empty if nothing changes."""
-        printed = [row for paragraph in paragraphs for row in _wrap(paragraph, self._width, flowing=True)]
+        printed = [row for each in paragraphs for row in _wrap(each, self._width, self._encoding, flowing=True)]
         drawing = self._lay_out(block)
         if not printed and drawing == self._drawn and not self._stale:
             return ""
@@ -2177,19 +2208,19 @@ class Screen:
 
     def _lay_out(self, block: Block) -> _Drawing:
         """The rows of `block` that fit the window, with the cursor among them."""
-        units = [unit for span in block.prompt for unit in _line_units(*span)]
+        units = [unit for span in block.prompt for unit in _line_units(*span, self._encoding)]
         marked = None
         index = 0
         for cluster in clusters(block.text):
             if marked is None and index >= block.cursor:
                 marked = len(units)
-            units.extend([_NEWLINE] if cluster == "\n" else _line_units(cluster, PLAIN))
+            units.extend([_NEWLINE] if cluster == "\n" else _line_units(cluster, PLAIN, self._encoding))
             index += len(cluster)
         rows, row, column = _break_rows(units, self._width, len(units) if marked is None else marked)
         room = self._height - 1
         self._top = max(row - room + 1, min(self._top, row, len(rows) - room), 0)
         rows = rows[self._top : self._top + room]
-        pinned = [pinned_row for paragraph in block.pinned for pinned_row in _wrap(paragraph, self._width)]
+        pinned = [pinned_row for each in block.pinned for pinned_row in _wrap(each, self._width, self._encoding)]
         pinned = pinned[max(0, len(pinned) - (room - len(rows))) :]  # the newest, if there is room at all
         return _Drawing(pinned + rows, len(pinned) + row - self._top, column)
 
@@ -2687,16 +2718,6 @@ class Questions:
             question.then(text)
 
 
-class Helper(Protocol):
-    """Answers a front end while a line is typed: the chat."""
-
-    def expand(self, word: str) -> tuple[str, str] | None:
-        """The meaning of the first word of a line: see `Expander`."""
-
-    def complete(self, before: str, *, person: bool) -> tuple[int, Sequence[str]]:
-        """Candidates for Tab behind `before`: see `Completer`. person: only names."""
-
-
 class Front(Protocol):
     """The side of the person or the script: all that a chat needs of a front end. Some have nothing for some methods.
 
@@ -2719,7 +2740,7 @@ class Front(Protocol):
     def settles(self) -> bool:
         """Whether the window changes its size right now, so that nothing should be shown."""
 
-    def start(self, link: Link, helper: Helper) -> None:
+    def start(self, link: Link, helper: Recipients) -> None:
         """Begin to read what is typed; the link wakes up for it."""
 
     def lines(self, most: int) -> list[Line | None]:
@@ -2767,45 +2788,6 @@ class Writer(Protocol):
 
     def write(self, text: str, /) -> object: ...
     def flush(self) -> object: ...
-
-
-# Substitutes for signs that a terminal lacks: those of this program, and usual ones of others.
-_SPELLED: Final[Mapping[str, str]] = {
-    "→": "->", "…": "...", "–": "--", "—": "--", "‘": "'", "’": "'", "“": '"', "”": '"', "„": '"', "•": "*", "€": "EUR",
-    _NON_JOINER: "",
-}  # fmt: skip
-
-
-def _spell(error: UnicodeError) -> tuple[str, int]:
-    """Characters that an encoding lacks, by others: the handler "spelled" of `str.encode`."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return "".join(_SPELLED.get(c, _code_point(c)) for c in error.object[error.start : error.end]), error.end
-
-
-codecs.register_error("spelled", _spell)
-
-
-def spelled(text: str, encoding: str) -> str:
-    """`text` with nothing in it that `encoding` lacks, so that its width is known."""
-    lines = [safe_text(line, len(line)) for line in text.replace("\r\n", "\n").split("\n")]
-    return "\n".join(lines).encode(encoding, "spelled").decode(encoding)
-
-
-def _spelled_spans(spans: Iterable[Span], encoding: str) -> tuple[Span, ...]:
-    return tuple(Span(spelled(span.text, encoding), span.style) for span in spans)
-
-
-def spelled_paragraph(paragraph: Paragraph, encoding: str) -> Paragraph:
-    """A paragraph with nothing in it that `encoding` lacks."""
-    return paragraph._replace(spans=_spelled_spans(paragraph.spans, encoding))
-
-
-def spelled_block(block: Block, encoding: str) -> Block:
-    """The block with nothing in it that `encoding` lacks, the cursor where it was."""
-    before, after = spelled(block.text[: block.cursor], encoding), spelled(block.text[block.cursor :], encoding)
-    pinned = tuple(spelled_paragraph(paragraph, encoding) for paragraph in block.pinned)
-    return Block(_spelled_spans(block.prompt, encoding), before + after, len(before), pinned)
 
 
 def terminal_encoding(stream: TextIO) -> str:
@@ -2899,7 +2881,7 @@ class Plain(Front):
         self._reader: LineReader | None = None
         self._asides: list[str] = []  # lines for standard error, to be printed behind what is shown
 
-    def start(self, link: Link, helper: Helper) -> None:
+    def start(self, link: Link, helper: Recipients) -> None:
         link.watch(self.mailbox, self.mailbox.clear_wakeups)
         self._reader = LineReader(0, self.mailbox, terminal_encoding(sys.stdin))
         threading.Thread(target=self._reader.run, daemon=True).start()
@@ -3174,19 +3156,23 @@ class Terminal(Front):
 
     def __init__(self, out: Writer) -> None:
         self._out = out
-        self._encoding = terminal_encoding(sys.stdout)
         self._console = Console(lambda: ESCAPE_DELAY if self._editor.hears_escape else SEQUENCE_DELAY)
         self._editor = LineEditor(self._complete, lambda word: self._helper.expand(word))
         self._questions = Questions()
         self._transcript = Transcript()
         self._calls = Calls()
-        self._screen = Screen(*window_size(), colour=wants_colour(os.environ), reflows=terminal_reflows(os.environ))
+        self._screen = Screen(
+            *window_size(),
+            colour=wants_colour(os.environ),
+            reflows=terminal_reflows(os.environ),
+            encoding=terminal_encoding(sys.stdout),
+        )
         self._keys: deque[Key] = deque()  # typed, and not given to the editor yet
         self._drop_until = -math.inf  # end of the time in which the rest of a text may come that was refused
         self._moved = False  # whether the window may have another size, or we are back in front
         self._settled_at = -math.inf  # when it will have kept its size for long enough
 
-    def start(self, link: Link, helper: Helper) -> None:
+    def start(self, link: Link, helper: Recipients) -> None:
         self._link, self._helper = link, helper
         self._console.start(link)
         self._console.begin()
@@ -3319,7 +3305,8 @@ class Terminal(Front):
             return
         block = Block(self._prompt(to), *self._editor.view(), pinned_paragraphs(self._link.session.undelivered))
         self._editor.mark_seen()
-        self._out.write(self._drawn(block, self._link.now()) + self._calls.write())
+        paragraphs = self._transcript.take(self._link.now())
+        self._out.write(self._screen.draw(block, paragraphs) + self._calls.write())
         self._out.flush()
 
     def close(self) -> None:
@@ -3337,16 +3324,9 @@ class Terminal(Front):
 
     def _leave(self) -> None:
         """Print all paragraphs, and take the block off the screen."""
-        self._out.write(self._drawn(Block(()), math.inf) + self._screen.hide() + self._calls.leave() + TERMINAL_END)
+        paragraphs = self._screen.draw(Block(()), self._transcript.take(math.inf))
+        self._out.write(paragraphs + self._screen.hide() + self._calls.leave() + TERMINAL_END)
         self._out.flush()
-
-    def _drawn(self, block: Block, now: float) -> str:
-        """The paragraphs that are due and the block, in signs that the terminal has."""
-        paragraphs = self._transcript.take(now)
-        if self._encoding != "utf-8":
-            paragraphs = [spelled_paragraph(paragraph, self._encoding) for paragraph in paragraphs]
-            block = spelled_block(block, self._encoding)
-        return self._screen.draw(block, paragraphs)
 
     def _prompt(self, to: str | None) -> tuple[Span, ...]:
         if self._questions.asked is not None:

@@ -46,7 +46,7 @@ class Desk(Plain):
     def ring(self) -> None:
         self.rung += 1
 
-    def start(self, link: Link, helper: client.Helper) -> None:
+    def start(self, link: Link, helper: client.Recipients) -> None:
         link.watch(self.mailbox, self.mailbox.clear_wakeups)
 
     def lines(self, most: int) -> list[Line | None]:

@@ -197,7 +197,7 @@ class Player:
         self.log.append(f"shown {shown!r} {module.cell_width(shown)} of {text!r}")
         self.log.append(f"safe again {module.safe_text(shown)!r} {list(module.clusters(shown))}")
         self.log.append(f"clusters {list(module.clusters(text))}")
-        self.log.append(f"others {module.one_line(text)!r} {module.spelled(text, 'koi8-r')!r}")
+        self.log.append(f"others {module.one_line(text)!r} {module.spelled(text.replace(chr(10), ''), 'koi8-r')!r}")
         self.log.append(f"offered {module.complete_word(text, COMMANDS, NAMES)}")
         self.log.append(f"style {module.name_style(self.chance.choice(NAMES))}")
 
