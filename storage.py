@@ -961,7 +961,7 @@ def open_store(path: str | Path) -> Store:
 
 # --- Copies and backups ----------------------------------------------------------------------------------------------
 
-POLL_SECONDS = 0.002  # The pause between two looks whether a busy file is free.
+POLL_SECONDS = 0.001  # The pause between two looks whether a busy file is free.
 SQLITE_BUSY = 5  # The sqlite3 module names it from Python 3.11 on.
 
 SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))  # Characters at the end of a name that make it a folder's.
@@ -984,17 +984,18 @@ def _open_still(path: Path) -> sqlite3.Connection:
     gaps between the commits of a busy server (8 of 20 backups failed), so we look ourselves, and often.
     """
     deadline = time.monotonic() + BUSY_SECONDS
+    db = None
     while True:
-        db = None
         try:
-            db = _connect(path, wait=0.0)
-            db.execute("BEGIN")
+            if db is None:
+                db = _connect(path, wait=0.0)
+                db.execute("BEGIN")
             db.execute("SELECT count(*) FROM sqlite_master")
             return db
         except sqlite3.OperationalError as error:
-            if db is not None:
-                db.close()
             if "locked" not in str(error) or time.monotonic() > deadline:
+                if db is not None:
+                    db.close()
                 raise
         time.sleep(POLL_SECONDS)
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -341,6 +342,21 @@ def test_nobody_changes_a_file_while_it_is_copied(path: Path) -> None:
                 other.execute("UPDATE users SET failures = failures + 1")
             assert other.execute("SELECT failures FROM users").fetchone() == (0,)
         other.execute("UPDATE users SET failures = failures + 1")
+
+
+def test_a_busy_file_is_backed_up_as_soon_as_it_is_free(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(path, "Alice")
+    looks: list[float] = []
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+
+        def sleep(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 3:
+                other.execute("ROLLBACK")
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        assert storage.backup(path).accounts == 1 and len(looks) == 3
 
 
 def test_a_file_that_stays_busy_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
