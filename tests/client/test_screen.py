@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from terminal import Terminal, width_of
+from vocabulary import examples
 
 import client
 import protocol
@@ -468,6 +469,7 @@ def check_bottom(window: Window) -> None:
     assert "(3) >" not in above
 
 
+@examples(50)
 @given(SCRIPT, st.booleans())
 def test_any_interleaving_of_keys_messages_and_resizes(script: list[tuple[str, object]], reflow: bool) -> None:
     """The window is high enough for everything that is typed here, so every row is checked."""
@@ -477,6 +479,7 @@ def test_any_interleaving_of_keys_messages_and_resizes(script: list[tuple[str, o
     play(window, script, check=True)
 
 
+@examples(50)
 @given(SCRIPT, st.integers(2, 6))
 def test_no_message_is_lost_in_a_small_window(script: list[tuple[str, object]], height: int) -> None:
     """The block may be higher than the window here: the cursor stays in sight and every message is kept once."""
@@ -487,6 +490,7 @@ def test_no_message_is_lost_in_a_small_window(script: list[tuple[str, object]], 
     assert window.terminal.lines()[window.terminal.row] == rows[row].rstrip()
 
 
+@examples(50)
 @given(SCRIPT, st.integers(16, 60), st.integers(16, 60))
 def test_a_terminal_that_does_not_reflow(script: list[tuple[str, object]], before: int, after: int) -> None:
     window = Window(before, 50, reflow=False)
