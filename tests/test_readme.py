@@ -100,3 +100,13 @@ def test_the_client_in_a_few_lines_works_also_a_second_time(tmp_path: Path) -> N
             assert message.endswith("Z hi there")
             ids.add(message.split(" ")[2])
         assert len(ids) == 2  # else a recipient would take them for one message
+
+
+def test_what_a_successor_is_told_to_read_exists() -> None:
+    section = README[README.index("## Continuing the code") : README.index("## The protocol on one page")]
+    files = ("protocol.py", "vessages.py", "storage.py", "client.py")
+    code = "".join((ROOT / name).read_text(encoding="utf-8") for name in files)
+    names = re.findall(r"`(?:[A-Z]\w+\.)?(_?[A-Za-z_]+)`", section)
+    assert len(names) > 30
+    for name in set(names) - {"World", "TIME"}:
+        assert re.search(rf"(class|def) {name}\b|^{name}\b", code, re.MULTILINE), name

@@ -265,6 +265,7 @@ LOGINS = st.builds("{} {} {}".format, st.sampled_from(("LOGIN", "LOGIN", "TAKEOV
                    st.just(PASSWORD))  # fmt: skip
 LISTS = st.lists(st.sampled_from((*THEM, "zoe")), min_size=2, max_size=4).map(",".join)
 MESSAGES = st.builds("SEND {} {}".format, st.sampled_from(THEM) | LISTS | st.just(protocol.EVERYBODY), TEXTS)
+ALONE = [verb for verb, row in protocol.HANDLERS.items() if row.form == verb]  # as KEEP, LOGOUT, WHO
 
 COMMANDS = weighted(
     (3, LOGINS),
@@ -278,7 +279,7 @@ COMMANDS = weighted(
     (1, st.builds("PASSWD {}\n{}".format, PASSWORDS, PASSWORDS)),
     (2, st.builds("ACK {}".format, NUMBERS)),
     (1, st.builds("PING {}".format, TEXTS)),
-    (3, st.sampled_from(("KEEP", "LOGOUT", "WHO", "PING", "WHO is there", "who", "ſend bob x", "LOGIN", "SEND"))),
+    (3, st.sampled_from((*ALONE, "PING", "WHO is there", "who", "ſend bob x", "LOGIN", "SEND"))),
 )
 GUESSES = st.builds("LOGIN {} wrong password".format, NAMES).map(lambda guess: [guess] * 5)
 
