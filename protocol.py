@@ -155,7 +155,11 @@ DOT_OF_ITS_OWN = re.compile("([iIıj])\u0307+")  # which nobody sees on an i
 
 
 def fold(name: str) -> str:
-    """The form under which a name is looked up: `Ann`, `ann` and `ＡＮＮ` are one person."""
+    """The form under which a name is looked up. Names of one form are one person.
+
+    >>> fold("Ann") == fold("ann") == fold("ＡＮＮ")
+    True
+    """
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
@@ -195,6 +199,11 @@ def clean_name(name: str) -> str | None:
 
     1 to 32 characters: letters of one script with their combining marks, digits of one kind, `_ . -`; the first is
     a letter or a digit. A Latin name with one Cyrillic letter is somebody posing as somebody else.
+
+    >>> clean_name("Tuấn"), clean_name("Мария"), clean_name("ａｎｎ_2")
+    ('Tuấn', 'Мария', 'ann_2')
+    >>> clean_name("a b"), clean_name("-ann"), clean_name("аnn"), clean_name("x" * 33)  # the third begins in Cyrillic
+    (None, None, None, None)
     """
     if len(name) > TYPED_NAME_MAX:
         return None
@@ -316,6 +325,18 @@ class FrameDecoder:
 
     A length of 0 or above `limit` is refused on the header, before any of the body is kept, and there is no way past
     it. `limit` may change between two calls of `payloads` and holds for the headers that are read from then on.
+
+        >>> decoder = FrameDecoder(limit=100)
+        >>> decoder.feed(frame(b"one") + frame(b"two")[:5])
+        >>> decoder.payloads(), decoder.buffered, decoder.pending
+        ([b'one'], 5, False)
+        >>> decoder.feed(frame(b"two")[5:])
+        >>> decoder.payloads()
+        [b'two']
+        >>> decoder.feed(b"GET / HTTP/1.1")
+        >>> decoder.payloads()
+        Traceback (most recent call last):
+        protocol.BadFrameError: a length of 1195725856 is not between 1 and 100
     """
 
     __slots__ = ("_bytes", "_missing", "buffered", "limit")
@@ -383,34 +404,34 @@ class FrameDecoder:
 
 # --- The server -----------------------------------------------------------------------------------------------------
 #
-# A *connection* is a wire; a *session* is a person who is logged in. A plain session ends with its connection. A kept
-# session (KEEP before LOGIN) outlives it: what is said to it is numbered, held until it is ACKed, and said again over
-# the next connection. While it has no connection it is *lost*: others see `~name`.
+# A *connection* is between two programs; a *session* is a person who is logged in. A plain session ends with its
+# connection. A *kept* one (KEEP before LOGIN) outlives it: each frame for it is numbered, held until it is ACKed, and
+# written again to the next connection. While it has no connection it is *lost*: others see `~name`.
 #
 # Commands come in two kinds. Quick ones are answered where they are read. Those that may need a password checked or
-# the disk are *flows*: generators that yield a job and are resumed with its result, so that each reads from top to
-# bottom like the conversation it is. While a connection's flow is under way, its later frames wait their turn.
+# the disk, and messages to several, are *flows*: generators that yield a job and are resumed with its result, so that
+# each reads from top to bottom like the conversation it is. While a connection has a flow, its later frames wait.
 
 GRACE = 60.0  # seconds a lost session is kept: a walk between two access points, a server's restart
 FRAMES_A_TURN = 64  # frames of one connection before it is the others' turn: about 0.1 ms
-LAST_SHARES = 500  # of FRAMES_A_TURN frames, still read when the server stops: a fifth of a second at the most
+LAST_SHARES = 500  # at a stop: batches of FRAMES_A_TURN received frames that are still obeyed, about 0.2 s
 QUEUE_FRAMES, QUEUE_BYTES = 1000, MIB  # what may wait for one person before senders are told `busy`
 ASK_FRAMES, ASK_BYTES = QUEUE_FRAMES // 2, QUEUE_BYTES // 2  # un-ACKed, after which a kept client is asked for an ACK
-HELD_FRAMES_MAX = 4000  # un-ACKed frames, own answers included, of a client that evidently never ACKs
+HELD_FRAMES_MAX = 4000  # un-ACKed frames, own answers included; a client with so many never ACKs, and is ended
 HELD_BYTES_MAX = SERVER_FRAME_MAX  # the same in bytes: one roster of the largest size still fits
-HELD_IN_ALL_MAX = 256 * MIB  # held for all kept sessions together; beyond it a kept recipient is `busy`,
-HELD_LITTLE = 16 * 1024  # but so much may always be held for one: a few that never ACK do not make everybody `busy`
-BACKLOG_MAX = 64 * KIB  # bytes written for a connection and not yet taken by it; beyond it, it is not read from
+HELD_IN_ALL_MAX = 256 * MIB  # held for all kept sessions together; beyond it a kept recipient is `busy`
+HELD_LITTLE = 16 * KIB  # may always be held for one, so that a few which never ACK do not make everybody `busy`
+BACKLOG_MAX = 64 * KIB  # unsent bytes of a connection, beyond which it is not read from
 PING_AFTER, ANSWER_WITHIN = 20.0, 25.0  # seconds without a frame, then without an answer to PING
 SILENT_AFTER = PING_AFTER + ANSWER_WITHIN  # seconds; home routers forget a link after 60
-SLOW_AFTER = 30.0  # seconds in which a reader takes not one byte of what waits for it
-# A frame that was begun has to be complete, or longer by the step, within so many seconds: 64 KiB may take a slow
-# uplink some minutes, but a byte now and then keeps no connection open. A stranger's frame has room for one step.
+SLOW_AFTER = 30.0  # seconds without one byte taken of a backlog
+# Seconds, and bytes: within that time an unfinished frame must grow by so much or be complete. This allows slow
+# uplinks (64 KiB may take minutes) and stops clients that send a byte now and then.
 HALF_FRAME_AFTER, HALF_FRAME_STEP = 30.0, 4096
 STRANGER_AFTER = 300.0  # seconds to log in: long enough for a person who looks for a password
 PROBE_AFTER = 5.0  # seconds a connection has to show life when somebody else knows its password
-CLOCK_STEP = 60.0  # seconds: so far no clock drifts from one turn to the next, so somebody has set it
-LATE = 5.0  # a turn later than this was no busy moment: the machine or the process was suspended
+CLOCK_STEP = 60.0  # seconds that a clock never drifts from one turn to the next: somebody has set it
+LATE = 5.0  # seconds that a turn is never late by load alone: the machine or the process was suspended
 ENCODING_FAULTS_MAX = 3  # one may be an accident, three are another protocol
 CONNECTIONS_MAX = 15_000  # a default; the reactor lowers it to what the system's open files allow
 PRESENCE_PAUSE = 30e-6  # seconds for each person online between two PRESENCE frames: about 1/4 of the CPU they cost
@@ -424,12 +445,12 @@ TO_ALL = 10, 3.0  # messages to everybody that one name may send at once, and th
 SENT_AGAIN_MAX = 64  # messages to several that a client may have unanswered, and sends again after a restart
 WALK_PAUSE = 1.0  # seconds between two looks at every connection, so what is due is late by this at most
 LOOKS_A_TURN = 200  # connections looked at in one turn: about 1 ms if all of them are sent a PING
-RECORD_PAUSE = 1.0  # seconds between two commits of who is online: whoever drops in between shares the next one
+RECORD_PAUSE = 1.0  # seconds between two commits of who is online: changes in between share the next one
 RECORD_AGAIN = 5.0  # seconds after the disk has refused to record who is online
 RECORD_USE = 12 * 3600.0  # seconds after which the tokens of all who are there count as used again
-CHECKS_AT_ONCE = 2  # at the hashing thread: one in work, one ready
+CHECKS_AT_ONCE = 2  # slots at the hashing thread: one in work, one ready
 CHECKS_A_SECOND = 6  # what one core hashes at the default cost
-CHECKS_MAX, CHECKS_AN_ADDRESS = 1000, 250  # waiting: a class behind one address is through in 40 s
+CHECKS_MAX, CHECKS_AN_ADDRESS = 1000, 250  # that may wait: a class behind one address is through in 40 s
 REMEMBERED_MAX = 10_000  # entries of a map that strangers can fill; the oldest is forgotten first
 REGISTRATIONS, REGISTRATION_PAUSE = 60, 10.0  # new accounts from one address at once, then one every so many seconds
 CONNECTIONS_AN_ADDRESS = 1000  # open at once: a whole school behind one address, but never the whole server
@@ -450,6 +471,37 @@ class RefusedError(Exception):
     def __init__(self, code: Code, explanation: str = "") -> None:
         super().__init__(code.word)
         self.answer = error(code, explanation)
+
+
+def count_tag(session: Session | None, tag: str) -> bool:
+    """Whether the command with this tag is to be obeyed: not if it was read before. Refused if it is no tag."""
+    number = parse_number(tag)
+    if not number:
+        raise RefusedError(Code.BAD_COMMAND, f"a tag is # and a number from 1 to {TAG_MAX}")
+    if session is not None:
+        if number <= session.last_tag:
+            return False
+        session.last_tag = number
+    return True
+
+
+def expect_alone(rest: str) -> None:
+    """Refuse what follows a command without arguments."""
+    if rest:
+        raise RefusedError(Code.BAD_COMMAND, "this command stands alone")
+
+
+def two_words(verb: str, rest: str) -> tuple[str, str]:
+    """The first word of `rest` and what follows it; refused if either is missing."""
+    first, _, second = rest.partition(" ")
+    if not (first and second):
+        raise RefusedError(Code.BAD_COMMAND, HANDLERS[verb].form)
+    return first, second
+
+
+def key_of(name: str) -> str:
+    """The key of a name that somebody typed; one that nobody has, if it cannot be a name."""
+    return fold(name) if len(name) <= TYPED_NAME_MAX else ""
 
 
 class StorageFailedError(Exception):
@@ -481,7 +533,7 @@ class Job:
     def __init__(self, method: str, *arguments: typing.Any) -> None:
         self.method = method
         self.arguments = arguments
-        self.flow: Flow | None = None  # the command that waits for the result
+        self.flow: Flow | None = None  # the flow that waits for the result
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method}>"
@@ -495,8 +547,10 @@ class DiskJob(Job):
     """A method of `storage.Store`. The disk's thread makes these calls in the order in which they were given."""
 
 
-# The steps of a command that waits for the workers: it yields jobs, or A_SLOT to wait for a slot at the hashing thread,
-# and returns its answer.
+# The steps of a flow. It yields a job and goes on with its result; or A_SLOT, to wait for a slot at the hashing thread;
+# or a Share. It returns the answer to its command, or None if there is none. In `Hub` a flow reads like this:
+#     account = yield DiskJob("find", key)
+#     return f"OK FOUND {account.username}"
 Steps = Generator["Job | Share | None", typing.Any, str | None]
 A_SLOT: typing.Final = None
 
@@ -511,7 +565,7 @@ PING: typing.Final = encode("PING")
 
 
 class Flow:
-    """A command that waits for the workers, and who gets its answer."""
+    """A command that takes more than one turn: its steps, and where its answer goes."""
 
     __slots__ = ("connection", "has_slot", "session", "steps", "tag")
 
@@ -520,11 +574,19 @@ class Flow:
         self.session = connection.session
         self.tag = tag
         self.steps = steps
-        self.has_slot = False  # whether it occupies one of the CHECKS_AT_ONCE slots at the hashing thread
+        self.has_slot = False  # whether it occupies one of the CHECKS_AT_ONCE slots
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for the answer: the session that has asked, or else the connection."""
+        return not self.connection.closed if self.session is None else not self.session.over
 
 
 class Connection:
-    """A wire: what came in and is not yet read, what is to go out, and when it last showed life."""
+    """A client's connection: bytes that came in and are not yet read, frames to go out, and the times of both.
+
+    The hub makes it, and alone changes it, but for `socket`.
+    """
 
     __slots__ = (
         "_hub", "address", "closed", "decoder", "flow", "heard", "outbox", "outbox_bytes", "pinged",
@@ -534,23 +596,22 @@ class Connection:
     def __init__(self, hub: Hub, address: str, now: float) -> None:
         self._hub = hub
         self.address = address
-        self.socket: typing.Any = None  # the reactor's, which alone knows what it is
+        self.socket: typing.Any = None  # the reactor's object; the hub does not look at it
         self.session: Session | None = None
         self.decoder = FrameDecoder(STRANGER_FRAME_MAX)
         self.flow: Flow | None = None
-        self.closed = ""  # why, once it is
-        # Going out: `outbox` is the hub's, `unsent` is what the reactor has taken and the system has not.
+        self.closed = ""  # the reason for closing it; empty while it is open
+        # Going out: frames in the outbox wait for `Hub.take`; of unsent bytes the reactor has had, and not got rid.
         self.outbox: list[bytes] | None = None  # None while empty: idle connections stay small
         self.outbox_bytes = 0
         self.unsent = 0  # bytes
-        self.version = 0  # of the roster that this reader has, or STALE
-        # Times, as the hub counts them.
-        self.heard = now
-        self.pinged = NEVER
+        self.version = 0  # version of the roster that was last written here, or STALE
+        self.heard = now  # time of the last sign of life
+        self.pinged = NEVER  # time of the last question for one
         self.rare: Rare | None = None
 
     def write(self, whole: bytes) -> None:
-        """Put a frame into the outbox; one that many get is made once."""
+        """Put a frame into the outbox. The same bytes may go to many connections."""
         if self.outbox is None:
             self.outbox = []
             self._hub.ready.append(self)
@@ -583,7 +644,7 @@ class Connection:
         return self.rare
 
     def forget_keep(self) -> None:
-        """The login is done, for which KEEP was said; nearly always that was the only rare fact."""
+        """KEEP holds for one login. Nearly always that was the only rare fact."""
         if self.rare is not None:
             self.rare.keep = False
             if self.rare.clog is None and not self.rare.encoding_faults:
@@ -591,17 +652,17 @@ class Connection:
 
     @property
     def clog(self) -> Clog | None:
-        """Its unsent bytes, if it has any."""
+        """The facts of its unsent bytes, if it has any."""
         return self.rare.clog if self.rare is not None else None
 
     @property
     def backlog(self) -> int:
-        """Bytes that were written for this connection and that it has not taken."""
+        """Bytes that were written for this connection and that the system has not taken."""
         return self.outbox_bytes + self.unsent
 
     @property
     def behind(self) -> bool:
-        """Whether so much waits for it that nothing more is read from it until it has listened."""
+        """Whether so much waits for it that nothing more is read from it until it has taken some."""
         if self.outbox_bytes + self.unsent > BACKLOG_MAX:
             return True
         held = self.session.held if self.session is not None else None
@@ -611,13 +672,13 @@ class Connection:
     def wants_reading(self) -> bool:
         """Whether the reactor should read from it: not while it does not read itself, nor while frames wait.
 
-        A closed one is read from too, and its words are thrown away.
+        A closed one is read from too, and what it says is thrown away.
         """
         if self.closed:
             return True
         if self.behind:
             return False
-        if self.flow is not None:  # frames wait their turn, but an end of the connection should be noticed
+        if self.flow is not None:  # frames wait, but an end of the connection should be noticed
             return self.decoder.buffered < CLIENT_FRAME_MAX
         return not self.decoder.pending
 
@@ -629,7 +690,7 @@ class Connection:
         """
         if self.closed:
             return None
-        if self.flow is not None:  # it waits for us, and may not even be read from
+        if self.flow is not None:  # the client waits for us, and its frames for the end of the flow
             self.heard = now
         rare = self.rare
         if rare is not None and rare.clog is not None and now - rare.clog.since >= SLOW_AFTER:
@@ -652,17 +713,17 @@ class Rare:
 
     def __init__(self) -> None:
         self.keep = False  # KEEP was said: the next login begins a kept session
-        self.begun: tuple[float, int] | None = None  # when an unfinished frame had how many bytes
+        self.begun: tuple[float, int] | None = None  # time of the last growth of an unfinished frame; bytes it had then
         self.encoding_faults = 0  # frames so far that were not UTF-8
-        self.probed = NEVER  # time of the last question whether it is still there
-        self.clog: Clog | None = None  # unsent bytes
+        self.probed = NEVER  # time of the last PING because somebody else logs in under its name
+        self.clog: Clog | None = None  # facts of its unsent bytes
 
 
 class Clog(NamedTuple):
     """A connection for which the system has not taken all that was written."""
 
-    frames: int  # in the piece that is being written
-    since: float  # when the system last took some of it
+    frames: int  # number of frames in the piece that is being written
+    since: float  # time at which the system last took some of it
 
 
 class Session:
@@ -676,9 +737,9 @@ class Session:
         self.connection: Connection | None = None
         self.held = held  # None: a plain session
         self.began = wall
-        self.lost_at = NEVER  # when its connection was lost, if it has none
+        self.lost_at = NEVER  # time at which its connection was lost, if it has none
         self.last_tag = 0
-        self.flow: Flow | None = None  # a command of it that waits for the workers, on whichever connection it came
+        self.flow: Flow | None = None  # its command that is under way, on whichever connection it came
         self.over = False  # it has ended, or another session has taken its place
         self.sent_again = 0  # messages to several that it may send beyond the limits, after a restart
 
@@ -941,9 +1002,9 @@ class Row(NamedTuple):
     held: tuple[int, int]  # bytes that were not ACKed, and frames
 
 
-def bytes_waiting(wire: tuple[Connection | None, Session | None]) -> int:
-    """How much waits for somebody: what the connection has not taken, and what the session has not confirmed."""
-    connection, session = wire
+def bytes_waiting(person: tuple[Connection | None, Session | None]) -> int:
+    """How much waits for somebody: the backlog of the connection, and what the session has not ACKed."""
+    connection, session = person
     held = session.held if session else None
     return (connection.backlog if connection else 0) + (held.size if held else 0)
 
@@ -1023,25 +1084,28 @@ class Gate:
         if address not in self._addresses.opened:
             del self._known[address]
 
-    def register(self, address: str, now: float) -> float:
-        """0 if this address may have another account, else the seconds until it may."""
+    def refuse_registration(self, address: str, now: float) -> None:
+        """Refuse another account while too many came from this address; else it counts as one."""
         if is_loopback(address):
-            return 0.0
+            return
         for limits, where in self._limits_of(address):
             wait = limits.registrations.take(where, now)
-            if wait:
-                return wait  # which takes nothing from the network's
-        return 0.0
+            if wait:  # then nothing is taken from the network's allowance
+                self.refusals.count("too many new accounts from one address", address, now)
+                words = f"{math.ceil(wait)} s to wait: many new accounts came from your address"
+                raise RefusedError(Code.TOO_MANY, words)
 
-    def wait(self, key: str, address: str, now: float) -> float:
-        """Seconds until the next password may be tried for this account; 0 if at once."""
+    def refuse_guess(self, key: str, address: str, now: float) -> None:
+        """Refuse a password for this account while somebody has to wait after wrong ones."""
         if (key, address) in self._proven:
-            return 0.0
+            return
         waits = [
             max(limits.guesses.wait((key, where), now), limits.guessers.wait(where, now))
             for limits, where in self._limits_of(address)
         ]
-        return max(waits)
+        seconds = math.ceil(max(waits))
+        if seconds:
+            raise RefusedError(Code.THROTTLED, f"{seconds} s to wait after so many wrong passwords")
 
     def fail(self, key: str, address: str, now: float) -> None:
         """A wrong password. A network counts it only while its address need not wait: one does not hold up the rest."""
@@ -1607,13 +1671,25 @@ class Spread:
 class Hub:
     """The whole behaviour of the server, without a socket, a file, a clock or a thread.
 
-    In:  connect, feed (bytes), disconnect, complete, tick, sent.
-    Out: `ready`    connections with frames to write: `take` them, once a turn
-         `jobs`     work for the workers: `complete` each with its result, in the order in which they were given
-         `closing`  connections to flush, to shut down for writing and to forget; then `disconnect`
-         `notes`    what the log should say
-         `faults`   exceptions that should not have been: each has cost one connection
-    The caller empties these lists. All times are seconds; `now` only grows, `wall` is Unix time.
+    A turn is: `wake` with the time; `connect`, `feed`, `sent`, `disconnect` and `complete` for all that has happened;
+    `tick`. Then the caller empties these lists, and waits until `next_deadline` or until something happens:
+
+        `ready`    connections with frames to write: `take` each once
+        `closing`  connections to flush, to shut down for writing and to close: `disconnect` each when that is done
+        `jobs`     work for two workers, one for each kind: `complete` each, those of one worker in their order
+        `notes`    lines for the log
+        `faults`   exceptions that should not have been; each has cost one connection
+
+    Nothing that a client says, or a worker answers, raises. All times are seconds.
+
+        >>> hub = Hub()
+        >>> hub.wake(now=0.0, wall=0.0)
+        >>> ann = hub.connect("10.0.0.1")
+        >>> hub.feed(ann, encode("PING hi"))
+        True
+        >>> hub.tick()
+        >>> [(connection is ann, hub.take(connection)) for connection in hub.ready]
+        [(True, b'\\x00\\x00\\x00\\nOK PING hi')]
     """
 
     # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
@@ -1633,14 +1709,12 @@ class Hub:
         self.closing: list[Connection] = []
         self.notes: list[str] = []
         self.faults: list[Exception] = []
-        self.frames = 0  # that were written, for the statistics
+        self.frames = 0  # number of frames that were written, for the statistics
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
-        # Kept ones by token, so that the way back needs no disk; after a restart, once the client has told it.
-        self._tokens: dict[str, Session] = {}
+        self._tokens: dict[str, Session] = {}  # kept ones by token, as far as it is known: RESUME then needs no disk
         self._strangers: dict[Connection, float] = {}  # connections on which nobody is logged in -> since when
-        self._taken = 0  # frames in the piece that `take` gave last, for `sent`
+        self._taken = 0  # number of frames in the piece that `take` gave last, for `sent`
         self._stopping = False
-        # Work under way
         self._unread: dict[Connection, None] = {}  # connections whose next frames are read in the next `tick`
         # Parts, each with a state of its own
         self._clock = Clock()
@@ -1655,7 +1729,10 @@ class Hub:
     # --- Time ---
 
     def wake(self, now: float, wall: float) -> None:
-        """A turn begins at `now` (monotonic) and `wall` (Unix time). No two turns are at the same time."""
+        """A turn begins at `now` (monotonic, as a deadline) and `wall` (Unix time, for stamps and the disk).
+
+        If a turn that was due comes over LATE seconds late, the server was suspended: `Hub.now` leaves that time out.
+        """
         before = self._clock.wall
         step, late = self._clock.begin(now, wall)
         if step and not self._stopping:
@@ -1665,7 +1742,7 @@ class Hub:
             self.notes.append(f"suspended for {late:.0f} s: nobody is held to it")
 
     def tick(self) -> None:
-        """Once a turn, after reading and completions: what is due, then what was put off."""
+        """The end of a turn, after all that has happened was told: do what is due, then what was put off."""
         if self._walk.due <= self._clock.now:
             self._expire()
         if self._post.overfull:
@@ -1699,9 +1776,9 @@ class Hub:
                 self._close(connection, why)
 
     def next_deadline(self) -> float | None:
-        """The monotonic time at which `tick` is next needed, or None if only somebody else can change anything.
+        """The monotonic time at which the next turn is needed, or None if it is not before something happens.
 
-        To be asked before every wait: a turn that begins much later than this tells of a suspension.
+        To be asked before every wait, when the lists are empty: by its answer `wake` sees that there was a suspension.
         """
         now = self._clock.now
         if self._unread or self._spread or self._post.overfull or self.ready or self.closing or self.jobs:
@@ -1716,10 +1793,72 @@ class Hub:
         """The time of this turn as the hub counts it: monotonic, less the seconds in which it was suspended."""
         return self._clock.now
 
+    # --- The server as a whole ---
+
+    def restore(self, accounts: Iterable[Account]) -> None:
+        """At a start, after the first `wake`: the sessions of these accounts are lost, for the grace time."""
+        for account in accounts:
+            session = self._bring_back(account)
+            self._mark_lost(session)
+
+    def shutdown(self) -> None:
+        """The server stops, with the next lists: received frames are obeyed, all are told, and one last job is given.
+
+        That job records the statuses after the restart. From now on no session begins and nobody's fate is told.
+        """
+        shares = 0
+        while (self._unread or self._spread) and shares < LAST_SHARES:
+            unread, self._unread = self._unread, {}
+            shares += 1 + len(unread)
+            self._hand_out()
+            for connection in unread:
+                self._read(connection)
+        self._stopping = True
+        self.notes += self._gate.refusals.lines(FOREVER)
+        self.jobs.append(DiskJob("record_statuses", self._statuses.at_a_stop(self.sessions), self._clock.wall))
+        for connection in self.connections:
+            self._close(connection, Bye.SHUTDOWN)
+
+    def figures(self) -> dict[str, int]:
+        """The numbers that the operator may ask for, by what they count."""
+        online = sum(session.connection is not None for session in self.sessions.values())
+        return {
+            "connections": self._gate.connections,
+            "online": online,
+            "lost": len(self.sessions) - online,
+            "queued bytes": sum(connection.backlog for connection in self.connections),
+            "held bytes": self._post.held_bytes,
+            "passwords waiting": len(self._checks),
+            "frames written": self.frames,
+        }
+
+    def rows(self, most: int) -> list[Row]:
+        """The connected and the lost, for the operator: at most so many, those first for whom the most bytes wait."""
+        people: list[tuple[Connection | None, Session | None]] = [(connection, None) for connection in self._strangers]
+        people += [(session.connection, session) for session in self.sessions.values()]
+        return [self._row(*person) for person in heapq.nlargest(most, people, key=bytes_waiting)]
+
+    def _row(self, connection: Connection | None, session: Session | None) -> Row:
+        address, name, began, heard, unsent, held = "", "", self._clock.now, self._clock.now, (0, 0), (0, 0)
+        if connection is not None:
+            frames = len(connection.outbox or ()) + (connection.clog.frames if connection.clog else 0)
+            address, heard, unsent = connection.address, connection.heard, (connection.backlog, frames)
+            began = self._strangers.get(connection, self._clock.now)
+        since = self._clock.wall - (self._clock.now - began)
+        if session is not None:
+            name, since = session.name, session.began
+            heard = session.lost_at if connection is None else heard
+            held = (session.held.size, len(session.held.frames)) if session.held else held
+        return Row(address, name, since, self._clock.now - heard, unsent, held)
+
     # --- Connections ---
 
     def connect(self, address: str) -> Connection:
-        """A new wire from this address. When the server is full, somebody who is not logged in has to go."""
+        """A new connection from this address, the IP address as text. It may be closed already: see `closed`.
+
+        If the server is full, the oldest connection that is not logged in is closed; this one if there is no other, or
+        if its address has too many.
+        """
         address, admitted = self._gate.enter(address, self._clock.now)
         connection = Connection(self, address, self._clock.now)
         self._strangers[connection] = self._clock.now
@@ -1740,13 +1879,16 @@ class Hub:
         return [*self._strangers, *theirs]
 
     def disconnect(self, connection: Connection, why: str = "connection lost") -> None:
-        """The wire is gone. May be said twice."""
+        """This connection has ended; `why` is for the log. A kept session is lost by it, a plain one is over.
+
+        To be called for every connection in the end, also for one that the hub has closed. A second call does nothing.
+        """
         self._leave(connection, why)
         connection.outbox = None
-        connection.decoder = FrameDecoder(0)  # what it left is not kept until its deadlines have passed
+        connection.decoder = FrameDecoder(0)  # drops the bytes in it: a flow may keep the connection for a while
 
     def _close(self, connection: Connection, why: Bye | str) -> None:
-        """Mark a connection for closing; it hears BYE, if there is one, and nothing that it still says is read."""
+        """Mark a connection for closing, with BYE if `why` is one. Nothing that it says from now on is read."""
         if connection.closed:
             return
         if isinstance(why, Bye):
@@ -1756,7 +1898,7 @@ class Hub:
         self._leave(connection, why)
 
     def _leave(self, connection: Connection, why: str) -> None:
-        """A connection counts no more, although its last words may be on their way. Its session is lost, or over."""
+        """A connection counts no more, although its last frames may be unsent. Its session is lost, or over."""
         if connection.closed:
             return
         connection.closed = why
@@ -1775,7 +1917,7 @@ class Hub:
             self._end(session, why)
 
     def _unplug(self, session: Session) -> Connection | None:
-        """This session has no connection any more. The one that it had."""
+        """Separate a session from its connection, and return that, if it has one."""
         connection, session.connection = session.connection, None
         if connection is not None:
             connection.session = None
@@ -1788,7 +1930,11 @@ class Hub:
         self._presence.show(session, "~" + session.name)
 
     def take(self, connection: Connection) -> bytes:
-        """All that is queued for this connection, in one piece, for the reactor to write."""
+        """Everything in the outbox of this connection, in one piece, for the caller to write now.
+
+        Only while `connection.unsent` is 0. If the system does not take all of it, `sent` is to be called before the
+        next `take`: else the frames on their way are miscounted, and a recipient is `busy` too early or too late.
+        """
         outbox, connection.outbox = connection.outbox or [], None
         data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
         connection.outbox_bytes = 0
@@ -1802,9 +1948,9 @@ class Hub:
         return data
 
     def sent(self, connection: Connection, unsent: int) -> None:
-        """The system did not take all of what `take` has just given, or took some of the rest: `unsent` bytes are left.
+        """`unsent` bytes of the last piece are left: the system did not take all of it, or took some more of it.
 
-        Not called if it took all at once. Of a closed connection nobody wants to know.
+        Not to be called if it took all at once. At 0 the caller puts a connection with an outbox into `ready` again.
         """
         if connection.closed:
             return
@@ -1824,9 +1970,9 @@ class Hub:
     # --- Reading ---
 
     def feed(self, connection: Connection, data: bytes) -> bool:
-        """Bytes that were read from this connection; whether it may be read from again in the next turn.
+        """Bytes that were read from this connection. False if frames of it wait, and nothing is to be read meanwhile.
 
-        If what they have caused is too much for the system to take at once, `wants_reading` tells after writing.
+        Then, and after each write that left something over, `connection.wants_reading` says when to read again.
         """
         if connection.closed:
             return True
@@ -1835,7 +1981,7 @@ class Hub:
         return not connection.decoder.buffered or connection.wants_reading
 
     def _read(self, connection: Connection) -> None:
-        """Deal with the frames that are complete: its share of a turn, and no more than it listens to the answers."""
+        """Obey the complete frames of a connection, at most FRAMES_A_TURN, while it takes the answers."""
         if connection.closed or connection.flow is not None:
             return
         decoder = connection.decoder
@@ -1845,7 +1991,7 @@ class Hub:
             if not connection.behind:
                 payloads = iter(decoder.payloads(FRAMES_A_TURN))
                 if not self._obey(connection, payloads):
-                    decoder.give_back(payloads)  # they wait their turn
+                    decoder.give_back(payloads)  # they wait
         except BadFrameError as fault:
             connection.write(encode(error(Code.BAD_FRAME, str(fault))))
             self._close(connection, "bad frame")
@@ -1871,9 +2017,9 @@ class Hub:
             connection.heard = self._clock.now
 
     def _read_on(self, connection: Connection) -> None:
-        """If frames wait in the decoder and nothing speaks against it, they are read in the next turn.
+        """Frames that wait in the decoder are read in the next `tick`, unless a flow or a backlog has to end first.
 
-        If it is behind, this is asked again when it has listened.
+        At the end of either this is called again.
         """
         if connection.decoder.pending and connection.flow is None and not connection.closed and not connection.behind:
             self._unread[connection] = None
@@ -1884,7 +2030,7 @@ class Hub:
         self._close(connection, "internal error")
 
     def _obey(self, connection: Connection, payloads: Iterator[bytes]) -> bool:
-        """Do what these frames say, up to the first after which the next must wait. False if there is such a one."""
+        """Obey these frames. Stops after the first after which the next must wait, and returns False."""
         state = State.STRANGER if connection.session is None else State.LOGGED_IN
         methods = METHODS[state]
         for payload in payloads:
@@ -1893,7 +2039,7 @@ class Hub:
                 text = payload.decode()
                 if payload[0] == HASH:
                     word, _, text = text[1:].partition(" ")
-                    if not self._count_tag(connection.session, word):
+                    if not count_tag(connection.session, word):
                         continue
                     tag = word
                 verb, _, rest = text.partition(" ")
@@ -1916,20 +2062,9 @@ class Hub:
                 if connection.session is not None:
                     connection.session.flow = flow
                 self._advance(flow, None)
-                return False  # even if it is done: later frames wait a turn, behind the roster of a RESUME
+                return False  # even if it is done: later frames wait, so that the roster after a RESUME is sent first
             if connection.behind or connection.closed:
                 return False
-        return True
-
-    def _count_tag(self, session: Session | None, tag: str) -> bool:
-        """Count this tag. Whether its command is to be obeyed: not if it was had before. Refused if it is no tag."""
-        number = parse_number(tag)
-        if not number:
-            raise RefusedError(Code.BAD_COMMAND, f"a tag is # and a number from 1 to {TAG_MAX}")
-        if session is not None:
-            if number <= session.last_tag:
-                return False
-            session.last_tag = number
         return True
 
     def _find_handler(self, state: State, verb: str) -> Handler:
@@ -1940,17 +2075,6 @@ class Hub:
         if verb in HANDLERS:
             raise RefusedError(Code.NOT_LOGGED_IN if state is State.STRANGER else Code.LOGGED_IN)
         raise RefusedError(Code.BAD_COMMAND, "there is no such command; there are " + " ".join(HANDLERS))
-
-    def _expect_alone(self, rest: str) -> None:
-        if rest:
-            raise RefusedError(Code.BAD_COMMAND, "this command stands alone")
-
-    def _two_words(self, verb: str, rest: str) -> tuple[str, str]:
-        """The first word of `rest` and what follows it; refused if either is missing."""
-        first, _, second = rest.partition(" ")
-        if not (first and second):
-            raise RefusedError(Code.BAD_COMMAND, HANDLERS[verb].form)
-        return first, second
 
     def _refuse_encoding(self, connection: Connection) -> None:
         connection.facts.encoding_faults += 1
@@ -1994,7 +2118,7 @@ class Hub:
         self._finish(flow, answer)
 
     def _finish(self, flow: Flow, answer: str | None) -> None:
-        """A flow is over: its place at the hashing thread is free, and its connection is read again."""
+        """A flow is over: it is answered, its slot is free, and its connection is read again."""
         session = flow.session
         if answer is not None and session is None:
             self._reply(flow.connection, flow.tag, answer)
@@ -2010,7 +2134,10 @@ class Hub:
         self._checks.end(flow)
 
     def complete(self, job: Job, result: object) -> None:
-        """A worker has done this job; the result is a StorageFailedError if the disk refused it."""
+        """A worker has done this job. `result` is what the method returned, or a StorageFailedError if it failed.
+
+        Results of one worker come in the order of its jobs, also those of connections that have ended meanwhile.
+        """
         if job.flow is not None:
             self._advance(job.flow, result)
             self._next_checks()
@@ -2028,24 +2155,18 @@ class Hub:
 
     def _next_checks(self) -> None:
         while (flow := self._checks.next()) is not None:
-            if self._is_wanted(flow):
+            if flow.is_wanted:
                 self._checks.begin(flow)
                 self._advance(flow, None)
             else:
                 flow.steps.close()
                 self._finish(flow, None)
 
-    def _is_wanted(self, flow: Flow) -> bool:
-        """Whether anybody waits for its answer: the session that asked, or else the connection."""
-        if flow.session is not None:
-            return not flow.session.over
-        return not flow.connection.closed
-
     # --- Accounts ---
 
     def _register(self, connection: Connection, tag: str, rest: str) -> Steps:
         """REGISTER <username> <password>"""
-        name, password = self._two_words("REGISTER", rest)
+        name, password = two_words("REGISTER", rest)
         username, password = clean_name(name), clean_password(password)
         if not self.settings.registration:
             self._gate.refusals.count("new accounts are closed", connection.address, self._clock.now)
@@ -2058,7 +2179,7 @@ class Hub:
         key = fold(username)
         if (yield DiskJob("find", key)) is not None:
             raise RefusedError(Code.NAME_TAKEN)
-        self._limit_registrations(connection.address)
+        self._gate.refuse_registration(connection.address, self._clock.now)
         yield A_SLOT
         password_hash = yield HashJob("hash_password", password)
         if not (yield DiskJob("add", username, key, password_hash, self._clock.wall)):
@@ -2069,31 +2190,19 @@ class Hub:
         self.notes.append(f"{username} registered from {connection.address}")
         return f"OK REGISTER {username}"
 
-    def _limit_registrations(self, address: str) -> None:
-        wait = self._gate.register(address, self._clock.now)
-        if wait:
-            self._gate.refusals.count("too many new accounts from one address", address, self._clock.now)
-            words = f"{math.ceil(wait)} s to wait: many new accounts came from your address"
-            raise RefusedError(Code.TOO_MANY, words)
-
-    def _check_throttle(self, key: str, address: str) -> None:
-        seconds = self._gate.wait(key, address, self._clock.now)
-        if seconds > 0:
-            raise RefusedError(Code.THROTTLED, f"{math.ceil(seconds)} s to wait after so many wrong passwords")
-
     def _check_password(self, key: str, password: str, address: str) -> Generator[Job | None, typing.Any, typing.Any]:
         """The account and a better hash for it, after its password was found right; refused otherwise.
 
-        Whether the name is unknown or the password wrong, the work and the answer are the same: so the answer
-        does not wait for the failure to be recorded, which takes longer for a known name.
+        An unknown name and a wrong password cost the same work and get the same answer. The failure is recorded
+        without waiting for it: that takes longer for a known name, and would tell that it is one.
         """
-        self._check_throttle(key, address)
+        self._gate.refuse_guess(key, address, self._clock.now)
         yield A_SLOT
-        self._check_throttle(key, address)  # others may have failed while this one waited
+        self._gate.refuse_guess(key, address, self._clock.now)  # others may have failed while this one waited
         return (yield from self._compare_password(key, password, address))
 
     def _compare_password(self, key: str, password: str, address: str) -> Generator[Job, typing.Any, typing.Any]:
-        """As `_check_password`, for a flow that has its place at the hashing thread."""
+        """As `_check_password`, for a flow that has a slot."""
         account: Account | None = yield DiskJob("find", key)
         right, better = yield HashJob("check_password", password, account.password if account else None)
         if account is not None and right:
@@ -2126,7 +2235,7 @@ class Hub:
 
     def _keep(self, connection: Connection, tag: str, rest: str) -> str:
         """KEEP: the next login on this connection begins a kept session."""
-        self._expect_alone(rest)
+        expect_alone(rest)
         connection.facts.keep = True
         return f"OK KEEP {self.settings.grace:.0f}"
 
@@ -2139,8 +2248,8 @@ class Hub:
         return self._log_in(connection, "TAKEOVER", tag, rest)
 
     def _log_in(self, connection: Connection, verb: str, tag: str, rest: str) -> Steps:
-        name, password = self._two_words(verb, rest)
-        key, password, address = self._key(name), clean_password(password), connection.address
+        name, password = two_words(verb, rest)
+        key, password, address = key_of(name), clean_password(password), connection.address
         account, better = yield from self._check_password(key, password, address)
         if connection.closed:
             return None
@@ -2153,7 +2262,7 @@ class Hub:
         kept = connection.rare is not None and connection.rare.keep
         with self._statuses.claim(key):
             while (token := (yield DiskJob("log_in", key, account.password, better, kept, self._clock.wall))) is None:
-                # The operator has changed the password meanwhile, or removed the account; or another login the hash.
+                # Meanwhile the operator has changed the password or removed the account, or another login the hash.
                 account, better = yield from self._compare_password(key, password, address)
         if connection.closed:
             self._statuses.mark(key)
@@ -2166,12 +2275,8 @@ class Hub:
         self._begin(connection, account, token)
         return None
 
-    def _key(self, name: str) -> str:
-        """The key of a name that somebody typed; one that nobody has, if it cannot be a name."""
-        return fold(name) if len(name) <= TYPED_NAME_MAX else ""
-
     def _probe(self, connection: Connection) -> None:
-        """Ask this connection for life: somebody else logs in with the right password, and it may be dead."""
+        """Somebody else logs in with the right password: PING this connection, since it may be dead."""
         facts = connection.facts
         if facts.probed < connection.heard:
             facts.probed = self._clock.now
@@ -2206,7 +2311,7 @@ class Hub:
 
     def _resume(self, connection: Connection, tag: str, rest: str) -> Steps:
         """RESUME <token> <seq>"""
-        token, number = self._two_words("RESUME", rest)
+        token, number = two_words("RESUME", rest)
         seq = parse_number(number)
         if seq is None:
             raise RefusedError(Code.BAD_COMMAND, HANDLERS["RESUME"].form)
@@ -2237,7 +2342,7 @@ class Hub:
         return None
 
     def _find_session(self, connection: Connection, token: str) -> Generator[Job, typing.Any, Session | None]:
-        """Whom the disk knows by this token: the session, a new one if it is gone, or None."""
+        """The session of the account that has this token on disk, a new one if it is gone; None without an account."""
         account: Account | None = yield DiskJob("find_token", token, self._clock.wall)
         if account is None or connection.closed:
             return None
@@ -2251,7 +2356,7 @@ class Hub:
         """A new kept session under an old token; that its user is online is on disk first."""
         with self._statuses.claim(account.key):
             ended = yield DiskJob("record_statuses", {account.key: ONLINE}, self._clock.wall)
-        if ended or connection.closed:  # by the operator, or by the client
+        if ended or connection.closed:  # the token by the operator, or the connection by the client
             self._statuses.mark(account.key)
             return None
         return self._bring_back(account)
@@ -2265,7 +2370,7 @@ class Hub:
 
     def _logout(self, connection: Connection, tag: str, rest: str) -> Steps:
         """LOGOUT"""
-        self._expect_alone(rest)
+        expect_alone(rest)
         session = connection.session
         if session is None:
             return None
@@ -2279,64 +2384,6 @@ class Hub:
             self._reply(here, tag, "OK LOGOUT")
         return None
 
-    def figures(self) -> dict[str, int]:
-        """The numbers that the person who runs the server may ask for."""
-        online = sum(session.connection is not None for session in self.sessions.values())
-        return {
-            "connections": self._gate.connections,
-            "online": online,
-            "lost": len(self.sessions) - online,
-            "queued bytes": sum(connection.backlog for connection in self.connections),
-            "held bytes": self._post.held_bytes,
-            "passwords waiting": len(self._checks),
-            "frames written": self.frames,
-        }
-
-    def rows(self, most: int) -> list[Row]:
-        """The connected and the lost, for the person who runs the server: at most so many, the most waiting first."""
-        wires: list[tuple[Connection | None, Session | None]] = [(connection, None) for connection in self._strangers]
-        wires += [(session.connection, session) for session in self.sessions.values()]
-        return [self._row(*wire) for wire in heapq.nlargest(most, wires, key=bytes_waiting)]
-
-    def _row(self, connection: Connection | None, session: Session | None) -> Row:
-        address, name, began, heard, unsent, held = "", "", self._clock.now, self._clock.now, (0, 0), (0, 0)
-        if connection is not None:
-            frames = len(connection.outbox or ()) + (connection.clog.frames if connection.clog else 0)
-            address, heard, unsent = connection.address, connection.heard, (connection.backlog, frames)
-            began = self._strangers.get(connection, self._clock.now)
-        since = self._clock.wall - (self._clock.now - began)
-        if session is not None:
-            name, since = session.name, session.began
-            heard = session.lost_at if connection is None else heard
-            held = (session.held.size, len(session.held.frames)) if session.held else held
-        return Row(address, name, since, self._clock.now - heard, unsent, held)
-
-    def restore(self, accounts: Iterable[Account]) -> None:
-        """At a start: those who were there before are lost, not gone, for the grace time."""
-        for account in accounts:
-            session = self._bring_back(account)
-            self._mark_lost(session)
-
-    def _hand_out(self) -> None:
-        """The messages to several go on, each for some people a turn."""
-        for flow, share in self._spread.shares():
-            self._advance(flow, share)
-
-    def shutdown(self) -> None:
-        """The server stops: all are told, and what they will be after the restart goes to disk."""
-        shares = 0
-        while (self._unread or self._spread) and shares < LAST_SHARES:  # what has been read is also done
-            unread, self._unread = self._unread, {}
-            shares += 1 + len(unread)
-            self._hand_out()
-            for connection in unread:
-                self._read(connection)
-        self._stopping = True
-        self.notes += self._gate.refusals.lines(FOREVER)
-        self.jobs.append(DiskJob("record_statuses", self._statuses.at_a_stop(self.sessions), self._clock.wall))
-        for connection in self.connections:
-            self._close(connection, Bye.SHUTDOWN)
-
     # --- Talking ---
 
     def _send(self, connection: Connection, tag: str, rest: str) -> str | Steps | None:
@@ -2345,7 +2392,7 @@ class Hub:
         sender = connection.session
         if not (name and text) or sender is None:
             raise RefusedError(Code.BAD_COMMAND, HANDLERS["SEND"].form)
-        recipient = self.sessions.get(name) or self.sessions.get(self._key(name))
+        recipient = self.sessions.get(name) or self.sessions.get(key_of(name))
         if recipient is None:
             if name == EVERYBODY:
                 return self._spread.to_all(sender, tag, text)
@@ -2370,6 +2417,11 @@ class Hub:
         if len(listed) == 1:
             return self._send(connection, tag, f"{next(iter(listed.values()))} {text}")
         return self._spread.to_list(sender, tag, listed, text)
+
+    def _hand_out(self) -> None:
+        """The messages to several go on, each to some people a turn."""
+        for flow, share in self._spread.shares():
+            self._advance(flow, share)
 
     def _ack(self, connection: Connection, tag: str, rest: str) -> None:
         """ACK <seq>: it has no answer, whatever is wrong with it."""
@@ -2397,20 +2449,20 @@ class Hub:
         self._forget_token(session)
 
     def _know_token(self, session: Session, token: str) -> None:
-        """From now on this is the way back to it, if it is kept, and no other is."""
+        """From now on this token, and no other, leads back to the session, if it is kept."""
         self._forget_token(session)
         if session.held is not None:
             session.held.token = token
             self._tokens[token] = session
 
     def _forget_token(self, session: Session) -> None:
-        """From now on only the disk knows whose its token is."""
+        """From now on only the disk knows the token of this session."""
         if session.held is not None:
             self._tokens.pop(session.held.token, None)
             session.held.token = ""
 
     def _end_overfull(self) -> None:
-        """Kept clients that never ACK; their tokens live."""
+        """End the sessions of clients that never ACK; their tokens live."""
         overfull, self._post.overfull = self._post.overfull, []
         for session in overfull:
             connection = self._unplug(session)
@@ -2424,11 +2476,12 @@ class Hub:
 
     def _who(self, connection: Connection, tag: str, rest: str) -> str:
         """WHO"""
-        self._expect_alone(rest)
+        expect_alone(rest)
         return "OK WHO " + self._presence.roster()
 
 
-# A handler answers at once (str), later or never (None), or when its steps are done.
+# A handler returns its answer (a str, such as `Hub._who`), None if there is none or it comes by itself (`Hub._ack`), or
+# the steps of a flow (`Hub._register`). It raises RefusedError to refuse the command, in a flow as well.
 Handler = Callable[[Hub, Connection, str, str], str | Steps | None]
 METHODS: dict[State, dict[str, Handler]] = {
     state: {verb: getattr(Hub, row.handler) for verb, row in HANDLERS.items() if state in row.states} for state in State
