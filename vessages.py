@@ -188,7 +188,7 @@ class Server:
         self.log = log
         self.verbose = verbose
         self.selector = selector or selectors.DefaultSelector()
-        self.listeners = list(listeners)
+        self.listeners = dict.fromkeys(listeners, -1)  # -> the last turn in which somebody came in there
         self.sockets = 0  # open ones of clients
         self.turns = 0  # so far
         self.waker = Waker()
@@ -272,7 +272,9 @@ class Server:
     def _accept(self, listener: socket.socket) -> None:
         if self._listen_again or self._stop_by:
             return  # an earlier event of this turn has stopped the listening
-        for _ in range(ACCEPT_BATCH):
+        # To ask whether there is another one costs as much as to let one in: only if one came in the last turn, too.
+        batch = ACCEPT_BATCH if self.listeners[listener] == self.turns - 1 else 1
+        for _ in range(batch):
             if self.sockets >= self.hub.settings.connections_max + self._closing_max:
                 return  # the sweep makes room
             try:
@@ -285,6 +287,7 @@ class Server:
                 self.log(f"cannot accept: {error.strerror}; no newcomers for {ACCEPT_REST:.0f} s")
                 self._listen(False)
                 return
+            self.listeners[listener] = self.turns
             if address:
                 self._welcome(sock, address)
             else:  # macOS may not know any more whose it was
