@@ -353,7 +353,7 @@ def besiege(moments: list[list[tuple[Any, ...]]], registration: bool, reached: C
         siege.end()
 
 
-@examples(40)
+@examples(30)
 @given(MOMENTS, OPEN)
 def test_the_hub_bears_whatever_is_said_to_it(moments: list[list[tuple[Any, ...]]], registration: bool) -> None:
     besiege(moments, registration, Counter())
