@@ -26,7 +26,7 @@ FAULTY = """
     def fault(*_):
         raise ValueError("planted")
 
-    def lose(hub, session, words, *rest, deliver=protocol.Hub._deliver):
+    def lose(hub, session, words, *rest, deliver=protocol.Post.deliver):
         if not words.startswith("MSG alice 3 "):
             deliver(hub, session, words, *rest)
 
@@ -40,7 +40,7 @@ FAULTY = """
 PLANTS = {
     "protocol.Hub._refuse_encoding = fault": "log tells of a fault",
     "protocol.Hub._refuse_encoding = lambda *_: os._exit(9)": "the server has ended: 9",
-    "protocol.Hub._deliver = lose": "round 3: bob heard",
+    "protocol.Post.deliver = lose": "round 3: bob heard",
     "vessages.Server._welcome = leak": r"descriptors: \d\d before, now \[\d{3,}\]",
 }
 
