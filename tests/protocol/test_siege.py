@@ -282,6 +282,7 @@ COMMANDS = weighted(
     (3, st.sampled_from((*ALONE, "PING", "WHO is there", "who", "ſend bob x", "LOGIN", "SEND"))),
 )
 GUESSES = st.builds("LOGIN {} wrong password".format, NAMES).map(lambda guess: [guess] * 5)
+NAMES_GUESSED = st.just([f"LOGIN guest{number} wrong password" for number in range(5)])
 
 
 def tag(commands: list[str], first: int) -> list[str]:
@@ -291,7 +292,7 @@ def tag(commands: list[str], first: int) -> list[str]:
 
 RIGHT = st.builds(tag, st.lists(COMMANDS, min_size=1, max_size=8), st.sampled_from((0, 0, 1, 10, 100, 1000, 10**6)))
 ODD = st.builds("{}{}".format, ODD_TAGS, COMMANDS).map(lambda command: [command])
-FRAMES = weighted((7, RIGHT), (1, ODD), (1, GUESSES)).map(
+FRAMES = weighted((7, RIGHT), (1, ODD), (1, GUESSES), (1, NAMES_GUESSED)).map(
     lambda commands: b"".join(frame(command.encode()) for command in commands)
 )
 LIES = st.sampled_from((b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\xc9", b"\0\0\3\xe9", b"\0\0\0\x20LOGIN", b"GET / "))
