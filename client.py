@@ -4582,7 +4582,8 @@ class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. Use it like this: {PYTHON} client.py 192.168.1.5 5000 (or --help)\n")
+        complain(f"{self.prog}: {message}. Use it like this: {PYTHON} client.py 192.168.1.5 5000 (or --help)")
+        self.exit(2)
 
 
 def arguments_of(argv: list[str]) -> argparse.Namespace:

@@ -424,7 +424,7 @@ class World:
         count = len(person.left_over) - int(len(person.left_over) * (1 - share))
         data, person.left_over = person.left_over[:count], person.left_over[count:]
         if not person.left_over:
-            del self.stuck[person]
+            self.stuck.pop(person, None)  # not there if it was closed meanwhile
         person.take_in(data)
         if person.is_closed:
             person.ended = not person.left_over
