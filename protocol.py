@@ -1141,7 +1141,9 @@ class Settings(NamedTuple):
 class Clock:
     """The time of a turn by both clocks.
 
-    now: monotonic seconds, less those for which the server was suspended: they count for nobody. wall: Unix time.
+    now: monotonic seconds, less those for which the server was suspended. Whatever has a time counts by it, also in the
+    reactor: so a lost session, an unfinished frame, a handshake have as much time after a suspension as before it, and
+    what waits is read before anything is due. wall: Unix time.
     """
 
     __slots__ = ("_expected", "_forgiven", "_offset", "now", "stamp", "wall")
@@ -1581,7 +1583,7 @@ class Spread:
     same order.
     """
 
-    __slots__ = ("_clock", "_listed", "_post", "_sessions", "_to_all", "_waiting")
+    __slots__ = ("_clock", "_listed", "_post", "_sessions", "_to_all", "waiting")
 
     def __init__(self, sessions: dict[str, Session], clock: Clock, post: Post) -> None:
         self._sessions = sessions
@@ -1590,22 +1592,19 @@ class Spread:
         self._listed = Allowance(*LISTED)  # by account: people in lists
         self._to_all = Allowance(*TO_ALL)  # by account: messages to everybody
         # Messages under way, with their bytes for each person; each sender has one at the most.
-        self._waiting: list[tuple[Flow, int]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        self.waiting: list[tuple[Flow, int]] = []
 
     def put(self, flow: Flow, size: int) -> None:
         """This one waits for its next share."""
-        self._waiting.append((flow, size))
+        self.waiting.append((flow, size))
 
     def shares(self) -> Iterator[tuple[Flow, int]]:
         """Those that go on in this turn, and how many people each may serve. One that is not done is `put` again."""
         people, room = SPREAD_SLICE, SPREAD_BYTES
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         for place, (flow, size) in enumerate(waiting):
             if people <= 0 or room <= 0:
-                self._waiting[:0] = waiting[place:]  # they come first in the next turn
+                self.waiting[:0] = waiting[place:]  # they come first in the next turn
                 return
             share = max(1, min(people, room // size) // (len(waiting) - place))
             people -= share
@@ -1754,7 +1753,7 @@ class Hub:
             for connection in unread:
                 self._read(connection)
             self._presence.send_rosters()  # before anything else is said to those who came back just now
-        if self._spread:
+        if self._spread.waiting:
             self._hand_out()
         if self._statuses.due <= self._clock.now:
             self.jobs += self._statuses.work(self._clock.now, self._clock.wall, self.sessions)
@@ -1781,7 +1780,7 @@ class Hub:
         To be asked before every wait, when the lists are empty: by its answer `wake` sees that there was a suspension.
         """
         now = self._clock.now
-        if self._unread or self._spread or self._post.overfull or self.ready or self.closing or self.jobs:
+        if self._unread or self._spread.waiting or self._post.overfull or self.ready or self.closing or self.jobs:
             when = now
         else:
             walk = self._walk.due if self._strangers or self.sessions else FOREVER
@@ -1807,7 +1806,7 @@ class Hub:
         That job records the statuses after the restart. From now on no session begins and nobody's fate is told.
         """
         shares = 0
-        while (self._unread or self._spread) and shares < LAST_SHARES:
+        while (self._unread or self._spread.waiting) and shares < LAST_SHARES:
             unread, self._unread = self._unread, {}
             shares += 1 + len(unread)
             self._hand_out()
@@ -2031,8 +2030,7 @@ class Hub:
 
     def _obey(self, connection: Connection, payloads: Iterator[bytes]) -> bool:
         """Obey these frames. Stops after the first after which the next must wait, and returns False."""
-        state = State.STRANGER if connection.session is None else State.LOGGED_IN
-        methods = METHODS[state]
+        methods = METHODS[connection.session is not None]
         for payload in payloads:
             tag = verb = ""
             try:
@@ -2043,7 +2041,7 @@ class Hub:
                         continue
                     tag = word
                 verb, _, rest = text.partition(" ")
-                handler = methods.get(verb) or self._find_handler(state, verb)
+                handler = methods.get(verb) or self._find_handler(connection, verb)
                 answer = handler(self, connection, tag, rest)
             except RefusedError as refusal:
                 # An untagged SEND has no answer but its failure, so that one needs a mark of its own.
@@ -2067,13 +2065,13 @@ class Hub:
                 return False
         return True
 
-    def _find_handler(self, state: State, verb: str) -> Handler:
-        """The handler of a verb in any case; refused if this state has none."""
-        verb = ascii_upper(verb)
-        if verb in METHODS[state]:
-            return METHODS[state][verb]
+    def _find_handler(self, connection: Connection, verb: str) -> Handler:
+        """The handler of a verb in any case; refused if it is not allowed here."""
+        verb, logged_in = ascii_upper(verb), connection.session is not None
+        if verb in METHODS[logged_in]:
+            return METHODS[logged_in][verb]
         if verb in HANDLERS:
-            raise RefusedError(Code.NOT_LOGGED_IN if state is State.STRANGER else Code.LOGGED_IN)
+            raise RefusedError(Code.LOGGED_IN if logged_in else Code.NOT_LOGGED_IN)
         raise RefusedError(Code.BAD_COMMAND, "there is no such command; there are " + " ".join(HANDLERS))
 
     def _refuse_encoding(self, connection: Connection) -> None:
@@ -2483,8 +2481,10 @@ class Hub:
 # A handler returns its answer (a str, such as `Hub._who`), None if there is none or it comes by itself (`Hub._ack`), or
 # the steps of a flow (`Hub._register`). It raises RefusedError to refuse the command, in a flow as well.
 Handler = Callable[[Hub, Connection, str, str], str | Steps | None]
-METHODS: dict[State, dict[str, Handler]] = {
-    state: {verb: getattr(Hub, row.handler) for verb, row in HANDLERS.items() if state in row.states} for state in State
+# By whether somebody is logged in: to look up a State, an enum's member, costs more for each read.
+METHODS: dict[bool, dict[str, Handler]] = {
+    state is State.LOGGED_IN: {verb: getattr(Hub, row.handler) for verb, row in HANDLERS.items() if state in row.states}
+    for state in State
 }
 
 

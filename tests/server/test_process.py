@@ -437,7 +437,7 @@ import protocol, vessages
 def fault(hub, connection, tag, rest):
     protocol.Hub.tick = lambda hub, now, wall: 1 / 0
     return "OK KEEP 0"
-protocol.METHODS[protocol.State.STRANGER]["KEEP"] = fault
+protocol.METHODS[False]["KEEP"] = fault
 sys.exit(vessages.main(sys.argv[1:]))
 """
 

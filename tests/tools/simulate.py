@@ -53,7 +53,7 @@ from vocabulary import PASSWORD, WALL, Disk, left_behind
 
 import protocol
 import vessages
-from protocol import ClientSession, Connection, FrameDecoder, Hub, Job, Session, State, fold, frame
+from protocol import ClientSession, Connection, FrameDecoder, Hub, Job, Session, fold, frame
 
 FOREVER = float("inf")
 READ_SIZE = 64 * 1024
@@ -152,7 +152,7 @@ class WatchedHub(Hub):
     ledger: Ledger
 
 
-SEND = protocol.METHODS[State.LOGGED_IN]["SEND"]
+SEND = protocol.METHODS[True]["SEND"]
 
 
 def watched_send(hub: Hub, connection: Connection, tag: str, rest: str) -> str | protocol.Steps | None:
@@ -1529,7 +1529,7 @@ FAULTS = (*TROUBLE, "scripts", "tight")  # some people use scripts; the limits a
 def watched(tight: bool) -> Iterator[None]:
     """The product with a watch on SEND and, if `tight`, with limits so small that they are reached all the time."""
     small = mock.patch.multiple(protocol, **TIGHT) if tight else nullcontext()
-    with small, mock.patch.dict(protocol.METHODS[State.LOGGED_IN], SEND=watched_send):
+    with small, mock.patch.dict(protocol.METHODS[True], SEND=watched_send):
         yield
 
 
