@@ -277,6 +277,7 @@ class Person(Somebody):
     def leave(self) -> None:
         """The connection breaks."""
         self.ended = self.is_closed = True
+        self.left_over = b""
         self.world.stuck.pop(self, None)
         self.world.hub.disconnect(self.connection)
         self.world.turn()
