@@ -27,6 +27,14 @@ def three(room: Room) -> tuple[Desk, Desk, Desk]:
     return alice, bob, carol
 
 
+def asked(room: Room, desk: Desk, line: str) -> str:
+    """The question that a line leads to."""
+    desk.prompts.clear()
+    desk.typed.append(line)
+    room.until(lambda: desk.prompts)
+    return desk.prompts[-1]
+
+
 def texts(desk: Desk) -> list[str]:
     """The messages among what was seen, without their times."""
     return [line[9:] for line in desk.seen if line[2:3] == ":"]
@@ -64,9 +72,9 @@ def test_a_star_before_a_colon_is_no_recipient(room: Room) -> None:
 def test_a_list_with_somebody_unknown_is_asked_about(room: Room) -> None:
     alice, _, carol = three(room)
     room.types(alice, "/to carol", see="-- what you type goes to carol")
-    alice.typed += ["bob,zoe: a secret of three"]
-    room.until(lambda: alice.prompts)
-    assert alice.prompts[-1] == "nobody called bob,zoe is known here; send this to carol? y/n "
+    assert asked(room, alice, "bob,zoe: a secret of three") == (
+        "nobody called bob,zoe is known here; send this to carol? y/n "
+    )
     room.types(alice, "n", see="-- nothing was sent")
     assert texts(carol) == []
 
@@ -74,9 +82,7 @@ def test_a_list_with_somebody_unknown_is_asked_about(room: Room) -> None:
 def test_an_answer_goes_to_all_who_had_the_message(room: Room) -> None:
     alice, bob, carol = three(room)
     room.types(alice, "/msg bob,carol who has the key?", see="-> Bob,carol: ")
-    bob.typed += ["/r I have"]
-    room.until(lambda: bob.prompts)
-    assert bob.prompts[-1] == "send this to alice, carol? y/n "
+    assert asked(room, bob, "/r I have") == "send this to alice, carol? y/n "
     room.types(bob, "y", see="-> alice,carol: I have")
     assert texts(carol)[-1] == texts(alice)[-1] == "Bob -> alice,carol: I have"
     room.types(carol, "/all me too", see="-> *: me too")

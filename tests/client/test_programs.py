@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from vocabulary import PASSWORD
@@ -67,6 +67,17 @@ def again(folder: Path, server: ServerProcess) -> ServerProcess:
         encoding="utf-8",
     )
     return ServerProcess(folder, code=code)
+
+
+def become_bob(process: subprocess.Popen[str]) -> IO[str]:
+    """A client registers and logs in as bob, and sees alice; its output from then on."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\n")
+    process.stdin.flush()
+    while process.stdout.readline() != "-- online: alice bob\n":
+        pass
+    return process.stdout
 
 
 def place(server: ServerProcess) -> tuple[str, str]:
@@ -127,30 +138,19 @@ def test_the_password_is_on_no_command_line() -> None:
 def test_ctrl_c_logs_out(server: ServerProcess) -> None:
     alice = server.person("alice")
     with start(*place(server)) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\n")
-        process.stdin.flush()
-        while process.stdout.readline() != "-- online: alice bob\n":
-            pass
+        output = become_bob(process)
         assert alice.sees("alice", "bob")
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0
-        assert process.stdout.read() == "-- logged out\n"
+        assert output.read() == "-- logged out\n"
     assert alice.sees("alice")
 
 
 def test_a_reader_that_has_seen_enough(server: ServerProcess) -> None:
     alice = server.person("alice")
     with start(*place(server)) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
         assert process.stderr is not None
-        process.stdin.write(f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\n")
-        process.stdin.flush()
-        while process.stdout.readline() != "-- online: alice bob\n":
-            pass
-        process.stdout.close()
+        become_bob(process).close()
         alice.say("SEND bob hi")
         assert process.wait(PATIENCE) == 0
         assert process.stderr.read() == ""

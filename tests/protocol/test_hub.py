@@ -91,11 +91,8 @@ def test_a_login_under_way_is_refused_when_the_operator_has_changed_the_account(
     world.person("alice", kept=True).says("LOGOUT")
     alice = world.connect().say(*["KEEP"] * kept)
     alice.hears()
-    world.working = False
-    alice.say(f"{verb} alice {PASSWORD}")
-    world.work_up_to("log_in")
-    operate(world.disk)
-    world.working = True
+    with world.changed_before("log_in", operate):
+        alice.say(f"{verb} alice {PASSWORD}")
     assert alice.hears() == ["ERROR bad-login wrong name or password"]
     assert not world.hub._statuses._claims
     assert bob.says("WHO")[-1] == "OK WHO bob"
@@ -115,11 +112,8 @@ def test_a_new_hash_of_the_same_password_refuses_no_login() -> None:
     world.disk.check_password = (  # type: ignore[method-assign]
         lambda password, stored: (stored == "new hash" or check(password, stored)[0], None)
     )
-    world.working = False
-    alice.say(f"LOGIN alice {PASSWORD}")
-    world.work_up_to("log_in")
-    account.password = "new hash"
-    world.working = True
+    with world.changed_before("log_in", lambda disk: setattr(account, "password", "new hash")):
+        alice.say(f"LOGIN alice {PASSWORD}")
     assert alice.hears()[0].startswith("OK LOGIN alice")
     assert account.password == "new hash"
 
@@ -128,11 +122,8 @@ def test_a_new_hash_of_the_same_password_refuses_no_login() -> None:
 def test_passwd_does_not_undo_what_the_operator_did_meanwhile(operate: Callable[[Disk], None]) -> None:
     world = World()
     alice = world.person("alice")
-    world.working = False
-    alice.say(f"PASSWD {PASSWORD}\nnew password")
-    world.work_up_to("change_password")
-    operate(world.disk)
-    world.working = True
+    with world.changed_before("change_password", operate):
+        alice.say(f"PASSWD {PASSWORD}\nnew password")
     assert alice.hears() == ["ERROR bad-login wrong name or password"]
     assert "hash:new password" not in [account.password for account in world.disk.accounts.values()]
 
@@ -143,11 +134,8 @@ def test_a_token_that_the_operator_ends_while_it_is_looked_up_leads_nowhere(oper
     before.person("alice", kept=True)
     before.disk.accounts["alice"].status = "offline"
     world = before.restart()
-    world.working = False
-    alice = world.resume("token1", 0)
-    world.work_up_to("record_statuses")
-    operate(world.disk)
-    world.working = True
+    with world.changed_before("record_statuses", operate):
+        alice = world.resume("token1", 0)
     assert alice.hears()[0].startswith("ERROR unknown-session")
     assert not world.hub.sessions
     world.wait(2)

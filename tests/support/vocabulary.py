@@ -12,8 +12,10 @@ by `world.wait(seconds)`. The disk is a dict that can be told to fail or to take
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import settings
 
@@ -239,6 +241,16 @@ class Somebody:
         return True
 
 
+Anybody = TypeVar("Anybody", bound=Somebody)
+
+
+def acquainted(people: list[Anybody], *names: str) -> list[Anybody]:
+    """These people, once each of them sees who is here."""
+    for person in people:
+        assert person.sees(*names)
+    return people
+
+
 class Person(Somebody):
     """Somebody who is connected to the hub of a world."""
 
@@ -347,10 +359,7 @@ class World:
 
     def people(self, *names: str, kept: bool = False) -> list[Person]:
         """Several of them, who know of each other."""
-        people = [self.person(name, kept) for name in names]
-        for person in people:
-            assert person.sees(*names)
-        return people
+        return acquainted([self.person(name, kept) for name in names], *names)
 
     def resume(self, token: str, seq: int) -> Person:
         return self.connect().say(f"RESUME {token} {seq}")
@@ -397,6 +406,15 @@ class World:
                 self.now = max(self.now, due)
             if not (jobs or ready or closing or self.replies) and (due is None or due > self.now or not self.working):
                 return
+
+    @contextmanager
+    def changed_before(self, method: str, change: Callable[[Disk], object]) -> Iterator[None]:
+        """While the command that is said in here is under way, somebody changes the disk, before a call of `method`."""
+        self.working = False
+        yield
+        self.work_up_to(method)
+        change(self.disk)
+        self.working = True
 
     def work_up_to(self, method: str) -> None:
         """The workers do what they were given, and stop before the first call of this method."""
