@@ -24,9 +24,9 @@ Reading order
     1. `Mailbox`, `dial`, `Link`: from threads to the loop, from a host name to a socket, from a socket to the session.
     2. `Client`, for scripts.
     3. `safe_text`, `KeyDecoder`, `LineEditor`, `Screen`: a terminal without a terminal. To be skipped at first.
-    4. `lines_of`, `json_of`: what happened, as text.
+    4. `lines_of`, `json_of`, `Transcript`: what happened, as text and as paragraphs.
     5. `Plain` and `Terminal`: the two front ends. They show events and give lines.
-    6. `COMMANDS` and `Chat`: what the lines mean.
+    6. `TYPED`, `Dialogues`, `Accounts`, `Recipients`, `Leaving` and `Chat`: what the lines mean.
     7. `main`.
 """
 
@@ -424,7 +424,7 @@ class Link:
             threading.Thread(target=self._dial_in_thread, daemon=True).start()
 
     def take_events(self) -> list[ChatEvent]:
-        """What happened, in order: first here, then in the session."""
+        """What happened, in order: first in the session, then here."""
         events: list[ChatEvent] = [*self.session.take_events(), *self._events]
         self._events.clear()
         return events
@@ -1327,22 +1327,23 @@ def complete_word(before: str, commands: Iterable[str], names: Iterable[str]) ->
     (0, ['/me ', '/msg '])
     >>> complete_word("b", [], ["Bob"]), complete_word("ask (b", [], ["Bob"])  # at the start it is the recipient
     ((0, ['Bob: ']), (5, ['Bob ']))
-    >>> complete_word("bob,e", [], ["bob", "eve"])
-    (4, ['eve: '])
+    >>> complete_word("bob,e", [], ["Bob", "eve"]), complete_word("/msg bob,e", [], ["Bob", "eve"])
+    ((0, ['Bob,eve: ']), (9, ['eve ']))
     """
     start = len(before) - len(before.split()[-1]) if before and not before[-1].isspace() else len(before)
     word = before[start:]
     if start == 0 and word.startswith("/"):
         return start, [command + " " for command in commands if command.startswith(word.lower())]
-    ending = ": " if start == 0 else " "
     bare = word.lstrip(BEFORE_NAMES)
+    listed, comma, last = bare.rpartition(",")  # of a list of names the last one is completed
+    spelled = {fold(name): name for name in names}
+    head = [spelled.pop(fold(name), name) for name in listed.split(",")] if comma else []
+    found = [name for key, name in spelled.items() if key.startswith(fold(last))]
     if start == 0 and word.startswith("@"):  # it becomes what it stands for at once, as if it had been typed
-        return 0, [f"/msg {name} " for name in names if fold(name).startswith(fold(word[1:]))]
-    if bare != word:
-        start, ending = start + len(word) - len(bare), " "
-    listed, _, last = bare.rpartition(",")  # of a list of names the last one is completed
-    rest = [name for name in names if name not in listed.split(",")]
-    return start + len(bare) - len(last), [name + ending for name in rest if fold(name).startswith(fold(last))]
+        return 0, [f"/msg {','.join([*head, name])} " for name in found]
+    if start == 0 and bare == word:  # it becomes the recipient
+        return 0, [f"{','.join([*head, name])}: " for name in found]
+    return len(before) - len(last), [name + " " for name in found]
 
 
 # Motions: from a text and an index in it to the index where the cursor goes.
@@ -1779,7 +1780,7 @@ class LineEditor:
 
     def _discard(self) -> None:
         self._put(Line())
-        self._early = ""
+        self._early, self._expanded = "", False
 
     def _transpose(self) -> None:
         """Swap the clusters around the cursor, at the end of a row the last two, and step over them."""
@@ -1844,6 +1845,7 @@ class LineEditor:
         self._keep(0, len(self.text))
         self._killed = f"{self.to}: {self._killed}" if self.to else self._killed
         self._put(Line())
+        self._expanded = False
         self._history.leave()
         return None
 
@@ -2359,11 +2361,15 @@ def moment_words(changes: Mapping[str, tuple[str, str]]) -> list[str]:
     return [*presence_words(protocol.Presence(**kinds)), *words]
 
 
+def cut_crowd(people: Sequence[str]) -> list[str]:
+    """These names, or of a crowd the first and how many others there are."""
+    more = len(people) - PEOPLE_NAMED
+    return [*people[:PEOPLE_NAMED], f"{more:,} others"] if more > 1 else [*people]
+
+
 def people_words(people: Sequence[str]) -> str:
     """`alice`, `alice and bob`, or ten names `and 20 others`."""
-    *first, last = people
-    if len(people) > PEOPLE_NAMED + 1:
-        first, last = list(people[:PEOPLE_NAMED]), f"{len(people) - PEOPLE_NAMED:,} others"
+    *first, last = cut_crowd(people)
     return f"{', '.join(first)} and {last}" if first else last
 
 
@@ -2381,16 +2387,18 @@ def to_words(to: str, me: str | None = None) -> str:
     if to == EVERYONE:
         return "everyone"
     names = to.split(",")
-    names = ["you"] * (me in names) + [name for name in names if name != me]
-    more = len(names) - PEOPLE_NAMED
-    return ", ".join([*names[:PEOPLE_NAMED], f"{more} others"] if more > 1 else names)
+    return ", ".join(cut_crowd(["you"] * (me in names) + [name for name in names if name != me]))
+
+
+def absent_names(session: ClientSession, to: str) -> list[str]:
+    """The recipients who are not here, as far as that is known."""
+    roster = session.roster
+    return [name for name in to.split(",") if name not in roster] if session.logged_in and to != EVERYONE else []
 
 
 def wire_words(event: protocol.Message) -> str:
     """The sender, and of a message to several whom it was for, as in a pipe: `ann`, `ann -> bob,eve`, `ann -> *`."""
-    if event.to is None:
-        return event.sender
-    return f"{event.sender} -> {event.to if isinstance(event.to, str) else ','.join(event.to)}"
+    return event.sender if event.to is None else f"{event.sender} -> {','.join(event.to)}"
 
 
 # Codes of those who were not shown a message to several.
@@ -2591,22 +2599,25 @@ class Transcript:
         self.tell("-- " + login_words(event))
 
     def _message(self, event: protocol.Message) -> None:
-        to = event.to if isinstance(event.to, str) else ",".join(event.to or ())
+        to = ",".join(event.to or ())  # of EVERYONE, which is one sign, itself
         place = f" → {to_words(to, self._me)}" if to and to != self._me else ""
-        self._say(event.time, event.sender + place, event.text)
+        self._say(event.time, event.sender, event.sender + place, event.text)
 
     def _failed(self, event: protocol.Failed) -> None:
         why = fate_words(event) if event.fates else f"{failed_words(event)[0]}: {event.words}"
-        self._say(event.time, f"→ {to_words(event.recipient)}", event.text, f"  {why}")
+        self._say_own(event, f"  {why}")
 
-    def _say(self, wall: float, who: str, text: str, failure: str = "") -> None:
-        """A message, below a line with the day if that is another one."""
+    def _say_own(self, event: protocol.Delivered | protocol.Failed, failure: str = "") -> None:
+        self._say(event.time, event.recipient, f"→ {to_words(event.recipient)}", event.text, failure)
+
+    def _say(self, wall: float, name: str, who: str, text: str, failure: str = "") -> None:
+        """A message, below a line with the day if that is another one. `who` has the colour of `name`."""
         if not self._latest - LATE_SECONDS < wall < self._latest:
             day = clock_time(wall, "%A, %d %B %Y")
             if math.isfinite(self._latest) and day != clock_time(self._latest, "%A, %d %B %Y"):
                 self.tell(f"-- {day}")
             self._latest = wall
-        stamp, style = clock_time(wall, "%H:%M "), name_style(who.removeprefix("→ ").partition(" → ")[0])
+        stamp, style = clock_time(wall, "%H:%M "), name_style(name)
         spans = (Span(stamp, DIM), Span(who, style), Span("  " + text, RED if failure else PLAIN), Span(failure, RED))
         self._paragraphs.append(Paragraph(spans, len(stamp) + len(who) + 2))
 
@@ -2619,7 +2630,7 @@ LOOKS: dict[type, Callable[[Transcript, Any], object]] = {
     protocol.LinkLost: Transcript._lost,
     protocol.LoggedIn: Transcript._logged_in,
     protocol.Message: Transcript._message,
-    protocol.Delivered: lambda t, e: t._say(e.time, f"→ {to_words(e.recipient)}", e.text),
+    protocol.Delivered: Transcript._say_own,
     protocol.Failed: Transcript._failed,
     protocol.Waiting: lambda t, e: None,
 }
@@ -3356,9 +3367,8 @@ def recipient_spans(session: ClientSession, to: str | None) -> list[Span]:
     """The recipient in a prompt."""
     if to is None or session.name is None:
         return []
-    names = [] if to == EVERYONE else to.split(",")
-    absent = [name for name in names if session.logged_in and name not in session.roster]
-    who = f"{to_words(','.join(absent))} " if len(names) > 1 else ""
+    absent = absent_names(session, to)
+    who = f"{', '.join(cut_crowd(absent))} " if "," in to else ""
     return [Span(to_words(to), name_style(to)), *[Span(f" ({who}not online)", RED)] * bool(absent)]
 
 
@@ -3613,12 +3623,17 @@ def has_password(name: str, rest: str) -> bool:
 
 
 def looks_secret(text: str) -> bool:
-    """Whether a text may be a command with a password whose slash was forgotten or whose word is misspelt. It may also
-    be a sentence, so that a person has to say what it is.
+    """Whether a text may be a command with a password whose slash was forgotten or whose word is misspelt, also behind
+    a name (`bob: login ann pw`). It may also be a sentence, so that a person has to say what it is.
 
     >>> [looks_secret(text) for text in ("lgoin ann pw", "1. login ann pw", "login is broken again", "the login works")]
     [True, True, True, False]
     """
+    return begins_secret(text) or (named_by(text) != "" and begins_secret(text.partition(":")[2]))
+
+
+def begins_secret(text: str) -> bool:
+    """As `looks_secret`, of the words with which the text begins."""
     letters = re.sub(r"^[\W\d_]+", "", unicodedata.normalize("NFKC", text)).lower()
     name, *words = [word for word in re.split(r"[\s:/,;=]+", letters) if word] or [""]
     if words and (name, words[0]) in SECRET_PHRASES:
@@ -3714,6 +3729,11 @@ def is_meant(question: str, *yes: str) -> Generator[Ask, str, bool]:
         if answer.strip().lower() in YES or answer in yes:
             return True
     return False
+
+
+def agrees(question: str) -> Generator[Ask, str, bool]:
+    """Ask for a yes or no; anything else is a no."""
+    return (yield Ask(f"{question} y/n ", hidden=False)).strip().lower() in YES
 
 
 def hiding(note: Tell) -> Dialogue:
@@ -3958,7 +3978,7 @@ class Recipients:
     def meet(self, names: Iterable[str]) -> None:
         """These are or were here. The recipient that --to named may be written otherwise."""
         self._known.extend(names)
-        self.to = self.to and (self.spelling(self.to) or self.to)
+        self.to = self.to and self.spelled(self.to)
 
     @property
     def last_sender(self) -> str:
@@ -4004,42 +4024,36 @@ class Recipients:
 
     def aim(self, name: str) -> None:
         """Plain text goes to `name` from now on; to nobody if that is empty."""
-        self.to = self._spelled(name) or None
-        names = [] if self.to in (None, EVERYONE) else (self.to or "").split(",")
-        absent = [each for each in names if self._session.logged_in and each not in self._session.roster]
-        gone = ""
+        self.to = self.spelled(name) or None
+        gone, absent = "", absent_names(self._session, self.to) if self.to else []
         if absent:
-            who = "who" if len(names) == 1 else f"of whom {people_words(absent)}"
+            who = f"of whom {people_words(absent)}" if "," in name else "who"
             gone = f", {who} {'is' if len(absent) == 1 else 'are'} not online"
         self._note(f"what you type goes to {to_words(self.to) if self.to else 'nobody'}{gone}")
 
-    def _spelled(self, to: str) -> str:
+    def spelled(self, to: str) -> str:
         """A recipient with each known name as the server writes it."""
         return ",".join(self.spelling(name) or name for name in to.split(","))
 
     # Texts
 
-    def send(self, name: str, text: str) -> None:
-        """Send a text to `name`, however it is written."""
-        self._session.send(self._spelled(name), text)
-
     def say_from_pipe(self, text: str) -> None:
         """`bob: hi` goes to bob and makes him the recipient, if there is somebody of that name; else to nobody."""
         name, colon, rest = text.partition(":")
         known = self.spelling(name) if colon and name != EVERYONE else None
-        if looks_secret(text) or (known is not None and looks_secret(rest)):
+        if looks_secret(text):
             self._note(UNSENT, failed=True)
         elif known is not None and not rest.strip():
             self.aim(known)
         elif known is not None:
             self.to = known
-            self.send(known, rest.removeprefix(" "))
+            self._session.send(known, rest.removeprefix(" "))
         elif self.to is None:
             self._note("to whom? SEND NAME TEXT, or /to NAME first", failed=True)
         elif name := named_by(text):
             self._note(f"{nobody(name)}; for {self.to}: SEND {self.to} {name}: …", failed=True)
         else:
-            self.send(self.to, text)
+            self._session.send(self.to, text)
 
     def saying(self, typed: Line) -> Dialogue:
         """Send what a person has typed, as soon as it is clear to whom, and that it is meant."""
@@ -4063,12 +4077,12 @@ class Recipients:
             return
         if line.to and not typed.text.startswith("@"):
             self.to = to
-        self.send(to, line.text)
+        self._session.send(to, line.text)
 
     def confirming(self, to: str, text: str) -> Dialogue:
         """Send text whose recipient the person has not seen before Enter, if that is right."""
-        if (yield Ask(f"send this to {to_words(to)}? y/n ", hidden=False)).strip().lower() in YES:
-            self.send(to, text)
+        if (yield from agrees(f"send this to {to_words(to)}?")):
+            self._session.send(self.spelled(to), text)
         else:
             self._front.put_back(Line(f"/msg {to} {text}"))
             self._note(NOTHING_SENT)
@@ -4100,7 +4114,7 @@ class Recipients:
         secret = f"this looks like a command with a password; send it to {to_words(to)}?"
         if looks_secret(line.text) and not (yield from is_meant(secret)):
             return False
-        if doubt and (yield Ask(f"{doubt} y/n ", hidden=False)).strip().lower() not in YES:
+        if doubt and not (yield from agrees(doubt)):
             return False
         name = named_by(line.text)
         if doubt.startswith(nobody(name)):
@@ -4275,7 +4289,7 @@ class Chat:
             self.leave(insists=False)  # QUIT may have been the last line
         elif self.recipients.takes_all and self.recipients.to is not None:
             if line.text:  # an empty message is none, and logs are full of empty lines
-                self.recipients.send(self.recipients.to, line.text)
+                self.session.send(self.recipients.to, line.text)
         elif line.text.strip() or line.to:
             self.do(line)
 
@@ -4313,8 +4327,8 @@ class Chat:
             right = usage.split(" or ")[0]
             self.note(f"a password is asked for without showing it, and a name has no spaces: {right}", failed=True)
             rest = " ".join(names[:most])  # in capitals, as on the wire, all is obeyed
-        if line.unseen:
-            to, _, text = rest.partition(" ")
+        to, text = (EVERYONE, rest) if typed.name == "all" else first_word(rest)
+        if line.unseen and typed.name in ("msg", "all") and text:
             self.dialogues.begin(self.recipients.confirming(to, text))
         elif (rest.strip() and " " not in usage) or getattr(self, TYPED[typed.name].method)(rest) is False:
             self._refuse(f"it is used like this: {usage}", hide=secret)
@@ -4404,15 +4418,17 @@ class Chat:
 
     def message(self, rest: str) -> bool:
         """SEND NAME TEXT"""
-        name, _, text = rest.partition(" ")
+        name, text = first_word(rest)
         if name and text:
-            self.recipients.send(name, text)
+            self.session.send(self.recipients.spelled(name), text)
         return bool(name and text)
 
     def say_to_all(self, rest: str) -> bool:
         """To everybody else who is here."""
-        if rest:
-            self.recipients.send(EVERYONE, rest)
+        if rest and self.front.interactive and looks_secret(rest):
+            self.dialogues.begin(self.recipients.confirming(EVERYONE, rest))
+        elif rest:
+            self.session.send(EVERYONE, rest)
         return bool(rest)
 
     def reply(self, rest: str) -> bool:
@@ -4423,7 +4439,7 @@ class Chat:
         elif rest and self.front.interactive:
             self.dialogues.begin(self.recipients.confirming(to, rest))
         elif rest:
-            self.recipients.send(to, rest)
+            self.session.send(to, rest)
         return bool(rest)
 
     def aim(self, rest: str) -> bool:
@@ -4717,7 +4733,7 @@ def secure_dial(host: str, port: int, ca: Path | None) -> Callable[[str, int], s
         print(f"{host} port {port} is new. Its certificate has the fingerprint", file=sys.stderr)
         print(fingerprint_words(seen), file=sys.stderr)
         print("Is that what the server printed when it was started? [yes/no] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        if sys.stdin.readline().strip().lower() not in YES:
             raise TrustError("not connected; ask whoever runs the server for the fingerprint that it prints")
         tls.trust(seen)
     return tls.dial
