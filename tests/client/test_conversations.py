@@ -27,7 +27,7 @@ def three(room: Room) -> tuple[Desk, Desk, Desk]:
     return alice, bob, carol
 
 
-def asked(room: Room, desk: Desk, line: str) -> str:
+def asked(room: Room, desk: Desk, line: str | Line) -> str:
     """The question that a line leads to."""
     desk.prompts.clear()
     desk.typed.append(line)
@@ -158,3 +158,34 @@ def test_the_prompt_says_who_of_several_is_not_here() -> None:
     assert [span.text for span in client.recipient_spans(session, "ann,eve")] == ["ann, eve"]
     assert [span.text for span in client.recipient_spans(session, EVERYONE)] == ["everyone"]
     assert Line("hi", "ann,eve").to == "ann,eve"
+
+
+def test_a_burst_that_answers_everybody_is_for_everybody(room: Room) -> None:
+    alice, bob, carol = three(room)
+    assert asked(room, alice, Line("/all hello everybody", unseen=True)) == "send this to everyone? y/n "
+    room.types(alice, "y", see="-> *: hello everybody")
+    assert texts(bob) == texts(carol) == ["alice -> *: hello everybody"]
+
+
+@pytest.mark.parametrize("line", ["/all login ann hunter22", "bob: login ann hunter22"])
+def test_a_secret_behind_a_recipient_is_asked_about(room: Room, line: str) -> None:
+    alice, bob, _ = three(room)
+    room.types(alice, "/to bob", see="-- what you type goes to Bob")
+    assert asked(room, alice, line).startswith(("send this to everyone?", "this looks like a command with a password"))
+    room.types(alice, "n", see="-- nothing was sent")
+    assert texts(bob) == []
+
+
+def test_the_recipients_of_the_command_line_are_spelled_as_far_as_they_are_known(room: Room) -> None:
+    three(room)
+    chat, pipe = room.desk(to="BOB,zoe")
+    room.types(pipe, "REGISTER dan " + PASSWORD, see="-- online: ")
+    assert chat.recipients.to == "Bob,zoe"
+
+
+def test_tab_in_a_list_makes_it_the_recipient() -> None:
+    editor = client.LineEditor(lambda before: client.complete_word(before, [], ["Bob", "eve"]))
+    for key in [*(client.Key("char", letter) for letter in "bob,e"), client.Key("tab"), client.Key("char", "x")]:
+        editor.feed(key)
+    assert (editor.to, editor.text) == ("Bob,eve", "x")
+    assert client.complete_word("@bob,e", [], ["Bob", "eve"]) == (0, ["/msg Bob,eve "])

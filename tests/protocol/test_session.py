@@ -1149,6 +1149,35 @@ def test_messages_to_everybody_wait_here_while_the_server_would_refuse_them() ->
     assert last == talk.session.undelivered[-1].tag
 
 
+def test_what_is_sent_again_counts_again() -> None:
+    talk = Talk().enter("bob")
+    for number in range(12):
+        talk.session.send("*", f"{number}")
+    assert len(talk.turn()) == protocol.TO_ALL[0]
+    talk.breaks()
+    (resume,) = talk.link()
+    again = talk.hears(f"{resume.split()[0]} OK RESUME bob 0 0", "ONLINE bob")
+    assert again == []  # the server may have counted them
+    assert len(talk.wait(3.2)) == 1
+
+
+def test_a_message_that_is_given_up_holds_nothing_back() -> None:
+    talk = Talk().enter("bob")
+    for number in range(12):
+        talk.session.send("*", f"{number}")
+    talk.turn()
+    talk.session.abandon()
+    talk.session.logout()
+    assert talk.turn() == ["LOGOUT"]
+
+
+def test_oneself_is_left_out_of_a_list() -> None:
+    talk = Talk().enter("bob", "ann")
+    talk.session.send(Message("ann", 1, 0.0, "hi", ("bob", "eve")).reply_to, "x")
+    talk.session.send("bob", "y")
+    assert [said.partition(" ")[2] for said in talk.turn()] == ["SEND ann,eve x", "SEND bob y"]
+
+
 @given(st.lists(st.integers(0, 90), max_size=40), st.integers(0, 50))
 def test_no_server_refuses_what_a_session_sends(pauses: list[int], delay: int) -> None:
     """The server takes each message `delay` hundredths of a second later than it was sent, or at once, in turn."""

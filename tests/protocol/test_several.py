@@ -316,6 +316,16 @@ def test_what_was_read_is_handed_out_before_a_stop(world: World) -> None:
     assert all(any("MSG p0>* 0" in line for line in person.hears()) for person in people[1:])
 
 
+def test_a_connection_has_one_list_a_turn(world: World) -> None:
+    alice, bob = world.people("alice", "bob")
+    lists = [f"#{tag} SEND {','.join(['zoe'] * 99)},bob x".encode() for tag in range(1, 6)]
+    world.hub.feed(alice.connection, b"".join(map(protocol.frame, lists)))
+    by_one_turn(world)
+    assert len(bob._frames) == 1
+    world.turn()
+    assert [line.split(" ")[2] for line in bob.hears()] == ["1", "2", "3", "4", "5"]
+
+
 # --- Under anything that can happen ---
 
 ACTS = st.sampled_from(["send", "all", "ack", "cut", "login", "logout"])
