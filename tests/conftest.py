@@ -2,6 +2,7 @@
 
 import compileall
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,12 @@ from hypothesis import settings
 
 TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS.parent), str(TESTS / "support"), str(TESTS / "tools")]
+
+# Behind `nohup` and `&` these are ignored, and so they would be in every program under test, which is as it should be.
+for name in ("SIGINT", "SIGHUP"):
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
 
 # Compiled once, also where the environment forbids Python to write that down: hundreds of programs are started.
 compileall.compile_dir(TESTS.parent, maxlevels=0, quiet=2)

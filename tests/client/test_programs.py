@@ -406,7 +406,6 @@ def test_the_bot_of_the_readme_needs_two_files(server: ServerProcess, tmp_path: 
 
 
 @posix
-@pytest.mark.skipif(signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="Ctrl-C is ignored, as behind `&`")
 def test_ctrl_c_ends_the_bot_of_the_readme_without_a_word(server: ServerProcess, tmp_path: Path) -> None:
     alice = server.person("alice")
     with running_bot(server, tmp_path) as bot:

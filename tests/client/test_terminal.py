@@ -552,7 +552,6 @@ def test_ctrl_c_drops_what_is_being_typed_and_then_leaves(server: ServerProcess,
     assert "logged out" in seat.raw.decode()
 
 
-@pytest.mark.skipif(signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="Ctrl-C is ignored, as behind `&`")
 def test_ctrl_c_while_a_tls_server_is_met_leaves_without_a_traceback(seats: list[Seat], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         seat = Seat("127.0.0.1", str(silent.getsockname()[1]), "--tls", HOME=str(tmp_path))
