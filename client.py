@@ -250,9 +250,10 @@ class Tls:
             sock.close()
             if self._fingerprint is None:
                 raise TrustError(f"the certificate of {self._server} is not known yet: connect once in a terminal")
+            old, new = protocol.fingerprint_words(self._fingerprint), protocol.fingerprint_words(seen)
             raise TrustError(
                 f"the certificate of {self._server} has CHANGED: somebody may be posing as the server.\n"
-                f"Its fingerprint was\n{fingerprint_words(self._fingerprint)}\nand is now\n{fingerprint_words(seen)}\n"
+                f"Its fingerprint was\n{old}\nand is now\n{new}\n"
                 f"Ask whoever runs it; if the change is right, delete that line from {self._known}"
             )
         sock.setblocking(False)
@@ -289,13 +290,6 @@ class Tls:
 def fingerprint(sock: ssl.SSLSocket) -> str:
     """The SHA-256 of the other side's certificate, as its server prints it."""
     return ":".join(f"{byte:02X}" for byte in hashlib.sha256(sock.getpeercert(binary_form=True) or b"").digest())
-
-
-def fingerprint_words(fingerprint: str) -> str:
-    """A fingerprint for people who compare it, perhaps by voice: two lines of blocks of four, as its server has it."""
-    digits = fingerprint.replace(":", "")
-    blocks = [digits[index : index + 4] for index in range(0, len(digits), 4)]
-    return "\n".join("    " + " ".join(blocks[index : index + 8]) for index in range(0, len(blocks), 8))
 
 
 class Dialling(NamedTuple):
@@ -4731,7 +4725,7 @@ def secure_dial(host: str, port: int, ca: Path | None) -> Callable[[str, int], s
         print(f"connecting to {host} port {port} …", file=sys.stderr)
         seen = tls.meet(host, port)
         print(f"{host} port {port} is new. Its certificate has the fingerprint", file=sys.stderr)
-        print(fingerprint_words(seen), file=sys.stderr)
+        print(protocol.fingerprint_words(seen), file=sys.stderr)
         print("Is that what the server printed when it was started? [yes/no] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in YES:
             raise TrustError("not connected; ask whoever runs the server for the fingerprint that it prints")

@@ -304,6 +304,18 @@ def parse_time(text: str) -> float:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc).timestamp()
 
 
+def fingerprint_words(fingerprint: str) -> str:
+    """A fingerprint for people who compare it, perhaps by voice: two lines of blocks of four, the same at both ends.
+
+    >>> print(fingerprint_words(":".join(["A1", "B2"] * 16)))
+        A1B2 A1B2 A1B2 A1B2 A1B2 A1B2 A1B2 A1B2
+        A1B2 A1B2 A1B2 A1B2 A1B2 A1B2 A1B2 A1B2
+    """
+    digits = fingerprint.replace(":", "")
+    blocks = [digits[index : index + 4] for index in range(0, len(digits), 4)]
+    return "\n".join("    " + " ".join(blocks[index : index + 8]) for index in range(0, len(blocks), 8))
+
+
 # --- Frames ---------------------------------------------------------------------------------------------------------
 
 HEADER = Struct(">I")

@@ -23,7 +23,7 @@ The rules:
     that cannot be read, or has no identity, is never deleted.
 
 The reading order: errors; passwords and tokens; the schema; opening and checking a file; making a file; the lock; the
-`Store`, which is all that the server needs; then the commands: backups; restore; export and import; the command line.
+`Store`, the server's accounts; then the commands: backups; restore; export and import; the command line.
 """
 
 from __future__ import annotations
@@ -1657,7 +1657,8 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _cost(text: str) -> Cost:
+def cost_option(text: str) -> Cost:
+    """As `parse_cost`, for a command line."""
     try:
         return parse_cost(text)
     except ValueError as error:
@@ -1701,7 +1702,7 @@ def _parser() -> argparse.ArgumentParser:
     add = command(_run_passwd, "give a user a new password; asks for it without echo")
     add("user", help="the user's name")
     cost = "as the server's option (default: 14)"
-    add("--hash-cost", type=_cost, default=DEFAULT_COST, metavar="COST", help=cost)
+    add("--hash-cost", type=cost_option, default=DEFAULT_COST, metavar="COST", help=cost)
     add = command(_run_remove, "delete the account of a user who is offline")
     add("user", help="the user's name")
     return parser

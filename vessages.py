@@ -1126,18 +1126,6 @@ def fingerprint(cert: Path) -> str:
     return ":".join(f"{byte:02X}" for byte in digest)
 
 
-def fingerprint_words(fingerprint: str) -> str:
-    """A fingerprint for people who compare it, perhaps by voice: two lines of blocks of four, as clients show it.
-
-    >>> print(fingerprint_words(":".join(["A1", "B2"] * 16)))
-        A1B2 A1B2 A1B2 A1B2 A1B2 A1B2 A1B2 A1B2
-        A1B2 A1B2 A1B2 A1B2 A1B2 A1B2 A1B2 A1B2
-    """
-    digits = fingerprint.replace(":", "")
-    blocks = [digits[index : index + 4] for index in range(0, len(digits), 4)]
-    return "\n".join("    " + " ".join(blocks[index : index + 8]) for index in range(0, len(blocks), 8))
-
-
 # --- Addresses to join with -------------------------------------------------------------------------------------------
 
 
@@ -1267,13 +1255,6 @@ def _duration(text: str) -> float:
     return float(seconds)
 
 
-def _cost(text: str) -> storage.Cost:
-    try:
-        return storage.parse_cost(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="vessages.py", allow_abbrev=False,
@@ -1286,7 +1267,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--db", metavar="PATH", type=Path, default=Path("vessages.db"), help="the accounts (default: %(default)s)")
     add("--grace", metavar="SECONDS", type=_number(1, 86400, float), default=protocol.GRACE,
         help="how long a lost session is kept for its owner to come back (default: %(default).0f)")  # fmt: skip
-    add("--hash-cost", metavar="COST", type=_cost, default=storage.DEFAULT_COST,
+    add("--hash-cost", metavar="COST", type=storage.cost_option, default=storage.DEFAULT_COST,
         help="what one password check costs: log2 of scrypt's N, or log2(N),r,p (default: 14,8,5)")  # fmt: skip
     add("--password-min", metavar="N", type=_number(1, 100), default=protocol.PASSWORD_MIN,
         help="characters of the shortest password for new accounts (default: %(default)s)")  # fmt: skip
@@ -1340,7 +1321,8 @@ class Greeting(NamedTuple):
             lines += ["where ADDRESS is that of this machine in the network."]
         if any("%" in address for address in addresses):
             lines += ["where the word behind % is this machine's network interface: others write their own."]
-        lines += ["The certificate's fingerprint:", fingerprint_words(self.fingerprint)] if self.fingerprint else []
+        if self.fingerprint:
+            lines += ["The certificate's fingerprint:", protocol.fingerprint_words(self.fingerprint)]
         return "\n".join([*lines, f"Ctrl-C stops the server, {QUESTION_KEY} logs who is connected."])
 
 

@@ -23,7 +23,8 @@ for name in ("SIGINT", "SIGHUP"):
 # Compiled once, also where the environment forbids Python to write that down: hundreds of programs are started.
 compileall.compile_dir(TESTS.parent, maxlevels=0, quiet=2)
 
-from wire import SELECTORS, Rig, running  # noqa: E402
+from vocabulary import World  # noqa: E402
+from wire import SELECTORS, Rig, ServerProcess, running  # noqa: E402
 
 # In memory where there is such a place: thousands of commits to a shared disk are most of the suite's time.
 if os.access("/dev/shm", os.W_OK):
@@ -46,3 +47,14 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
 def path(tmp_path: Path) -> Path:
     """A file of accounts that is not there yet, alone in its folder."""
     return tmp_path / "vessages.db"
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path) as server:
+        yield server

@@ -34,12 +34,6 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="there are no such de
 )
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path) as server:
-        yield server
-
-
 def start(*arguments: str, code: str | Path = ROOT / "client.py", **options: Any) -> subprocess.Popen[str]:
     """A client, with pipes for everything."""
     environ = dict(os.environ, PYTHONWARNINGS="error", **options.pop("environ", {}))

@@ -122,12 +122,6 @@ class Seat:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
 def seats() -> Iterator[list[Seat]]:
     seats: list[Seat] = []
     yield seats

@@ -14,6 +14,7 @@ from vocabulary import PASSWORD
 from wire import ServerProcess
 
 import client
+import protocol
 import vessages
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made with openssl")
@@ -53,7 +54,7 @@ def test_a_changed_certificate_gets_nothing(server: ServerProcess, tmp_path: Pat
     tls_to(server, tmp_path).trust("AB:CD")
     with pytest.raises(client.TrustError, match="CHANGED") as caught:
         tls_to(server, tmp_path).dial("127.0.0.1", server.address[1])
-    now = vessages.fingerprint_words(vessages.fingerprint(tmp_path / "vessages-cert.pem"))
+    now = protocol.fingerprint_words(vessages.fingerprint(tmp_path / "vessages-cert.pem"))
     assert "was\n    ABCD\n" in str(caught.value)
     assert f"now\n{now}\n" in str(caught.value)
     assert [len(line) for line in now.split("\n")] == [43, 43]

@@ -1,4 +1,4 @@
-"""The contract: what anybody may rely on who speaks the protocol, written from section 2 of the design alone.
+"""The contract: what anybody may rely on who speaks the protocol, written from the README's page on the protocol alone.
 
 Each dialogue is had in four places: with nothing but a hub, and by real sockets with a real server, over the system's
 best selector, over `select`, and over TLS. What only a hub can be asked (its workers stopped, its tables looked into)

@@ -44,9 +44,6 @@ def test_passwd_without_its_arguments_is_no_wrong_password(arguments: str) -> No
     assert alice.says(f"PASSWD {PASSWORD}\nnew password") == ["OK PASSWD"]
 
 
-# --- Tags ---
-
-
 # --- Accounts ---
 
 

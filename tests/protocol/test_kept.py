@@ -1,22 +1,11 @@
-"""Kept sessions at the server's end: numbers, holding, resuming, fates, restarts, adoption (guarantees 4 to 9)."""
+"""Kept sessions at the server's end: numbers, holding, resuming, fates, restarts, adoption."""
 
 from __future__ import annotations
 
 import pytest
-from vocabulary import END, PASSWORD, World
+from vocabulary import END, PASSWORD, World, bodies
 
 import protocol
-
-
-def bodies(heard: list[str]) -> list[str]:
-    """Messages without their stamps, so that a test can name them."""
-    return [" ".join(w for w in line.split(" ") if not w.startswith("20")) for line in heard]
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
 
 # --- Lost and resumed ---
 
@@ -79,7 +68,7 @@ def test_a_command_that_waits_for_the_hashing_thread_is_done_after_a_resume_too(
     assert [line for line in heard if line.startswith("@")] == ["@1 #5 OK PASSWD", "@2 #6 OK PING"]
 
 
-# --- Fates (guarantee 6) ---
+# --- Fates ---
 
 
 def test_a_full_queue_is_busy_and_nothing_is_thrown_away(world: World) -> None:
@@ -140,7 +129,7 @@ def test_a_message_never_given_to_a_stuck_connection_is_not_delivered(world: Wor
     assert set(fates) == {"unconfirmed", "not-delivered"}
 
 
-# --- Tokens and restarts (guarantees 5 and 8) ---
+# --- Tokens and restarts ---
 
 
 def offline_token(world: World) -> str:
@@ -288,7 +277,7 @@ def test_a_stop_answers_no_unanswered_send(world: World) -> None:
     assert world.disk.accounts["bob"].status == "lost"
 
 
-# --- Adoption (guarantee 9) ---
+# --- Adoption ---
 
 
 def test_a_login_adopts_the_messages_but_not_the_answers_of_a_lost_session(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Messages to several people and to everybody, at the server's end: one fate for the whole message (guarantee 14)."""
+"""Messages to several people and to everybody, at the server's end: one fate for the whole message."""
 
 from __future__ import annotations
 
@@ -7,26 +7,14 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vocabulary import PASSWORD, Person, World
+from vocabulary import PASSWORD, Person, World, bodies
 
 import protocol
 from protocol import LIST_MAX, LISTED, QUEUE_FRAMES, SENT_AGAIN_MAX, SPREAD_SLICE, TO_ALL
 
-STAMP = re.compile(r" 20[\d-]+T[\d:.]+Z")
-
-
-def bodies(heard: list[str]) -> list[str]:
-    """Messages without their stamps, so that a test can name them."""
-    return [STAMP.sub("", line) for line in heard]
-
 
 def hears(*people: Person) -> list[list[str]]:
     return [bodies(person.hears()) for person in people]
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
 
 
 # --- Whom it is for ---

@@ -14,11 +14,6 @@ import storage
 import vessages
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "vessages.db"
-
-
 class Clock:
     """The wall clock that a test moves."""
 

@@ -115,12 +115,12 @@ def test_a_certificate_is_made_for_its_owner_only_and_has_a_fingerprint(tmp_path
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no root")
 def test_a_certificate_that_root_makes_belongs_to_the_owner_of_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner, handed_over = tmp_path.stat(), []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "fchown", lambda *arguments: handed_over.append(arguments[1:]))
-    vessages.tls_context(tmp_path / "cert.pem", tmp_path / "key.pem")
+    vessages.tls_context(*pair)
     assert handed_over == [(owner.st_uid, owner.st_gid)] * 2
 
 

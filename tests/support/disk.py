@@ -36,7 +36,7 @@ IO_ERRORS = {
     "create": SQLITE_CANTOPEN,
     "sync folder": 1290,
 }
-OPEN_CREATE, OPEN_MAIN_JOURNAL = 0x4, 0x800
+OPEN_CREATE = 0x4
 
 POINTER = ctypes.c_void_p
 XWRITE = ctypes.CFUNCTYPE(ctypes.c_int, POINTER, POINTER, ctypes.c_int, ctypes.c_int64)

@@ -1,4 +1,4 @@
-"""The words in which the tests are written: a `World` with a hub, a disk and a clock in it, and its `People`.
+"""The words in which the tests are written: a `World` with a hub, a disk and a clock in it, and its `Person`s.
 
     world = World()
     alice, bob = world.people("alice", "bob")
@@ -11,6 +11,7 @@ by `world.wait(seconds)`. The disk is a dict that can be told to fail or to take
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,11 @@ def examples(number: int) -> settings:
     default = settings.default
     assert default is not None
     return settings(max_examples=max(1, number * default.max_examples // 100))
+
+
+def bodies(heard: list[str]) -> list[str]:
+    """Messages without their stamps, so that a test can name them."""
+    return [re.sub(r" 20[\d-]+T[\d:.]+Z", "", line) for line in heard]
 
 
 @dataclass

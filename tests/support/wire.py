@@ -5,9 +5,9 @@
     alice.says("SEND bob hi")
     assert bob.hears() == [f"MSG alice 0 {STAMP} hi"]
 
-`Peer` is written from section 2 of the design and shares no code with `protocol.py`, so that a mistake in the codec
-cannot hide by being made at both ends. That everything has arrived is known from the answer to a PING, never from
-waiting. In a rig time is what the test says it is: `rig.wait(20)` is over at once.
+`Peer` is written from the README's page on the protocol and shares no code with `protocol.py`, so that a mistake in
+the codec cannot hide by being made at both ends. That everything has arrived is known from the answer to a PING, never
+from waiting. In a rig time is what the test says it is: `rig.wait(20)` is over at once.
 """
 
 from __future__ import annotations

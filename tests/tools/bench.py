@@ -17,7 +17,7 @@ How it measures
 Reading order
     1. Servers as processes: `Kind`, `Server`, `Meter`.   2. Clients: `Crowd`.
     3. Load: `Flow`, `KeptReceiver`, `KeptSender` (as fast as it goes), `pace` (at a given rate).
-    4. `ROWS`, the table of what is measured, and above it one function a row.   5. Running and reporting.
+    4. `make_rows`, the table of what is measured, and above it one function a row.   5. Running and reporting.
 """
 
 from __future__ import annotations

@@ -1044,7 +1044,6 @@ class World:
     def __init__(self, seed: int, people: int, faults: Collection[str], tracing: bool = False) -> None:
         self.chance = random.Random(seed)
         self.faults = frozenset(faults)
-        self.tracing = tracing
         self.trace: deque[str] = deque(maxlen=None if tracing else 60)
         self.reached: Counter[str] = Counter()
         self.now = 1000.0
