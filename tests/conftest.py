@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS.parent), str(TESTS / "support"), str(TESTS / "tools")]
 
 # Behind `nohup` and `&` these are ignored, and so they would be in every program under test, which is as it should be.
-for name in ("SIGINT", "SIGHUP"):
+for name in ("SIGINT", "SIGHUP", "SIGQUIT"):
     number = getattr(signal, name, None)
     if number is not None and signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
