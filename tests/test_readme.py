@@ -53,11 +53,10 @@ def test_the_numbers_in_the_readme_are_those_of_the_code() -> None:
     for text in (
         f"{protocol.QUEUE_FRAMES:,} frames, own answers included, or {protocol.QUEUE_BYTES // protocol.MIB} MiB",
         f"| {protocol.HELD_FRAMES_MAX:,} or {protocol.HELD_BYTES_MAX // protocol.MIB} MiB, then `BYE slow`",
-        f"| {protocol.HALF_FRAME_AFTER:.0f} s, a frame {protocol.HALF_FRAME_AFTER:.0f} s more for every "
+        f"{protocol.HALF_FRAME_AFTER:.0f} s, a frame {protocol.HALF_FRAME_AFTER:.0f} s more for every "
         f"{protocol.HALF_FRAME_STEP // protocol.KIB} KiB |",
-        f"| {protocol.BACKLOG_MAX // protocol.KIB} KiB |",
+        f"beyond {protocol.BACKLOG_MAX // protocol.KIB} KiB, after {protocol.SLOW_AFTER:.0f} s, then `BYE slow`",
         f"asked after {protocol.PING_AFTER:.0f} s, closed after {protocol.SILENT_AFTER:.0f} s",
-        f"{protocol.SLOW_AFTER:.0f} s, then `BYE slow`",
         f"{protocol.STRANGER_AFTER / 60:.0f} minutes, {protocol.STRANGER_FRAME_MAX // protocol.KIB} KiB a frame",
         f"{protocol.GRACE:.0f} s (`--grace`)",
         f"| {protocol.CONNECTIONS_AN_ADDRESS:,}, of which {protocol.NEWCOMERS:,} at once and then "
