@@ -32,6 +32,11 @@ Reading order
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit(f"Vessages needs Python 3.10 or newer, and this is {sys.version.split()[0]}: run it with a newer one.")
+
 import argparse
 import codecs
 import contextlib
@@ -54,7 +59,6 @@ import signal
 import socket
 import ssl
 import string
-import sys
 import threading
 import time
 import unicodedata

@@ -28,6 +28,11 @@ The reading order: errors; passwords and tokens; the schema; opening and checkin
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit(f"Vessages needs Python 3.10 or newer, and this is {sys.version.split()[0]}: run it with a newer one.")
+
 import argparse
 import base64
 import errno
@@ -43,7 +48,6 @@ import secrets
 import shutil
 import signal
 import sqlite3
-import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
