@@ -24,7 +24,7 @@ for name in ("SIGINT", "SIGHUP", "SIGQUIT"):
 compileall.compile_dir(TESTS.parent, maxlevels=0, quiet=2)
 
 from vocabulary import World  # noqa: E402
-from wire import SELECTORS, Rig, ServerProcess, running  # noqa: E402
+from wire import SELECTORS, Rig, ServerProcess, ServerThread, running  # noqa: E402
 
 # In memory where there is such a place: thousands of commits to a shared disk are most of the suite's time.
 if os.access("/dev/shm", os.W_OK):
@@ -55,6 +55,14 @@ def world() -> World:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
+def server(tmp_path: Path) -> Iterator[ServerThread]:
+    """A server that runs while the test is about what connects to it."""
+    with ServerThread(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def server_process(tmp_path: Path) -> Iterator[ServerProcess]:
+    """The server as a person starts it: for tests that stop it, or are about the program itself."""
     with ServerProcess(tmp_path) as server:
         yield server

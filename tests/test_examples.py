@@ -6,7 +6,7 @@ import doctest
 from pathlib import Path
 
 import pytest
-from wire import ServerProcess
+from wire import ServerThread
 
 import client
 import protocol
@@ -16,7 +16,7 @@ import vessages
 
 @pytest.mark.parametrize("module", [protocol, client, storage, vessages], ids=lambda module: module.__name__)
 def test_examples_in_docstrings(module: object, tmp_path: Path) -> None:
-    with ServerProcess(tmp_path) as server:
+    with ServerThread(tmp_path) as server:
         host, port = server.address
         outcome = doctest.testmod(module, extraglobs={"HOST": host, "PORT": port})  # type: ignore[arg-type]
     assert outcome.attempted and not outcome.failed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from vocabulary import PASSWORD
-from wire import ServerProcess
+from wire import ServerThread
 
 import client
 import protocol
@@ -89,7 +89,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 def test_the_client_in_a_few_lines_works_also_a_second_time(tmp_path: Path) -> None:
     (program,) = re.findall(r"(?s)a test runs it\):\n\n```python\n(.*?)```", README)
     (tmp_path / "tiny.py").write_text(program, encoding="utf-8")
-    with ServerProcess(tmp_path) as server:
+    with ServerThread(tmp_path) as server:
         alice, bob = server.person("alice", kept=True), server.person("bob")
         alice.close()
         assert bob.sees("~alice", "bob")

@@ -15,14 +15,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
 from vocabulary import PASSWORD
-from wire import PATIENCE, ROOT, ServerProcess
+from wire import CLIENT, ENVIRON, PATIENCE, ROOT, RunningServer, ServerProcess, ServerThread
 
 import client
 import protocol
@@ -34,11 +34,11 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="there are no such de
 )
 
 
-def start(*arguments: str, code: str | Path = ROOT / "client.py", **options: Any) -> subprocess.Popen[str]:
+def start(*arguments: str, program: Sequence[str] = CLIENT, **options: Any) -> subprocess.Popen[str]:
     """A client, with pipes for everything."""
-    environ = dict(os.environ, PYTHONWARNINGS="error", **options.pop("environ", {}))
+    environ = dict(ENVIRON, PYTHONWARNINGS="error", **options.pop("environ", {}))
     return subprocess.Popen(
-        [sys.executable, str(code), *arguments],
+        [*program, *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env=environ, encoding="utf-8", **options,
     )  # fmt: skip
@@ -52,17 +52,6 @@ def run(*arguments: str, typed: str = "", **options: Any) -> tuple[int, list[str
     return process.returncode, out.splitlines(), errors
 
 
-def again(folder: Path, server: ServerProcess) -> ServerProcess:
-    """The server once more, where it was."""
-    code = folder / "again.py"
-    code.write_text(
-        f"import runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\nsys.argv[2] = {str(server.address[1])!r}\n"
-        f"runpy.run_path({str(ROOT / 'vessages.py')!r}, run_name='__main__')\n",
-        encoding="utf-8",
-    )
-    return ServerProcess(folder, code=code)
-
-
 def become_bob(process: subprocess.Popen[str]) -> IO[str]:
     """A client registers and logs in as bob, and sees alice; its output from then on."""
     assert process.stdin is not None
@@ -74,7 +63,7 @@ def become_bob(process: subprocess.Popen[str]) -> IO[str]:
     return process.stdout
 
 
-def place(server: ServerProcess) -> tuple[str, str]:
+def place(server: RunningServer) -> tuple[str, str]:
     return server.address[0], str(server.address[1])
 
 
@@ -82,7 +71,7 @@ def place(server: ServerProcess) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("goodbye", ["", "QUIT\n"])
-def test_a_pipe_with_a_whole_conversation(server: ServerProcess, goodbye: str) -> None:
+def test_a_pipe_with_a_whole_conversation(server: ServerThread, goodbye: str) -> None:
     typed = f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\nWHO\nSEND bob Grüße, 世界\n{goodbye}"
     status, lines, errors = run(*place(server), typed=typed)
     assert (status, errors) == (0, "")
@@ -91,7 +80,7 @@ def test_a_pipe_with_a_whole_conversation(server: ServerProcess, goodbye: str) -
     assert lines[7:] == ["-- logged out"]
 
 
-def test_json_is_one_object_a_line_and_failures_are_counted(server: ServerProcess) -> None:
+def test_json_is_one_object_a_line_and_failures_are_counted(server: ServerThread) -> None:
     status, lines, _ = run(*place(server), "--json", typed=f"LOGIN bob {PASSWORD}\nSEND eve hi\n")
     assert status == 1
     events = [json.loads(line) for line in lines]
@@ -102,7 +91,7 @@ def test_json_is_one_object_a_line_and_failures_are_counted(server: ServerProces
 
 
 @pytest.mark.parametrize("where", ["environment", "file"])
-def test_every_line_of_a_log_goes_to_somebody(server: ServerProcess, tmp_path: Path, where: str) -> None:
+def test_every_line_of_a_log_goes_to_somebody(server: ServerThread, tmp_path: Path, where: str) -> None:
     alice = server.person("alice", kept=True)
     server.person("bot").close()
     secret = tmp_path / "secret"
@@ -129,7 +118,7 @@ def test_the_password_is_on_no_command_line() -> None:
     assert not {name for name in vars(actions) if "password" in name} - {"password_file"}
 
 
-def test_ctrl_c_logs_out(server: ServerProcess) -> None:
+def test_ctrl_c_logs_out(server: ServerThread) -> None:
     alice = server.person("alice")
     with start(*place(server)) as process:
         output = become_bob(process)
@@ -140,7 +129,7 @@ def test_ctrl_c_logs_out(server: ServerProcess) -> None:
     assert alice.sees("alice")
 
 
-def test_a_reader_that_has_seen_enough(server: ServerProcess) -> None:
+def test_a_reader_that_has_seen_enough(server: ServerThread) -> None:
     alice = server.person("alice")
     with start(*place(server)) as process:
         assert process.stderr is not None
@@ -152,16 +141,18 @@ def test_a_reader_that_has_seen_enough(server: ServerProcess) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
-def test_a_full_disk_behind_the_output_is_told(server: ServerProcess) -> None:
-    command = [sys.executable, str(ROOT / "client.py"), *place(server)]
+def test_a_full_disk_behind_the_output_is_told(server: ServerThread) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        done = subprocess.run(command, input="WHO\n", stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+        done = subprocess.run(
+            [*CLIENT, *place(server)], env=ENVIRON,
+            input="WHO\n", stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE,
+        )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "client.py: what happens cannot be written: No space left on device\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
-def test_a_full_disk_behind_the_log_is_told_once(server: ServerProcess) -> None:
+def test_a_full_disk_behind_the_log_is_told_once(server: ServerThread) -> None:
     status, lines, errors = run(*place(server), "--log", "/dev/full", typed="PING x\n")
     told = "!! the log cannot be written any more: No space left on device"
     assert (status, lines, errors) == (1, [told, "-- connected", "-- PING x"], "")
@@ -188,8 +179,8 @@ def test_a_log_on_a_network_that_is_not_complete_is_told(capsys: pytest.CaptureF
     ],
 )
 def test_a_full_disk_behind_the_last_words(arguments: list[str], full: str, status: int, words: str) -> None:
-    command, pipe = [sys.executable, str(ROOT / "client.py"), *arguments], subprocess.PIPE
-    environ = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command, pipe = [*CLIENT, *arguments], subprocess.PIPE
+    environ = {key: value for key, value in ENVIRON.items() if key != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as disk:  # noqa: PTH123
         streams: dict[str, Any] = {"stdout": pipe, "stderr": pipe} | {full: disk}
         done = subprocess.run(command, stdin=subprocess.DEVNULL, text=True, timeout=PATIENCE, env=environ, **streams)
@@ -200,14 +191,14 @@ def test_a_full_disk_behind_the_last_words(arguments: list[str], full: str, stat
 def test_help_for_a_reader_that_has_seen_enough() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, str(ROOT / "client.py"), "--help"]
-    environ = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = [*CLIENT, "--help"]
+    environ = {key: value for key, value in ENVIRON.items() if key != "PYTHONUNBUFFERED"}
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, env=environ)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_pipes_are_utf_8_whatever_the_locale_says(server: ServerProcess) -> None:
+def test_pipes_are_utf_8_whatever_the_locale_says(server: ServerThread) -> None:
     status, lines, _ = run(*place(server), typed="PING é → 中\n", environ={"PYTHONIOENCODING": "iso8859-1"})
     assert (status, lines) == (0, ["-- connected", "-- PING é → 中"])
 
@@ -251,11 +242,11 @@ def test_output_that_nobody_reads_is_an_error() -> None:
 
 @posix
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_a_pipe_that_does_not_wait_is_not_at_its_end(server: ServerProcess, when: str) -> None:
+def test_a_pipe_that_does_not_wait_is_not_at_its_end(server: ServerThread, when: str) -> None:
     reader, writer = os.pipe()
     os.set_blocking(reader, when == "meanwhile")
-    command = [sys.executable, str(ROOT / "client.py"), *place(server)]
-    with subprocess.Popen(command, stdin=reader, stdout=subprocess.PIPE, text=True) as process:
+    command = [*CLIENT, *place(server)]
+    with subprocess.Popen(command, env=ENVIRON, stdin=reader, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "-- connected\n"
         if when == "meanwhile":
@@ -283,12 +274,12 @@ def test_a_pipe_that_does_not_wait_is_not_at_its_end(server: ServerProcess, when
     ],
 )
 def test_closed_descriptors_are_no_reason_to_fall_over(
-    server: ServerProcess, closed: str, status: int, errors: str
+    server: ServerThread, closed: str, status: int, errors: str
 ) -> None:
     command = f'"$@" {closed}'
     done = subprocess.run(
-        ["sh", "-c", command, "sh", sys.executable, str(ROOT / "client.py"), *place(server)],
-        input="PING x\n", capture_output=True, text=True, timeout=PATIENCE,
+        ["sh", "-c", command, "sh", *CLIENT, *place(server)],
+        env=ENVIRON, input="PING x\n", capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (status, errors)
     assert ("-- PING x\n" in done.stdout) == (closed == "2>&-")
@@ -304,7 +295,7 @@ def test_the_null_device_takes_the_place_of_what_is_closed() -> None:
     assert done.stdout == f"[0, 2] {Path(os.devnull).stat().st_rdev}\n"
 
 
-def test_a_password_file_with_a_mark_at_its_beginning(server: ServerProcess, tmp_path: Path) -> None:
+def test_a_password_file_with_a_mark_at_its_beginning(server: ServerThread, tmp_path: Path) -> None:
     server.person("bot").close()
     (tmp_path / "secret").write_text(PASSWORD + "\r\n", encoding="utf-8-sig")
     status, lines, _ = run(*place(server), "--user", "bot", "--password-file", str(tmp_path / "secret"))
@@ -313,7 +304,7 @@ def test_a_password_file_with_a_mark_at_its_beginning(server: ServerProcess, tmp
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is always a home")
-def test_without_a_home_one_can_chat(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_one_can_chat(server: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(*place(server), environ={"HOME": ""})[0] == 0
 
     def homeless(path: Path) -> Path:
@@ -326,7 +317,7 @@ def test_without_a_home_one_can_chat(server: ServerProcess, monkeypatch: pytest.
         client.Tls("127.0.0.1", 1, ca=ROOT / "README.md")
 
 
-def test_a_line_that_is_far_too_long(server: ServerProcess) -> None:
+def test_a_line_that_is_far_too_long(server: ServerThread) -> None:
     typed = f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\nSEND bob {'x' * 1_000_000}\nSEND bob ok\n"
     status, lines, _ = run(*place(server), typed=typed)
     assert status == 1
@@ -363,7 +354,7 @@ def test_nobody_listens() -> None:
 
 
 def test_help_and_version() -> None:
-    status, lines, _ = run("--version")
+    status, lines, _ = run("--version", program=(sys.executable, str(ROOT / "client.py")))  # as a person starts it
     assert (status, lines) == (0, [f"Vessages {client.VERSION}"])
     assert "VESSAGES_PASSWORD" in "\n".join(run("--help")[1])
 
@@ -372,14 +363,14 @@ def test_help_and_version() -> None:
 
 
 @contextlib.contextmanager
-def running_bot(server: ServerProcess, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def running_bot(server: RunningServer, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """The README's, with the two files that it needs."""
     (folder / "bot").mkdir()
     for name in ("client.py", "protocol.py"):
         shutil.copy(ROOT / name, folder / "bot")
     (folder / "bot" / "bot.py").write_text(BOT.replace("5000", place(server)[1]), encoding="utf-8")
-    environ = {"VESSAGES_PASSWORD": PASSWORD, "PYTHONUNBUFFERED": "1"}
-    with start(code="bot.py", cwd=folder / "bot", environ=environ) as process:
+    environ = {"VESSAGES_PASSWORD": PASSWORD, "PYTHONUNBUFFERED": "1", "PYTHONPATH": ""}
+    with start(program=(sys.executable, "bot.py"), cwd=folder / "bot", environ=environ) as process:
         try:
             yield process
         finally:
@@ -387,7 +378,7 @@ def running_bot(server: ServerProcess, folder: Path) -> Iterator[subprocess.Pope
             process.communicate()
 
 
-def test_the_bot_of_the_readme_needs_two_files(server: ServerProcess, tmp_path: Path) -> None:
+def test_the_bot_of_the_readme_needs_two_files(server: ServerThread, tmp_path: Path) -> None:
     alice = server.person("alice")
     with running_bot(server, tmp_path):
         while not alice.sees("alice", "echo"):
@@ -400,7 +391,7 @@ def test_the_bot_of_the_readme_needs_two_files(server: ServerProcess, tmp_path: 
 
 
 @posix
-def test_ctrl_c_ends_the_bot_of_the_readme_without_a_word(server: ServerProcess, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_bot_of_the_readme_without_a_word(server: ServerThread, tmp_path: Path) -> None:
     alice = server.person("alice")
     with running_bot(server, tmp_path) as bot:
         while not alice.sees("alice", "echo"):
@@ -414,7 +405,7 @@ def test_ctrl_c_ends_the_bot_of_the_readme_without_a_word(server: ServerProcess,
 
 
 def test_the_bot_of_the_readme_answers_everybody_while_one_person_never_confirms(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, "--grace", "1") as server:
+    with ServerThread(tmp_path, grace=1.0) as server:
         alice, asleep = server.person("alice"), server.person("asleep", kept=True)
         with running_bot(server, tmp_path) as bot:
             while not alice.sees("alice", "asleep", "echo"):
@@ -440,7 +431,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "RETRY_MOST", 0.05)
 
 
-def test_a_script_talks_to_itself(server: ServerProcess) -> None:
+def test_a_script_talks_to_itself(server: ServerThread) -> None:
     with Client(*server.address) as bot:
         bot.register("bot", PASSWORD)
         bot.login("bot", PASSWORD)
@@ -453,7 +444,7 @@ def test_a_script_talks_to_itself(server: ServerProcess) -> None:
         bot.close()  # and once more at the end
 
 
-def test_what_goes_wrong_is_raised(server: ServerProcess) -> None:
+def test_what_goes_wrong_is_raised(server: ServerThread) -> None:
     with Client(*server.address) as bot, Client(*server.address) as other:
         with pytest.raises(ChatError, match="wrong name or password") as caught:
             bot.login("bot", PASSWORD)
@@ -480,7 +471,7 @@ def test_a_script_without_a_server() -> None:
     assert caught.value.code == "unreachable"
 
 
-def test_a_client_may_be_closed_twice(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_may_be_closed_twice(server: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "LOGOUT_SECONDS", 0.0)  # the answer to the first LOGOUT comes too late
     with Client(*server.address) as bot:
         bot.register("bot", PASSWORD)
@@ -489,7 +480,7 @@ def test_a_client_may_be_closed_twice(server: ServerProcess, monkeypatch: pytest
         monkeypatch.setattr(client, "LOGOUT_SECONDS", 1.0)  # and the second time there is nobody to say it to
 
 
-def test_a_call_gives_up_in_time(server: ServerProcess) -> None:
+def test_a_call_gives_up_in_time(server: ServerThread) -> None:
     server.person("alice", kept=True).lively = False  # she reads nothing and acknowledges nothing
     with Client(*server.address) as bot:
         bot.register("bot", PASSWORD)
@@ -499,7 +490,7 @@ def test_a_call_gives_up_in_time(server: ServerProcess) -> None:
         assert list(bot.messages(timeout=0)) == []
 
 
-def test_what_was_sent_without_waiting_has_its_fate_among_the_events(server: ServerProcess) -> None:
+def test_what_was_sent_without_waiting_has_its_fate_among_the_events(server: ServerThread) -> None:
     with Client(*server.address) as bot:
         bot.register("bot", PASSWORD)
         bot.login("bot", PASSWORD)
@@ -515,7 +506,7 @@ def test_what_was_sent_without_waiting_has_its_fate_among_the_events(server: Ser
         assert list(bot.events(timeout=0)) == []
 
 
-def test_who_asks_only_for_messages_keeps_the_other_events(server: ServerProcess) -> None:
+def test_who_asks_only_for_messages_keeps_the_other_events(server: ServerThread) -> None:
     with Client(*server.address) as bot:
         bot.register("bot", PASSWORD)
         bot.login("bot", PASSWORD)
@@ -525,7 +516,7 @@ def test_who_asks_only_for_messages_keeps_the_other_events(server: ServerProcess
         assert kinds[-2:] == [client.Roster, client.Delivered] or client.Delivered not in kinds
 
 
-def test_a_client_is_used_by_many_threads(server: ServerProcess) -> None:
+def test_a_client_is_used_by_many_threads(server: ServerThread) -> None:
     heard: list[str] = []
     with Client(*server.address) as bot:
         bot.register("bot", PASSWORD)
@@ -553,7 +544,7 @@ def test_a_client_is_used_by_many_threads(server: ServerProcess) -> None:
         assert [text for text in heard if text in mine] == mine
 
 
-def test_all_threads_are_told_that_somebody_logged_in_elsewhere(server: ServerProcess) -> None:
+def test_all_threads_are_told_that_somebody_logged_in_elsewhere(server: ServerThread) -> None:
     codes: list[str] = []
     with Client(*server.address) as bot, Client(*server.address) as other:
         bot.register("bot", PASSWORD)
@@ -577,7 +568,7 @@ def test_all_threads_are_told_that_somebody_logged_in_elsewhere(server: ServerPr
         bot.send("bot", "hi")
 
 
-def test_a_closed_client_says_so(server: ServerProcess) -> None:
+def test_a_closed_client_says_so(server: ServerThread) -> None:
     bot = Client(*server.address)
     bot.register("bot", PASSWORD)
     bot.login("bot", PASSWORD)
@@ -590,7 +581,7 @@ def test_a_closed_client_says_so(server: ServerProcess) -> None:
     bot.close()
 
 
-def test_a_loop_that_had_begun_ends_when_the_client_is_closed(server: ServerProcess) -> None:
+def test_a_loop_that_had_begun_ends_when_the_client_is_closed(server: ServerThread) -> None:
     bot = Client(*server.address)
     bot.register("bot", PASSWORD)
     bot.login("bot", PASSWORD)
@@ -607,7 +598,7 @@ def test_a_loop_that_had_begun_ends_when_the_client_is_closed(server: ServerProc
     assert heard == ["0", "1", "2"]
 
 
-def test_a_signal_handler_is_told_that_it_may_not(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_handler_is_told_that_it_may_not(server: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
     with Client(*server.address) as bot:
         monkeypatch.setattr(bot._link, "select", lambda patience: bot.who())
         with pytest.raises(RuntimeError, match="signal handler"):
@@ -617,7 +608,7 @@ def test_a_signal_handler_is_told_that_it_may_not(server: ServerProcess, monkeyp
 
 
 def test_what_waits_to_be_read_is_read_before_a_call_gives_up(
-    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+    server: ServerThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a program that was suspended for longer than it meant to wait."""
     now = time.monotonic()
@@ -639,14 +630,14 @@ def test_what_waits_to_be_read_is_read_before_a_call_gives_up(
         assert bot.who() == ["bot"]
 
 
-def test_a_script_outlives_its_server(server: ServerProcess, tmp_path: Path, quick: None) -> None:
-    with Client(*server.address) as bot:
+def test_a_script_outlives_its_server(server_process: ServerProcess, tmp_path: Path, quick: None) -> None:
+    with Client(*server_process.address) as bot:
         bot.register("bot", PASSWORD)
         bot.login("bot", PASSWORD)
         bot.send("bot", "one")
-        server.signal(signal.SIGKILL)
-        server.ends()
-        with again(tmp_path, server):
+        server_process.signal(signal.SIGKILL)
+        server_process.ends()
+        with ServerProcess(tmp_path, port=server_process.address[1]):
             bot.send("bot", "two")
             assert [message.text for message in bot.messages(timeout=0)] == ["one", "two"]
 
@@ -695,7 +686,7 @@ class CuttingProxy:
             thread.join(PATIENCE)
 
 
-def test_everything_is_shown_once_and_in_order_over_links_that_are_cut(server: ServerProcess, quick: None) -> None:
+def test_everything_is_shown_once_and_in_order_over_links_that_are_cut(server: ServerThread, quick: None) -> None:
     texts = [f"message {n} " + "x" * (n % 50) for n in range(100)]
     heard: list[str] = []
     proxy = CuttingProxy(server.address, every=1_500)

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from seat import Seat
 from terminal import Terminal
-from test_programs import again
 from vocabulary import PASSWORD
-from wire import PATIENCE, ServerProcess
+from wire import PATIENCE, RunningServer, ServerProcess, ServerThread
 
 import client
 
@@ -31,7 +30,7 @@ def seats() -> Iterator[list[Seat]]:
         seat.close()
 
 
-def sit(seats: list[Seat], server: ServerProcess, name: str = "bob", **options: int) -> Seat:
+def sit(seats: list[Seat], server: RunningServer, name: str = "bob", **options: int) -> Seat:
     """Somebody who sits down, makes an account and is logged in."""
     seat = Seat(server.address[0], str(server.address[1]), **options)  # type: ignore[arg-type]
     seats.append(seat)
@@ -45,7 +44,7 @@ def online(seat: Seat) -> bool:
     return any(re.match(r"\d+ online ", row) for row in seat.screen.lines())
 
 
-def test_a_message_does_not_disturb_what_is_typed(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_message_does_not_disturb_what_is_typed(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     alice = server.person("alice")
     bob.prompts("2 online >").types("/msg alice half a ").prompts("2 online > /msg alice half a")
@@ -59,7 +58,7 @@ def test_a_message_does_not_disturb_what_is_typed(server: ServerProcess, seats: 
     assert alice.sees("alice")
 
 
-def test_a_password_is_never_shown(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_password_is_never_shown(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     bob.types("/logout\r").sees("-- logged out").types("/login bob\r").prompts("Password for bob:")
     bob.types(PASSWORD + "\r").prompts("1 online >")
@@ -70,7 +69,7 @@ def test_a_password_is_never_shown(server: ServerProcess, seats: list[Seat]) -> 
     assert bob.leaves() == 0
 
 
-def test_the_prompt_counts_who_is_online_and_not_who_is_lost(server: ServerProcess, seats: list[Seat]) -> None:
+def test_the_prompt_counts_who_is_online_and_not_who_is_lost(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     alice = server.person("alice", kept=True)
     bob.prompts("2 online >")
@@ -78,14 +77,14 @@ def test_the_prompt_counts_who_is_online_and_not_who_is_lost(server: ServerProce
     bob.prompts("1 online >").types("/who\r").sees("-- online: bob ~alice")
 
 
-def test_a_paste_that_is_too_long_leaves_the_line_as_it_was(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_paste_that_is_too_long_leaves_the_line_as_it_was(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     bob.types("to be ").types("\x1b[200~" + "x" * 61_000 + "\x1b[201~")
     bob.until(lambda: any("too long for one message, which holds 60,000 bytes" in row for row in bob.screen.lines()))
     bob.prompts("1 online > to be")
 
 
-def test_names_are_completed_and_aimed_at(server: ServerProcess, seats: list[Seat]) -> None:
+def test_names_are_completed_and_aimed_at(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     server.person("alice")
     bob.prompts("2 online >").types("\t\x03").sees("-- Ctrl-C again leaves")  # Tab alone puts in nobody
@@ -98,7 +97,7 @@ def test_names_are_completed_and_aimed_at(server: ServerProcess, seats: list[Sea
     assert bob.leaves() == 0
 
 
-def test_the_prompt_names_the_recipient_while_the_line_is_typed(server: ServerProcess, seats: list[Seat]) -> None:
+def test_the_prompt_names_the_recipient_while_the_line_is_typed(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     alice, carol = server.person("alice"), server.person("carol")
     bob.types("/to alice\r").prompts("3 online alice>").types("carol: ").prompts("3 online carol>")
@@ -119,7 +118,7 @@ def test_the_prompt_names_the_recipient_while_the_line_is_typed(server: ServerPr
     assert [frame.split(" ", 4)[4] for frame in carol.hears() if frame.startswith("MSG bob ")] == ["for you"]
 
 
-def test_a_paste_without_marks_is_one_block(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_paste_without_marks_is_one_block(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     carol = server.person("carol")
     bob.types("/to bob\r").prompts("2 online bob>")
@@ -130,7 +129,7 @@ def test_a_paste_without_marks_is_one_block(server: ServerProcess, seats: list[S
     assert not any(frame.startswith("MSG bob ") for frame in carol.hears())
 
 
-def test_commands_that_were_typed_ahead_are_done_one_by_one(server: ServerProcess, seats: list[Seat]) -> None:
+def test_commands_that_were_typed_ahead_are_done_one_by_one(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     bob.types(f"/logout\r/login bob\r{PASSWORD}\r").sees("-- logged out").prompts("1 online >")
     assert PASSWORD.encode() not in bob.raw
@@ -139,16 +138,16 @@ def test_commands_that_were_typed_ahead_are_done_one_by_one(server: ServerProces
 
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
 def test_half_a_password_that_is_typed_when_the_login_is_answered_goes_nowhere(
-    server: ServerProcess, seats: list[Seat], term: str
+    server_process: ServerProcess, seats: list[Seat], term: str
 ) -> None:
-    server.person("alice").says("LOGOUT")
-    seat = Seat(*map(str, server.address), "--user", "alice", "--to", "alice", TERM=term)
+    server_process.person("alice").says("LOGOUT")
+    seat = Seat(*map(str, server_process.address), "--user", "alice", "--to", "alice", TERM=term)
     seats.append(seat)
     seat.until(lambda: b"Password for alice: " in seat.raw)
-    server.signal(signal.SIGSTOP)
+    server_process.signal(signal.SIGSTOP)
     seat.types(PASSWORD + "\r").until(lambda: b"one moment; what you type is hidden" in seat.raw)
     seat.types("half-a-")
-    server.signal(signal.SIGCONT)
+    server_process.signal(signal.SIGCONT)
     words = b"hidden up to Enter" if term != "dumb" else b"finish the hidden line with Enter; it is not sent"
     seat.until(lambda: b"you are alice" in seat.raw).until(lambda: words in seat.raw)
     seat.types("secret\r").types("/who\r" if term != "dumb" else "")
@@ -169,7 +168,7 @@ def test_a_line_that_comes_with_the_dropped_one_is_had_at_once() -> None:
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
 @pytest.mark.parametrize("late", [False, True])
 def test_the_password_behind_a_refused_login_is_hidden(
-    server: ServerProcess, seats: list[Seat], term: str, late: bool
+    server: ServerThread, seats: list[Seat], term: str, late: bool
 ) -> None:
     seat = Seat(*map(str, server.address), TERM=term)
     seats.append(seat)
@@ -194,7 +193,7 @@ def test_the_password_behind_a_refused_login_is_hidden(
     assert b"secret" not in seat.raw
 
 
-def test_what_came_at_once_with_its_recipient_is_asked_about(server: ServerProcess, seats: list[Seat]) -> None:
+def test_what_came_at_once_with_its_recipient_is_asked_about(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     carol = server.person("carol")
     bob.prompts("2 online >").types("/to bob\r").prompts("2 online bob>")
@@ -208,26 +207,26 @@ def test_what_came_at_once_with_its_recipient_is_asked_about(server: ServerProce
 
 
 def test_what_is_typed_while_a_password_is_checked_is_never_seen_or_sent(
-    server: ServerProcess, seats: list[Seat]
+    server_process: ServerProcess, seats: list[Seat]
 ) -> None:
-    server.person("alice").says("LOGOUT")
-    seat = Seat(*map(str, server.address), "--user", "alice", "--to", "alice")
+    server_process.person("alice").says("LOGOUT")
+    seat = Seat(*map(str, server_process.address), "--user", "alice", "--to", "alice")
     seats.append(seat)
     seat.prompts("Password for alice:")
-    server.signal(signal.SIGSTOP)
+    server_process.signal(signal.SIGSTOP)
     try:
         seat.types("wrong-secret\r")  # the server may have been stopped before its first word
         seat.until(lambda: any(row.endswith("one moment; what you type is hidden") for row in seat.screen.lines()))
         seat.types(PASSWORD + "\r").types("half-a-secret")
     finally:
-        server.signal(signal.SIGCONT)
+        server_process.signal(signal.SIGCONT)
     seat.until(lambda: any("-- you are alice" in row for row in seat.screen.history())).prompts("1 online alice>")
     seat.types("\x1b[A").types("\x19").types("hello\r").sees("→ alice  hello").types("\x1b[A")
     seat.prompts("1 online alice> hello")
     assert b"secret" not in seat.raw and PASSWORD.encode() not in seat.raw
 
 
-def test_nothing_from_the_network_does_anything_to_the_terminal(server: ServerProcess, seats: list[Seat]) -> None:
+def test_nothing_from_the_network_does_anything_to_the_terminal(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server, width=60)
     server.person("alice").say("SEND bob " + HOSTILE)
     bob.until(lambda: any("really" in row for row in bob.screen.lines()))
@@ -238,7 +237,7 @@ def test_nothing_from_the_network_does_anything_to_the_terminal(server: ServerPr
         assert bad not in bob.raw
 
 
-def test_comings_and_goings_can_be_hidden_and_the_bell_rings(server: ServerProcess, seats: list[Seat]) -> None:
+def test_comings_and_goings_can_be_hidden_and_the_bell_rings(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     alice = server.person("alice")
     bob.sees("-- alice is online").types("/quiet\r").sees("comings and goings are hidden")
@@ -257,14 +256,14 @@ def test_comings_and_goings_can_be_hidden_and_the_bell_rings(server: ServerProce
 
 
 def test_a_lost_server_is_counted_down_and_nothing_is_lost(
-    server: ServerProcess, seats: list[Seat], tmp_path: Path
+    server_process: ServerProcess, seats: list[Seat], tmp_path: Path
 ) -> None:
-    bob = sit(seats, server)
-    server.signal(signal.SIGKILL)
-    server.ends()
+    bob = sit(seats, server_process)
+    server_process.signal(signal.SIGKILL)
+    server_process.ends()
     bob.until(lambda: any(re.match(r"… \d s >$", row) for row in bob.screen.lines()))
     bob.types("/msg bob to myself\r").until(lambda: any("…     → bob  to myself" in row for row in bob.screen.lines()))
-    with again(tmp_path, server):
+    with ServerProcess(tmp_path, port=server_process.address[1]):
         bob.sees("bob  to myself").sees("→ bob  to myself").prompts("1 online >")
         assert not any(row.startswith("…") for row in bob.screen.lines())
         assert any(row.startswith("-- back as bob after ") for row in bob.screen.history())
@@ -272,18 +271,20 @@ def test_a_lost_server_is_counted_down_and_nothing_is_lost(
         assert bob.leaves() == 0
 
 
-def test_the_prompt_tells_that_nobody_is_connected(server: ServerProcess, seats: list[Seat], tmp_path: Path) -> None:
-    seat = Seat(*map(str, server.address))
+def test_the_prompt_tells_that_nobody_is_connected(
+    server_process: ServerProcess, seats: list[Seat], tmp_path: Path
+) -> None:
+    seat = Seat(*map(str, server_process.address))
     seats.append(seat)
     seat.prompts(">")
-    server.signal(signal.SIGTERM)
-    server.ends()
+    server_process.signal(signal.SIGTERM)
+    server_process.ends()
     seat.prompts("not connected >")
-    with again(tmp_path, server):
+    with ServerProcess(tmp_path, port=server_process.address[1]):
         seat.types(f"REGISTER bob {PASSWORD}\r").prompts("1 online >")
 
 
-def test_the_window_becomes_narrow_and_wide_again(server: ServerProcess, seats: list[Seat]) -> None:
+def test_the_window_becomes_narrow_and_wide_again(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     bob.types("/to bob\r").prompts("1 online bob>").types("a line with 世界 and 😀 in it")
     bob.prompts("1 online bob> a line with 世界 and 😀 in it")
@@ -320,7 +321,7 @@ def test_the_size_of_a_window_that_does_not_know_it(
     assert client.window_size() == size
 
 
-def test_a_terminal_that_is_not_utf_8(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_terminal_that_is_not_utf_8(server: ServerThread, seats: list[Seat]) -> None:
     seat = Seat(*map(str, server.address), width=60, PYTHONIOENCODING="iso8859-1")
     seats.append(seat)
     seat.encoded("iso8859-1")
@@ -337,7 +338,7 @@ def test_a_terminal_that_is_not_utf_8(server: ServerProcess, seats: list[Seat]) 
 
 @pytest.mark.parametrize("arguments", [("--plain",), ()])
 def test_plain_lines_on_a_terminal_that_is_not_utf_8(
-    server: ServerProcess, seats: list[Seat], arguments: tuple[str]
+    server: ServerThread, seats: list[Seat], arguments: tuple[str]
 ) -> None:
     seat = Seat(*map(str, server.address), *arguments, TERM="dumb", PYTHONIOENCODING="iso8859-1")
     seats.append(seat)
@@ -348,7 +349,7 @@ def test_plain_lines_on_a_terminal_that_is_not_utf_8(
     assert seat.leaves() == 0
 
 
-def test_a_window_without_a_size(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_window_without_a_size(server: ServerThread, seats: list[Seat]) -> None:
     seat = Seat(*map(str, server.address), width=0, height=0, COLUMNS="", LINES="")
     seats.append(seat)
     seat.screen = Terminal(80, 24)
@@ -371,7 +372,7 @@ def test_a_first_contact_that_fails_leaves_one_line(seats: list[Seat]) -> None:
     )
 
 
-def test_a_dumb_terminal_gets_plain_lines(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_dumb_terminal_gets_plain_lines(server: ServerThread, seats: list[Seat]) -> None:
     seat = Seat(*map(str, server.address), TERM="dumb")
     seats.append(seat)
     seat.sees("-- connected").types(f"REGISTER bob {PASSWORD}\n").sees("-- bob is registered").types("\x04")
@@ -379,7 +380,7 @@ def test_a_dumb_terminal_gets_plain_lines(server: ServerProcess, seats: list[Sea
     assert b"\x1b" not in seat.raw
 
 
-def test_a_dumb_terminal_does_not_show_a_password(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_dumb_terminal_does_not_show_a_password(server: ServerThread, seats: list[Seat]) -> None:
     server.person("bob").close()
     seat = Seat(*map(str, server.address), TERM="dumb")
     seats.append(seat)
@@ -391,7 +392,7 @@ def test_a_dumb_terminal_does_not_show_a_password(server: ServerProcess, seats: 
     assert PASSWORD.encode() not in seat.raw
 
 
-def test_a_terminal_that_another_program_has_made_non_blocking(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_terminal_that_another_program_has_made_non_blocking(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     os.set_blocking(bob.slave, False)
     lines = [f"{number:03} " + "x" * 60 for number in range(200)]  # more than a terminal takes at once
@@ -403,7 +404,7 @@ def test_a_terminal_that_another_program_has_made_non_blocking(server: ServerPro
     assert not os.get_blocking(bob.slave)  # made so after the start, so it is not ours to change
 
 
-def test_a_dumb_terminal_that_another_program_has_made_non_blocking(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_dumb_terminal_that_another_program_has_made_non_blocking(server: ServerThread, seats: list[Seat]) -> None:
     seat = Seat(*map(str, server.address), TERM="dumb")
     seats.append(seat)
     seat.sees("-- connected")
@@ -414,7 +415,7 @@ def test_a_dumb_terminal_that_another_program_has_made_non_blocking(server: Serv
     assert seat.leaves() == 0
 
 
-def test_a_terminal_that_is_closed_logs_out(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_terminal_that_is_closed_logs_out(server: ServerThread, seats: list[Seat]) -> None:
     alice = server.person("alice")
     seat = sit(seats, server)
     assert alice.sees("alice", "bob")
@@ -424,7 +425,7 @@ def test_a_terminal_that_is_closed_logs_out(server: ServerProcess, seats: list[S
     assert seat.process.wait(PATIENCE) == 0
 
 
-def test_a_dumb_terminal_that_is_closed_while_it_asks_logs_out(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_dumb_terminal_that_is_closed_while_it_asks_logs_out(server: ServerThread, seats: list[Seat]) -> None:
     alice = server.person("alice")
     seat = Seat(*map(str, server.address), TERM="dumb")
     seats.append(seat)
@@ -436,7 +437,7 @@ def test_a_dumb_terminal_that_is_closed_while_it_asks_logs_out(server: ServerPro
     assert seat.process.wait(PATIENCE) == 0
 
 
-def test_ctrl_c_drops_what_is_being_typed_and_then_leaves(server: ServerProcess, seats: list[Seat]) -> None:
+def test_ctrl_c_drops_what_is_being_typed_and_then_leaves(server: ServerThread, seats: list[Seat]) -> None:
     seat = sit(seats, server)
     seat.prompts("1 online >").types("not this").prompts("1 online > not this").types("\x03").prompts("1 online >")
     seat.types("/passwd\r").prompts("Old password:").types("old\x03\x03")
@@ -461,7 +462,7 @@ def test_ctrl_c_while_a_tls_server_is_met_leaves_without_a_traceback(seats: list
     assert rest == ["^C"]
 
 
-def test_a_long_message_that_waits_leaves_room_for_others(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_long_message_that_waits_leaves_room_for_others(server: ServerThread, seats: list[Seat]) -> None:
     alice = server.person("alice", kept=True)
     alice.lively = False
     bob = sit(seats, server)
@@ -473,7 +474,7 @@ def test_a_long_message_that_waits_leaves_room_for_others(server: ServerProcess,
     bob.sees("…     1 more").prompts("2 online alice>")
 
 
-def test_the_prompt_tells_when_the_target_is_gone(server: ServerProcess, seats: list[Seat]) -> None:
+def test_the_prompt_tells_when_the_target_is_gone(server: ServerThread, seats: list[Seat]) -> None:
     alice = server.person("alice")
     bob = sit(seats, server)
     bob.types("/to alice\r").prompts("2 online alice>")
@@ -481,7 +482,7 @@ def test_the_prompt_tells_when_the_target_is_gone(server: ServerProcess, seats: 
     bob.prompts("1 online alice (not online)>")
 
 
-def test_what_is_shown_is_logged(server: ServerProcess, seats: list[Seat], tmp_path: Path) -> None:
+def test_what_is_shown_is_logged(server: ServerThread, seats: list[Seat], tmp_path: Path) -> None:
     log = tmp_path / "chat.log"
     seat = Seat(*map(str, server.address), "--log", str(log))
     seats.append(seat)

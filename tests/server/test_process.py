@@ -25,6 +25,12 @@ import vessages
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such signals")
 
 
+@pytest.fixture
+def server(server_process: ServerProcess) -> ServerProcess:
+    """Here it is about the program itself."""
+    return server_process
+
+
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`python vessages.py …` that is expected to end by itself."""
     command = [sys.executable, str(PROGRAM), *arguments]

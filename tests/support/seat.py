@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from terminal import Terminal
-from wire import PATIENCE, ROOT
+from wire import CLIENT, ENVIRON, PATIENCE
 
 if sys.platform == "win32":
     pytest.skip("there are no pseudo-terminals", allow_module_level=True)
@@ -32,7 +32,7 @@ class Seat:
     """Somebody at a terminal of so many columns and rows, in front of a client."""
 
     def __init__(
-        self, *arguments: str, width: int = 80, height: int = 24, code: Path = ROOT / "client.py", **environ: str
+        self, *arguments: str, width: int = 80, height: int = 24, code: Path | None = None, **environ: str
     ) -> None:
         self.master, slave = pty.openpty()
         self.screen = Terminal(width, height)
@@ -42,10 +42,10 @@ class Seat:
         self.encoded("utf-8")
         self._rest = ""
         self.process = subprocess.Popen(
-            [sys.executable, str(code), *arguments],
+            [*((sys.executable, str(code)) if code else CLIENT), *arguments],
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env=os.environ | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", "TZ": "UTC"} | environ,
+            env=ENVIRON | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", "TZ": "UTC"} | environ,
         )  # fmt: skip
         self.slave = slave
 

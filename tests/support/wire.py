@@ -1,5 +1,6 @@
 """The words in which the socket tests are written: a `Rig` (a real server that the test turns by hand), `ServerProcess`
-(the program as a person starts it), and `Peer`, somebody at the other end of a real connection.
+(the program as a person starts it), `ServerThread` (a server that just runs, for tests of what connects to it), and
+`Peer`, somebody at the other end of a real connection.
 
     alice, bob = rig.people("alice", "bob")
     alice.says("SEND bob hi")
@@ -16,6 +17,7 @@ import atexit
 import contextlib
 import functools
 import itertools
+import os
 import re
 import select
 import selectors
@@ -28,9 +30,11 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import pytest
@@ -42,6 +46,9 @@ import vessages
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "vessages.py"
+# The client as a program, which as a module is not compiled at each start, and the environment that it needs for that.
+CLIENT = (sys.executable, "-m", "client")
+ENVIRON = os.environ | {"PYTHONPATH": str(ROOT)}
 COST = storage.Cost(1, 1, 1)
 
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -190,6 +197,13 @@ class Peer(Somebody):
         self.socket.close()
 
 
+def hasty_store(path: Path) -> storage.Store:
+    """A store that trusts the disk: what survives a power cut is tested elsewhere."""
+    hasty = ("synchronous = OFF", "journal_mode = MEMORY")
+    with mock.patch.object(storage, "SETTINGS", (*storage.SETTINGS, *hasty)):
+        return storage.open_store(path)
+
+
 class Clock:
     """The time in a rig. Each look at it takes a tenth of a millisecond; all else is the test's doing."""
 
@@ -269,9 +283,7 @@ class Rig:
         self.hub = protocol.Hub(**self.settings)
         self.selector = WatchedSelector(self.make_selector(), self.clock)
         self.listeners = [sock for _ in range(self.ports) for sock in vessages.bind("127.0.0.1", 0)]
-        hasty = ("synchronous = OFF", "journal_mode = MEMORY")  # what survives a power cut is tested elsewhere
-        with mock.patch.object(storage, "SETTINGS", (*storage.SETTINGS, *hasty)):
-            self.store = storage.open_store(self.folder / "vessages.db")
+        self.store = hasty_store(self.folder / "vessages.db")
         self.server = vessages.Server(
             self.hub, self.store, self.listeners, cost=self.cost,
             selector=self.selector, clock=self.clock, wall=self.clock.tell_wall,
@@ -401,38 +413,15 @@ class Rig:
             return dict(db.execute("SELECT username, status FROM users").fetchall())
 
 
-class ServerProcess:
-    """`python vessages.py` as a person starts it. Leaves nothing behind."""
+Running = TypeVar("Running", bound="RunningServer")
 
-    def __init__(
-        self, folder: Path, *options: str, host: str = "127.0.0.1", code: Path = PROGRAM, open_files: int = 0,
-        before: str = "",
-    ) -> None:  # fmt: skip
-        """`before` is what the shell that starts it does first."""
-        self.errors = folder / "stderr"
-        command = [sys.executable, str(code), host, "0", "--db", str(folder / "vessages.db")]
-        if open_files:
-            before += f"ulimit -n {open_files};"
-        if before:
-            command = ["sh", "-c", before + 'exec "$@"', "sh", *command]
-        with self.errors.open("ab") as errors:
-            self.process = subprocess.Popen(
-                [*command, "--hash-cost", "1,1,1", *options],
-                cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True,
-            )  # fmt: skip
-        assert self.process.stdout is not None
-        self.greeting = self._read_greeting(self.process.stdout)
-        found = re.search(r"listens at (\S+) port (\d+)\.", self.greeting)
-        self.address = (found[1], int(found[2])) if found else ("", 0)
+
+class RunningServer:
+    """A server that runs by itself, in real time. Leaves nothing behind."""
+
+    def __init__(self) -> None:
+        self.address = ("", 0)
         self.peers: list[Peer] = []
-
-    def _read_greeting(self, stdout: Any) -> str:
-        lines = []
-        for line in stdout:
-            lines.append(line)
-            if line.startswith("Ctrl-C"):
-                break
-        return "".join(lines)
 
     def connect(self) -> Peer:
         sock = socket.create_connection(self.address, timeout=PATIENCE)
@@ -449,6 +438,72 @@ class ServerProcess:
         peer.enter(name, kept)
         return peer
 
+    def close(self) -> None:
+        for peer in self.peers:
+            peer.close()
+
+    def __enter__(self: Running) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ServerThread(RunningServer):
+    """A server in a thread: it costs a tenth of a process, and is the same to all who connect."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        super().__init__()
+        self._store = hasty_store(folder / "vessages.db")
+        (listener,) = vessages.bind("127.0.0.1", 0)
+        self.address = listener.getsockname()
+        self._server = vessages.Server(protocol.Hub(**settings), self._store, [listener], cost=COST)
+        self._server.hub.restore(self._store.recover(time.time()))
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+
+    def close(self) -> None:
+        super().close()
+        self._server.stop()
+        self._thread.join(PATIENCE)
+        self._server.close()
+        self._store.close()
+
+
+class ServerProcess(RunningServer):
+    """`python vessages.py` as a person starts it."""
+
+    def __init__(
+        self, folder: Path, *options: str, host: str = "127.0.0.1", port: int = 0, code: Path = PROGRAM,
+        open_files: int = 0, before: str = "",
+    ) -> None:  # fmt: skip
+        """`before` is what the shell that starts it does first."""
+        super().__init__()
+        self.errors = folder / "stderr"
+        command = [sys.executable, str(code), host, str(port), "--db", str(folder / "vessages.db")]
+        if open_files:
+            before += f"ulimit -n {open_files};"
+        if before:
+            command = ["sh", "-c", before + 'exec "$@"', "sh", *command]
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen(
+                [*command, "--hash-cost", "1,1,1", *options],
+                cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True,
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        self.greeting = self._read_greeting(self.process.stdout)
+        found = re.search(r"listens at (\S+) port (\d+)\.", self.greeting)
+        if found:
+            self.address = found[1], int(found[2])
+
+    def _read_greeting(self, stdout: Any) -> str:
+        lines = []
+        for line in stdout:
+            lines.append(line)
+            if line.startswith("Ctrl-C"):
+                break
+        return "".join(lines)
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
@@ -461,19 +516,12 @@ class ServerProcess:
         return self.errors.read_text(encoding="utf-8")
 
     def close(self) -> None:
-        for peer in self.peers:
-            peer.close()
+        super().close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(PATIENCE)
         if self.process.stdout is not None:
             self.process.stdout.close()
-
-    def __enter__(self) -> ServerProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @contextlib.contextmanager
