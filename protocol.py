@@ -79,6 +79,7 @@ class Code(enum.Enum):
     PARTLY = "partly", "the message was not shown to everybody it was for"
     UNKNOWN_SESSION = "unknown-session", "that session is over, log in with the password"
     TOO_MANY = "too-many", "too many at once, wait before the next one"
+    ENCRYPTED_ONLY = "encrypted-only", "this server talks only over TLS: a newer client.py does so by itself"
     CLOSED = "closed", "new accounts are closed on this server, ask whoever runs it"
     STORAGE = "storage", "the server could not save that, tell whoever runs it and try again later"
 
@@ -1881,6 +1882,13 @@ class Hub:
         elif self._gate.connections > self.settings.connections_max:
             self._turn_away(next(iter(self._strangers)), "the server is full")
         return connection
+
+    def refuse_plain(self, connection: Connection) -> None:
+        """It is not encrypted, and has to be: close it. Nothing that it says is obeyed."""
+        if not connection.closed:
+            self._gate.refusals.count("not encrypted", connection.address, self._clock.now)
+            connection.write(encode(error(Code.ENCRYPTED_ONLY)))
+            self._close(connection, "not encrypted")
 
     def _turn_away(self, connection: Connection, why: str) -> None:
         self._gate.refusals.count(why, connection.address, self._clock.now)

@@ -512,7 +512,7 @@ def _sync_file(path: Path) -> None:
         sync(file)
 
 
-def _sync_folder(folder: Path) -> bool:
+def sync_folder(folder: Path) -> bool:
     """Make the names in `folder` survive a power cut. False if this file system cannot do that, which is no failure.
 
     Windows has no such call and needs none.
@@ -537,7 +537,7 @@ def _sync_folder(folder: Path) -> bool:
 @lru_cache(maxsize=64)  # One try a folder: a backup of a busy file connects many times.
 def _folder_syncs(folder: Path) -> bool:
     try:
-        return _sync_folder(folder)
+        return sync_folder(folder)
     except OSError:
         return True  # A fault of the disk does not stop a command that only reads; one that writes will tell it.
 
@@ -590,7 +590,7 @@ def _make_folder(folder: Path) -> None:
                 give_to_owner_of(folder.parent, descriptor)
             finally:
                 os.close(descriptor)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     if not folder.is_dir():
         raise StorageError(f"{folder} is not a folder: mount the disk to which it leads, or move it away")
 
@@ -636,7 +636,7 @@ def _becoming(draft: Path, final: Path) -> Iterator[None]:
         _sync_file(draft)
         draft.replace(final)
         renamed = True
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
     except BaseException:
         _discard(draft)
         if renamed:
@@ -1278,10 +1278,10 @@ def _put_in_place(draft: Path, path: Path, live: sqlite3.Connection | None, now:
     lost = path.exists() or journal.exists()
     kept_or_none = _keep(path, None, "replaced", now) if lost else None
     journal.unlink(missing_ok=True)  # It must not meet the new file.
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     _sync_file(draft)
     draft.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return kept_or_none
 
 

@@ -83,7 +83,10 @@ BACKLOG = 1024  # connections that the system queues for us: a class whose serve
 # when a network that failed silently is back. By itself the system doubles them up to two minutes. (It gives up after a
 # number of them: with 4 s between them after 50 s, later than `Hub` does; with 2 s it would be after 28 s.)
 TCP_RTO_MAX_MS, SEND_AGAIN_WITHIN = 44, 4000  # the option (Linux 6.15; no Python names it yet), and its value
+TLS_FIRST = b"\x16"  # the first byte of a connection over TLS; that of a frame is 0
 HANDSHAKE_WITHIN = 30.0  # seconds for TLS to be agreed on, as for a frame that was begun
+# Steps of TLS handshakes a turn: one takes up to 0.7 ms, for which everybody's messages wait.
+HANDSHAKES_A_TURN = 8
 LINGER = 2.0  # seconds for the last frame to arrive before a connection is dropped
 # Seconds in which a second signal is taken for the first one: a Ctrl-C reaches the server from the terminal, and from a
 # wrapper that passes it on.
@@ -157,7 +160,8 @@ class Server:
     cost: what the hash of a new password costs.
     selector: where the sockets are waited for; it is closed at the end.
     clock, wall: uptime and Unix seconds.
-    tls: the context of `tls_context`, with which every client has to encrypt; None: none can.
+    tls: the context of `tls_context`, with which clients may encrypt; None: none can.
+    encrypted_only: whether those that do not are refused.
     spare_files: how many files may be open beside those of the clients; connections that are being closed take a third.
     log: takes lines for the log; `verbose`: also one for each connection that comes, and why it ended.
 
@@ -178,11 +182,11 @@ class Server:
         self, hub: Hub, store: storage.Store, listeners: Iterable[socket.socket], *,
         cost: storage.Cost = storage.DEFAULT_COST, selector: selectors.BaseSelector | None = None,
         clock: Callable[[], float] = uptime, wall: Callable[[], float] = time.time,
-        tls: ssl.SSLContext | None = None, spare_files: int = SPARE_FILES,
+        tls: ssl.SSLContext | None = None, encrypted_only: bool = False, spare_files: int = SPARE_FILES,
         log: WriteLog = write_nowhere, verbose: bool = False,
     ) -> None:  # fmt: skip
         self.hub = hub
-        self.tls = tls
+        self.encryption = Encryption(tls, encrypted_only)
         self.clock = clock
         self.wall = wall
         self.log = log
@@ -195,7 +199,6 @@ class Server:
         self.signals = Signals(self.waker, clock)
         self.workers = Workers(store, cost, log, self.waker)
         # Connections of which something is unusual; oldest first, where there is a time
-        self._handshaking: dict[Connection, float] = {}  # TLS is not yet agreed on -> deadline
         self._leftover: dict[Connection, memoryview] = {}  # -> bytes that the system has not yet taken
         self._paused: set[Connection] = set()  # not read from, since the hub does not want to
         self._flushing: dict[Connection, float] = {}  # being closed, their last frame is not yet written -> deadline
@@ -232,6 +235,8 @@ class Server:
                 readable.append(connection)
         for connection in readable:
             self._read(connection)
+        if self.encryption.due:
+            self._shake_hands_with_some()
         for job, result in self.workers.take_results():
             self.hub.complete(job, result)
         self.hub.tick()
@@ -245,8 +250,9 @@ class Server:
         deadline = self.hub.next_deadline()  # asked before every wait: by the answer the hub sees a suspension
         if deadline is not None:
             wait = min(wait, deadline - self.clock())
-        if self._handshaking or self._flushing or self._lingering or self._listen_again or self._stop_by:
-            times = [*itertools.islice(self._handshaking.values(), 1), self._listen_again, self._stop_by]
+        handshaking = self.encryption.handshaking
+        if handshaking or self._flushing or self._lingering or self._listen_again or self._stop_by:
+            times = [*itertools.islice(handshaking.values(), 1), self._listen_again, self._stop_by]
             times += [*self._flushing.values(), *self._lingering.values()]
             wait = min(wait, min(filter(None, times)) - self.hub.now)
         return max(0.0, wait)
@@ -298,8 +304,6 @@ class Server:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or a message waits 40 ms for an answer
-            if self.tls is not None:
-                sock = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         except OSError:  # it has gone already
             sock.close()
             return
@@ -308,15 +312,51 @@ class Server:
         self.sockets += 1
         if self.verbose:
             self.log(f"{host} port {address[1]} connected: socket {sock.fileno()}")
-        if self.tls is not None:
-            self._handshaking[connection] = self.hub.now + HANDSHAKE_WITHIN
+        if self.encryption.context is not None:
+            self.encryption.unsettled.add(connection)
         self.selector.register(sock, EVENT_READ, connection)
         self._read(connection)
+
+    # --- Encryption ---
+
+    def _is_plain(self, connection: Connection) -> bool:
+        """Look at the first byte of an unsettled connection, without taking it: whether it begins a frame."""
+        encryption = self.encryption
+        try:
+            first = connection.socket.recv(1, socket.MSG_PEEK)
+        except WOULD_BLOCK:
+            return False
+        except OSError as error:
+            self._drop(connection, reason_of(error))
+            return False
+        if first == TLS_FIRST:
+            encryption.handshaking[connection] = protocol.FOREVER
+            encryption.due[connection] = None
+            return False
+        encryption.unsettled.discard(connection)
+        if first and encryption.only:
+            self.hub.refuse_plain(connection)
+        return True
+
+    def _may_write(self, connection: Connection) -> bool:
+        """Whether anything may be written to an unsettled connection: as long as it counts as plain."""
+        if connection not in self.encryption.handshaking:
+            self._is_plain(connection)
+        return connection not in self.encryption.handshaking
+
+    def _shake_hands_with_some(self) -> None:
+        due = self.encryption.due
+        for connection in [*itertools.islice(due, HANDSHAKES_A_TURN)]:
+            del due[connection]
+            self._shake_hands(connection)
 
     def _shake_hands(self, connection: Connection) -> None:
         """The next step of a TLS handshake, which the client may take its time for."""
         self._leftover.pop(connection, None)
+        context = self.encryption.context
         try:
+            if context is not None and self.encryption.handshaking[connection] == protocol.FOREVER:
+                self._begin_handshake(connection, context)
             connection.socket.do_handshake()
         except ssl.SSLWantReadError:
             self._update_interest(connection)
@@ -326,11 +366,19 @@ class Server:
         except OSError as error:
             self._drop(connection, f"no TLS: {reason_of(error)}")
         else:
-            del self._handshaking[connection]
+            self.encryption.settle(connection)
             self._update_interest(connection)
             if connection.outbox:
                 self.hub.ready.append(connection)
             self._read(connection)
+
+    def _begin_handshake(self, connection: Connection, context: ssl.SSLContext) -> None:
+        """From now on its bytes go through TLS. OSError if it has gone already; then its socket is closed."""
+        self.encryption.handshaking[connection] = self.hub.now + HANDSHAKE_WITHIN  # a wait for us does not count
+        self.selector.unregister(connection.socket)
+        sock = context.wrap_socket(connection.socket, server_side=True, do_handshake_on_connect=False)
+        connection.socket = sock
+        self.selector.register(sock, EVENT_READ, connection)
 
     # --- Reading ---
 
@@ -338,9 +386,12 @@ class Server:
         sock = connection.socket
         if sock is None:  # closed since the selector reported it
             return
-        if connection in self._handshaking:
-            self._shake_hands(connection)
-            return
+        if connection in self.encryption.unsettled:
+            if connection in self.encryption.handshaking:
+                self.encryption.due[connection] = None
+                return
+            if not self._is_plain(connection):
+                return
         try:
             data = sock.recv(READ_SIZE)  # over TLS a whole record, so that nothing of it waits in the library unseen
         except WOULD_BLOCK:
@@ -375,13 +426,15 @@ class Server:
     def _write_ready(self) -> None:
         ready, self.hub.ready = self.hub.ready, []
         for connection in ready:
-            if connection.outbox and connection not in self._leftover and connection not in self._handshaking:
+            if connection in self.encryption.unsettled and not self._may_write(connection):
+                continue
+            if connection.outbox and connection not in self._leftover:
                 self._write(connection, self.hub.take(connection))
 
     def _write_leftover(self, connection: Connection) -> None:
         """The system says that there is room again."""
-        if connection in self._handshaking:
-            self._shake_hands(connection)
+        if connection in self.encryption.handshaking:
+            self.encryption.due[connection] = None
         elif connection in self._leftover:
             self._write(connection, self._leftover[connection])
 
@@ -417,7 +470,7 @@ class Server:
 
     def _sweep(self) -> None:
         """Close what is to be closed, and read again from those who have listened."""
-        if self.hub.closing or self._handshaking or self._flushing or self._lingering:
+        if self.hub.closing or self.encryption.handshaking or self._flushing or self._lingering:
             self._close_what_is_due(self.hub.now)
         if self._paused:
             for connection in [each for each in self._paused if each.wants_reading]:
@@ -432,7 +485,7 @@ class Server:
                 self._flushing[connection] = now + (STOP_WITHIN if self._stop_by else LINGER)
         for connection in [*self._flushing]:
             self._finish_flushing(connection, now)
-        for connection in itertools.takewhile(lambda each: self._handshaking[each] <= now, self._handshaking):
+        for connection in self.encryption.overdue(now):
             self._drop(connection, "no TLS: the handshake took too long")
         crowd = self.sockets - self.hub.settings.connections_max - self._closing_max // 2
         for connection in [*self._lingering, *self._flushing][: max(0, crowd)]:  # their last words had a chance
@@ -446,13 +499,14 @@ class Server:
 
         Without that, what it is still sending would make the system throw our last frame away.
         """
-        handshaking = connection in self._handshaking
+        handshaking = connection in self.encryption.handshaking
         until = self._flushing[connection]
         if now >= until or (handshaking and self._stop_by):
             self._drop(connection, "closed")
         elif not (connection.outbox or connection in self._leftover or handshaking):
             del self._flushing[connection]
             self._lingering[connection] = min(until, now + LINGER)
+            self.encryption.settle(connection)  # nothing of it is looked at any more
             try:
                 connection.socket.shutdown(socket.SHUT_WR)
             except OSError:
@@ -463,9 +517,10 @@ class Server:
         sock, connection.socket = connection.socket, None
         if sock is None:
             return
-        for table in (self._handshaking, self._leftover, self._flushing, self._lingering):
+        self.encryption.settle(connection)
+        for table in (self._leftover, self._flushing, self._lingering):
             table.pop(connection, None)
-        with contextlib.suppress(KeyError):  # neither read from nor written to
+        with contextlib.suppress(KeyError, ValueError):  # neither read from nor written to; gone before the handshake
             self.selector.unregister(sock)
         self._paused.discard(connection)
         self.sockets -= 1
@@ -1009,6 +1064,36 @@ def open_files_limit(wanted: int) -> int:
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
 
+class Encryption:
+    """What the server offers, and the connections of which it is not settled whether they use it.
+
+    One port serves both: the first byte decides. It is looked at without being taken, once. Until it has come a
+    connection counts as plain; after that of TLS nothing is written to it but over TLS.
+
+    Many may shake hands at once, after a restart everybody does: `HANDSHAKES_A_TURN` go on in a turn, in their order.
+    """
+
+    __slots__ = ("context", "due", "handshaking", "only", "unsettled")
+
+    def __init__(self, context: ssl.SSLContext | None, only: bool) -> None:
+        self.context = context  # None: there is no TLS
+        self.only = only  # plain connections are refused
+        self.unsettled: set[Connection] = set()  # nothing has come from them yet, or their handshake is going on
+        # Those whose first byte was that of TLS -> deadline, FOREVER before their first turn; oldest first
+        self.handshaking: dict[Connection, float] = {}
+        self.due: dict[Connection, None] = {}  # those of them that can go on; the one that waited longest first
+
+    def settle(self, connection: Connection) -> None:
+        """It is known how it is served, or it is not served any more."""
+        self.unsettled.discard(connection)
+        self.handshaking.pop(connection, None)
+        self.due.pop(connection, None)
+
+    def overdue(self, now: float) -> list[Connection]:
+        """Connections whose handshake took too long."""
+        return [*itertools.takewhile(lambda each: self.handshaking[each] <= now, self.handshaking)]
+
+
 class RecordSocket(ssl.SSLSocket):
     """A TLS socket whose `send` takes as much as the system does, and so tells how a slow reader gets on.
 
@@ -1025,21 +1110,79 @@ class RecordSocket(ssl.SSLSocket):
         return sent
 
 
-OPENSSL = (
-    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=Vessages"
-    " -keyout {key} -out {cert}"
-)
+CERTIFICATE_WITHIN = 10.0  # seconds for one to be made, before the server does without it
+CERTIFICATE_NAMES_MAX = 50  # of this machine in its certificate: one with many networks has more, and few are used
+OPENSSL = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 7300"  # twenty years
+OPENSSL_ELSEWHERE = OPENSSL + " -subj /CN=Vessages -addext subjectAltName={names} -keyout {key} -out {cert}"
+# What is asked of openssl here. Its own settings may be of any kind, or not there.
+OPENSSL_SETTINGS = """\
+[req]
+prompt = no
+distinguished_name = name
+x509_extensions = extensions
+[name]
+CN = Vessages
+[extensions]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, digitalSignature, keyCertSign
+subjectKeyIdentifier = hash
+subjectAltName = {names}
+"""
+# Where Git for Windows has one, which is on PATH in its own shell only: folders by environment variable, and in them.
+GIT_FOLDERS = {
+    "ProgramFiles": "Git", "ProgramW6432": "Git", "ProgramFiles(x86)": "Git", "LocalAppData": "Programs/Git",
+}  # fmt: skip
+GIT_PROGRAMS = ("usr/bin/openssl.exe", "mingw64/bin/openssl.exe")
 PAIR_SIZE = 16 * 1024  # bytes: more than a certificate and its key take, to see whether the disk has room for them
 
 
-def tls_context(cert: Path, key: Path, ours: bool = True, log: WriteLog = write_nowhere) -> ssl.SSLContext:
+class NoCertificateError(StartError):
+    """There is no certificate, and none can be made. A command to be run elsewhere is on a line of its own."""
+
+
+def offer_tls(options: argparse.Namespace, bound: Sequence[str], log: WriteLog) -> tuple[ssl.SSLContext | None, str]:
+    """The settings of TLS connections; or None, and why all are plain if nobody has chosen that. StartError."""
+    if options.tls == "off":
+        return None, ""
+    names = functools.partial(own_names, options.host, bound)
+    try:
+        return tls_context(options.cert, options.key, not options.given, names, log), ""
+    except NoCertificateError as error:
+        if options.tls == "only":
+            raise StartError(str(error).replace("\n    ", " ")) from None
+        return None, str(error)
+
+
+def own_names(host: str = "localhost", bound: Sequence[str] = ("127.0.0.1",)) -> list[str]:
+    """The names and addresses of this machine as a certificate has them, if it listens at these as `host`.
+
+    >>> own_names("lab.example", ["192.0.2.7"])[:2]
+    ['IP:192.0.2.7', 'DNS:lab.example']
+    """
+    addresses = [address for address in bound if address not in EVERYWHERE]
+    names = [host, socket.gethostname()]
+    if EVERYWHERE & set(bound):
+        addresses = lan_addresses(bound)
+        if not INTERFACES_TELL:
+            addresses = reachable(bound, [*addresses, *named_addresses()])
+        addresses += ["127.0.0.1", "::1"]
+    if any(map(protocol.is_loopback, addresses)):
+        names.append("localhost")
+    found = [f"IP:{address.partition('%')[0]}" for address in addresses]
+    found += [f"DNS:{name}" for name in names if re.fullmatch(r"(?!.*\.[0-9]+$)[A-Za-z0-9._-]{1,255}", name)]
+    return [*dict.fromkeys(found)][:CERTIFICATE_NAMES_MAX]
+
+
+def tls_context(
+    cert: Path, key: Path, ours: bool = True, names: Callable[[], list[str]] = own_names, log: WriteLog = write_nowhere
+) -> ssl.SSLContext:
     """The settings of TLS connections. StartError says what to do.
 
     `ours`: nobody has chosen these files. A pair that was never whole is then made. One that cannot be loaded stays: a
     new certificate would alarm everybody who knows the old one.
     """
     if ours and not (_holds_something(cert) and _holds_something(key)):
-        _make_certificate(cert, key, log)
+        _make_certificate(cert, key, names, log)
     try:
         return _load(cert, key)
     except OSError as error:
@@ -1073,24 +1216,22 @@ def _holds_something(file: Path) -> bool:
         return False
 
 
-def _make_certificate(cert: Path, key: Path, log: WriteLog) -> None:
+def _make_certificate(cert: Path, key: Path, names: Callable[[], list[str]], log: WriteLog) -> None:
     """Make both elsewhere, look whether they can be used, and only then put them into place."""
-    program = shutil.which("openssl")
-    if program is None:
-        command = OPENSSL.format(cert=cert, key=key)
-        raise StartError(f"TLS needs a certificate, and there is no openssl here to make one. Elsewhere run: {command}")
+    until = time.monotonic() + CERTIFICATE_WITHIN
     drafts = cert.with_name(cert.name + ".new")  # a folder: nobody else may read the key, from the first byte on
     try:
         _remove(drafts)  # of a start that was killed
         drafts.mkdir(0o700)
-        _make_drafts(program, drafts / "cert.pem", drafts / "key.pem", OPENSSL.format(cert=cert, key=key))
+        _make_drafts(drafts, cert, key, names(), until)
         for file in filter(_holds_something, (cert, key)):  # useless alone, but it may be somebody's
             aside = file.replace(file.with_name(file.name + ".old"))
             log(f"{file} was alone: it is {aside} now, and a new certificate and its key were made")
-        (drafts / "key.pem").replace(key)
-        (drafts / "cert.pem").replace(cert)
+        (drafts / key.name).replace(key)
+        (drafts / cert.name).replace(cert)
+        storage.sync_folder(cert.parent)
     except OSError as error:
-        raise StartError(f"no certificate can be made in {cert.parent}: {reason_of(error)}") from None
+        raise NoCertificateError(f"no certificate can be made in {cert.parent}: {reason_of(error)}") from None
     finally:
         _remove(drafts)
 
@@ -1099,22 +1240,50 @@ def _remove(drafts: Path) -> None:
     shutil.rmtree(drafts, ignore_errors=True)
 
 
-def _make_drafts(program: str, cert: Path, key: Path, command: str) -> None:
-    """Make both and sync them. OSError if the disk is to blame, of which openssl may say nothing and exit with 0."""
-    words = [program, *OPENSSL.split()[1:-3], str(key), "-out", str(cert)]
-    try:
-        subprocess.run(words, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
-        _load(cert, key)
-    except (OSError, subprocess.SubprocessError):
-        with cert.with_name("room").open("wb") as room:
+def openssl_programs() -> Iterator[str]:
+    """The paths of the openssl programs that are here."""
+    found = shutil.which("openssl")
+    if found is not None:
+        yield str(Path(found).absolute())
+    for variable, folder in GIT_FOLDERS.items():
+        for program in GIT_PROGRAMS if variable in os.environ else ():
+            path = Path(os.environ[variable], folder, program)
+            if path.is_file():
+                yield str(path)
+
+
+def _make_drafts(drafts: Path, cert: Path, key: Path, names: list[str], until: float) -> None:
+    """Make both in the folder `drafts` and sync them.
+
+    OSError if the disk is to blame, of which openssl may say nothing and exit with 0.
+    """
+    settings = drafts / "settings"
+    settings.write_text(OPENSSL_SETTINGS.format(names=", ".join(names)), encoding="ascii")
+    why = "there is no openssl here to make a certificate: install it"
+    for program in openssl_programs():
+        words = [program, *OPENSSL.split()[1:], "-config", settings.name, "-keyout", key.name, "-out", cert.name]
+        try:
+            # In that folder, since a path may have letters that this program cannot read.
+            subprocess.run(
+                words, cwd=drafts, check=True, stdin=subprocess.DEVNULL, capture_output=True,
+                timeout=max(0.0, until - time.monotonic()),
+            )  # fmt: skip
+            _load(drafts / cert.name, drafts / key.name)
+            break
+        except (OSError, subprocess.SubprocessError):
+            why = f"{program} could not make a certificate"
+    else:
+        with (drafts / "room").open("wb") as room:
             room.write(bytes(PAIR_SIZE))
             room.flush()
             os.fsync(room.fileno())
-        raise StartError(f"openssl could not make a certificate. Try it yourself: {command}") from None
-    for file, mode in ((cert, 0o644), (key, 0o600)):
+        command = OPENSSL_ELSEWHERE.format(names=",".join(names), cert=cert.name, key=key.name)
+        text = f"{why}, or run this elsewhere and copy both files to {cert.parent.absolute()}:\n    {command}"
+        raise NoCertificateError(text)
+    for file, mode in ((drafts / cert.name, 0o644), (drafts / key.name, 0o600)):
         file.chmod(mode)
         with file.open("r+b") as made:
-            storage.give_to_owner_of(cert.parent.parent, made.fileno())
+            storage.give_to_owner_of(cert.parent, made.fileno())
             storage.sync(made)
 
 
@@ -1255,6 +1424,9 @@ def _duration(text: str) -> float:
     return float(seconds)
 
 
+TLS_CHOICES = ("offered", "only", "off")
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="vessages.py", allow_abbrev=False,
@@ -1278,20 +1450,32 @@ def make_parser() -> argparse.ArgumentParser:
     add("--no-register", action="store_true", help="take no new accounts")
     add("--backup-every", metavar="TIME", type=_duration, help="back the accounts up so often, such as 6h")
     add("--keep", metavar="N", type=_number(1, 10_000), help="with --backup-every: delete all but the newest N backups")
-    add("--tls", action="store_true", help="encrypt; a certificate is made beside the accounts if there is none")
-    add("--cert", metavar="FILE", type=Path, help="with --tls: the certificate (default: vessages-cert.pem there)")
-    add("--key", metavar="FILE", type=Path, help="with --tls: its key (default: vessages-key.pem there)")
+    add("--tls", choices=TLS_CHOICES, default=TLS_CHOICES[0],
+        help="offered (the default): clients may encrypt, a certificate is made beside the accounts if there is none;"
+        " only (or --tls alone): those that do not are refused; off: nothing is encrypted")
+    add("--cert", metavar="FILE", type=Path, help="the certificate (default: vessages-cert.pem beside the accounts)")
+    add("--key", metavar="FILE", type=Path, help="its key (default: vessages-key.pem there)")
     add("--verbose", action="store_true", help="log every connection and why it ended, not only who logs in and leaves")
     add("--version", action="version", version=f"Vessages {VERSION}")
     return parser
 
 
+def spell_out(arguments: Sequence[str]) -> list[str]:
+    """The command line with `--tls only` where there is `--tls` alone, which once meant that.
+
+    >>> spell_out(["--tls", "0.0.0.0", "5000"])
+    ['--tls=only', '0.0.0.0', '5000']
+    """
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    return ["--tls=only" if word == "--tls" and after not in TLS_CHOICES else word for word, after in pairs]
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line, understood; what is wrong with it goes to standard error, with exit code 2."""
     parser = make_parser()
-    options = parser.parse_args(arguments)
-    if (options.cert or options.key) and not options.tls:
-        parser.error("--cert and --key are for --tls, which is not given, so nothing would be encrypted")
+    options = parser.parse_args(spell_out(sys.argv[1:] if arguments is None else arguments))
+    if (options.cert or options.key) and options.tls == "off":
+        parser.error("--cert and --key are of no use with --tls off: nothing would be encrypted")
     for file in (options.cert, options.key):
         if file is not None and not os.access(file, os.R_OK):
             parser.error(f"there is no file {file} to be read; without --cert and --key a certificate is made")
@@ -1310,17 +1494,19 @@ class Greeting(NamedTuple):
     port: int
     accounts: str  # where they are
     fingerprint: str = ""  # of the certificate, with TLS
+    plain: str = ""  # why nothing is encrypted, if nobody has chosen that
 
     def text(self, addresses: Sequence[str]) -> str:
         others = "Others on this machine" if addresses and all(map(protocol.is_loopback, addresses)) else "Others"
-        tls = " --tls" if self.fingerprint else ""
         lines = [f"Vessages {VERSION} listens at {', '.join(self.bound)} port {self.port}.", self.accounts]
         lines += [f"{others} join with ({OTHER_SYSTEM}: {OTHER_PYTHON} instead of {PYTHON})"]
-        lines += [f"    {PYTHON} client.py {address} {self.port}{tls}" for address in addresses or ["ADDRESS"]]
+        lines += [f"    {PYTHON} client.py {address} {self.port}" for address in addresses or ["ADDRESS"]]
         if not addresses:
             lines += ["where ADDRESS is that of this machine in the network."]
         if any("%" in address for address in addresses):
             lines += ["where the word behind % is this machine's network interface: others write their own."]
+        if self.plain:
+            lines += [f"Nothing is encrypted, so the network can read passwords: {self.plain}"]
         if self.fingerprint:
             lines += ["The certificate's fingerprint:", protocol.fingerprint_words(self.fingerprint)]
         return "\n".join([*lines, f"Ctrl-C stops the server, {QUESTION_KEY} logs who is connected."])
@@ -1427,22 +1613,22 @@ def serve(options: argparse.Namespace, log: Log) -> int:
         hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
                   registrations=options.registrations,
                   connections_max=most)  # fmt: skip
-        tls = tls_context(options.cert, options.key, not options.given, log.write) if options.tls else None
-        server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, spare_files=spare,
-                        tls=tls, log=log.write, verbose=options.verbose)  # fmt: skip
+        bound = [bound_address(listener) for listener in listeners]
+        tls, why_plain = offer_tls(options, bound, log.write)
+        server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, spare_files=spare, tls=tls,
+                        encrypted_only=options.tls == "only", log=log.write, verbose=options.verbose)  # fmt: skip
         hub.restore(store.recover(time.time()))
         backups = Backups(store.path, options.backup_every, options.keep, log.write) if options.backup_every else None
         if backups is not None:
             backups.begin()
         server.signals.heed()
         accounts = f"Accounts: {store.path}" + " (new, no accounts yet)" * new
-        bound = [bound_address(listener) for listener in listeners]
         port = listeners[0].getsockname()[1]
         log.write("started")
         if most < options.connections:
             why = "the select of this system" if most < files else "the limit of open files (ulimit -n)"
             log.write(f"at most {most} clients at once, not {options.connections}: {why} allows no more")
-        greet(Greeting(bound, port, accounts, fingerprint(options.cert) if tls else ""))
+        greet(Greeting(bound, port, accounts, fingerprint(options.cert) if tls else "", why_plain))
         code = run(server, log.write)
         written = server.close()
         if backups is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,8 +77,7 @@ def test_a_script_talks_through_tls(server: ServerProcess, tmp_path: Path) -> No
 
 def test_a_ca_is_trusted_for_its_names_only(tmp_path: Path) -> None:
     cert, key = tmp_path / "vessages-cert.pem", tmp_path / "vessages-key.pem"
-    words = vessages.OPENSSL.format(cert=cert, key=key).split(" ") + ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(words, check=True, capture_output=True, timeout=60)
+    vessages.tls_context(cert, key, names=lambda: ["IP:127.0.0.1"])
     with ServerProcess(tmp_path, "--tls") as server:
         tls_to(server, tmp_path, ca=cert).dial("127.0.0.1", server.address[1]).close()
         with pytest.raises(OSError) as caught:
@@ -90,7 +88,7 @@ def test_a_ca_is_trusted_for_its_names_only(tmp_path: Path) -> None:
 
 
 def test_a_server_without_tls_is_told_from_one_with_it(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path) as server:
+    with ServerProcess(tmp_path, "--tls", "off") as server:
         with pytest.raises(OSError) as caught:
             tls_to(server, tmp_path).meet("127.0.0.1", server.address[1])
         assert "leave out --tls" in client.dial_words("127.0.0.1", 5000, caught.value)

@@ -47,9 +47,9 @@ def test_the_verbose_log_says_in_words_why_there_is_no_tls(tmp_path: Path) -> No
     with running(tmp_path, tls=True) as rig:
         rig.server.verbose = True
         rig.tls = False
-        rig.connect().say_bytes(b"GET / HTTP/1.0\r\n\r\n")
+        rig.connect().say_bytes(b"\x16GET / HTTP/1.0\r\n\r\n")
         rig.turns(3)
-    assert any(line.endswith(": no TLS: http request") for line in rig.said)
+    assert any(line.endswith(": no TLS: wrong version number") for line in rig.said)
 
 
 def test_a_stop_has_room_in_the_log_for_everybody() -> None:

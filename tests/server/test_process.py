@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 from vocabulary import END, PASSWORD
-from wire import PATIENCE, PROGRAM, ROOT, ServerProcess
+from wire import PATIENCE, PROGRAM, ROOT, ServerProcess, certificate
 
+import protocol
 import storage
 import vessages
 
@@ -45,14 +46,23 @@ def statuses(folder: Path) -> dict[str, str]:
 # --- Starting ---------------------------------------------------------------------------------------------------------
 
 
-def test_it_says_where_it_listens_and_how_to_join(server: ServerProcess, tmp_path: Path) -> None:
-    port = server.address[1]
+@pytest.mark.parametrize("mode", vessages.TLS_CHOICES)
+def test_it_says_where_it_listens_how_to_join_and_whom_to_trust(tmp_path: Path, mode: str) -> None:
+    if mode != "off":
+        certificate()
+    with ServerProcess(tmp_path, "--tls", mode) as server:
+        port = server.address[1]
     elsewhere = f"{vessages.OTHER_SYSTEM}: {vessages.OTHER_PYTHON} instead of {storage.PYTHON}"
+    pair = [tmp_path / "vessages-cert.pem", tmp_path / "vessages-key.pem"]
+    assert [path.exists() for path in pair] == [mode != "off"] * 2
+    words = ["The certificate's fingerprint:"]
+    words += protocol.fingerprint_words(vessages.fingerprint(pair[0])).splitlines() if mode != "off" else []
     assert server.greeting.splitlines() == [
         f"Vessages {server.greeting.split()[1]} listens at 127.0.0.1 port {port}.",
         f"Accounts: {(tmp_path / 'vessages.db').resolve()} (new, no accounts yet)",
         f"Others on this machine join with ({elsewhere})",
         f"    {storage.PYTHON} client.py 127.0.0.1 {port}",
+        *(words if mode != "off" else []),
         f"Ctrl-C stops the server, {vessages.QUESTION_KEY} logs who is connected.",
     ]
 
@@ -96,7 +106,7 @@ def test_the_files_work_alone_in_an_empty_folder(tmp_path: Path) -> None:
         alice.close()
         server.signal()
         assert server.ends() == 0
-    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__", "vessages-cert.pem", "vessages-key.pem"} == {
         "vessages.py", "protocol.py", "storage.py", "vessages.db", "stderr",
     }  # fmt: skip
 

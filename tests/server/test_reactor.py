@@ -339,7 +339,7 @@ def test_a_server_that_is_suspended_while_it_has_something_to_read_closes_nobody
     with running(tmp_path, tls=True) as rig:
         alice = rig.person("alice")
         newcomer = rig.connect()
-        while rig.server._handshaking:
+        while rig.server.encryption.unsettled:
             rig.turn()
         rig.clock.now += 10_000
         rig.turns(2)

@@ -11,6 +11,7 @@ import os
 import re
 import selectors
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -18,10 +19,13 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from vocabulary import END, PASSWORD
-from wire import Rig, certificate, encode, fault, noting_in, running
+from vocabulary import END, PASSWORD, STAMP
+from wire import certificate, encode, fault, noting_in, running
 
+import protocol
 import vessages
+
+HELLO = b"\x16\x03\x01\x02\x00\x01"  # the beginning of what a TLS client says first
 
 
 def test_after_the_handshake_nothing_has_to_be_said_at_once(tmp_path: Path) -> None:
@@ -36,15 +40,15 @@ def test_after_the_handshake_nothing_has_to_be_said_at_once(tmp_path: Path) -> N
 def test_a_handshake_that_does_not_end_is_given_up(tmp_path: Path) -> None:
     with running(tmp_path, tls=True) as rig:
         alice = rig.person("alice")
-        for hello in (b"", b"\x16\x03\x01\x02\x00\x01"):
-            rig.tls = False
+        rig.tls = False
+        for hello in (HELLO[:1], HELLO):
             slow = rig.connect().say_bytes(hello)
             alice.hears()
             assert rig.is_at_rest()
             rig.wait(29)
             assert not slow.ended
             rig.wait(2)
-            assert slow.ends() == [END]
+            assert slow.ends() == [END]  # without a word
         assert alice.says("WHO") == ["OK WHO alice"]
 
 
@@ -58,7 +62,7 @@ def test_a_handshake_goes_on_when_there_is_room_for_its_answer(
     with running(tmp_path, tls=True) as rig:
         monkeypatch.setattr(vessages.RecordSocket, "do_handshake", find_no_room)
         rig.tls = False
-        rig.connect()
+        rig.connect().say_bytes(HELLO)
         rig.turn()
         assert rig.interest() == [selectors.EVENT_READ | selectors.EVENT_WRITE]
         rig.turn()
@@ -77,7 +81,7 @@ def test_no_frame_waits_in_the_tls_library_for_the_next_event(tmp_path: Path) ->
 def test_a_handshake_outlives_a_suspended_server(tmp_path: Path) -> None:
     with running(tmp_path, tls=True) as rig:
         rig.tls = False
-        slow = rig.connect().say_bytes(b"\x16\x03\x01\x02\x00\x01")
+        slow = rig.connect().say_bytes(HELLO)
         rig.turns(2)
         rig.clock.now += 3600  # the lid was closed, which does not count
         rig.wait(29)
@@ -86,20 +90,52 @@ def test_a_handshake_outlives_a_suspended_server(tmp_path: Path) -> None:
         assert slow.ends() == [END]
 
 
-@pytest.mark.parametrize("hello", [encode("LOGIN alice " + PASSWORD), b"GET / HTTP/1.0\r\n\r\n", bytes(100)])
-def test_a_client_without_tls_is_sent_away(tmp_path: Path, hello: bytes) -> None:
+LOGIN = encode("REGISTER bob longenough") + encode("LOGIN alice " + PASSWORD)
+
+
+@pytest.mark.parametrize("hello", [LOGIN, LOGIN[:1], b"GET / HTTP/1.0\r\n\r\n", bytes(100)])
+def test_where_encryption_is_asked_of_all_a_plain_client_is_refused_unheard(tmp_path: Path, hello: bytes) -> None:
+    with running(tmp_path, tls=True, serves="only") as rig:
+        alice = rig.person("alice")
+        rig.tls = False
+        said = rig.connect().say_bytes(hello).ends()
+        assert said == [protocol.error(protocol.Code.ENCRYPTED_ONLY), END]
+        assert alice.says("WHO") == ["OK WHO alice"]
+        assert rig.statuses() == {"alice": "online"}
+
+
+def test_where_nothing_is_encrypted_a_tls_client_is_answered_in_a_frame(tmp_path: Path) -> None:
+    with running(tmp_path, serves="off") as rig:
+        assert rig.connect().say_bytes(HELLO).ends()[0].startswith("ERROR bad-frame ")
+
+
+def test_plain_and_encrypted_people_are_in_one_chat(tmp_path: Path) -> None:
     with running(tmp_path, tls=True) as rig:
         alice = rig.person("alice")
         rig.tls = False
-        plain = rig.connect().say_bytes(hello)
-        while not plain.ended:  # by a TLS alert, which is no frame
-            rig.turn()
-            plain.take_in()
-        assert alice.says("WHO") == ["OK WHO alice"]
+        bob = rig.person("bob")
+        assert alice.sees("alice", "bob")
+        assert alice.says("#1 SEND bob hi") == ["#1 OK SEND"]
+        assert bob.says("SEND alice hello") == [f"MSG alice 1 {STAMP} hi"]
+        assert alice.hears() == [f"MSG bob 0 {STAMP} hello"]
 
 
-def test_a_plain_server_answers_a_tls_client_in_a_frame(rig: Rig) -> None:
-    assert rig.connect().say_bytes(b"\x16\x03\x01\x02\x00\x01").ends()[0].startswith("ERROR bad-frame ")
+def test_the_first_byte_is_looked_at_once_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[bytes] = []
+    recv = socket.socket.recv
+
+    def recv_and_note(sock: socket.socket, size: int, flags: int = 0) -> bytes:
+        data = recv(sock, size, flags)
+        if flags:
+            looks.append(data)
+        return data
+
+    with running(tmp_path) as rig:
+        monkeypatch.setattr(socket.socket, "recv", recv_and_note)
+        alice = rig.person("alice")
+        for _ in range(5):
+            alice.says("SEND alice hi")
+        assert looks == [b"\0"]
 
 
 def test_a_certificate_is_made_for_its_owner_only_and_has_a_fingerprint(tmp_path: Path) -> None:
@@ -127,7 +163,7 @@ def test_a_certificate_that_root_makes_belongs_to_the_owner_of_the_folder(
 def test_a_certificate_that_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = certificate()
     vessages.tls_context(folder / "cert.pem", folder / "key.pem")
-    monkeypatch.setattr(shutil, "which", fault)
+    monkeypatch.setattr(vessages, "openssl_programs", fault)
     vessages.tls_context(folder / "cert.pem", folder / "key.pem")
 
 
@@ -216,7 +252,7 @@ def test_a_full_disk_is_told_as_that_and_nothing_is_left(
 ) -> None:
     def run(words: list[str], **_: object) -> None:  # ends well, though what it wrote did not get to the disk
         for name in written:
-            (pair[0].parent / "vessages-cert.pem.new" / name).touch()
+            (pair[0].parent / "vessages-cert.pem.new" / f"vessages-{name}").touch()
 
     def fsync(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -217,7 +217,7 @@ def test_on_a_file_system_that_cannot_sync_folders_every_commit_succeeds(
 
     monkeypatch.setattr(disk, "add", refuse)
     with disk.attached(monkeypatch), monkeypatch.context() as patches:
-        patches.setattr(storage, "_sync_folder", lambda _folder: False)
+        patches.setattr(storage, "sync_folder", lambda _folder: False)
         log_in_all(path, "alice")
         import_one(path)
     assert state_of(path).keys() == {"alice", "dave"}

@@ -146,7 +146,7 @@ class Disk:
     def _patch(self, patches: pytest.MonkeyPatch) -> None:
         replace, unlink = Path.replace, Path.unlink
         new_file, copy_file = storage._new_file, shutil.copyfile
-        sync, sync_folder = storage.sync, storage._sync_folder
+        sync, sync_folder = storage.sync, storage.sync_folder
 
         def patched_replace(path: Path, target: Path) -> Path:
             self.add_python("rename", path, str(target))
@@ -179,7 +179,7 @@ class Disk:
         patches.setattr(storage, "_new_file", patched_new_file)
         patches.setattr(shutil, "copyfile", patched_copy_file)
         patches.setattr(storage, "sync", patched_sync)
-        patches.setattr(storage, "_sync_folder", patched_sync_folder)
+        patches.setattr(storage, "sync_folder", patched_sync_folder)
 
     def _open(self, real: Any) -> Callable[..., int]:
         def x_open(vfs: int, name: int | None, file: int, flags: int, out: int) -> int:

@@ -69,6 +69,12 @@ SMALL = 4096  # bytes the system buffers for a reader who is to be slow
 
 
 @functools.cache
+def shared_tls() -> ssl.SSLContext:
+    """The settings of TLS of every server that is turned by hand: to load them takes as long as a short test."""
+    return vessages.tls_context(certificate() / "cert.pem", certificate() / "key.pem")
+
+
+@functools.cache
 def certificate() -> Path:
     """A folder with a certificate for TLS, made once. The test is skipped where there is nothing to make one with."""
     if not shutil.which("openssl"):
@@ -265,12 +271,14 @@ class Rig:
 
     def __init__(
         self, folder: Path, selector: type[selectors.BaseSelector] = selectors.DefaultSelector, listeners: int = 1,
-        tls: bool = False, spare_files: int = vessages.SPARE_FILES, **settings: Any,
+        tls: bool = False, serves: str = "offered", spare_files: int = vessages.SPARE_FILES, **settings: Any,
     ) -> None:  # fmt: skip
+        """`tls`: whether the people encrypt; the port serves both, unless the server `serves` encrypted ones "only"."""
         self.folder = folder
         self.make_selector = selector
         self.ports = listeners
         self.tls = tls
+        self.serves = serves
         self.spare_files = spare_files
         self.settings = settings
         self.cost = COST
@@ -287,12 +295,16 @@ class Rig:
         self.server = vessages.Server(
             self.hub, self.store, self.listeners, cost=self.cost,
             selector=self.selector, clock=self.clock, wall=self.clock.tell_wall,
-            tls=vessages.tls_context(certificate() / "cert.pem", certificate() / "key.pem") if self.tls else None,
+            tls=shared_tls() if self.offers_tls else None, encrypted_only=self.serves == "only",
             spare_files=self.spare_files,
             log=lambda *lines: self.log.extend((self.clock.wall, line) for line in lines),
         )  # fmt: skip
         self.hub.restore(self.store.recover(self.clock.wall))
         self.running = True
+
+    @property
+    def offers_tls(self) -> bool:
+        return self.serves != "off" and (shutil.which("openssl") is not None or self.tls or self.serves == "only")
 
     @property
     def said(self) -> list[str]:
