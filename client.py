@@ -2017,6 +2017,24 @@ class Paragraph(NamedTuple):
     indent: int = 1
 
 
+class Whole(NamedTuple):
+    """A message to be printed above the line with nothing put into its text, no margin and no break, so that it can be
+    copied as it was written: the terminal wraps its lines.
+
+    A row of it may look like the beginning of another message. So it stands alone between a row that names a mark and
+    the mark, which is not in the text. A message that fits a row of the window is printed as a paragraph is.
+    """
+
+    head: tuple[Span, ...]
+    text: Span
+    tail: tuple[Span, ...] = ()
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """All of it, to be printed as a paragraph is."""
+        return *self.head, Span("  " + self.text.text, self.text.style), *self.tail
+
+
 class Block(NamedTuple):
     """The bottom of the window: paragraphs that may still change, the prompt, and the line with its cursor."""
 
@@ -2063,12 +2081,16 @@ def _width(row: Iterable[_Unit]) -> int:
     return sum(unit.width for unit in row)
 
 
+def _displayed(text: str) -> str:
+    """As much of `text` as is displayed, with our newlines in place of those of other systems."""
+    cut = text[:DISPLAYED_MAX] + "…" if len(text) > DISPLAYED_MAX else text
+    return cut.replace("\r\n", "\n")
+
+
 def _units_of(spans: Iterable[Span], encoding: str) -> Iterator[_Unit]:
-    """The units of `spans`, with newlines as such (also those of other systems)."""
+    """The units of `spans`, with newlines as such."""
     for text, style in spans:
-        cut = text[:DISPLAYED_MAX] + "…" if len(text) > DISPLAYED_MAX else text
-        lines = _EMPTY_LINES.sub(_count_empty_lines, cut.replace("\r\n", "\n")).split("\n")
-        for number, line in enumerate(lines):
+        for number, line in enumerate(_EMPTY_LINES.sub(_count_empty_lines, _displayed(text)).split("\n")):
             if number:
                 yield _NEWLINE
             yield from _line_units(line, style, encoding)
@@ -2130,6 +2152,22 @@ def _wrap(paragraph: Paragraph, width: int, encoding: str, *, flowing: bool = Fa
     return [*rows, row]
 
 
+def _wrap_whole(whole: Whole, width: int, encoding: str) -> list[_Row]:
+    """Lay out a message whose lines the terminal wraps."""
+    rows = _wrap(Paragraph(whole.spans), width, encoding, flowing=True)
+    if len(rows) == 1 and _width(rows[0]) <= width:
+        return rows
+    lines = [spelled(line, encoding) for line in _displayed(whole.text.text).split("\n")]
+    used = set(re.findall("--(?=([0-9]+)--)", "\n".join(lines)))
+    mark = f"--{next(number for number in itertools.count(1) if str(number) not in used)}--"
+    count = f"  {len(lines):,} lines, up to {mark}" if len(lines) > 1 else f"  a long line, up to {mark}"
+    return [
+        *_wrap(Paragraph((*whole.head, Span(count, DIM))), width, encoding),
+        *([_Unit(line, 0, whole.text.style)] for line in lines),
+        *_wrap(Paragraph((Span(mark, DIM), *whole.tail)), width, encoding),
+    ]
+
+
 def _break_rows(units: Iterable[_Unit], width: int, marked: int) -> _Drawing:
     """Lay out units in rows exactly as they come, the cursor on the unit number `marked`, or after the last.
 
@@ -2176,9 +2214,9 @@ class Screen:
         self._above = 0  # rows of the terminal between its first cell and the cursor
         self._top = 0  # first row of the line that is shown, when it has more rows than the window
 
-    def draw(self, block: Block, paragraphs: Iterable[Paragraph] = ()) -> str:
+    def draw(self, block: Block, paragraphs: Iterable[Paragraph | Whole] = ()) -> str:
         """Print `paragraphs` above the block and show the block: one string, empty if nothing changes."""
-        printed = [row for each in paragraphs for row in _wrap(each, self._width, self._encoding, flowing=True)]
+        printed = [row for each in paragraphs for row in self._printed(each)]
         drawing = self._lay_out(block)
         if not printed and drawing == self._drawn and not self._stale:
             return ""
@@ -2205,6 +2243,11 @@ class Screen:
             starts = itertools.accumulate((unit.width for unit in rows[row]), initial=0)
             up_to_cursor = [unit for unit, start in zip(rows[row], starts, strict=False) if start <= column]
             self._above = sum(_reflowed_rows(each, self._width) for each in (*rows[:row], up_to_cursor)) - 1
+
+    def _printed(self, each: Paragraph | Whole) -> list[_Row]:
+        if isinstance(each, Whole):
+            return _wrap_whole(each, self._width, self._encoding)
+        return _wrap(each, self._width, self._encoding, flowing=True)
 
     def _lay_out(self, block: Block) -> _Drawing:
         """The rows of `block` that fit the window, with the cursor among them."""
@@ -2270,7 +2313,18 @@ class Note(NamedTuple):
     failed: bool = False
 
 
-Printable = ChatEvent | Note
+Saying = protocol.Message | protocol.Delivered | protocol.Failed  # what was said, own messages with their fate
+
+
+class Recalled(NamedTuple):
+    """Messages that are printed again; `words` says which. faint: as a reminder, laid out as any other message."""
+
+    words: str
+    said: tuple[Saying | protocol.Waiting, ...]
+    faint: bool = False
+
+
+Printable = ChatEvent | Note | Recalled
 
 
 # What does something to a terminal, to the end of a line or to the direction of writing: by category, and by direction.
@@ -2435,6 +2489,17 @@ def answer_words(event: protocol.Answer) -> str:
     return words.get(event.verb, f"{event.verb} {event.words}".rstrip())
 
 
+def recalled_title(count: int, of: int) -> str:
+    """How many messages are printed again, if that is not all."""
+    words = f"the last {count:,} of {of:,}" if count < of else f"the last {count:,}" if count > 1 else "the last"
+    return f"{words} message{'s' * (of > 1)}"
+
+
+def recalled_words(event: Recalled) -> list[str]:
+    """A line for each message, with its date."""
+    return [event.words, *(dated(each, WORDS[type(each)](each)[0].removeprefix("-- ")) for each in event.said)]
+
+
 def failed_words(event: protocol.Failed) -> tuple[str, str]:
     """Whether a message has not arrived or nobody knows, and the word before the recipient."""
     if event.code == protocol.Code.PARTLY.word:
@@ -2483,6 +2548,7 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     protocol.LinkLost: lambda e: ["-- " + e.words],
     protocol.NotVessages: lambda e: ["!! " + e.words],
     protocol.Back: lambda e: ["-- " + back_words(e)],
+    Recalled: lambda e: ["-- " + line for line in recalled_words(e)],
 }
 
 
@@ -2494,11 +2560,18 @@ def lines_of(event: Printable) -> list[str]:
     return [one_line(line) for line in WORDS[type(event)](event)]
 
 
+LOG_TIME = "%Y-%m-%d %H:%M:%S"
+
+
+def dated(event: Printable, line: str, now: float = 0.0) -> str:
+    """A line of an event with its date and time, or those of `now`, if that is known."""
+    wall, timed = getattr(event, "time", None) or now, isinstance(event, TIMED)
+    return f"{clock_time(wall, LOG_TIME)} {line[timed * len('HH:MM:SS ') :]}" if wall else line
+
+
 def log_lines(event: Printable, now: float) -> str:
     """What the log gets of an event: its lines as they are printed, with a date."""
-    wall, timed = getattr(event, "time", None) or now, isinstance(event, TIMED)
-    stamp = clock_time(wall, "%Y-%m-%d %H:%M:%S")
-    return "".join(f"{stamp} {line[timed * len('HH:MM:SS ') :]}\n" for line in lines_of(event))
+    return "".join(dated(event, line, now) + "\n" for line in lines_of(event))
 
 
 def json_of(event: Printable) -> str:
@@ -2515,8 +2588,53 @@ def json_of(event: Printable) -> str:
     return json.dumps(fields)
 
 
+# --- What was said ----------------------------------------------------------------------------------------------------
+
+SAID_MAX = 1_000  # messages that can be printed again: days of chatting
+SAID_BYTES = 16 * protocol.MIB  # memory of their texts; the newest message is kept whatever it takes
+SAID_AGAIN = 20  # messages that /history prints if it is not told how many, and that a log shows at the start
+
+
+def parties(event: Saying | protocol.Waiting, me: str | None) -> frozenset[str]:
+    """The conversation in which something was said: the others who take part, or EVERYONE."""
+    people = event.reply_to if isinstance(event, protocol.Message) else event.recipient
+    return conversation(people, me)
+
+
+def conversation(people: str, me: str | None) -> frozenset[str]:
+    """The conversation with these people, however they are written: with oneself only if nobody else takes part."""
+    names = frozenset(map(fold, people.split(",")))
+    return names - {fold(me or "")} or names
+
+
+class Said:
+    """The last messages, own ones with their fate. The oldest are forgotten first."""
+
+    def __init__(self, before: Iterable[Saying] = ()) -> None:
+        """before: what the log has of earlier sessions."""
+        self._kept: deque[tuple[Saying, str | None]] = deque()  # each with one's own name at that time, if it is known
+        self._bytes = 0  # memory of their texts
+        for event in before:
+            self.add(event, None)
+
+    def add(self, event: Saying, me: str | None) -> None:
+        """Something was said, while the person was called `me`."""
+        self._kept.append((event, me))
+        self._bytes += sys.getsizeof(event.text)
+        while len(self._kept) > SAID_MAX or (self._bytes > SAID_BYTES and len(self._kept) > 1):
+            self._bytes -= sys.getsizeof(self._kept.popleft()[0].text)
+
+    def of(self, people: str | None, me: str | None) -> list[Saying]:
+        """What was said in the conversation with these people, or all. me: the person's name now."""
+        if people is None:
+            return [event for event, _ in self._kept]
+        wanted = conversation(people, me)
+        return [event for event, name in self._kept if parties(event, name or me) == wanted]
+
+
 # --- What happened, as paragraphs -------------------------------------------------------------------------------------
 
+WAITS = "…     "  # in place of the time of an own message whose fate is not known
 GATHER_SECONDS = 0.5  # for which comings and goings wait to be told together; any other news ends it
 LATE_SECONDS = 3600.0  # by which an own message may be older than what stands above it, without a date line of its own
 
@@ -2531,7 +2649,7 @@ class Transcript:
     def __init__(self) -> None:
         self.due: float | None = None  # when the comings and goings are to be told
         self.met = False  # whether a server has answered
-        self._paragraphs: list[Paragraph] = []  # not taken yet
+        self._paragraphs: list[Paragraph | Whole] = []  # not taken yet
         self._changes: dict[str, tuple[str, str]] = {}  # by name: the first and the last change, fields of `Presence`
         self._latest = -math.inf  # the time of the newest message, but for those that come late
         self._trouble = ""  # the last words about a link that is lost
@@ -2554,7 +2672,7 @@ class Transcript:
         for line in lines:
             self._paragraphs.append(Paragraph((Span(line, RED if line.startswith("!!") else DIM),), 3))
 
-    def take(self, now: float) -> list[Paragraph]:
+    def take(self, now: float) -> list[Paragraph | Whole]:
         """The paragraphs to be printed now."""
         if self.due is not None and now >= self.due:
             self._tell_changes()
@@ -2596,28 +2714,59 @@ class Transcript:
         self._me = event.name
         self.tell("-- " + login_words(event))
 
-    def _message(self, event: protocol.Message) -> None:
-        to = ",".join(event.to or ())  # of EVERYONE, which is one sign, itself
-        place = f" → {to_words(to, self._me)}" if to and to != self._me else ""
-        self._say(event.time, event.sender, event.sender + place, event.text)
-
-    def _failed(self, event: protocol.Failed) -> None:
-        why = fate_words(event) if event.fates else f"{failed_words(event)[0]}: {event.words}"
-        self._say_own(event, f"  {why}")
-
-    def _say_own(self, event: protocol.Delivered | protocol.Failed, failure: str = "") -> None:
-        self._say(event.time, event.recipient, f"→ {to_words(event.recipient)}", event.text, failure)
-
-    def _say(self, wall: float, name: str, who: str, text: str, failure: str = "") -> None:
-        """A message, below a line with the day if that is another one. `who` has the colour of `name`."""
+    def _say(self, event: Saying) -> None:
+        """A message, below a line with the day if that is another one."""
+        wall = event.time
         if not self._latest - LATE_SECONDS < wall < self._latest:
-            day = clock_time(wall, "%A, %d %B %Y")
-            if math.isfinite(self._latest) and day != clock_time(self._latest, "%A, %d %B %Y"):
-                self.tell(f"-- {day}")
+            if math.isfinite(self._latest) and day_of(wall) != day_of(self._latest):
+                self.tell(f"-- {day_of(wall)}")
             self._latest = wall
-        stamp, style = clock_time(wall, "%H:%M "), name_style(name)
-        spans = (Span(stamp, DIM), Span(who, style), Span("  " + text, RED if failure else PLAIN), Span(failure, RED))
-        self._paragraphs.append(Paragraph(spans, len(stamp) + len(who) + 2))
+        self._paragraphs.append(said_paragraph(event, self._me))
+
+    def _recall(self, event: Recalled) -> None:
+        """Messages again, below a line with the day where it is another one."""
+        self.tell(f"-- {event.words}:")
+        day = day_of(self._latest) if math.isfinite(self._latest) else ""
+        for each in event.said:
+            if not isinstance(each, protocol.Waiting) and day_of(each.time) != day:
+                day = day_of(each.time)
+                self.tell(f"-- {day}")
+            if event.faint:
+                paragraph = said_paragraph(each, self._me)
+                spans = tuple(span._replace(style=DIM) for span in paragraph.spans)
+                self._paragraphs.append(paragraph._replace(spans=spans))
+            else:
+                self._paragraphs.append(said_look(each, self._me))
+        self.tell("-- the end of what was said before")
+
+
+def day_of(wall: float) -> str:
+    """The day as a person writes it."""
+    return clock_time(wall, "%A, %d %B %Y")
+
+
+def said_look(event: Saying | protocol.Waiting, me: str | None) -> Whole:
+    """A message with its time, its people, and what became of it. me: the person's own name."""
+    if isinstance(event, protocol.Message):
+        to = ",".join(event.to or ())  # of EVERYONE, which is one sign, itself
+        name, who = event.sender, event.sender + (f" → {to_words(to, me)}" if to and to != me else "")
+    else:
+        name, who = event.recipient, f"→ {to_words(event.recipient)}"
+    if isinstance(event, protocol.Waiting):
+        return Whole((Span(WAITS), Span(who)), Span(event.text, DIM))
+    fate: tuple[Span, ...] = ()
+    if isinstance(event, protocol.Failed):
+        partly = event.fates or event.code == protocol.Code.PARTLY.word
+        why = fate_words(event) if partly else f"{failed_words(event)[0]}: {event.words}"
+        fate = (Span(f"  {why}", RED),)
+    head = Span(clock_time(event.time, "%H:%M "), DIM), Span(who, name_style(name))
+    return Whole(head, Span(event.text, RED if fate else PLAIN), fate)
+
+
+def said_paragraph(event: Saying | protocol.Waiting, me: str | None) -> Paragraph:
+    """The same with a margin: what is below the first row begins where the text does."""
+    look = said_look(event, me)
+    return Paragraph(look.spans, sum(len(span.text) for span in look.head) + 2)
 
 
 # Events that look otherwise above a prompt than in a pipe, where `WORDS` has their lines.
@@ -2627,10 +2776,11 @@ LOOKS: dict[type, Callable[[Transcript, Any], object]] = {
     protocol.Linked: Transcript._linked,
     protocol.LinkLost: Transcript._lost,
     protocol.LoggedIn: Transcript._logged_in,
-    protocol.Message: Transcript._message,
-    protocol.Delivered: Transcript._say_own,
-    protocol.Failed: Transcript._failed,
+    protocol.Message: Transcript._say,
+    protocol.Delivered: Transcript._say,
+    protocol.Failed: Transcript._say,
     protocol.Waiting: lambda t, e: None,
+    Recalled: Transcript._recall,
 }
 
 
@@ -3008,7 +3158,7 @@ BURST_GAP = 0.01
 BATCH_MAX = 65_536  # characters that come at once on Windows and are taken for one paste
 HANDED_ON = 0.05  # seconds in which a thread surely gets what a terminal has for it
 PINNED_MAX = 3  # own messages without a fate that are shown above the prompt,
-PINNED_TEXT = 120  # and characters of each: it is printed whole when its fate is known
+PINNED_TEXT = 120  # and characters of each: /history has all of it, and it is printed when its fate is known
 
 
 if sys.platform == "win32":
@@ -3373,11 +3523,11 @@ def recipient_spans(session: ClientSession, to: str | None) -> list[Span]:
 def pinned_paragraphs(waiting: Sequence[protocol.Command]) -> tuple[Paragraph, ...]:
     """The last own messages whose fate is not known."""
     more = len(waiting) - PINNED_MAX
-    lines = [f"…     {more} more"] if more > 0 else []
+    lines = [f"{WAITS}{more} more"] if more > 0 else []
     for command in waiting[-PINNED_MAX:]:
         text = " ".join(command.text[:PINNED_TEXT].split()) + "…" * (len(command.text) > PINNED_TEXT)
-        lines.append(f"…     → {to_words(command.name)}  {text}")
-    return tuple(Paragraph((Span(line, DIM),), 6) for line in lines)
+        lines.append(f"{WAITS}→ {to_words(command.name)}  {text}")
+    return tuple(Paragraph((Span(line, DIM),), len(WAITS)) for line in lines)
 
 
 def window_size() -> tuple[int, int]:
@@ -3450,6 +3600,7 @@ TYPED = {
     "r": TypedCommand("/r TEXT", "answer all who had the newest message", "reply"),
     "to": TypedCommand("/to [NAME]", "send what you type to NAME from now on, or to nobody", "aim"),
     "me": TypedCommand("/me TEXT", "say what you do: /me waves", "act"),
+    "history": TypedCommand("/history [NAME] [N]", "print the last messages again, all or those with NAME", "history"),
     "quiet": TypedCommand("/quiet", "hide comings and goings, or show them again", "hide_presence"),
     "bell": TypedCommand("/bell [off|title|msg|all]", "what calls you: nothing, the title, a bell too", "set_bell"),
     "clear": TypedCommand("/clear", "clear the screen", "clear"),
@@ -3472,7 +3623,7 @@ HELP_GROUPS = (
     ("you", ("register", "login", "takeover", "logout", "passwd")),
     ("talk", ("msg", "all", "r", "to", "me")),
     ("here", ("who", "quiet")),
-    ("show", ("bell", "clear")),
+    ("show", ("history", "bell", "clear")),
     ("else", ("ping", "help", "quit")),
 )
 # What else is good to know about a line, for /help.
@@ -4222,6 +4373,7 @@ class Chat:
         self.last_words = ""  # why there was not even a first contact
         self.quiet = False  # whether comings and goings are hidden
         self.bell = "msg"  # one of BELLS
+        self._said = Said()
         self._log = log
         self._met = False  # whether a server has answered
 
@@ -4468,6 +4620,27 @@ class Chat:
         self.note(f"the bell {BELLS[when]}")
         return True
 
+    def history(self, rest: str) -> bool:
+        """Print the last messages again: so many, and of one conversation if it is named."""
+        words = rest.split()
+        count = int(words.pop()[:9]) if words and re.fullmatch("[0-9]+", words[-1]) else SAID_AGAIN
+        to = words[0] if words else None
+        if len(words) > 1 or not count or (to is not None and not is_recipient(to)):
+            return False
+        if not self.front.interactive:
+            self.note("/history is for a person at a terminal: a pipe has had every line", failed=True)
+            return True
+        me = self.session.name
+        waiting = [protocol.Waiting(each.tag, each.name, each.text) for each in self.session.undelivered]
+        said = [*self._said.of(to, me), *(w for w in waiting if to is None or parties(w, me) == conversation(to, me))]
+        last = tuple(said[-count:])
+        where = f" {'to' if to == EVERYONE else 'with'} {to_words(self.recipients.spelled(to), me)}" if to else ""
+        if last and self.link.shows:
+            self.front.show(Recalled(recalled_title(len(last), len(said)) + where, last))
+        elif not last:
+            self.note(f"no messages{where} yet")
+        return True
+
     def clear(self, rest: str) -> None:
         """Clear the screen."""
         self.front.clear()
@@ -4528,7 +4701,12 @@ class Chat:
     def _is_back(self, event: protocol.Back) -> None:
         self.recipients.meet(event.changes.left)
 
+    def _remember(self, event: Saying) -> None:
+        if self.front.interactive:
+            self._said.add(event, self.session.name)
+
     def _heard(self, event: protocol.Message) -> None:
+        self._remember(event)
         self.recipients.newest = event
         if self.bell != "off":
             self.front.count_unread(event.sender)
@@ -4584,6 +4762,8 @@ REACTIONS: dict[type, Callable[[Chat, Any], None]] = {
     protocol.Presence: Chat._changed,
     protocol.Back: Chat._is_back,
     protocol.Message: Chat._heard,
+    protocol.Delivered: Chat._remember,
+    protocol.Failed: Chat._remember,
     protocol.LoginNeeded: Chat._is_out,
     protocol.LinkLost: Chat._lost,
 }

@@ -1053,6 +1053,7 @@ def test_a_large_backlog_is_written_as_the_other_side_reads(room: Room) -> None:
 
 SAMPLES: list[client.Printable] = [
     client.Note("all is well"),
+    client.Recalled("the last 2 messages", (protocol.Delivered(1, "eve", "hi"), protocol.Waiting(1, "eve", "hi"))),
     client.Dialling("no answer", 2.0),
     client.Unreachable("nobody listens"),
     protocol.Linked(),

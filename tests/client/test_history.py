@@ -1,0 +1,220 @@
+"""What was said, printed again: all of it, in order, and as it was written."""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from terminal import Terminal
+from test_client import Desk, Room
+
+import client
+import protocol
+from client import Block, Recalled, Said, Saying, Screen, Span, Transcript, Whole
+
+WALL = 1_795_359_845.0
+ME, OTHERS = "bob", ("ann", "Eve", "zoë")
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    room = Room(tmp_path)
+    yield room
+    room.close()
+
+
+def shown(*events: client.Printable, width: int = 60, encoding: str = "utf-8") -> list[str]:
+    """What a person gets who selects and copies what stands on the screen then."""
+    terminal, screen, transcript = Terminal(width, 12), Screen(width, 12, encoding=encoding), Transcript()
+    for event in events:
+        transcript.add(event, 0.0)
+    terminal.feed(screen.draw(Block((Span("> "),)), transcript.take(0.0)))
+    rows = terminal.copied()
+    return rows[: max(index for index, row in enumerate(rows) if row == ">")]
+
+
+# --- Whose conversation ---
+
+NAMES = st.sampled_from(OTHERS)
+SEVERAL = st.lists(NAMES, min_size=2, unique=True)
+# A mark without a letter before it is spelled where it begins a line, and else sits on the gap before the text.
+UNMARKED = st.text().filter(lambda text: not unicodedata.category(text[:1] or " ").startswith("M"))
+TEXT = st.one_of(UNMARKED, st.sampled_from(["one\ntwo", "x" * 200, "a  b", "--1--\n\n--2--", "\\n \\ \t", "bob: hi"]))
+HEARD = st.builds(
+    protocol.Message, NAMES, st.just(0), st.floats(WALL, WALL + 1e6), TEXT,
+    st.one_of(st.none(), st.just("*"), SEVERAL.map(lambda names: (ME, *names))),
+)  # fmt: skip
+TO = st.one_of(NAMES, st.just("*"), SEVERAL.map(",".join))
+DELIVERED = st.builds(protocol.Delivered, st.just(0), TO, TEXT, st.floats(WALL, WALL + 1e6))
+FAILED = st.builds(
+    protocol.Failed, st.just(0), TO, TEXT, st.sampled_from(["not-online", "unconfirmed", "partly"]),
+    st.sampled_from(["nobody of that name is online", "shown to 1 of 2; not to zoë (not online), Eve (left)"]),
+    st.floats(WALL, WALL + 1e6), st.just(()),
+)  # fmt: skip
+# A conversation is the others who take part, in any order, or everybody.
+SAID = st.lists(st.one_of(HEARD, DELIVERED, FAILED), max_size=30)
+
+
+def others_of(event: Saying) -> set[str]:
+    if isinstance(event, protocol.Message):
+        return {"*"} if event.to == "*" else {event.sender, *(event.to or ())} - {ME}
+    return set(event.recipient.split(","))
+
+
+@given(SAID, TO)
+def test_a_conversation_is_all_that_was_said_in_it_in_order(events: list[Saying], people: str) -> None:
+    said = Said()
+    for event in events:
+        said.add(event, ME)
+    assert said.of(None, ME) == events
+    assert said.of(people.upper(), ME) == [event for event in events if others_of(event) == set(people.split(","))]
+
+
+def test_the_oldest_is_forgotten_beyond_a_number_and_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [protocol.Message("ann", n, WALL, f"{n} " + "x" * 1_000) for n in range(2_000)]
+    for most, bytes_most, kept in ((1_000, 10**9, 1_000), (1_000, 11_000, 10), (1_000, 10, 1), (7, 10**9, 7)):
+        monkeypatch.setattr(client, "SAID_MAX", most)
+        monkeypatch.setattr(client, "SAID_BYTES", bytes_most)
+        said = Said(events[:1_500])
+        for event in events[1_500:]:
+            said.add(event, ME)
+        assert said.of(None, ME) == events[-kept:]
+
+
+# --- As it was written ---
+
+
+def said_rows(event: Saying) -> list[str]:
+    """The lines of a text as a terminal can show them, the fate of an own message behind the last."""
+    look = client.said_look(event, ME)
+    *rows, last = [client.safe_text(line) for line in event.text.replace("\r\n", "\n").split("\n")]
+    fate = client.safe_text("".join(span.text for span in look.tail))
+    return [row.rstrip() for row in (*rows, last + fate)]
+
+
+def read_back(rows: list[str]) -> list[list[str]]:
+    """The texts in what /history has printed, without its first row, its last, and days."""
+    texts, rest = [], iter(row for row in rows[1:-1])
+    for row in rest:
+        if re.fullmatch("-- [A-Z][a-z]+day, .*", row):
+            continue
+        people, _, text = row[6:].partition("  ")
+        assert re.match(r"\d\d:\d\d ", row) and people
+        if found := re.fullmatch("(?:a long line|[0-9,]+ lines), up to (--[0-9]+--)", text):
+            lines = []
+            while not (line := next(rest)).startswith(found[1]):
+                lines.append(line)
+            texts.append([*lines[:-1], (lines[-1] + line.removeprefix(found[1])).rstrip()])
+        else:
+            texts.append([text])
+    return texts
+
+
+@given(SAID, st.integers(130, 160))  # the rows around a text fit
+def test_all_that_was_said_can_be_copied_as_it_was_written(events: list[Saying], width: int) -> None:
+    rows = shown(Recalled("the last", tuple(events)), width=width)
+    assert rows[0] == "-- the last:" and rows[-1] == "-- the end of what was said before"
+    assert read_back(rows) == [said_rows(event) for event in events]
+
+
+FORGERY = st.lists(st.sampled_from(["--", "-", "1", "2", "--1--", "--2--", "\n", " ", "—", "\u200b"])).map("".join)
+
+
+@given(FORGERY, st.sampled_from(["utf-8", "iso8859-1", "ascii"]))
+def test_nobody_can_write_the_mark_at_which_a_text_ends(text: str, encoding: str) -> None:
+    terminal, screen = Terminal(20, 40), Screen(20, 40, encoding=encoding)
+    terminal.feed(screen.draw(Block(()), [Whole((Span("15:04 "), Span("eve")), Span(text + "\n" + "x" * 30))]))
+    rows = terminal.copied()
+    (mark,) = re.findall("--[0-9]+--", " ".join(rows[:2]))
+    assert sum(row.count(mark) for row in rows) == 2
+
+
+def test_what_fits_a_row_stands_in_a_row_and_what_has_no_fate_yet_says_so() -> None:
+    events = (
+        protocol.Message("eve", 7, 0.0, "hi"), protocol.Message("eve", 7, 0.0, "one\ntwo", ("ann", "bob")),
+        protocol.Failed(1, "eve", "x" * 60, "not-online", "nobody of that name is online", 0.0),
+        protocol.Waiting(1, "ann,eve", "there?"),
+    )  # fmt: skip
+    rows = [re.sub(r"^\d\d:\d\d ", "", row) for row in shown(Recalled("the last 3 messages", events))]
+    assert re.fullmatch("-- [A-Z][a-z]+, .* 19(69|70)", rows.pop(1))
+    assert rows == [
+        "-- the last 3 messages:", "eve  hi",
+        "eve → ann, bob  2 lines, up to --1--", "one", "two", "--1--",
+        "→ eve  a long line, up to --1--", "x" * 60, "--1--  not delivered: nobody of that name is online",
+        "…     → ann, eve  there?", "-- the end of what was said before",
+    ]  # fmt: skip
+
+
+# --- The command ---
+
+
+def again(desk: Desk) -> list[str]:
+    """The lines of the last /history, without date and time."""
+    start = max(index for index, line in enumerate(desk.seen) if line.startswith("-- the last "))
+    return [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in desk.seen[start:]]
+
+
+def test_the_last_messages_are_printed_again_with_their_fates(room: Room) -> None:
+    (_, alice), (_, bob), (_, eve) = room.person("alice"), room.person("bob"), room.person("eve")
+    room.types(bob, "/msg alice one", see="-> alice: one")
+    room.types(eve, "/msg bob,alice two\\", see="-> bob,alice: two")
+    room.types(alice, "/msg bob three", see="-> bob: three")
+    room.types(bob, "/all four", see="-> *: four")
+    room.types(bob, "/msg zoe five", see="!! not delivered to zoe")
+    fate = "!! not delivered to zoe (not-online: zoe is not online): five"
+    every = ["-> alice: one", r"eve -> bob,alice: two\\", "alice: three", "-> *: four", fate]
+    for command, title, lines in (
+        ("/history", "the last 5 messages", every),
+        ("/history 2", "the last 2 of 5 messages", every[-2:]),
+        ("/history ALICE", "the last 2 messages with alice", [every[0], every[2]]),
+        ("/history alice 1", "the last 1 of 2 messages with alice", [every[2]]),
+        ("/history eve,alice", "the last message with eve, alice", [every[1]]),
+        ("/history alice,bob,eve 9", "the last message with you, alice, eve", [every[1]]),
+        ("/history *", "the last message to everyone", [every[3]]),
+        ("/history zoe", "the last message with zoe", [every[4]]),
+    ):
+        room.types(bob, command, see="-- the last ")
+        assert again(bob) == [f"-- {title}", *(f"-- {line}" for line in lines)]
+    room.types(bob, "/history carol", see="-- no messages with carol yet")
+
+
+@pytest.mark.parametrize("rest", ["0", "bob 0", "bob,", "a b 3", "bob 3 4", "-1"])
+def test_what_cannot_be_meant_is_told(room: Room, rest: str) -> None:
+    _, bob = room.desk()
+    room.types(bob, f"/history {rest}", see="!! it is used like this: /history [NAME] [N]")
+
+
+def test_what_is_not_shown_yet_is_in_the_history_and_its_fate_later(room: Room) -> None:
+    (_, bob), (_, eve) = room.person("bob"), room.person("eve")
+    eve.settles = True  # and so shows nothing
+    text = "word " * 100
+    room.types(bob, f"/msg eve {text}end", see="-- eve has not got this yet")
+    room.types(bob, "/history eve", see="-- the last message with eve")
+    assert bob.seen[-1].endswith(f"-- eve has not got this yet: {text}end")
+    eve.settles = False
+    room.types(bob, see="-> eve: word")
+    room.types(bob, "/history", see="-- the last message")
+    assert again(bob)[1:] == [f"-- -> eve: {text}end"]
+
+
+def test_a_pipe_is_told_that_it_has_had_every_line(room: Room) -> None:
+    chat, pipe = room.desk(interactive=False)
+    pipe.typed += ["/history", None]
+    room.until(lambda: chat.status is not None)
+    assert chat.status == 1
+    assert "!! /history is for a person at a terminal: a pipe has had every line" in pipe.seen
+
+
+def test_what_is_printed_again_is_not_logged_again(room: Room, tmp_path: Path) -> None:
+    log = io.StringIO()
+    _, bob = room.desk(log=log)
+    room.types(bob, "REGISTER bob correct-horse", see="-- online: bob")
+    room.types(bob, "SEND bob once", see="-> bob: once")
+    room.types(bob, "/history", "/history", see="-- the last 2 messages")
+    assert log.getvalue().count("once") == 2  # heard, and shown
