@@ -3261,7 +3261,8 @@ class ClientSession:
         sent without a fate, those to several as fast as the server's limits allow (`Pace`); the others wait here. See
         `has_room` for how many may.
         """
-        others = ",".join(name for name in to.split(",") if name != self.name)  # as the server takes it: see `reply_to`
+        me = None if self.name is None else fold(self.name)
+        others = ",".join(name for name in to.split(",") if key_of(name) != me)  # the server leaves the sender out too
         return self._enqueue("SEND", others or to, text)
 
     def passwd(self, password: str, new: str) -> int:

@@ -12,8 +12,10 @@ How it works
     everybody must know who is there, and in the end nothing may be left behind.
 
 What is checked (the numbers are those of the guarantees)
-    while it goes on  what was told OK has been shown (6); nothing is shown twice by one program (7); the messages of
-                      one program to another come in order; what was refused is never shown (6); frames are numbered
+    while it goes on  what was told OK has been shown (6), by each whom a message to several counts as shown (14); such
+                      a message is told to those who were here, and to them as the same one (14); nothing is shown or
+                      queued twice (7); the messages of one program to another come in order, and so in the same one
+                      to all; what was refused is never shown (6); frames are numbered
                       without a hole, and repeated word for word (4); no tag is answered twice (6); answers come in
                       order; a session and its connection know each other, one session a name, and only a TAKEOVER
                       replaces it (2); a kept session lives until it logs out or was lost for the grace time (4);
@@ -53,7 +55,7 @@ from vocabulary import PASSWORD, WALL, Disk, left_behind
 
 import protocol
 import vessages
-from protocol import ClientSession, Connection, FrameDecoder, Hub, Job, Session, fold, frame
+from protocol import EVERYBODY, ClientSession, Connection, FrameDecoder, Hub, Job, Session, fold, frame
 
 FOREVER = float("inf")
 READ_SIZE = 64 * 1024
@@ -65,7 +67,8 @@ TURNS_MAX = 20_000  # at one moment; more is a loop that feeds itself
 # In a tight world the limits are so small that they are reached all the time.
 TIGHT: dict[str, Any] = {"QUEUE_FRAMES": 24, "QUEUE_BYTES": 40_000, "ASK_FRAMES": 12, "ASK_BYTES": 20_000,
          "HELD_FRAMES_MAX": 80, "BACKLOG_MAX": 2_000, "FRAMES_A_TURN": 3, "PRESENCE_SLICE": 1,
-         "PRESENCE_PAUSE": 0.05, "SENDS_UNDER_WAY": 8, "QUEUE_MAX": 50, "CHECKS_AT_ONCE": 1}  # fmt: skip
+         "PRESENCE_PAUSE": 0.05, "SENDS_UNDER_WAY": 8, "QUEUE_MAX": 50, "CHECKS_AT_ONCE": 1, "SPREAD_SLICE": 2,
+         "SPREAD_BYTES": 20_000, "TO_ALL": (4, 1.0), "LISTED": (20, 0.2)}  # fmt: skip
 NAMES = ("alice", "Bob", "Мария", "eve.x", "たろう")
 STRANGE = (b"", b"\0\0", b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\5ab", frame(b"\xff") * 4, frame(b"PING x"),
            frame(b"LOGIN alice wrong"), frame(b"#1 RESUME x 0"))  # fmt: skip
@@ -147,9 +150,24 @@ class Link:
 
 
 class WatchedHub(Hub):
-    """The hub, with a ledger that is told about every SEND that it judges."""
+    """The hub, with a ledger that is told about every SEND that it judges, and times in which it hands out nothing."""
 
     ledger: Ledger
+    world: World
+
+    def _hand_out(self) -> None:
+        """Of messages to several; with thousands of people it takes a while."""
+        if self.world.now >= self.world.handing_from:
+            super()._hand_out()
+
+    def next_deadline(self) -> float | None:
+        waiting = self._spread.waiting
+        if not waiting or self.world.now >= self.world.handing_from:
+            return super().next_deadline()
+        self._spread.waiting = []
+        due = super().next_deadline()
+        self._spread.waiting = waiting
+        return min(FOREVER if due is None else due, self.world.handing_from)
 
 
 SEND = protocol.METHODS[True]["SEND"]
@@ -157,9 +175,12 @@ SEND = protocol.METHODS[True]["SEND"]
 
 def watched_send(hub: Hub, connection: Connection, tag: str, rest: str) -> str | protocol.Steps | None:
     """In the hub's table instead of SEND."""
-    if isinstance(hub, WatchedHub):
-        hub.ledger.judged(rest)
-    return SEND(hub, connection, tag, rest)
+    if not isinstance(hub, WatchedHub):
+        return SEND(hub, connection, tag, rest)
+    message = hub.ledger.judged(rest, {key: session.name for key, session in hub.sessions.items()})
+    answer = SEND(hub, connection, tag, rest)  # unless it is refused
+    message.is_for_all = message.to == EVERYBODY
+    return answer
 
 
 class Socket:
@@ -335,7 +356,7 @@ class Server:
         self.frozen_until = 0.0
         self.is_stopping = False
         self.hub = WatchedHub(grace=world.grace, connections_max=world.connections_max)
-        self.hub.ledger = world.ledger
+        self.hub.ledger, self.hub.world = world.ledger, world
         self.selector = Selector(world)
         listeners: Any = [Listener(self)]
         with mock.patch.multiple(vessages, Waker=Waker, Workers=lambda *_: Workers(self)):
@@ -345,6 +366,7 @@ class Server:
             )  # fmt: skip
         self.hub.restore(world.disk.recover())
         self.deadline = world.now
+        world.began = world.now
 
     def _log(self, *lines: str) -> None:
         if "internal error" in lines[0]:
@@ -357,6 +379,7 @@ class Server:
 
     def turn(self, now: float) -> None:
         self.reactor.turn()
+        self.world.reached["turns that left a message to several under way"] += bool(self.hub._spread.waiting)
         self.deadline = now + self.reactor._patience()
         if self.reactor.finished:
             self.world.server_stopped()
@@ -693,13 +716,13 @@ class Chat(Member):
         self.on_Presence(event.changes)
 
     def on_Message(self, event: protocol.Message) -> None:  # noqa: N802
-        self.world.ledger.shown(self, event.sender, event.id, event.text)
+        self.world.ledger.shown(self, event.sender, event.to, event.id, event.text)
 
     def on_Delivered(self, event: protocol.Delivered) -> None:  # noqa: N802
-        self.world.ledger.fate(self, event.tag, "OK")
+        self.world.ledger.fate(self, event.tag, "OK", str(event.shown_to))
 
     def on_Failed(self, event: protocol.Failed) -> None:  # noqa: N802
-        self.world.ledger.fate(self, event.tag, event.code)
+        self.world.ledger.fate(self, event.tag, event.code, event.words)
 
     # What its person wants
 
@@ -711,8 +734,8 @@ class Chat(Member):
         what = chance.random()
         if what < 0.86:
             for _ in range(chance.choice((1, 1, 1, 2, 5, 12))):
-                recipient, text = self.world.addressee(), self.next_text()
-                self.world.ledger.said(self, recipient, text, self.session.send(recipient, text), True)
+                to, text = self.world.addressee(), self.next_text()
+                self.world.ledger.said(self, to, text, self.session.send(to, text))
         elif what < 0.9:
             self.session.who()
         elif what < 0.93:
@@ -799,7 +822,8 @@ class Script(Member):
             if tag not in self.open:
                 self.fail(f"an answer too many: #{tag} {verb} {rest[:40]}")
             self.open.discard(tag)
-            self.world.ledger.fate(self, tag, "OK" if verb == "OK" else rest.partition(" ")[0])
+            word, _, words = rest.partition(" ")
+            self.world.ledger.fate(self, tag, "OK" if verb == "OK" else word, words)
         elif verb == "OK" and rest.startswith("LOGIN "):
             self.inside, self.attempts = True, 0
             self.logins += 1
@@ -826,25 +850,27 @@ class Script(Member):
                     del self.roster[word[1:]]
 
     def _message(self, rest: str) -> None:
-        sender, number, _, text = rest.split(" ", 3)
+        origin, number, _, text = rest.split(" ", 3)
+        sender, several, names = origin.partition(">")
         key = (sender, int(number))
         if key not in self.seen:
             if key[1]:
                 self.seen.add(key)
-            self.world.ledger.shown(self, sender, key[1], text)
+            to = (names if names == EVERYBODY else tuple(names.split(","))) if several else None
+            self.world.ledger.shown(self, sender, to, key[1], text)
 
     def talk(self) -> None:
         if not self.inside or self.leaving or len(self.open) >= 64 or len(self.unsent) > 100_000:
             return
         for _ in range(self.world.chance.choice((1, 1, 3, 20))):
-            recipient, text = self.world.addressee(), self.next_text()
+            to, text = self.world.addressee(), self.next_text()
             tag = 0
             if self.world.chance.random() < 0.5:
                 self.last_tag = max(self.last_tag + 1, self.serial * 10**6 + self.said)
                 tag = self.last_tag
                 self.open.add(tag)
-            self.world.ledger.said(self, recipient, text, tag, False)
-            self.say(f"#{tag} SEND {recipient} {text}" if tag else f"SEND {recipient} {text}")
+            self.world.ledger.said(self, to, text, tag)
+            self.say(f"#{tag} SEND {to} {text}" if tag else f"SEND {to} {text}")
             if self.world.chance.random() < 0.1:
                 self.say("WHO")
 
@@ -882,7 +908,7 @@ class Tap:
         self.program = program
         self.frames: dict[int, str] = {}  # of this session, by number
         self.fated: set[str] = set()  # tags that were answered with a number
-        self.seen: set[str] = set()  # "<from> <id>"
+        self.seen: dict[str, str] = {}  # "<sender> <id>" -> <from>
         self.next = 0  # the number that must come; 0 while not logged in
         self.token = ""
         self.decoder = FrameDecoder(protocol.SERVER_FRAME_MAX)
@@ -924,10 +950,21 @@ class Tap:
         if tag and verb != "MSG":
             self.fated.add(tag)
         if verb == "MSG":
-            reached["adopted messages"] += self.adopting
-            _, sender, identity, _ = body.split(" ", 3)
-            reached["duplicates suppressed"] += f"{sender} {identity}" in self.seen
-            self.seen.add(f"{sender} {identity}")
+            self._message(body)
+
+    def _message(self, body: str) -> None:
+        """A message, the first time that it has this number."""
+        reached = self.program.world.reached
+        _, origin, identity, _, text = body.split(" ", 4)
+        sender, several, _ = origin.partition(">")
+        count = len(self.seen)
+        reached["adopted messages to several" if several else "adopted messages"] += self.adopting
+        before = self.seen.setdefault(f"{sender} {identity}", origin)
+        if len(self.seen) == count and identity != "0":
+            reached["duplicates suppressed"] += 1
+            reached["duplicates suppressed, now of other people"] += before != origin
+            if self.program.logins == 1 and self.program.world.ledger.find(text).judged == 1:
+                self.program.fail(f"queued twice: {text[:60]}")
 
     def _plain(self, tag: str, verb: str, rest: str) -> None:
         reached = self.program.world.reached
@@ -957,7 +994,6 @@ class Tap:
         elif verb == "PRESENCE" and self.roster_due:
             self.program.fail("PRESENCE before ONLINE")
 
-
     def _goodbye(self, reason: str) -> None:
         """Whoever is well is not given up. (Not logged in for five minutes is not well.)"""
         link = self.program.link
@@ -966,18 +1002,30 @@ class Tap:
             self.program.fail(f"is well and was given up: BYE {reason}")
 
 
+Recipients = tuple[str, ...] | str | None  # of a message as it is shown: see `protocol.Message.to`
+
+
 @dataclass(eq=False)
 class Message:
     """What became of one message."""
 
     sender: Member
     number: int  # the sender's count
-    recipient: str  # key
+    to: str  # a name, names with commas, or EVERYBODY
     text: str
     tag: int
+    people: list[str]  # keys of those whom it is for, in order; of EVERYBODY those who were here when it was judged
     judged: int = 0  # how often the hub read it as a new command
+    judged_at: float = 0.0  # the last time
+    here: frozenset[str] = frozenset()  # keys of those of `people` who were here then
+    is_for_all: bool = False  # it was for everybody, and was not refused
+    may_show: set[tuple[str, Recipients]] = field(default_factory=set)  # key, and the recipients shown with it
     fate: str = ""
+    told: dict[str, str] = field(default_factory=dict)  # key -> OK or a code: what its sender was told
     shown_by: list[Member] = field(default_factory=list)
+
+    def is_shown_to(self, key: str) -> bool:
+        return any(program.person.key == key for program in self.shown_by)
 
 
 class Ledger:
@@ -988,23 +1036,42 @@ class Ledger:
         self.messages: dict[str, Message] = {}  # by the first word of the text
         self.by_tag: dict[tuple[int, int], Message] = {}  # by program and tag
 
-    def said(self, sender: Member, recipient: str, text: str, tag: int, kept: bool) -> None:
-        message = Message(sender, sender.said, fold(recipient), text, tag)
+    def find(self, text: str) -> Message:
+        return self.messages[text.partition(" ")[0]]
+
+    def said(self, sender: Member, to: str, text: str, tag: int) -> None:
+        people = list(dict.fromkeys(map(fold, to.split(",")))) if to != EVERYBODY else []
+        if "," in to and sender.person.key in people:
+            people.remove(sender.person.key)
+        message = Message(sender, sender.said, to, text, tag, people)
         self.messages[text.partition(" ")[0]] = message
         if tag:
             self.by_tag[sender.serial, tag] = message
-        sender.note(f"says #{tag} to {recipient}: {text[:30]}")
+        sender.note(f"says #{tag} to {to}: {text[:30]}")
         self.world.reached["said"] += 1
 
-    def judged(self, rest: str) -> None:
-        self.messages[rest.split(" ", 2)[1]].judged += 1
+    def judged(self, rest: str, here: dict[str, str]) -> Message:
+        """The hub reads a SEND; those are here (key -> name)."""
+        to, text = rest.split(" ", 1)
+        message = self.find(text)
+        message.judged += 1
+        message.judged_at = self.world.now
+        if to == EVERYBODY:
+            message.people = [key for key in here if key != message.sender.person.key]
+        names = tuple(here[key] for key in message.people if key in here)
+        shown_to = EVERYBODY if to == EVERYBODY else names if len(message.people) > 1 else None
+        message.here = frozenset(message.people) & here.keys()
+        message.may_show |= {(key, shown_to) for key in message.here}
+        return message
 
-    def shown(self, program: Member, sender: str, identity: int, text: str) -> None:
-        self.world.reached["shown"] += 1
-        message = self.messages[text.partition(" ")[0]]
-        expected = (message.sender.person.name, message.tag, message.text, message.recipient)
-        if expected != (sender, identity, text, program.person.key):
+    def shown(self, program: Member, sender: str, to: Recipients, identity: int, text: str) -> None:
+        self.world.reached["shown" if to is None else "shown, as said to several"] += 1
+        message = self.find(text)
+        key = program.person.key
+        if (message.sender.person.name, message.tag, message.text) != (sender, identity, text):
             program.fail(f"a message that nobody wrote: {sender} {identity} {text[:60]}")
+        if (key, to) not in message.may_show:
+            program.fail(f"not for this one, or not as said to {to}: {text[:60]}")
         # What has no id cannot be told from its repetition after another LOGIN of the same program.
         repeatable = not identity and program.logins > 1
         if program in message.shown_by and not repeatable:
@@ -1013,26 +1080,64 @@ class Ledger:
         # Sent again in a new session it may come behind others that had been delivered to another program before.
         if message.number <= last and not repeatable and message.judged <= 1:
             program.fail(f"out of order: {text[:60]} after number {last}")
-        if message.fate in REFUSALS and message.judged <= 1:
-            program.fail(f"shown although its sender was told {message.fate}: {text[:60]}")
+        if message.told.get(key) in REFUSALS and message.judged <= 1:
+            program.fail(f"shown although its sender was told {message.told[key]}: {text[:60]}")
         program.last_shown[message.sender.serial] = max(last, message.number)
         message.shown_by.append(program)
 
-    def fate(self, program: Member, tag: int, fate: str) -> None:
-        self.world.reached["fate " + fate] += 1
+    def fate(self, program: Member, tag: int, code: str, words: str) -> None:
+        """The one answer to a message; `words`: what it says of several people, `3` or `bob=busy shown to 2 of 3`."""
+        self.world.reached["fate " + code] += 1
         message = self.by_tag[program.serial, tag]
         if message.fate:
-            program.fail(f"two fates, {message.fate} and {fate}: {message.text[:60]}")
-        message.fate = fate
-        person = self.world.person_of(message.recipient)
-        if fate == "OK" and not message.shown_by and (person is None or not person.mixed):
-            program.fail(f"told OK and not shown: {message.text[:60]}")
-        if fate in REFUSALS and message.shown_by and message.judged <= 1:
-            program.fail(f"shown, and its sender was told {fate}: {message.text[:60]}")
+            program.fail(f"two fates, {message.fate} and {code}: {message.text[:60]}")
+        message.fate = code
+        if code == "OK" and int(words or 1) != len(message.people):
+            program.fail(f"told of {words or 1} people and not of {len(message.people)}: {message.text[:60]}")
+        if code == "partly":
+            self._partly(program, message, words)
+        else:
+            message.told = dict.fromkeys(message.people, code)
+        for key in message.people:
+            self._compare(program, message, key)
+
+    def _partly(self, program: Member, message: Message, words: str) -> None:
+        """Who is named with which fate, in which order, and whether the counts are true."""
+        self.world.reached["partly after a restart"] += message.judged > 1
+        failed = {fold(name): code for name, code in protocol.parse_fates(words)}
+        if message.to != EVERYBODY and list(failed) != [key for key in message.people if key in failed]:
+            program.fail(f"named in another order than {message.to}: {words}")
+        message.told = dict.fromkeys(message.people, "OK") | failed
+        count = len(message.people)
+        if words.partition(" ")[2] != f"shown to {count - len(failed)} of {count}" or len(message.told) != count:
+            program.fail(f"a wrong count, or a stranger, for {message.people}: {words}")
+
+    def _compare(self, program: Member, message: Message, key: str) -> None:
+        """What a sender is told of one of the people, with what that one has shown."""
+        code, person = message.told[key], self.world.person_of(key)
+        is_shown = message.is_shown_to(key)
+        if code == "not-online" and self.world.stayed(key, message):
+            program.fail(f"told that {key} was not there, who was all the time: {message.text[:60]}")
+        if code == "OK" and not is_shown and (person is None or not person.mixed):
+            program.fail(f"told OK and not shown to {key}: {message.text[:60]}")
+        if code in REFUSALS and is_shown and message.judged <= 1:
+            program.fail(f"shown to {key}, and its sender was told {code}: {message.text[:60]}")
+
+
+    def check_told_to_the_end(self) -> None:
+        """What is for everybody is shown to those who stayed, also if its sender has gone and is not told its fate."""
+        for message in self.messages.values():
+            for key in message.here if message.is_for_all and not message.fate else ():
+                person = self.world.person_of(key)
+                is_due = person is not None and not person.mixed and self.world.stayed(key, message)
+                if is_due and key not in self.world.pressed and not message.is_shown_to(key):
+                    raise Violation(f"never shown to {key}, who was there: {message.text[:60]}")
 
 
 # Fates that promise that nobody has seen the message, if it was not sent again after a restart.
-REFUSALS = frozenset({"not-delivered", "not-online", "busy", "not-sent", "bad-command", "not-logged-in"})
+REFUSALS = frozenset(
+    {"not-delivered", "not-online", "busy", "too-many", "not-sent", "bad-command", "not-logged-in"}
+)
 
 
 # --- The world ------------------------------------------------------------------------------------------------------
@@ -1060,11 +1165,15 @@ class World:
         self.programs: list[Program] = []
         self.links: list[Link] = []
         self.appointments: list[tuple[float, Callable[[], None]]] = []
+        self.handing_from = 0.0  # when the hub goes on to hand out messages to several
+        self.absent: dict[str, float] = {}  # by key: when there was no session the last time, after a turn
+        self.pressed: set[str] = set()  # keys of those who may have been `busy`
         self.doomed = False  # whether the next client that shows a message crashes before it says so
         self.there: set[str] = set()  # whose kept sessions there were when the server ended
         self.watched: dict[Session, tuple[float, int]] = {}  # kept sessions: since when lost, how much was held
         self.here: list[tuple[Session, Connection | None]] = []
         self.changed_at = 0.0  # when `here` last changed
+        self.began = 0.0  # when this server did
         self.server: Server | None = Server(self)
         for person in self.people:
             Chat(self, person)
@@ -1090,11 +1199,23 @@ class World:
         self.server.arrivals.append(link)
         return link
 
+    def stayed(self, key: str, message: Message) -> bool:
+        """Whether there was a session of this name ever since the message was judged, by the server that runs."""
+        since = max(self.absent.get(key, 0.0), self.began)
+        return message.judged_at > since and key in message.here
+
     def person_of(self, key: str) -> Person | None:
         return next((person for person in self.people if person.key == key), None)
 
     def addressee(self) -> str:
-        """To whom a message goes: mostly somebody, in any spelling; sometimes nobody."""
+        """To whom a message goes: mostly to one, else to some, or to everybody."""
+        kind = self.chance.random()
+        if kind < 0.1:
+            return EVERYBODY
+        return ",".join(self._addressed() for _ in range(self.chance.randint(2, 5) if kind < 0.3 else 1))
+
+    def _addressed(self) -> str:
+        """Mostly somebody, in any spelling; sometimes nobody."""
         if self.chance.random() < 0.03:
             return "nobody"
         name = self.chance.choice(self.people).name
@@ -1193,6 +1314,7 @@ class World:
         self.calm, self.doomed = True, False
         self.disk.failing = False
         self.work_takes = (0.0,)
+        self.handing_from = 0.0
         if self.server is not None and self.server.is_stopping:
             self.server_stopped()
         for _, action in self.appointments:
@@ -1364,6 +1486,11 @@ class World:
             self.note(f"the server is suspended until {self.server.frozen_until - 1000:.1f}")
             self.reached["suspensions"] += 1
 
+    def slow_hand_out(self) -> None:
+        """Others write to many people, and messages to several have to wait."""
+        self.handing_from = self.now + self.chance.choice((0.1, 1.0, 4.0))
+        self.reached["slow hand-outs"] += 1
+
     def jump(self) -> None:
         """Somebody sets the wall clock."""
         self.wall_offset += self.chance.choice((-86400.0, -3.0, 5.0, 7200.0))
@@ -1388,6 +1515,7 @@ class World:
         if server is None:
             return
         hub = server.hub
+        self.absent.update({person.key: self.now for person in self.people if person.key not in hub.sessions})
         for key, session in hub.sessions.items():
             connection = session.connection
             if session.key != key or (connection is not None and connection.session is not session):
@@ -1395,6 +1523,8 @@ class World:
             held = session.held
             if held is None:
                 continue
+            if len(held.frames) > protocol.QUEUE_FRAMES - 320 or held.size > protocol.QUEUE_BYTES - 5 * READ_SIZE:
+                self.pressed.add(key)  # from one turn to the next: five senders, FRAMES_A_TURN or READ_SIZE each
             if len(held.frames) > protocol.HELD_FRAMES_MAX + protocol.FRAMES_A_TURN + protocol.QUEUE_FRAMES:
                 raise Violation(f"{len(held.frames)} frames are held for {key}")
             if held.size != sum(size for _, size, _, _ in held.frames) or not held.acked <= held.written <= held.last:
@@ -1458,6 +1588,7 @@ class World:
         if any(session.held is None or session.held.token != token for token, session in hub._tokens.items()):
             raise Violation("a token leads to a session that is not its own")
         self.check_disk()
+        self.ledger.check_told_to_the_end()
 
     def check_disk(self) -> None:
         truth = self.truth()
@@ -1520,6 +1651,7 @@ TROUBLE: dict[str, tuple[float, Callable[[World], None]]] = {
     "jump": (0.3, World.jump),
     "disk": (0.5, World.fail_disk),
     "slow work": (0.5, World.slow_work),
+    "slow hand-out": (3, World.slow_hand_out),
 }
 FAULTS = (*TROUBLE, "scripts", "tight")  # some people use scripts; the limits are small
 

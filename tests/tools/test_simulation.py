@@ -4,12 +4,18 @@
 """
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
 
+import pytest
 import simulate
 from hypothesis import given
 from hypothesis import strategies as st
-from simulate import FAULTS, choose
+from simulate import FAULTS, Violation, choose
 from vocabulary import PASSWORD, World, examples
+
+from protocol import Code, Flow, Group, Held, Post, Session, Spread
 
 # States that are the point of the whole thing: a simulation that never gets there would prove nothing.
 INTERESTING = (
@@ -18,7 +24,9 @@ INTERESTING = (
     "duplicates suppressed", "rosters to readers who were behind", "refused: already-online", "refused: storage",
     "fate OK", "fate busy", "fate not-online", "fate not-delivered", "fate unconfirmed", "fate unknown",
     "closed: resumed", "closed: replaced", "closed: silent", "closed: slow", "closed: full", "closed: shutdown",
-    "event LoginNeeded", "event Back", "event NotYet",
+    "event LoginNeeded", "event Back", "event NotYet", "fate partly", "partly after a restart",
+    "shown, as said to several", "adopted messages to several", "turns that left a message to several under way",
+    "duplicates suppressed, now of other people",
 )  # fmt: skip
 
 
@@ -46,6 +54,48 @@ def test_a_seed_tells_the_same_story_again() -> None:
     stories = [list(simulate.simulate(7, 200, 3, FAULTS, tracing=True).trace) for _ in range(2)]
     assert stories[0] == stories[1]
     assert len(stories[0]) > 200
+
+
+# --- Faults that are planted in messages to several, and have to be found ---
+
+
+def count_one_less(group: Group) -> str:
+    return f"OK SEND {group.count - 1}" if not group.has_failed else ANSWER(group)
+
+
+def let_later_frames_go_on(spread: Spread, flow: Flow, size: int, put: Callable[..., None] = Spread.put) -> None:
+    flow.connection.flow = None
+    put(spread, flow, size)
+
+
+def lose_a_share(post: Post, session: Session, old: Held, adopt: Callable[..., None] = Post.adopt) -> None:
+    old.frames = [(words, size, None if isinstance(to, Group) else to, tag) for words, size, to, tag in old.frames]
+    adopt(post, session, old)
+
+
+def miss_the_new_session(
+    spread: Spread, group: Group, session: Session, *message: Any, hand: Callable[..., None] = Spread._hand
+) -> None:
+    if session.over:
+        spread._post.settle(group, session.name, Code.NOT_ONLINE)
+    else:
+        hand(spread, group, session, *message)
+
+
+ANSWER = Group.answer.__get__
+PLANTS: list[tuple[type, str, object, str]] = [
+    (Group, "answer", property(count_one_less), "told of . people and not of"),
+    (Spread, "put", let_later_frames_go_on, "out of order"),
+    (Post, "adopt", lose_a_share, "commands have no answer|without a fate"),
+    (Spread, "_hand", miss_the_new_session, "was not there, who was all the time"),
+]
+
+
+@pytest.mark.parametrize(("part", "method", "fault", "words"), PLANTS, ids=[method for _, method, _, _ in PLANTS])
+def test_a_planted_fault_is_found(part: type, method: str, fault: object, words: str) -> None:
+    with mock.patch.object(part, method, fault), pytest.raises(Violation, match=words):
+        for seed in range(100):
+            simulate.simulate(**choose(seed))
 
 
 # --- What chance meets too seldom: planted bugs that survived the simulation ---
