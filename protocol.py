@@ -757,7 +757,7 @@ class Session:
         self.began = wall
         self.lost_at = NEVER  # time at which its connection was lost, if it has none
         self.last_tag = 0
-        self.flow: Flow | None = None  # its command that is under way, on whichever connection it came
+        self.flow: Flow | None = None  # its command, or that of a session before it, for which its next frames wait
         self.over = False  # it has ended, or another session has taken its place
         self.sent_again = 0  # messages to several that it may send beyond the limits, after a restart
 
@@ -1597,8 +1597,8 @@ class Post:
 class Spread:
     """Messages to several: the limits for them, and handing them out to so many people a turn.
 
-    The senders take turns. Until a message is handed out, its sender's later frames wait: so everybody has them in the
-    same order.
+    The senders take turns. Until a message is handed out, its sender's later frames wait, also those of a new session
+    of that name: so everybody has them in the same order.
     """
 
     __slots__ = ("_clock", "_listed", "_post", "_sessions", "_to_all", "waiting")
@@ -1615,6 +1615,10 @@ class Spread:
     def put(self, flow: Flow, size: int) -> None:
         """This one waits for its next share."""
         self.waiting.append((flow, size))
+
+    def under_way(self, key: str) -> Flow | None:
+        """The message that somebody with this key, in whatever session, has not finished to hand out."""
+        return next((flow for flow, _ in self.waiting if flow.session is not None and flow.session.key == key), None)
 
     def shares(self) -> Iterator[tuple[Flow, int]]:
         """Those that go on in this turn, and how many people each may serve. One that is not done is `put` again."""
@@ -2146,11 +2150,12 @@ class Hub:
                 self._reply(flow.connection, flow.tag, answer)
             else:
                 self._post.deliver(session, f"#{flow.tag} {answer}" if flow.tag else answer)  # it may be lost
-        if session is not None:
-            session.flow = None
+        for each in () if session is None else (session, self.sessions.get(session.key)):
+            if each is not None and each.flow is flow:
+                each.flow = None
         connection = flow.connection
         connection.flow = connection.session.flow if connection.session else None
-        if connection.flow is not None:  # of the session that was resumed here: that answer comes first
+        if connection.flow is not None:  # of the session that was resumed, or is the next of that name: it goes first
             connection.flow.connection = connection
         self._read_on(connection)
         self._checks.end(flow)
@@ -2308,6 +2313,7 @@ class Hub:
         """A session begins here, kept if it has a token. Messages held for a lost or replaced one come first."""
         old = self.sessions.get(account.key)
         session = Session(account.username, account.key, Held() if token else None, self._clock.wall)
+        session.flow = self._spread.under_way(session.key)
         self.sessions[session.key] = session
         if token:
             self._know_token(session, token)
@@ -2387,6 +2393,7 @@ class Hub:
         """A new, empty kept session for a token whose session is gone."""
         session = Session(account.username, account.key, Held(numbered=False), self._clock.wall)
         session.sent_again = SENT_AGAIN_MAX
+        session.flow = self._spread.under_way(session.key)
         self.sessions[session.key] = session
         return session
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -207,6 +208,28 @@ def test_later_frames_of_the_sender_wait_so_that_everybody_has_one_order(world: 
     assert people[0].hears() == ["#1 OK SEND 149", "#2 OK SEND", "#3 OK SEND 149"]
     assert [line.split(" ")[2] for line in people[149].hears()] == ["1", "2", "3"]
     assert [line.split(" ")[2] for line in people[1].hears()] == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    ("way", "kept"),
+    [("LOGIN", False), ("LOGIN", True), ("TAKEOVER", False), ("TAKEOVER", True), ("RESUME", True)],
+)
+def test_what_the_sender_says_on_another_connection_waits_too(world: World, way: str, kept: bool) -> None:
+    people = crowd(world, 12)
+    sender, other = world.person("sender", kept), world.connect()
+    back = f"RESUME {sender.token} 0" if way == "RESUME" else f"{way} sender {PASSWORD}"
+    with mock.patch.object(protocol, "SPREAD_SLICE", 1):
+        world.hub.feed(sender.connection, protocol.frame(b"#1 SEND * first"))
+        by_one_turn(world)
+        if way == "LOGIN":
+            world.hub.disconnect(sender.connection)
+        commands = [back, "#5 SEND p11 second", "#6 PING"]
+        world.hub.feed(other.connection, b"".join(protocol.frame(command.encode()) for command in commands))
+        while world.hub._spread.waiting:
+            by_one_turn(world)
+            finish_jobs(world)
+    assert bodies(people[-1].hears()) == ["MSG sender>* 1 first", "MSG sender 5 second"]
+    assert "#6 OK PING" in other.hears()[-1]
 
 
 def test_it_is_handed_out_to_the_end_also_when_the_sender_has_gone(world: World) -> None:
