@@ -10,7 +10,19 @@ from __future__ import annotations
 import re
 import unicodedata
 
-Cell = str  # a character with its marks; "" is the right half of a wide one; " " is empty
+
+class Cell(str):
+    """A character with its marks, and the style that it was written in; "" is the right half of a wide one."""
+
+    style: str
+
+    def __new__(cls, text: str, style: str = "") -> Cell:
+        cell = super().__new__(cls, text)
+        cell.style = style
+        return cell
+
+
+EMPTY = Cell(" ")
 
 
 class Row(list[Cell]):
@@ -91,7 +103,7 @@ class Terminal:
             at = self.column if self.pending else self.column - 1
             at -= at > 0 and at < len(line) and line[at] == ""
             assert 0 <= at < len(line), "a mark without a letter"
-            line[at] += char
+            line[at] = Cell(line[at] + char, line[at].style)
             return
         if self.pending or self.column + width > self.width:
             line.goes_on = True
@@ -100,9 +112,9 @@ class Terminal:
             line = self.rows[self.row]
         for offset in range(width):
             self._blank(self.column + offset)
-        line[self.column] = char
+        line[self.column] = Cell(char, self.style)
         if width == 2:
-            line[self.column + 1] = ""
+            line[self.column + 1] = Cell("", self.style)
         self.styles.append((char, self.style))
         self.column += width
         if self.column == self.width:
@@ -111,12 +123,12 @@ class Terminal:
     def _blank(self, column: int) -> None:
         """Empty one cell; the other half of a wide character goes with it."""
         line = self.rows[self.row]
-        line.extend(" " * (column + 1 - len(line)))
+        line.extend([EMPTY] * (column + 1 - len(line)))
         if line[column] == "":
-            line[column - 1] = " "
+            line[column - 1] = EMPTY
         if column + 1 < len(line) and line[column + 1] == "":
-            line[column + 1] = " "
-        line[column] = " "
+            line[column + 1] = EMPTY
+        line[column] = EMPTY
 
     def _sequence(self, match: re.Match[str]) -> None:
         private, arguments, final, title = match.groups()
