@@ -24,6 +24,7 @@ Reading order
 from __future__ import annotations
 
 import enum
+import functools
 import heapq
 import ipaddress
 import math
@@ -296,8 +297,13 @@ def ascii_upper(verb: str) -> str:
 
 def format_time(wall: float) -> str:
     """Unix seconds as they stand on the wire: UTC, `2026-11-22T15:04:05.123Z`."""
-    stamp = datetime.fromtimestamp(wall, timezone.utc)
-    return f"{stamp:%Y-%m-%dT%H:%M:%S}.{stamp.microsecond // 1000:03d}Z"
+    second, micros = divmod(round(wall * 1e6), 1_000_000)
+    return f"{_format_second(second)}.{micros // 1000:03d}Z"
+
+
+@functools.lru_cache(maxsize=1)  # to make this part anew would cost a server as much as the message in its turn
+def _format_second(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, timezone.utc):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_time(text: str) -> float:
@@ -1545,7 +1551,9 @@ class Post:
         shown = held.acknowledge(number)
         self.held_bytes -= size - held.size
         for _, _, sender, tag in shown:
-            if sender is not None:  # else it is an answer, or the message had no tag
+            if isinstance(sender, Session) and not sender.over:
+                self.deliver(sender, f"#{tag} OK SEND")  # as `settle` does it: a call less for every message
+            elif sender is not None:  # else it is an answer, or the message had no tag
                 self.settle(sender, tag, None)
 
     def settle(self, sender: Session | Group, tag: str, code: Code | None, why: str = "") -> None:

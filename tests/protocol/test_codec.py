@@ -227,6 +227,13 @@ def test_times_are_utc_with_milliseconds() -> None:
     assert parse_time("2026-11-22T15:04:05.123Z") == pytest.approx(1795359845.123)
 
 
+@given(st.integers(0, 2**42), st.sampled_from((1, 999, 1000, 60_000)))
+def test_a_time_is_read_as_it_was_written(millis: int, later: int) -> None:
+    """Also one that follows another within its second, or at the end of it."""
+    for each in (millis, millis + later):
+        assert round(parse_time(format_time(each / 1000)) * 1000) == each
+
+
 class Other(str):
     """A text that does not say that it is ASCII, and so is judged the long way."""
 
