@@ -95,14 +95,15 @@ else:
 
 # For scripts: `Client`, what it raises, and what its `events` are.
 __all__ = (
-    "EVERYONE", "Back", "ChatError", "Client", "Delivered", "Dialling", "Failed", "LinkLost", "Linked", "LoggedIn",
-    "Message", "NotYet", "Presence", "Roster", "Tls", "Waiting",
+    "EVERYONE", "Back", "ChatError", "Client", "Delivered", "Dialling", "Encryption", "Failed", "LinkLost", "Linked",
+    "LoggedIn", "Message", "NotYet", "Presence", "Roster", "Tls", "TrustError", "Waiting",
 )  # fmt: skip
 
 VERSION = "1.0"
 PYTHON = "py" if sys.platform == "win32" else "python3"  # how it is called: a plain Debian has no `python`
 
-DIAL_SECONDS = 10.0  # for a name look-up and a connection; a LAN needs milliseconds, a far host a second or two
+DIAL_SECONDS = 10.0  # for a connection, and for a handshake; a LAN needs milliseconds, a far host a second or two
+ANSWER_MAX = 4096  # bytes of a server's first frame that are waited for: it is a word or a sentence
 # Between two attempts: 1, 2, 4 … 30 s, each cut by chance to between half and all of it, so that a thousand clients
 # do not come back in the same moment.
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0
@@ -115,7 +116,8 @@ PIPE_LEAVE_SECONDS = 30.0  # the same at the end of a pipe: a script wants the f
 LOGOUT_SECONDS, PIPE_LOGOUT_SECONDS = 2.0, 10.0  # for the answer to LOGOUT, which a script waits for on any network
 LINES_WAITING = 100  # lines of a pipe that are read ahead
 LINE_MAX = 65_000  # characters; a longer line would not fit into a frame anyway
-KNOWN_SERVERS = Path("~/.vessages-servers")  # whose certificate is which, for --tls
+KNOWN_SERVERS = Path("~/.vessages-servers")  # the certificates of the servers that were met
+KNOWN_BYTES_MAX = 1 << 20  # of that file: ten thousand servers, and a device in its place is not read for ever
 
 # What a socket raises when it has nothing or no room now.
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -172,20 +174,44 @@ class Mailbox:
         self._theirs.close()
 
 
-def dial(host: str, port: int) -> socket.socket:
-    """A connected, non-blocking socket, or OSError. Blocks: it is called in a thread."""
-    sock = _connect(host, port)
-    sock.setblocking(False)
-    return sock
-
-
-def _connect(host: str, port: int) -> socket.socket:
+def connect(host: str, port: int) -> socket.socket:
+    """A connected socket over which nothing was sent, or OSError. Blocks: it is called in a thread."""
     sock = socket.create_connection((host, port), DIAL_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a turn is written in one piece, and should go at once
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # an older Linux
             sock.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, SEND_AGAIN_WITHIN)
     return sock
+
+
+def first_answer(sock: socket.socket) -> bytes:
+    """The first frame that comes, with its length; less if it is cut, late or long. Also of a socket that is wrapped
+    for TLS: these bytes are read past it."""
+    until = time.monotonic() + DIAL_SECONDS
+    data, size = b"", 4
+    with contextlib.suppress(TimeoutError):
+        while len(data) < size <= 4 + ANSWER_MAX:
+            sock.settimeout(max(0.001, until - time.monotonic()))
+            piece = socket.socket.recv(sock, size - len(data))
+            if not piece:
+                break
+            data += piece
+            if len(data) == 4:
+                size += int.from_bytes(data, "big")
+    return data
+
+
+def refusal(answer: bytes) -> str:
+    """The code of a frame that is an ERROR; "" of all else.
+
+    >>> refusal(protocol.frame(b"ERROR bad-frame the length is 0 or over the limit"))
+    'bad-frame'
+    >>> refusal(b"ERROR bad-frame")
+    ''
+    """
+    match = re.fullmatch(rb"ERROR ([a-z-]+)( .*)?", answer[4:], re.DOTALL)
+    whole = int.from_bytes(answer[:4], "big") == len(answer) - 4
+    return match[1].decode() if match is not None and whole else ""
 
 
 def dial_words(host: str, port: int, error: Exception) -> str:
@@ -201,10 +227,8 @@ def dial_words(host: str, port: int, error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
             f"--ca does not vouch for the certificate of {host}: {error.verify_message.rstrip('.')}. "
-            "Without --ca you are shown its fingerprint"
+            "Without --ca it is known by its fingerprint"
         )
-    if isinstance(error, ssl.SSLError):
-        return f"{host} port {port} does not speak TLS: leave out --tls if the server was started without it"
     if host.lower().startswith("fe80:") and "%" not in host:
         return f"{host} is an address of one network only: add %INTERFACE, such as {host}%eth0"
     if isinstance(error, TimeoutError):
@@ -213,87 +237,278 @@ def dial_words(host: str, port: int, error: Exception) -> str:
 
 
 class TrustError(OSError):
-    """There is TLS, but not with somebody whom we know. The text is one line for a person."""
+    """There is no encryption where there should be, or not with somebody whom we know. The text is one line.
 
-
-class Tls:
-    """Encrypted connections to one server, whose certificate a CA has signed or we have seen before.
-
-    Without `ca` the first certificate is trusted once somebody has said so (`trust`) and remembered by its SHA-256 in
-    the file `known`, a line for each `HOST PORT`. Whoever shows another one later gets no password: TrustError.
+    old, new: fingerprints, if a certificate is the reason; `old` is "" if there was none before. Both are "" if a
+    person has refused that certificate already.
     """
 
-    def __init__(self, host: str, port: int, *, ca: Path | None = None, known: Path = KNOWN_SERVERS) -> None:
-        """OSError if `ca` cannot be read or is no certificate, or if there is no home for `known`."""
-        self._server = f"{host} {port}"
+    def __init__(self, words: str, old: str = "", new: str = "") -> None:
+        super().__init__(words)
+        self.old, self.new = old, new
+
+
+class TlsNeededError(TrustError):
+    """The server does not want to talk in clear."""
+
+
+class KnownServers:
+    """The certificates of the servers that were met with TLS: a file with a line `HOST PORT SHA-256` for each.
+
+    A line is appended in one piece, so that several clients may write at once, and the last one of a server counts. One
+    that was cut short, as by a full disk, still says that its server was met.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def recall(self, server: str) -> str | None:
+        """The fingerprint of `HOST PORT`, "" if its line is broken, None if there is no line. OSError."""
         try:
-            self._known = known if ca else known.expanduser()
-        except RuntimeError as error:  # neither HOME nor an account on this machine
-            raise TrustError(f"{error} Set HOME, or use --ca: the server's certificate has to be remembered") from None
-        self._fingerprint = None if ca else self._recall()
-        try:
-            self._context = ssl.create_default_context(cafile=ca)
-        except OSError as error:
-            raise TrustError(f"{ca} cannot be used as the certificate of a CA: {error.strerror or error}") from None
-        self._signed = ca is not None
-        if not self._signed:
-            self._context.check_hostname = False
-            self._context.verify_mode = ssl.CERT_NONE  # the fingerprint is checked instead, in `dial`
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-
-    @property
-    def is_known(self) -> bool:
-        """Whether it is settled which certificate is the right one."""
-        return self._signed or self._fingerprint is not None
-
-    def dial(self, host: str, port: int) -> socket.socket:
-        """As the function `dial`. TrustError before a byte of ours is sent, if the certificate is not the right one."""
-        sock = self._connect(host, port)
-        seen = "" if self._signed else fingerprint(sock)
-        if not self._signed and seen != self._fingerprint:
-            sock.close()
-            if self._fingerprint is None:
-                raise TrustError(f"the certificate of {self._server} is not known yet: connect once in a terminal")
-            old, new = protocol.fingerprint_words(self._fingerprint), protocol.fingerprint_words(seen)
-            raise TrustError(
-                f"the certificate of {self._server} has CHANGED: somebody may be posing as the server.\n"
-                f"Its fingerprint was\n{old}\nand is now\n{new}\n"
-                f"Ask whoever runs it; if the change is right, delete that line from {self._known}"
-            )
-        sock.setblocking(False)
-        return sock
-
-    def meet(self, host: str, port: int) -> str:
-        """The fingerprint that the server shows now. OSError if there is no TLS."""
-        with self._connect(host, port) as sock:
-            return fingerprint(sock)
-
-    def trust(self, fingerprint: str) -> None:
-        """This certificate is the server's, from now on. OSError if that cannot be remembered."""
-        self._known.touch(mode=0o600)
-        with self._known.open("a", encoding="utf-8") as file:
-            file.write(f"{self._server} {fingerprint}\n")
-        self._fingerprint = fingerprint
-
-    def _recall(self) -> str | None:
-        try:
-            lines = self._known.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+            with self._path.expanduser().open("rb") as file:
+                data = file.read(KNOWN_BYTES_MAX + 1)
+        except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: there is no home
             return None
-        return next((line[len(self._server) + 1 :] for line in lines if line.startswith(self._server + " ")), None)
+        if len(data) > KNOWN_BYTES_MAX:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        found = None
+        for line in data.decode("utf-8", "replace").split("\n"):
+            host, port, fingerprint = [*line.split(), "", "", ""][:3]
+            if f"{host.lower()} {port}" == server:
+                found = fingerprint if FINGERPRINT.fullmatch(fingerprint) else ""
+        return found
 
-    def _connect(self, host: str, port: int) -> ssl.SSLSocket:
-        sock = _connect(host, port)
+    def remember(self, server: str, fingerprint: str) -> None:
+        """From now on this is the fingerprint of `HOST PORT`. OSError if the file cannot be read or written."""
         try:
-            return self._context.wrap_socket(sock, server_hostname=host)
-        except BaseException:
-            sock.close()
-            raise
+            path = self._path.expanduser()
+        except RuntimeError as error:
+            raise OSError(errno.ENOENT, str(error)) from None
+        with open(path, "a+b", 0, opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            begin = "" if file.read(1) in (b"", b"\n") else "\n"  # the line before was cut short
+            line = f"{begin}{server} {fingerprint}\n".encode()
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+FINGERPRINT: Final = re.compile("[0-9A-F]{2}(:[0-9A-F]{2}){31}")
+
+
+@contextlib.contextmanager
+def closed_on_failure(sock: socket.socket) -> Iterator[None]:
+    """Close the socket if this comes to nothing."""
+    try:
+        yield
+    except BaseException:
+        sock.close()
+        raise
+
+
+def fingerprint_line(fingerprint: str) -> str:
+    """A fingerprint as the server prints it, in one line."""
+    return " ".join(protocol.fingerprint_words(fingerprint).split())
+
+
+def doubt_words(server: str, old: str, new: str) -> str:
+    """Why a certificate is not trusted, for a script: one line."""
+    if not old:
+        return (
+            f"the certificate of {server} is new here, and with --tls a person has to say that it is right: connect "
+            f"once in a terminal. It is {fingerprint_line(new)}"
+        )
+    return (
+        f"the certificate of {server} has CHANGED: somebody may be posing as the server, so {NOTHING_TOLD}. "
+        f"It was {fingerprint_line(old)} and is now {fingerprint_line(new)}. If whoever runs the server says that this "
+        "is right, connect once in a terminal, which asks whether to trust the new one"
+    )
 
 
 def fingerprint(sock: ssl.SSLSocket) -> str:
-    """The SHA-256 of the other side's certificate, as its server prints it."""
+    """The SHA-256 of the other side's certificate."""
     return ":".join(f"{byte:02X}" for byte in hashlib.sha256(sock.getpeercert(binary_form=True) or b"").digest())
+
+
+class Encryption(NamedTuple):
+    """A connection has been made: encrypted, with whose certificate; or in clear, if a person should be warned of that.
+
+    words: "" if there is nothing new. fingerprint: "" of a connection in clear.
+    """
+
+    encrypted: bool
+    words: str
+    fingerprint: str
+
+
+class Dialled(NamedTuple):
+    """A connection, what was read from it already, and what there is to say about it."""
+
+    sock: socket.socket
+    data: bytes = b""
+    said: Encryption | None = None
+
+
+READABLE: Final = "your password and messages can be read on this network"
+NOTHING_TOLD: Final = "neither a password nor a message was sent"
+
+
+class Tls:
+    """The way to one server: encrypted, unless that cannot be.
+
+    Its certificate is compared as a whole with the one that it showed when it was met, see `KnownServers`: clocks in a
+    lab are wrong, and addresses move. With `ca` that one vouches for it, and for its name.
+
+    A server that was met with TLS is never spoken to without, whatever somebody in between cuts, strips or answers. One
+    that was not counts as speaking no TLS only if it answers a hello as a server without TLS does: `ERROR bad-frame`.
+    On the way to this machine itself there is nobody in between: plain, until the server wants it otherwise.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        ca: Path | None = None,
+        wanted: bool | None = True,
+        known: Path = KNOWN_SERVERS,
+        is_loopback: Callable[[str], bool] = protocol.is_loopback,
+    ) -> None:
+        """wanted: True as with --tls: a new certificate is a TrustError; False as with --no-tls; None as without both.
+
+        TrustError if `ca` cannot be read or is no certificate.
+        """
+        self._host, self._name = host, f"{host} port {port}"
+        self._server = f"{'_'.join(host.lower().split())} {port}"
+        self._signed, self._wanted = ca is not None, True if ca else wanted
+        self._path, self._known, self._is_loopback = known, KnownServers(known), is_loopback
+        self._accepted = ""  # fingerprint that was right for this process
+        self._is_kept = True  # whether that one, if any, is in the file
+        self._refused = ""  # fingerprint that a person has refused
+        self._warned = ""  # last warning about a connection in clear
+        self._before = ""  # why a server that was perhaps met has to encrypt
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            if ca is not None:
+                self._context.load_verify_locations(ca)
+        except OSError as error:
+            raise TrustError(f"{ca} cannot be used as the certificate of a CA: {error.strerror or error}") from None
+        if ca is None:
+            self._context.check_hostname = False
+            self._context.verify_mode = ssl.CERT_NONE  # the fingerprint is checked instead, in `_check`
+
+    def dial(self, host: str, port: int) -> Dialled:
+        """A connection; not a byte is sent in clear before it is settled that this may be. Blocks; OSError.
+
+        TrustError if the server is not who it was or does not encrypt as it did; then nothing has been told to it.
+        """
+        expected = self._expected()
+        sock = connect(host, port)
+        if self._wanted is False:
+            warning = f"{self._name} has encrypted before; with --no-tls {READABLE}"
+            return self._in_clear(sock, "" if expected is None else warning)
+        if self._wanted is None and expected is None and self._leads_here(sock):
+            try:
+                return self._in_clear(sock, "")
+            except TlsNeededError:
+                sock = connect(host, port)
+        secure = self._encrypt(sock, host, port, expected)
+        if secure is not None:
+            return self._check(secure, expected)
+        return self._in_clear(connect(host, port), f"{self._name} does not encrypt: {READABLE}")
+
+    def trust(self, fingerprint: str) -> str:
+        """This certificate is the server's, from now on. Words for a person."""
+        self._accepted, self._is_kept, self._refused = fingerprint, False, ""
+        blocks = fingerprint_line(fingerprint)
+        try:
+            self._known.recall(self._server)  # if that cannot be read, it is of no use to write there
+            self._known.remember(self._server, fingerprint)
+        except OSError as error:
+            why = f"{self._path} cannot be used: {error.strerror or error}"
+            return f"encrypted for this time, as {why}; certificate of {self._host}: {blocks}"
+        self._is_kept = True
+        return f"encrypted; certificate of {self._host} remembered: {blocks}"
+
+    def refuse(self, fingerprint: str) -> None:
+        """A person has refused this certificate: it is not asked about again."""
+        self._refused = fingerprint
+
+    def _expected(self) -> str | None:
+        """The fingerprint that the server should have; "" if it was met and that is not known, None if it was not met.
+
+        What another client has accepted meanwhile counts here too.
+        """
+        try:
+            known = self._known.recall(self._server) if self._is_kept else None
+            self._before = "has encrypted before and does not now"
+        except OSError as error:
+            known = ""  # perhaps it was met, so it has to encrypt
+            self._before = f"does not encrypt, and {self._path} does not tell whether it has before ({error.strerror})"
+        return known or self._accepted or known
+
+    def _in_clear(self, sock: socket.socket, warning: str) -> Dialled:
+        """A connection in clear, on which a PING was answered. TlsNeededError if the server does not want it so."""
+        with closed_on_failure(sock):
+            sock.sendall(protocol.frame(b"PING"))
+            answer = first_answer(sock)
+            if refusal(answer) == protocol.Code.ENCRYPTED_ONLY.word:
+                hint = ": leave out --no-tls" if self._wanted is False else ", and does not offer it"
+                raise TlsNeededError(f"{self._name} talks only over TLS{hint}")
+        said = Encryption(False, warning, "") if warning != self._warned else None  # told once
+        self._warned = warning
+        return Dialled(sock, answer, said)
+
+    def _leads_here(self, sock: socket.socket) -> bool:
+        """Whether this machine itself is at the other end."""
+        with closed_on_failure(sock):
+            return self._is_loopback(sock.getpeername()[0])
+
+    def _speaks_no_tls(self, host: str, port: int) -> bool:
+        """Whether a hello is taken for a frame, which is too long. It is seen on a connection of its own: the library
+        does not tell what it has read in place of an answer."""
+        hello = ssl.MemoryBIO()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=self._name_for(host)).do_handshake()
+        with connect(host, port) as sock:
+            sock.sendall(hello.read())
+            return refusal(first_answer(sock)) == protocol.Code.BAD_FRAME.word
+
+    def _encrypt(self, sock: socket.socket, host: str, port: int, expected: str | None) -> ssl.SSLSocket | None:
+        """The connection encrypted, with whomever it is. None if the server surely speaks no TLS and never has."""
+        try:
+            with closed_on_failure(sock):
+                return self._context.wrap_socket(sock, server_hostname=self._name_for(host))
+        except (ssl.SSLEOFError, ConnectionError):
+            raise TrustError(f"{self._name} hung up before the connection was encrypted: {NOTHING_TOLD}") from None
+        except ssl.SSLCertVerificationError:
+            raise
+        except ssl.SSLError:
+            if expected is not None:
+                raise TrustError(
+                    f"{self._name} {self._before}. Somebody may be in between, so {NOTHING_TOLD}. If whoever runs the "
+                    "server says that it does not encrypt any more, --no-tls goes without"
+                ) from None
+            if self._wanted or not self._speaks_no_tls(host, port):
+                raise TrustError(f"{self._name} does not answer with TLS: {NOTHING_TOLD}; check the port") from None
+            return None
+
+    def _name_for(self, host: str) -> str | None:
+        """The name that the certificate must be for. It is not said where it does not count."""
+        return host.partition("%")[0] if self._signed else None
+
+    def _check(self, sock: ssl.SSLSocket, expected: str | None) -> Dialled:
+        """An encrypted connection, if its certificate is the right one."""
+        with closed_on_failure(sock):
+            seen = fingerprint(sock)
+            if seen == expected:
+                return Dialled(sock, b"", Encryption(True, "", seen))
+            if seen == self._refused:
+                raise TrustError(f"{self._name} still shows the certificate that you have refused")
+            if not self._signed and (expected or self._wanted):
+                raise TrustError(doubt_words(self._name, expected or "", seen), expected or "", seen)
+        return Dialled(sock, b"", Encryption(True, self.trust(seen), seen))
 
 
 class Dialling(NamedTuple):
@@ -309,7 +524,16 @@ class Unreachable(NamedTuple):
     words: str
 
 
-ChatEvent = protocol.SessionEvent | Dialling | Unreachable
+class Untrusted(NamedTuple):
+    """The server shows a certificate that is not the `old` one, or with --tls a first one ("" as `old`): there is no
+    connection, and no next attempt before somebody wants one. `words` is one line for a script."""
+
+    words: str
+    old: str
+    new: str
+
+
+ChatEvent = protocol.SessionEvent | Dialling | Unreachable | Encryption | Untrusted
 Ready = list[tuple[selectors.SelectorKey, int]]
 
 
@@ -326,16 +550,16 @@ class Link:
         port: int,
         session: ClientSession,
         *,
-        dial: Callable[[str, int], socket.socket] = dial,
+        dial: Callable[[str, int], Dialled],
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`dial` is called in a thread and gives a connected, non-blocking socket, or an OSError."""
+        """`dial` is called in a thread and gives a connection, or an OSError: see `Tls.dial`."""
         self.host, self.port, self.session = host, port, session
         self._dial, self._clock, self._chance, self._wall = dial, clock, chance, wall
         self._selector = selectors.DefaultSelector()
-        self._dialled = Mailbox()  # sockets and errors from the thread that dials
+        self._dialled = Mailbox()  # connections and errors from the thread that dials
         self._selector.register(self._dialled, selectors.EVENT_READ, self._dialled.clear_wakeups)
         self._socket: socket.socket | None = None
         self._unsent = bytearray()  # bytes that the socket had no room for
@@ -345,6 +569,7 @@ class Link:
         self._lost_at = 0.0  # time at which the link was lost, or dialled in vain
         self._dialling = self._closed = False
         self.has_met = False  # whether there ever was a connection
+        self.holds = False  # whether a person is being asked about a certificate, and nothing is dialled meanwhile
         self.shows = True  # whether the events that are taken are still displayed: only then are they acknowledged
 
     def watch(self, source: int | Mailbox, read: Callable[[], None]) -> None:
@@ -355,6 +580,11 @@ class Link:
     def is_up(self) -> bool:
         """Whether there is a connection."""
         return self._socket is not None
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether there is a connection, and it is encrypted."""
+        return isinstance(self._socket, ssl.SSLSocket)
 
     @property
     def redial_in(self) -> float | None:
@@ -406,15 +636,25 @@ class Link:
     def dial_soon(self) -> None:
         """Somebody is waiting for the link: dial now, or a moment after the last attempt."""
         soon = max(self.now(), self._lost_at + RETRY_FIRST)
-        if self._socket is None and not self._dialling:
+        if self._socket is None and not self._dialling and not self.holds:
             self._dial_at = soon if self._dial_at is None else min(self._dial_at, soon)
+
+    def go_on(self, *, soon: bool) -> None:
+        """The person has answered about the certificate: dial now, or after a while."""
+        self.holds = False
+        if soon:
+            self._dial_at = self.now()
+        else:
+            self._dial_later("")
 
     def tick(self) -> None:
         """What is due, in the session and here."""
         now = self.now()
         self.session.tick(now)
-        if self._socket is not None or self._dialling or any(isinstance(e, Unreachable) for e in self._events):
+        if self._socket is not None or self._dialling or self.holds:
             return
+        if any(isinstance(event, (Unreachable, Untrusted)) for event in self._events):
+            return  # what follows from that is decided when it is told
         if self._dial_at is None and self.session.wants_link:
             self._dial_at = now  # it was not wanted until now
         if self._dial_at is not None and now >= self._dial_at:
@@ -458,22 +698,29 @@ class Link:
 
     def _drop_dialled(self) -> None:
         for result in self._dialled.take():
-            if isinstance(result, socket.socket):
-                result.close()
+            if isinstance(result, Dialled):
+                result.sock.close()
 
-    def _take_dialled(self, result: socket.socket | Exception) -> None:
+    def _take_dialled(self, result: Dialled | Exception) -> None:
         self._dialling = False
         if isinstance(result, Exception):
             words = dial_words(self.host, self.port, result)
-            if self.has_met:
+            if isinstance(result, TrustError) and result.new:
+                self._events.append(Untrusted(words, result.old, result.new))
+            elif self.has_met:
                 self._dial_later(words)
             else:
                 self._events.append(Unreachable(words))
             return
         self.has_met = True
-        self._socket = result
-        self._selector.register(result, selectors.EVENT_READ)
+        self._socket = result.sock
+        self._socket.setblocking(False)
+        self._selector.register(self._socket, selectors.EVENT_READ)
+        if result.said is not None:
+            self._events.append(result.said)
         self.session.connected(self.now())
+        if result.data:
+            self.session.feed(result.data, self.now())
 
     def _dial_later(self, words: str) -> None:
         seconds = min(RETRY_MOST, RETRY_FIRST * 2.0 ** min(self._attempts, 10)) * (0.5 + self._chance() / 2)
@@ -530,7 +777,8 @@ EVERYONE = protocol.EVERYBODY  # in place of a name: everybody else who is here
 class ChatError(Exception):
     """What `Client` raises when something is refused.
 
-    code: a word such as "bad-login", of protocol.Code or protocol.CLIENT_CODES, or "unreachable", or "replaced".
+    code: a word such as "bad-login", of protocol.Code or protocol.CLIENT_CODES, or one of "unreachable", "untrusted",
+        "replaced".
     words: a sentence for a person.
     fates: of a message to several with the code `partly`: the names of those who were not shown it, each with its code.
     """
@@ -554,7 +802,8 @@ class Client:
         [('bot', 'good morning')]
 
     Every call that waits gives up with TimeoutError after `timeout` seconds, lost connections included, and raises
-    ChatError for a refusal: `unreachable` if there is no server at the first contact, `replaced` after a TAKEOVER
+    ChatError for a refusal: `unreachable` if there is no server at the first contact, `untrusted` if the server shows
+    another certificate than before, then or at a return (nothing was told to it), `replaced` after a TAKEOVER
     elsewhere, and if it cannot come back without a login the reason for that (`bad-login`, `unknown-session`).
 
     It lives while it is called: without a call for 45 s the server takes the connection for dead, and 60 s after that
@@ -567,15 +816,19 @@ class Client:
 
     INBOX_MAX = 10_000
 
-    def __init__(self, host: str, port: int, *, timeout: float = 60.0, tls: Tls | None = None) -> None:
+    def __init__(self, host: str, port: int, *, timeout: float = 60.0, tls: Tls | bool | None = None) -> None:
         """Nothing is dialled before the first call.
 
         timeout: seconds after which a call gives up.
-        tls: how to encrypt: `Tls(host, port, ca=Path("ca.pem"))`, or one whose certificate is known already.
+        tls: None encrypts as the terminal client does: a new server's certificate is remembered, and an Encryption is
+        among the `events`; only to this machine itself, and to a server without TLS, it talks in clear. True never does
+        so, and takes only a certificate that is known already (from a terminal, say). False does not encrypt.
+        `Tls(host, port, ca=Path("ca.pem"))` takes what that CA vouches for.
         """
         self.timeout = timeout
         session = ClientSession(int(time.time() * 1_000_000))
-        self._link = Link(host, port, session, dial=tls.dial if tls else dial)
+        dialler = tls if isinstance(tls, Tls) else Tls(host, port, wanted=tls)
+        self._link = Link(host, port, session, dial=dialler.dial)
         self._inbox: deque[tuple[int, Message]] = deque(maxlen=self.INBOX_MAX)
         self._others: deque[tuple[int, ChatEvent]] = deque(maxlen=self.INBOX_MAX)  # neither messages nor awaited
         self._serial = itertools.count()  # of both, so that they come in order
@@ -785,9 +1038,9 @@ class Client:
             self._inbox.append((next(self._serial), event))
         elif tag in self._awaited and not isinstance(event, Waiting):
             self._awaited[tag] = event
-        elif isinstance(event, Unreachable):
+        elif isinstance(event, (Unreachable, Untrusted)):
             self._session.abandon()
-            self._trouble = "unreachable", event.words
+            self._trouble = type(event).__name__.lower(), event.words
         elif isinstance(event, protocol.LoginNeeded):
             self._trouble = event.code, event.words
         elif isinstance(event, LinkLost) and event.bye == protocol.Bye.REPLACED.value:
@@ -2468,6 +2721,18 @@ def fate_words(event: protocol.Failed) -> str:
     return f"{shown}; not to " + ", ".join(f"{name} ({FATES.get(code, code)})" for name, code in event.fates)
 
 
+def certificate_words(server: str, event: Untrusted) -> str:
+    """What a person should know before a certificate is trusted, with the fingerprints as the server prints them."""
+    new = protocol.fingerprint_words(event.new)
+    if not event.old:
+        return f"{server} is new here. Its certificate is\n{new}\nIs that what the server printed when it was started?"
+    return (
+        f"The certificate of {server} has CHANGED: somebody may be posing as the server. It was\n"
+        f"{protocol.fingerprint_words(event.old)}\nand is now\n{new}\n"
+        "The server prints it when it is started: ask whoever runs it. Until you say yes, it is told nothing."
+    )
+
+
 def login_words(event: protocol.LoggedIn) -> str:
     """Who one is and when one was here before, as ssh tells it."""
     words = f"you are {event.name}"
@@ -2533,6 +2798,8 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     Note: lambda e: [("!! " if e.failed else "-- ") + line for line in e.words.split("\n")],
     Dialling: lambda e: [f"-- {e.words + '; ' if e.words else ''}trying again in {e.seconds:.0f} s"],
     Unreachable: lambda e: [f"!! {e.words}"],
+    Untrusted: lambda e: [f"!! {e.words}"],
+    Encryption: lambda e: [f"{'--' if e.encrypted else '!!'} {e.words}"] * bool(e.words),
     protocol.Linked: lambda e: ["-- connected"],
     protocol.LoggedIn: lambda e: ["-- " + login_words(e)],
     protocol.Roster: lambda e: ["-- online: " + format_names([*e.online, *("~" + name for name in e.lost)])],
@@ -3605,7 +3872,7 @@ TYPED = {
     "bell": TypedCommand("/bell [off|title|msg|all]", "what calls you: nothing, the title, a bell too", "set_bell"),
     "clear": TypedCommand("/clear", "clear the screen", "clear"),
     "passwd": TypedCommand("/passwd or PASSWD OLD NEW", "change your password", "passwd"),
-    "ping": TypedCommand("/ping [TEXT]", "ask the server for a sign of life", "ping"),
+    "ping": TypedCommand("/ping [TEXT]", "how long an answer takes, and whether it is encrypted", "ping"),
     "help": TypedCommand("/help [COMMAND]", "this list", "help"),
     "quit": TypedCommand("/quit", "log out and leave", "quit"),
 }
@@ -3861,6 +4128,7 @@ class Pause(NamedTuple):
 Dialogue = Generator[Ask | Await | Pause, Any, None]
 
 YES, NO = ("y", "yes"), ("", "n", "no")
+NOT_TRUSTED = "not connected: ask whoever runs the server for the fingerprint that it prints when it is started"
 UNASKED = "a password is missing: set VESSAGES_PASSWORD or use --password-file"
 NOTHING_DONE = "no password, so nothing was done"
 NOTHING_SENT = "nothing was sent"
@@ -3885,6 +4153,14 @@ def agrees(question: str) -> Generator[Ask, str, bool]:
     return (yield Ask(f"{question} y/n ", hidden=False)).strip().lower() in YES
 
 
+def trusting(question: str) -> Generator[Ask, str, bool]:
+    """Ask whether a certificate is trusted. It interrupts what is being typed, so that nothing short is a yes."""
+    while (answer := (yield Ask(f"{question} yes/no (hidden) ", strict=False)).strip().lower()) not in NO:
+        if answer == "yes":
+            return True
+    return False
+
+
 def hiding(note: Tell) -> Dialogue:
     """Drop what is typed, up to a line with nothing in it: a new password is typed twice."""
     while (yield Ask("hidden, and not sent; Enter alone goes on: ", strict=False)):
@@ -3900,6 +4176,7 @@ class Dialogues:
         self._dialogue: Dialogue | None = None  # the one under way
         self._step: Ask | Await | Pause | None = None  # its last step
         self.deadline: float | None = None  # end of its pause
+        self._aside: tuple[Dialogue, Ask | Await | Pause | None, float | None] | None = None  # an interrupted one
 
     @property
     def under_way(self) -> bool:
@@ -3911,6 +4188,13 @@ class Dialogues:
         self._end()
         self._dialogue = dialogue
         self._proceed(None)
+
+    def interrupt(self, dialogue: Dialogue) -> None:
+        """Begin a dialogue that cannot wait. The one under way goes on behind it, where it was."""
+        if self._dialogue is not None and self._aside is None:
+            self._aside = self._dialogue, self._step, self.deadline
+            self._dialogue = None
+        self.begin(dialogue)
 
     def tick(self) -> None:
         """Go on when a pause is over."""
@@ -3952,9 +4236,15 @@ class Dialogues:
         return asked or (not step.strict and self._front.ask(step.prompt, self.answer, hidden=False))
 
     def _end(self) -> None:
-        if self._dialogue is not None:
-            self._dialogue, self._step, self.deadline = None, None, None
+        if self._dialogue is None:
+            return
+        self._dialogue, self._step, self.deadline = None, None, None
+        if self._aside is None:
             self._front.release()
+            return
+        (self._dialogue, self._step, self.deadline), self._aside = self._aside, None
+        if isinstance(self._step, Ask):
+            self._ask(self._step)
 
 
 # Refusals behind which a password can be tried again a known moment later.
@@ -4359,11 +4649,11 @@ class Chat:
     """
 
     def __init__(
-        self, link: Link, front: Front, *, to: str | None, secret: str | None, log: Writer | None = None
+        self, link: Link, front: Front, *, to: str | None, secret: str | None, tls: Tls, log: Writer | None = None
     ) -> None:
-        """`to` gets what is no command, `secret` stands in for a password that was left out, `log` gets a copy of what
-        is shown."""
-        self.link, self.front, self.session = link, front, link.session
+        """`to` gets what is no command, `secret` stands in for a password that was left out, `tls` hears what a person
+        says about a certificate, `log` gets a copy of what is shown."""
+        self.link, self.front, self.session, self.tls = link, front, link.session, tls
         self.dialogues = Dialogues(front, link.now, self.note, self._obey_aside)
         self.accounts = Accounts(self.session, self.note, secret, interactive=front.interactive)
         self.recipients = Recipients(self.session, front, self.note, to)
@@ -4376,6 +4666,8 @@ class Chat:
         self._said = Said()
         self._log = log
         self._met = False  # whether a server has answered
+        self._distrusts = False  # whether the server has shown a certificate that a script cannot ask about
+        self._pings: dict[int, float] = {}  # by tag: when a PING was asked for
 
     def run(self, user: str | None) -> int:
         """Until it is over; the exit status. `user` is logged in at the start."""
@@ -4408,7 +4700,7 @@ class Chat:
         self.leaving.tick()
         if self.leaving.stage is Stage.GONE and self.status is None:
             self._show_events()
-            self.status = int(self.failed and not self.front.interactive)
+            self.status = 2 if self._distrusts else int(self.failed and not self.front.interactive)
 
     def _show_events(self) -> None:
         with self._while_showing():
@@ -4564,7 +4856,7 @@ class Chat:
 
     def ping(self, rest: str) -> None:
         """PING [TEXT]"""
-        self.session.ping(rest)
+        self._pings[self.session.ping(rest)] = self.link.now()
 
     def message(self, rest: str) -> bool:
         """SEND NAME TEXT"""
@@ -4666,8 +4958,10 @@ class Chat:
             self.last_words, self.status = "\n".join(map(one_line, fault.split("\n"))), 2
             return
         self.failed |= isinstance(event, (protocol.Refused, protocol.Failed)) or getattr(event, "failed", False) is True
+        event = self._timed(event)
         self._write_log(event)
-        if self.link.shows and not (self.quiet and isinstance(event, protocol.Presence)):
+        hides = isinstance(event, Untrusted) or (self.quiet and isinstance(event, protocol.Presence))
+        if self.link.shows and not hides:
             self.front.show(event)
         follow = REACTIONS.get(type(event))
         if follow is not None:
@@ -4676,11 +4970,43 @@ class Chat:
 
     def _first_contact_fault(self, event: Printable) -> str:
         """Why there is no server, if this ends a first contact. A person waits for one that hangs up without a word."""
-        if isinstance(event, (Unreachable, protocol.NotVessages)):
+        if isinstance(event, (Unreachable, protocol.NotVessages)) or (
+            isinstance(event, Untrusted) and not self.front.interactive
+        ):
             return event.words
         if isinstance(event, protocol.LinkLost) and not event.bye and not self.front.interactive:
             return event.words
         return ""
+
+    def _timed(self, event: Printable) -> Printable:
+        """A person is told with the answer to a PING how long it took, and whether the connection is encrypted. A
+        script may wait for the words that it has sent, and no others."""
+        asked = self._pings.pop(getattr(event, "tag", 0), None)
+        if asked is None or not isinstance(event, protocol.Answer) or not self.front.interactive:
+            return event
+        how = "encrypted" if self.link.encrypts else "not encrypted"
+        return event._replace(words=f"{event.words} {1000 * (self.link.now() - asked):.1f} ms, {how}".lstrip())
+
+    def _distrust(self, event: Untrusted) -> None:
+        """The server shows another certificate than before. A person is asked; a script is over."""
+        if self.front.interactive:
+            self.link.holds = True
+            self.dialogues.interrupt(self._trusting(event))
+        else:
+            self.last_words, self._distrusts = one_line(event.words), True
+            self.leave(0.0)
+
+    def _trusting(self, event: Untrusted) -> Dialogue:
+        self.note(certificate_words(f"{self.link.host} port {self.link.port}", event), failed=bool(event.old))
+        if (yield from trusting("trust the new certificate?" if event.old else "trust it?")):
+            self.note(self.tls.trust(event.new))
+            self.link.go_on(soon=True)
+        elif self._met:
+            self.tls.refuse(event.new)
+            self.note("not trusted: it goes on only when the server shows its old certificate again; /quit leaves")
+            self.link.go_on(soon=False)
+        else:
+            self.last_words, self.status = NOT_TRUSTED, 2
 
     def _linked(self, event: protocol.Linked) -> None:
         if not self._met and self.front.interactive and not self.dialogues.under_way:
@@ -4766,6 +5092,7 @@ REACTIONS: dict[type, Callable[[Chat, Any], None]] = {
     protocol.Failed: Chat._remember,
     protocol.LoginNeeded: Chat._is_out,
     protocol.LinkLost: Chat._lost,
+    Untrusted: Chat._distrust,
 }
 
 
@@ -4795,15 +5122,18 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--password-file", metavar="FILE", type=Path, help="the password is the first line of FILE")
     to = "send what is typed to NAME, to BOB,EVE or to *, everybody; from a pipe every line is a message"
     parser.add_argument("--to", metavar="NAME", help=to)
-    parser.add_argument("--tls", action="store_true", help="encrypt; the server must have been started with --tls too")
-    parser.add_argument("--ca", metavar="FILE", type=Path, help="with --tls: trust what this CA has signed, only that")
+    tls = parser.add_mutually_exclusive_group()
+    always = "encrypt or fail, and ask about every certificate that is new (else: encrypt if the server can)"
+    tls.add_argument("--tls", action="store_true", default=None, help=always)
+    tls.add_argument("--no-tls", dest="tls", action="store_false", help="do not encrypt")
+    parser.add_argument("--ca", metavar="FILE", type=Path, help="encrypt, and trust what this CA has signed, only that")
     parser.add_argument("--plain", action="store_true", help="one event a line, as in a pipe")
     parser.add_argument("--json", action="store_true", help="as --plain, each line a JSON object")
     parser.add_argument("--log", metavar="FILE", type=Path, help="append all that is shown to FILE")
     parser.add_argument("--version", action="version", version=f"Vessages {VERSION}")
     options = parser.parse_args(argv)
-    if options.ca and not options.tls:
-        parser.error("--ca is for --tls, which is not given, so nothing would be encrypted")
+    if options.ca and options.tls is False:
+        parser.error("--ca is for encryption, which --no-tls forbids")
     if options.user is not None and protocol.clean_name(options.user) is None:
         parser.error(f"{options.user!r} cannot be anybody's name")
     if options.to is not None and not is_recipient(options.to):
@@ -4880,41 +5210,21 @@ def run_client(options: argparse.Namespace) -> int:
         complain(f"client.py: the file cannot be used: {error}")
         return 2
     try:
-        dialler = secure_dial(options.host, options.port, options.ca) if options.tls else dial
-    except (OSError, UnicodeError) as error:
-        complain(f"client.py: {dial_words(options.host, options.port, error)}")
+        tls = Tls(options.host, options.port, ca=options.ca, wanted=options.tls)
+    except TrustError as error:
+        complain(f"client.py: {error}")
         return 2
-    except KeyboardInterrupt:
-        complain("")  # behind the question about the certificate
-        return 128 + signal.SIGINT
-    if not options.tls and options.host != "localhost" and not protocol.is_loopback(options.host):
-        complain("Without --tls your password and messages can be read on this network.")
     plain = options.plain or options.json or not (os.isatty(0) and os.isatty(1))
     plain = plain or is_dumb(os.environ, windows=sys.platform == "win32")
     out = Output(sys.stdout) if isinstance(sys.stdout, TextIOWrapper) else sys.stdout
     person = os.isatty(0) and not options.json
     front = Plain(out, as_json=options.json, interactive=person) if plain else Terminal(out)
-    link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=dialler)
+    link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=tls.dial)
     try:
-        return chat_to_the_end(Chat(link, front, to=options.to, secret=secret, log=log), options.user)
+        return chat_to_the_end(Chat(link, front, to=options.to, secret=secret, tls=tls, log=log), options.user)
     finally:
         if log is not None:
             close_log(log)
-
-
-def secure_dial(host: str, port: int, ca: Path | None) -> Callable[[str, int], socket.socket]:
-    """How to dial with TLS. A certificate that was never seen is shown first, and the person asked. OSError."""
-    tls = Tls(host, port, ca=ca)
-    if not tls.is_known and os.isatty(0) and os.isatty(2):
-        print(f"connecting to {host} port {port} …", file=sys.stderr)
-        seen = tls.meet(host, port)
-        print(f"{host} port {port} is new. Its certificate has the fingerprint", file=sys.stderr)
-        print(protocol.fingerprint_words(seen), file=sys.stderr)
-        print("Is that what the server printed when it was started? [yes/no] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in YES:
-            raise TrustError("not connected; ask whoever runs the server for the fingerprint that it prints")
-        tls.trust(seen)
-    return tls.dial
 
 
 def chat_to_the_end(chat: Chat, user: str | None) -> int:

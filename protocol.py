@@ -1035,7 +1035,7 @@ def bytes_waiting(person: tuple[Connection | None, Session | None]) -> int:
 
 def is_loopback(address: str) -> bool:
     """Whether an address is this machine's own: scripts and tests are not held to the limits meant for strangers."""
-    return address.startswith("127.") or address in ("::1", "::ffff:127.0.0.1")
+    return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
 def network_of(address: str) -> int | None:
@@ -3424,7 +3424,7 @@ class ClientSession:
         if self.name is None:
             self._requests.put_back_unread(0)  # no session to go on with: what was asked is asked again
             if self._stage is Stage.GREETING:
-                why += " before it said a word; if the server was started with --tls, this needs --tls too"
+                why += " before it said a word"
         self._events.append(LinkLost(self._why or why, self._bye, self.wants_link))
         self._stage, self._why, self._outbox = Stage.DOWN, "", []
 

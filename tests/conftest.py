@@ -1,5 +1,6 @@
 """Puts the project's folder on the path, and what tests share, so that a test imports them by their plain names."""
 
+import atexit
 import compileall
 import os
 import signal
@@ -29,6 +30,11 @@ from wire import SELECTORS, Rig, ServerProcess, ServerThread, running  # noqa: E
 # In memory where there is such a place: thousands of commits to a shared disk are most of the suite's time.
 if os.access("/dev/shm", os.W_OK):
     tempfile.tempdir = "/dev/shm"
+
+# Servers under test are not remembered in the home of whoever runs the tests.
+home = tempfile.TemporaryDirectory()
+atexit.register(home.cleanup)
+os.environ["HOME"] = os.environ["USERPROFILE"] = home.name
 
 # No deadlines: nothing in this suite asserts on time. `short` is what .ci/run uses on the other Python versions.
 settings.register_profile("full", deadline=None)

@@ -74,6 +74,11 @@ class Desk(Plain):
         self.answers, self.holds = [], False
 
 
+def dial_in_clear(host: str, port: int) -> client.Dialled:
+    """A connection over which nothing was said yet."""
+    return client.Dialled(client.connect(host, port))
+
+
 class Room:
     """A server and the people at their desks."""
 
@@ -84,17 +89,17 @@ class Room:
         self.up = True
         self.desks: list[tuple[Chat, Desk]] = []
 
-    def dial(self, host: str, port: int) -> socket.socket:
+    def dial(self, host: str, port: int) -> client.Dialled:
         if not self.up:
             raise ConnectionRefusedError
-        return client.dial(*self.rig.listeners[0].getsockname()[:2])
+        return dial_in_clear(*self.rig.listeners[0].getsockname()[:2])
 
     def desk(self, **options: Any) -> tuple[Chat, Desk]:
         desk = Desk()
         desk.interactive = options.pop("interactive", True)
         link = Link("lab", 5000, ClientSession(1), dial=self.dial, clock=self.clock, chance=lambda: 1.0)
         user = options.pop("user", None)
-        chat = Chat(link, desk, **({"to": None, "secret": None} | options))
+        chat = Chat(link, desk, **({"to": None, "secret": None, "tls": client.Tls("lab", 5000)} | options))
         chat.begin(user)
         self.desks.append((chat, desk))
         return chat, desk
@@ -176,7 +181,7 @@ def test_register_log_in_talk_and_leave(room: Room) -> None:
 def test_the_commands_of_the_wire_work_as_typed(room: Room) -> None:
     _, bob = room.desk()
     room.types(bob, "REGISTER bob first-one", see="-- online: bob")
-    room.types(bob, "WHO", "SEND bob hi", "PING yo", see="-- PING yo")
+    room.types(bob, "WHO", "SEND bob hi", "PING yo", see="-- PING yo ")
     room.until(lambda: any(line.endswith("-> bob: hi") for line in bob.seen))
     room.types(bob, "PASSWD first-one another-one", see="-- the password is changed")
     room.types(bob, "LOGOUT", see="-- logged out")
@@ -926,7 +931,7 @@ def test_without_a_password_a_script_is_told_where_it_could_be(room: Room) -> No
     + [(OSError(101, "Network is unreachable"), "lab port 5000 cannot be reached: Network is unreachable")],
 )
 def test_a_first_contact_that_fails_is_explained(room: Room, error: Exception, words: str) -> None:
-    def dial(host: str, port: int) -> socket.socket:
+    def dial(host: str, port: int) -> client.Dialled:
         raise error
 
     room.dial = dial  # type: ignore[method-assign]
@@ -939,7 +944,7 @@ def test_a_first_contact_that_fails_is_explained(room: Room, error: Exception, w
 @pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.0 400 Bad Request\r\n\r\n", b""])
 def test_something_that_is_not_vessages_is_told_from_a_server(room: Room, greeting: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        room.dial = lambda host, port: client.dial(*server.getsockname())  # type: ignore[method-assign]
+        room.dial = lambda host, port: dial_in_clear(*server.getsockname())  # type: ignore[method-assign]
         chat, _ = room.desk(user="bob", secret=PASSWORD)
         room.until(lambda: chat.link.is_up)
         other, _ = server.accept()
@@ -953,14 +958,14 @@ def test_something_that_is_not_vessages_is_told_from_a_server(room: Room, greeti
 @pytest.mark.parametrize("interactive", [True, False])
 def test_a_server_that_hangs_up_without_a_word_is_no_server_for_a_pipe(room: Room, interactive: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        room.dial = lambda host, port: client.dial(*server.getsockname())  # type: ignore[method-assign]
+        room.dial = lambda host, port: dial_in_clear(*server.getsockname())  # type: ignore[method-assign]
         chat, desk = room.desk(user="bob", secret=PASSWORD, interactive=interactive)
         room.until(lambda: chat.link.is_up)
         server.accept()[0].close()
         room.until(lambda: chat.status == 2 or "-- trying again in 1 s" in desk.seen)
     if not interactive:
         assert chat.status == 2 and not desk.seen
-        assert "with --tls, this needs --tls too" in chat.last_words
+        assert chat.last_words.endswith(" before it said a word")
 
 
 # --- What cannot be shown ---
@@ -1009,7 +1014,7 @@ def test_a_terminal_that_is_closed_says_so_in_two_ways_and_still_logs_out(room: 
 def test_when_the_first_contact_fails_it_is_not_dialled_again_before_that_is_told() -> None:
     calls: list[str] = []
 
-    def dial(host: str, port: int) -> socket.socket:
+    def dial(host: str, port: int) -> client.Dialled:
         calls.append(host)
         raise ConnectionRefusedError
 
@@ -1030,7 +1035,8 @@ def test_when_the_first_contact_fails_it_is_not_dialled_again_before_that_is_tol
 def test_attempts_become_rarer_up_to_a_limit_and_are_spread_by_chance() -> None:
     now = [0.0]
     for chance, first, last in ((0.0, 0.5, 15.0), (1.0, 1.0, 30.0)):
-        link = Link("lab", 5000, ClientSession(1), clock=lambda: now[0], chance=lambda chance=chance: chance)  # type: ignore[misc]
+        by_chance: Any = lambda chance=chance: chance  # noqa: E731
+        link = Link("lab", 5000, ClientSession(1), dial=dial_in_clear, clock=lambda: now[0], chance=by_chance)
         for _ in range(50):
             link._dial_later("")
         seconds = [event.seconds for event in link.take_events() if isinstance(event, client.Dialling)]
@@ -1056,6 +1062,8 @@ SAMPLES: list[client.Printable] = [
     client.Recalled("the last 2 messages", (protocol.Delivered(1, "eve", "hi"), protocol.Waiting(1, "eve", "hi"))),
     client.Dialling("no answer", 2.0),
     client.Unreachable("nobody listens"),
+    client.Untrusted("the certificate has CHANGED", "AB", "CD"),
+    client.Encryption(False, "lab does not encrypt", ""),
     protocol.Linked(),
     protocol.LoggedIn(1, "bob", 1795359845.0, 2),
     protocol.Roster(("ann", "bob"), ("eve",)),

@@ -304,17 +304,15 @@ def test_a_password_file_with_a_mark_at_its_beginning(server: ServerThread, tmp_
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is always a home")
-def test_without_a_home_one_can_chat(server: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_one_can_chat(server: ServerThread) -> None:
     assert run(*place(server), environ={"HOME": ""})[0] == 0
 
-    def homeless(path: Path) -> Path:
-        raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(Path, "expanduser", homeless)
-    with pytest.raises(client.TrustError, match="Set HOME, or use --ca"):
-        client.Tls("127.0.0.1", 1)
-    with pytest.raises(client.TrustError, match="cannot be used as the certificate"):  # and a right one can
-        client.Tls("127.0.0.1", 1, ca=ROOT / "README.md")
+@pytest.mark.parametrize("file", ["README.md", "nothing"])
+def test_a_file_that_is_no_certificate_of_a_ca(file: str) -> None:
+    status, lines, errors = run("127.0.0.1", "1", "--ca", str(ROOT / file))
+    assert (status, lines) == (2, [])
+    assert re.fullmatch(r"client\.py: .* cannot be used as the certificate of a CA: .*\n", errors)
 
 
 def test_a_line_that_is_far_too_long(server: ServerThread) -> None:

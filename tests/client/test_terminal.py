@@ -345,7 +345,7 @@ def test_plain_lines_on_a_terminal_that_is_not_utf_8(
     seat.encoded("iso8859-1")
     seat.sees("-- connected")
     os.write(seat.master, "PING café\n".encode("iso8859-1"))
-    seat.sees("-- PING café").types("\x04")
+    seat.until(lambda: "-- PING café ".encode("iso8859-1") in seat.raw).types("\x04")
     assert seat.leaves() == 0
 
 
@@ -410,7 +410,7 @@ def test_a_dumb_terminal_that_another_program_has_made_non_blocking(server: Serv
     seat.sees("-- connected")
     os.set_blocking(seat.slave, False)
     for word in ("one", "two"):
-        seat.types(f"PING {word}\n").sees(f"-- PING {word}")
+        seat.types(f"PING {word}\n").until(lambda word=word: f"-- PING {word} ".encode() in seat.raw)  # type: ignore[misc]
     seat.types("\x04")
     assert seat.leaves() == 0
 
@@ -455,11 +455,9 @@ def test_ctrl_c_while_a_tls_server_is_met_leaves_without_a_traceback(seats: list
         seats.append(seat)
         with silent.accept()[0] as link:
             link.recv(1)  # its hello: it waits for ours
-            seat.types("\x03")
-            assert seat.leaves() == 128 + signal.SIGINT
-    connecting, *rest = [row for row in seat.screen.history() if row]
-    assert connecting.startswith("connecting to 127.0.0.1 port ")
-    assert rest == ["^C"]
+            seat.types("\x03").sees("-- Ctrl-C again leaves").types("\x03")
+            assert seat.leaves() == 0
+    assert [row for row in seat.screen.history() if row] == ["-- Ctrl-C again leaves"]
 
 
 def test_a_long_message_that_waits_leaves_room_for_others(server: ServerThread, seats: list[Seat]) -> None:

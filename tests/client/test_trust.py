@@ -1,94 +1,680 @@
-"""The client's TLS: trust on first use, a changed certificate, a CA, and servers without TLS."""
+"""Whom the client trusts: what is remembered and compared, what somebody in between can do, and what he never hears."""
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import errno
+import functools
+import io
+import itertools
+import re
+import socket
+import ssl
 import stat
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from between import (
+    HELLO,
+    NO_TLS,
+    Behaviour,
+    Between,
+    answering,
+    fingerprint_of,
+    hanging_up,
+    pair,
+    posing,
+    relaying,
+    speaking_first,
+)  # fmt: skip
+from test_client import Desk
 from vocabulary import PASSWORD
-from wire import ServerProcess
+from wire import PATIENCE, ServerProcess, encode
 
 import client
 import protocol
-import vessages
+from client import ChatError, Client, Tls, TrustError
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made with openssl")
+NEVER_SAID = "this is for bob alone"
+Hasten = Callable[[], None]
+
+
+def elsewhere(address: str) -> bool:
+    """In place of `protocol.is_loopback`: the other end is another machine."""
+    return False
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
+def known(tmp_path: Path) -> Path:
+    """The file of the servers that were met."""
+    return tmp_path / "known"
+
+
+@pytest.fixture
+def between() -> Iterator[Between]:
+    between = Between(posing(*pair("first")))
+    yield between
+    between.close()
+
+
+def tls_to(between: Between, known: Path, host: str = "127.0.0.1", **options: Any) -> Tls:
+    return Tls(host, between.port, **({"known": known, "wanted": None, "is_loopback": elsewhere} | options))
+
+
+def dialled(between: Between, known: Path, **options: Any) -> client.Encryption | None:
+    """Dial, and hang up; what there was to say."""
+    connection = tls_to(between, known, **options).dial("127.0.0.1", between.port)
+    connection.sock.close()
+    return connection.said
+
+
+def blocks(name: str) -> str:
+    return client.fingerprint_line(fingerprint_of(pair(name)[0]))
+
+
+# --- The certificate ---
+
+
+def test_the_first_certificate_is_remembered_and_said_in_one_line(between: Between, known: Path) -> None:
+    said = dialled(between, known)
+    assert said == (
+        True, f"encrypted; certificate of 127.0.0.1 remembered: {blocks('first')}", fingerprint_of(pair("first")[0])
+    )  # fmt: skip
+    assert known.read_text(encoding="utf-8") == f"127.0.0.1 {between.port} {said.fingerprint}\n"
+    if sys.platform != "win32":
+        assert stat.S_IMODE(known.stat().st_mode) == 0o600
+    assert dialled(between, known) == (True, "", said.fingerprint)
+
+
+def test_another_certificate_is_refused_before_anything_is_said(between: Between, known: Path) -> None:
+    dialled(between, known)
+    between.does = posing(*pair("second"))
+    with pytest.raises(TrustError) as caught:
+        dialled(between, known)
+    assert (caught.value.old, caught.value.new) == tuple(fingerprint_of(pair(name)[0]) for name in ("first", "second"))
+    compared = f"It was {blocks('first')} and is now {blocks('second')}. "
+    for words in ("has CHANGED", compared, "connect once in a terminal"):
+        assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not between.meetings[-1].heard
+
+
+def test_a_certificate_is_compared_as_a_whole_and_its_names_and_dates_are_not_looked_at(
+    between: Between, known: Path
+) -> None:
+    for name in ("localhost", "LocalHost"):  # it is for 127.0.0.1
+        tls_to(between, known, host=name).dial("127.0.0.1", between.port).sock.close()
+    assert len(known.read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_what_is_known_of_one_port_says_nothing_of_another(between: Between, known: Path) -> None:
+    client.KnownServers(known).remember(f"127.0.0.1 {between.port}0", "AB:" * 31 + "CD")
+    said = dialled(between, known)
+    assert said is not None and "remembered" in said.words
+
+
+def test_a_person_accepts_a_changed_certificate_and_the_old_one_is_right_no_more(between: Between, known: Path) -> None:
+    dialled(between, known)
+    tls, second = tls_to(between, known), fingerprint_of(pair("second")[0])
+    assert tls.trust(second) == f"encrypted; certificate of 127.0.0.1 remembered: {blocks('second')}"
+    with pytest.raises(TrustError, match="CHANGED"):  # it is played again by somebody who has its key
+        tls.dial("127.0.0.1", between.port)
+    between.does = posing(*pair("second"))
+    tls.dial("127.0.0.1", between.port).sock.close()
+    assert dialled(between, known) == (True, "", second)  # in another client too
+
+
+def test_a_client_that_is_running_learns_what_another_one_has_accepted(between: Between, known: Path) -> None:
+    tls = tls_to(between, known)
+    tls.dial("127.0.0.1", between.port).sock.close()
+    tls_to(between, known).trust(fingerprint_of(pair("second")[0]))
+    between.does = posing(*pair("second"))
+    tls.dial("127.0.0.1", between.port).sock.close()
+
+
+def test_a_refused_certificate_is_not_asked_about_again(between: Between, known: Path) -> None:
+    dialled(between, known)
+    tls = tls_to(between, known)
+    tls.refuse(fingerprint_of(pair("second")[0]))
+    between.does = posing(*pair("second"))
+    with pytest.raises(TrustError, match="still shows the certificate that you have refused") as caught:
+        tls.dial("127.0.0.1", between.port)
+    assert caught.value.new == ""
+    between.does = posing(*pair("first"))
+    tls.dial("127.0.0.1", between.port).sock.close()
+
+
+def test_with_tls_a_new_certificate_is_not_trusted_by_itself(between: Between, known: Path) -> None:
+    with pytest.raises(TrustError, match="is new here, and with --tls a person") as caught:
+        dialled(between, known, wanted=True)
+    assert caught.value.old == "" and caught.value.new == fingerprint_of(pair("first")[0])
+    assert not known.exists()
+    dialled(between, known)
+    assert dialled(between, known, wanted=True) == (True, "", caught.value.new)
+
+
+def test_a_ca_is_trusted_for_its_names_only_and_its_server_is_remembered(between: Between, known: Path) -> None:
+    cert = pair("first")[0]
+    dialled(between, known, ca=cert)
+    with pytest.raises(OSError) as caught:
+        tls_to(between, known, ca=cert, host="localhost").dial("localhost", between.port)
+    told = client.dial_words("localhost", 5000, caught.value)
+    assert told.startswith("--ca does not vouch for the certificate of localhost: Hostname mismatch")
+    between.does = posing(*pair("second"))
+    with pytest.raises(OSError, match=r"self.signed certificate"):
+        dialled(between, known, ca=cert)
+    between.does = answering(NO_TLS)
+    with pytest.raises(TrustError, match="has encrypted before"):
+        dialled(between, known)
+
+
+# --- Somebody in between ---
+
+@functools.cache
+def recording() -> bytes:
+    """What a server with the first certificate has once answered to a hello."""
+    context, said = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.MemoryBIO()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), said).do_handshake()
+    between = Between(posing(*pair("first")))
+    with socket.create_connection(("127.0.0.1", between.port), PATIENCE) as sock:
+        sock.sendall(said.read())
+        heard = sock.recv(65_536)
+    between.close()
+    return heard
+
+
+# What is done to a hello. The first is what a server without TLS does.
+EVIL: dict[str, Behaviour] = {
+    "strips": answering(NO_TLS),
+    "hangs up": hanging_up,
+    "is silent": answering(),
+    "answers a frame": answering(encode("OK PING")),
+    "answers another error": answering(encode("ERROR busy 3 come back later")),
+    "wants encryption in clear": answering(encode("ERROR encrypted-only use TLS")),
+    "answers half a frame": answering(NO_TLS[:20]),
+    "speaks plain first": speaking_first(encode("OK PING"), answering()),
+    "answers a frame and then TLS": speaking_first(encode("OK PING"), lambda meeting: posing(*pair("first"))(meeting)),
+    "is something else": answering(b"HTTP/1.0 400 Bad Request\r\n\r\n"),
+    "sends an alert": answering(b"\x15\x03\x01\x00\x02\x02\x28"),
+    "plays a recording": lambda meeting: answering(recording())(meeting),
+}
+
+
+@pytest.fixture
+def hasten(monkeypatch: pytest.MonkeyPatch) -> Hasten:
+    """From when it is called, nobody waits long for an answer, or for the next attempt."""
+
+    def hasten() -> None:
+        monkeypatch.setattr(client, "DIAL_SECONDS", 0.2)
+        monkeypatch.setattr(client, "RETRY_FIRST", 0.01)
+
+    return hasten
+
+
+@pytest.mark.parametrize("wanted", [None, True])
+@pytest.mark.parametrize("evil", EVIL)
+def test_a_server_that_was_met_with_tls_is_never_spoken_to_without(
+    between: Between, known: Path, hasten: Hasten, evil: str, wanted: bool | None
+) -> None:
+    dialled(between, known)
+    hasten()
+    between.does = EVIL[evil]
+    with pytest.raises(OSError) as caught:
+        dialled(between, known, wanted=wanted)
+    words = client.dial_words("127.0.0.1", between.port, caught.value)
+    assert (evil in ("hangs up", "is silent")) != ("has encrypted before and does not now" in words)
+    assert "\n" not in words
+    assert between.first_bytes() <= {HELLO}
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_an_unknown_server_is_spoken_to_in_clear_only_if_it_takes_a_hello_for_a_frame(
+    between: Between, known: Path, hasten: Hasten, evil: str
+) -> None:
+    hasten()
+    between.does = EVIL[evil]
+    if evil == "strips":
+        words = f"127.0.0.1 port {between.port} does not encrypt: {client.READABLE}"
+        assert dialled(between, known) == (False, words, "")
+        assert between.meetings[-1].heard == encode("PING")
+        del between.meetings[-1]
+    else:
+        with pytest.raises(OSError):
+            dialled(between, known)
+    assert between.first_bytes() <= {HELLO}
+    assert not known.exists()
+
+
+def test_a_handshake_is_cut_at_every_point(between: Between, known: Path) -> None:
+    server = Between(posing(*pair("first")))
+    flight = len(recording())
+    try:
+        for count in [*range(0, flight, 29), flight - 1]:
+            between.does = relaying(("127.0.0.1", server.port), most=count)
+            with pytest.raises(OSError) as caught:
+                dialled(between, known)
+            assert "hung up" in str(caught.value)
+        assert not known.exists()
+        assert between.first_bytes() == {HELLO}
+    finally:
+        server.close()
+
+
+def test_with_tls_a_server_without_it_is_not_talked_to(between: Between, known: Path) -> None:
+    between.does = EVIL["strips"]
+    with pytest.raises(TrustError, match="does not answer with TLS"):
+        dialled(between, known, wanted=True)
+    assert between.first_bytes() == {HELLO}
+
+
+def test_without_tls_nothing_is_encrypted_and_for_a_known_server_there_is_a_warning(
+    between: Between, known: Path
+) -> None:
+    between.does = answering(encode("OK PING"))
+    assert dialled(between, known, wanted=False) is None
+    tls = tls_to(between, known, wanted=False)
+    client.KnownServers(known).remember(f"127.0.0.1 {between.port}", fingerprint_of(pair("first")[0]))
+    words = f"127.0.0.1 port {between.port} has encrypted before; with --no-tls {client.READABLE}"
+    for said in ((False, words, ""), None):
+        connection = tls.dial("127.0.0.1", between.port)
+        connection.sock.close()
+        assert (connection.data, connection.said) == (encode("OK PING"), said)  # it is warned of once
+
+
+def test_a_server_that_talks_only_over_tls_is_told_from_others(between: Between, known: Path) -> None:
+    between.does = answering(encode("ERROR encrypted-only use TLS"))
+    with pytest.raises(TrustError, match="talks only over TLS: leave out --no-tls"):
+        dialled(between, known, wanted=False)
+
+
+def by_turns(*behaviours: Behaviour) -> Behaviour:
+    """Each connection meets the next of these, the last one for ever."""
+    turns = iter(behaviours)
+    return lambda meeting: next(turns, behaviours[-1])(meeting)
+
+
+def test_on_this_machine_itself_it_is_plain_until_the_server_wants_tls(between: Between, known: Path) -> None:
+    here: dict[str, Any] = {"is_loopback": protocol.is_loopback}
+    between.does = answering(encode("OK PING"))
+    assert dialled(between, known, **here) is None
+    between.does = hanging_up
+    tls_to(between, known, **here).dial("127.0.0.1", between.port).sock.close()  # the session says why it is none
+    between.does = by_turns(answering(encode("ERROR encrypted-only use TLS")), posing(*pair("first")))
+    said = dialled(between, known, **here)
+    assert said is not None and "remembered" in said.words
+    before = len(between.meetings)
+    assert dialled(between, known, **here) == (True, "", said.fingerprint)  # now it is known: not a byte in clear
+    between.does = EVIL["strips"]
+    with pytest.raises(TrustError, match="has encrypted before"):
+        dialled(between, known, **here)
+    assert {meeting.heard[0] for meeting in between.meetings[before:] if meeting.heard} == {HELLO}
+
+
+def test_with_tls_it_is_encrypted_on_this_machine_too(between: Between, known: Path) -> None:
+    with pytest.raises(TrustError, match="is new here"):
+        dialled(between, known, wanted=True, is_loopback=protocol.is_loopback)
+
+
+@pytest.mark.parametrize(
+    ("address", "here"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True), ("::ffff:127.0.0.2", True)]
+    + [("192.168.1.5", False), ("::ffff:10.0.0.1", False), ("fe80::1%eth0", False), ("1.127.0.0", False)],
+)
+def test_addresses_of_this_machine(address: str, here: bool) -> None:
+    assert protocol.is_loopback(address) == here
+
+
+# --- The file ---
+
+
+def test_servers_are_found_among_others_whatever_their_lines_look_like(known: Path) -> None:
+    first, second = ("AB:" * 31 + end for end in ("01", "02"))
+    lines = f"Lab 5000 {first}\r\n\nlab 5001\n\xff\xfe junk\n::1 5000 {first} \nlab 5000 {second}\n"
+    known.write_bytes(lines.encode("latin-1"))
+    servers = client.KnownServers(known)
+    assert [servers.recall(name) for name in ("lab 5000", "lab 5001", "::1 5000", "lab 500", "lab")] == [
+        second, "", first, None, None,
+    ]  # fmt: skip
+
+
+def test_a_broken_line_says_that_the_server_was_met_and_not_with_what(between: Between, known: Path) -> None:
+    known.write_text(f"127.0.0.1 {between.port} AB:CD", encoding="utf-8")
+    between.does = EVIL["strips"]
+    with pytest.raises(TrustError, match="has encrypted before"):
+        dialled(between, known)
+    between.does = posing(*pair("first"))
+    said = dialled(between, known)
+    assert said is not None and "remembered" in said.words
+    assert known.read_text(encoding="utf-8").splitlines()[1:] == [f"127.0.0.1 {between.port} {said.fingerprint}"]
+    assert dialled(between, known) == (True, "", said.fingerprint)
+
+
+def test_clients_that_write_at_once_lose_nothing(known: Path) -> None:
+    def write(number: int) -> None:
+        for port in range(50):
+            client.KnownServers(known).remember(f"lab{number} {port}", f"{number:02X}:" * 31 + f"{port:02X}")
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    found = {client.KnownServers(known).recall(f"lab{number} {port}") for number in range(4) for port in range(50)}
+    assert len(found) == 200 and not found & {None, ""}
+
+
+def unusable(kind: str, known: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of known servers that cannot be used, each for another reason."""
+    if kind == "a folder":
+        known.mkdir()
+    elif kind == "in no folder":
+        return known / "of" / "a folder that is not there"
+    elif kind == "in a file":
+        known.write_bytes(b"")
+        return known / "known"
+    elif kind == "no home":
+
+        def homeless(path: Path) -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "expanduser", homeless)
+    elif kind == "endless":
+        known.symlink_to("/dev/zero")
+    elif kind == "on a full disk":
+        monkeypatch.setattr("builtins.open", full_disk(0))
+    else:
+
+        def refuse(*_: object) -> Any:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(Path, "open", refuse)
+    return known
+
+
+def full_disk(room: int) -> Callable[..., io.FileIO]:
+    """In place of `open`: a file on a disk that has room for so many bytes."""
+
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            if room == 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data[:room])
+
+    return lambda path, mode, buffering, opener: Full(path, mode.replace("b", ""), opener=opener)
+
+
+KINDS = ["a folder", "in no folder", "in a file", "no home", "on a full disk", "endless", "unreadable"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_nothing_can_be_remembered_it_is_encrypted_for_this_time(
+    between: Between, known: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "endless" and sys.platform == "win32":
+        pytest.skip("there is no such device")
+    tls = tls_to(between, unusable(kind, known, monkeypatch))
+    connection = tls.dial("127.0.0.1", between.port)
+    connection.sock.close()
+    assert connection.said is not None
+    words, shown = connection.said.words, f"; certificate of 127.0.0.1: {blocks('first')}"
+    assert re.fullmatch(rf"encrypted for this time, as .* cannot be used: [^;\n]+{shown}", words)
+    assert not known.is_file() or known.stat().st_size == 0
+    again = tls.dial("127.0.0.1", between.port)
+    again.sock.close()
+    assert again.said == (True, "", connection.said.fingerprint)  # this client still knows
+    between.does = EVIL["strips"]
+    with pytest.raises(TrustError, match="so neither a password nor a message was sent"):
+        tls.dial("127.0.0.1", between.port)
+    between.does = posing(*pair("second"))
+    with pytest.raises(TrustError, match="CHANGED"):
+        tls.dial("127.0.0.1", between.port)
+
+
+def test_a_file_that_cannot_be_read_may_have_the_server_in_it(between: Between, known: Path) -> None:
+    known.mkdir()
+    between.does = EVIL["strips"]
+    with pytest.raises(TrustError, match=r"does not encrypt, and .* does not tell whether it has before"):
+        dialled(between, known)
+
+
+def test_half_a_line_on_a_full_disk_is_no_line(known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fingerprint = "AB:" * 31 + "CD"
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", full_disk(20))
+        with pytest.raises(OSError, match="No space"):
+            client.KnownServers(known).remember("lab 5000", fingerprint)
+    assert known.stat().st_size == 20
+    client.KnownServers(known).remember("lab 5001", fingerprint)
+    assert [client.KnownServers(known).recall(f"lab {port}") for port in (5000, 5001)] == ["", fingerprint]
+
+
+# --- Persons, pipes and scripts, at the first contact and at a return ---
+
+NAMES = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that encrypts, with a certificate of its own making."""
-    with ServerProcess(tmp_path, "--tls") as running:
+    with ServerProcess(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
-def tls_to(server: ServerProcess, folder: Path, ca: Path | None = None) -> client.Tls:
-    return client.Tls("127.0.0.1", server.address[1], ca=ca, known=folder / "known")
+@pytest.fixture
+def honest(server: ServerProcess, between: Between) -> Behaviour:
+    """Hand everything on to the server. That is what a client meets first."""
+    between.does = relaying(server.address)
+    return between.does
 
 
-def test_an_unknown_certificate_is_not_talked_to(server: ServerProcess, tmp_path: Path) -> None:
-    tls = tls_to(server, tmp_path)
-    assert not tls.is_known
-    with pytest.raises(client.TrustError, match="not known yet"):
-        tls.dial("127.0.0.1", server.address[1])
+@pytest.fixture
+def name() -> str:
+    """Of somebody who has no account yet."""
+    return f"bob{next(NAMES)}"
 
 
-def test_what_was_trusted_once_is_known_ever_after(server: ServerProcess, tmp_path: Path) -> None:
-    tls = tls_to(server, tmp_path)
-    seen = tls.meet("127.0.0.1", server.address[1])
-    assert seen == vessages.fingerprint(tmp_path / "vessages-cert.pem")
-    tls.trust(seen)
-    if sys.platform != "win32":
-        assert stat.S_IMODE((tmp_path / "known").stat().st_mode) == 0o600
-    again = tls_to(server, tmp_path)
-    assert again.is_known
-    again.dial("127.0.0.1", server.address[1]).close()
+def until(chat: client.Chat, holds: Callable[[], object]) -> None:
+    """Turn the chat until this holds."""
+    for _ in range(int(PATIENCE / 0.05)):
+        if holds():
+            return
+        chat.turn(until=chat.link.now() + 0.05)
+    raise AssertionError(chat.front.seen)  # type: ignore[attr-defined]
 
 
-def test_a_changed_certificate_gets_nothing(server: ServerProcess, tmp_path: Path) -> None:
-    tls_to(server, tmp_path).trust("AB:CD")
-    with pytest.raises(client.TrustError, match="CHANGED") as caught:
-        tls_to(server, tmp_path).dial("127.0.0.1", server.address[1])
-    now = protocol.fingerprint_words(vessages.fingerprint(tmp_path / "vessages-cert.pem"))
-    assert "was\n    ABCD\n" in str(caught.value)
-    assert f"now\n{now}\n" in str(caught.value)
-    assert [len(line) for line in now.split("\n")] == [43, 43]
+@pytest.fixture
+def chats() -> Iterator[list[client.Chat]]:
+    chats: list[client.Chat] = []
+    yield chats
+    for chat in chats:
+        chat.link.close()
+        chat.front.close()
 
 
-def test_what_is_known_of_one_port_says_nothing_of_another(server: ServerProcess, tmp_path: Path) -> None:
-    client.Tls("127.0.0.1", server.address[1] * 10, known=tmp_path / "known").trust("AB:CD")
-    assert not tls_to(server, tmp_path).is_known
+@pytest.fixture
+def chat_of(between: Between, known: Path, chats: list[client.Chat]) -> Callable[..., tuple[client.Chat, Desk]]:
+    """Makes somebody at a desk, who has the password of `user`: a person or a pipe."""
+
+    def make(
+        interactive: bool, user: str | None = None, secret: str | None = PASSWORD, **options: Any
+    ) -> tuple[client.Chat, Desk]:
+        desk, tls = Desk(), tls_to(between, known, **options)
+        desk.interactive = interactive
+        session = protocol.ClientSession(1)
+        link = client.Link("127.0.0.1", between.port, session, dial=tls.dial, chance=lambda: 0.0)
+        chats.append(client.Chat(link, desk, to=None, secret=secret, tls=tls))
+        chats[-1].begin(user)
+        return chats[-1], desk
+
+    return make
 
 
-def test_a_script_talks_through_tls(server: ServerProcess, tmp_path: Path) -> None:
-    tls = tls_to(server, tmp_path)
-    tls.trust(tls.meet("127.0.0.1", server.address[1]))
-    with client.Client("127.0.0.1", server.address[1], tls=tls) as bot:
-        bot.register("bot", PASSWORD)
-        bot.login("bot", PASSWORD)
+ChatOf = Callable[..., tuple[client.Chat, Desk]]
+
+
+def has_account(between: Between, known: Path, name: str, honest: Behaviour) -> None:
+    """Make an account, through the one in between, who is honest that time."""
+    between.does, before = honest, between.does
+    with Client("127.0.0.1", between.port, tls=tls_to(between, known)) as bot:
+        bot.register(name, PASSWORD)
+    between.does = before
+    between.meetings.clear()
+
+
+def nothing_was_told(between: Between) -> bool:
+    """Whether nobody has heard a secret, and nobody was spoken to in clear."""
+    heard = b"".join(bytes(meeting.heard) for meeting in between.meetings)
+    return between.first_bytes() <= {HELLO} and PASSWORD.encode() not in heard and NEVER_SAID.encode() not in heard
+
+
+CHANGED = "has CHANGED: somebody may be posing as the server"
+POSES = EVIL | {"poses": lambda meeting: posing(*pair("second"))(meeting)}
+
+
+@pytest.mark.parametrize("evil", POSES)
+@pytest.mark.parametrize("front", ["person", "pipe", "script"])
+def test_at_a_first_contact_with_a_known_server_nobody_in_between_hears_anything(
+    between: Between, known: Path, name: str, honest: Behaviour, chat_of: ChatOf, hasten: Hasten, front: str, evil: str
+) -> None:
+    has_account(between, known, name, honest)
+    hasten()
+    between.does = POSES[evil]
+    if front == "script":
+        with Client("127.0.0.1", between.port, tls=tls_to(between, known)) as bot:
+            with pytest.raises(ChatError) as caught:
+                bot.login(name, PASSWORD)
+            assert caught.value.code == ("untrusted" if evil == "poses" else "unreachable")
+            words = caught.value.words
+    else:
+        chat, desk = chat_of(front == "person", name)
+        if front == "person" and evil == "poses":
+            until(chat, lambda: desk.answers)
+            assert desk.prompts == ["trust the new certificate? yes/no (hidden) "]
+            desk.typed += ["y", "sure", ""]  # only a whole yes is one, and No is the default
+        until(chat, lambda: chat.status is not None)
+        assert chat.status == 2
+        words = chat.last_words
+    assert "\n" not in words
+    if evil == "poses":
+        assert ("not connected: ask whoever" if front == "person" else CHANGED) in words
+    assert nothing_was_told(between)
+
+
+@pytest.mark.parametrize("evil", POSES)
+@pytest.mark.parametrize("front", ["person", "pipe", "script"])
+def test_at_a_return_nobody_in_between_hears_anything(
+    between: Between, known: Path, name: str, honest: Behaviour, chat_of: ChatOf, hasten: Hasten, front: str, evil: str
+) -> None:
+    has_account(between, known, name, honest)
+    between.does = honest
+    if front == "script":
+        with Client("127.0.0.1", between.port, tls=tls_to(between, known)) as bot:
+            bot.login(name, PASSWORD)
+            hasten()
+            between.cut(POSES[evil])
+            bot.send(name, NEVER_SAID, wait=False)
+            if evil == "poses":
+                with pytest.raises(ChatError, match=CHANGED) as caught:
+                    list(bot.events(timeout=PATIENCE))
+                assert caught.value.code == "untrusted"
+            else:
+                assert any(isinstance(event, client.Dialling) and event.words for event in bot.events(PATIENCE))
+        assert nothing_was_told(between)
+        return
+    chat, desk = chat_of(front == "person", name)
+    until(chat, lambda: chat.session.online)
+    hasten()
+    between.cut(POSES[evil])
+    desk.typed.append(f"SEND {name} {NEVER_SAID}")
+    if evil != "poses":
+        until(chat, lambda: any("; trying again in" in line for line in desk.seen))
+        assert chat.status is None  # it may pass
+    elif front == "pipe":
+        until(chat, lambda: chat.status is not None)
+        assert chat.status == 2 and CHANGED in chat.last_words and "\n" not in chat.last_words
+        assert any(NEVER_SAID in line for line in desk.seen if line.startswith("!! "))
+    else:
+        until(chat, lambda: desk.answers)
+        assert any(CHANGED in line for line in desk.seen)
+        meetings = len(between.meetings)
+        for _ in range(10):
+            chat.turn(until=chat.link.now() + 0.01)
+        assert len(between.meetings) == meetings  # nothing is dialled while somebody thinks
+        desk.typed.append("")
+        until(chat, lambda: any("still shows the certificate that you have refused" in line for line in desk.seen))
+        assert len(desk.prompts) == 1
+        between.cut(honest)  # the right one is back, and so are we
+        until(chat, lambda: any("-- back as" in line for line in desk.seen))
+        until(chat, lambda: any(line.endswith(f"-> {name}: {NEVER_SAID}") for line in desk.seen))
+    assert nothing_was_told(between)
+
+
+def test_a_person_who_says_yes_goes_on_where_it_was_interrupted(
+    between: Between, known: Path, name: str, honest: Behaviour, chat_of: ChatOf
+) -> None:
+    has_account(between, known, name, honest)
+    known.write_text(f"127.0.0.1 {between.port} {fingerprint_of(pair('second')[0])}\n", encoding="utf-8")
+    between.does = honest
+    chat, desk = chat_of(True, secret=None)
+    desk.typed.append(f"/login {name}")  # which asks for the password before there is a connection
+    until(chat, lambda: len(desk.prompts) == 2)
+    desk.typed.append("yes")
+    until(chat, lambda: len(desk.prompts) == 3)
+    password, trust = f"Password for {name}: ", "trust the new certificate? yes/no (hidden) "
+    assert desk.prompts == [password, trust, password]
+    desk.typed.append(PASSWORD)
+    until(chat, lambda: f"-- you are {name}" in desk.seen)
+    assert any("certificate of 127.0.0.1 remembered: " in line for line in desk.seen)
+
+
+def test_a_person_is_asked_about_a_new_certificate_with_tls_alone(
+    between: Between, known: Path, honest: Behaviour, chat_of: ChatOf
+) -> None:
+    chat, desk = chat_of(True, wanted=True)
+    until(chat, lambda: desk.answers)
+    assert desk.prompts == ["trust it? yes/no (hidden) "]
+    assert desk.seen[-1] == "-- Is that what the server printed when it was started?"
+    desk.typed.append("yes")
+    until(chat, lambda: "-- connected" in desk.seen)
+    chat, desk = chat_of(False, wanted=True)
+    until(chat, lambda: "-- connected" in desk.seen)
+
+
+def test_ping_tells_a_person_how_long_it_took_and_whether_it_was_encrypted(
+    between: Between, known: Path, honest: Behaviour, chat_of: ChatOf
+) -> None:
+    chat, desk = chat_of(True)
+    desk.typed += ["/ping", "/ping hi"]
+    until(chat, lambda: any("-- PING hi" in line for line in desk.seen))
+    for line, words in zip([line for line in desk.seen if "PING" in line], ("", "hi "), strict=True):
+        assert re.fullmatch(rf"-- PING {words}\d+\.\d ms, encrypted", line)
+    between.does = answering(encode("OK PING"), encode("#2 OK PING"))
+    chat, desk = chat_of(True, wanted=False)
+    desk.typed.append("/ping")
+    until(chat, lambda: any(line.endswith(" ms, not encrypted") for line in desk.seen))
+
+
+def test_a_script_talks_through_tls(between: Between, known: Path, name: str, honest: Behaviour) -> None:
+    with Client("127.0.0.1", between.port, tls=tls_to(between, known)) as bot:
+        bot.register(name, PASSWORD)
+        bot.login(name, PASSWORD)
         text = "x" * 60_000  # several TLS records
-        bot.send("bot", text)
-        assert next(bot.messages(timeout=10)).text == text
+        bot.send(name, text)
+        assert next(bot.messages(timeout=PATIENCE)).text == text
+        said = next(event for event in bot.events() if isinstance(event, client.Encryption))
+        assert said.encrypted and "remembered" in said.words and said.fingerprint in known.read_text(encoding="utf-8")
+    assert nothing_was_told(between)
 
 
-def test_a_ca_is_trusted_for_its_names_only(tmp_path: Path) -> None:
-    cert, key = tmp_path / "vessages-cert.pem", tmp_path / "vessages-key.pem"
-    vessages.tls_context(cert, key, names=lambda: ["IP:127.0.0.1"])
-    with ServerProcess(tmp_path, "--tls") as server:
-        tls_to(server, tmp_path, ca=cert).dial("127.0.0.1", server.address[1]).close()
-        with pytest.raises(OSError) as caught:
-            tls_to(server, tmp_path, ca=cert).dial("localhost", server.address[1])
-        told = client.dial_words("localhost", 5000, caught.value)
-        assert told.startswith("--ca does not vouch for the certificate of localhost: Hostname mismatch")
-        assert told.endswith("Without --ca you are shown its fingerprint")
-
-
-def test_a_server_without_tls_is_told_from_one_with_it(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, "--tls", "off") as server:
-        with pytest.raises(OSError) as caught:
-            tls_to(server, tmp_path).meet("127.0.0.1", server.address[1])
-        assert "leave out --tls" in client.dial_words("127.0.0.1", 5000, caught.value)
+@pytest.mark.parametrize(("tls", "begins"), [(None, 0), (True, HELLO), (False, 0)])
+def test_how_a_script_says_what_it_wants(between: Between, tls: bool | None, begins: int) -> None:
+    between.does = hanging_up
+    with Client("127.0.0.1", between.port, tls=tls, timeout=0.1) as bot, pytest.raises((ChatError, TimeoutError)):
+        bot.login("bob", PASSWORD)
+    assert between.first_bytes() == {begins}
