@@ -2595,6 +2595,11 @@ def one_line(text: str) -> str:
     return line if line.isprintable() else "".join(_code_point(char) if _acts(char) else char for char in line)
 
 
+def unescaped(line: str) -> str:
+    """The text of which `one_line` has made this line; what could do something stays written out."""
+    return re.sub(r"\\[nt\\]", lambda escape: {"n": "\n", "t": "\t"}.get(escape[0][1], "\\"), line)
+
+
 def _acts(char: str) -> bool:
     return unicodedata.category(char) in _ACTS or unicodedata.bidirectional(char) in _TURNS
 
@@ -2859,6 +2864,7 @@ def json_of(event: Printable) -> str:
 
 SAID_MAX = 1_000  # messages that can be printed again: days of chatting
 SAID_BYTES = 16 * protocol.MIB  # memory of their texts; the newest message is kept whatever it takes
+LOG_READ = 2 * protocol.MIB  # bytes of a log that are looked through, from its end: a moment's work for any file
 SAID_AGAIN = 20  # messages that /history prints if it is not told how many, and that a log shows at the start
 
 
@@ -2872,6 +2878,51 @@ def conversation(people: str, me: str | None) -> frozenset[str]:
     """The conversation with these people, however they are written: with oneself only if nobody else takes part."""
     names = frozenset(map(fold, people.split(",")))
     return names - {fold(me or "")} or names
+
+
+# A message among the lines of a log, as `log_lines` writes it.
+_LOGGED: Final = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}) "
+    r"(?:!! not (?:delivered to|confirmed by|shown to all of) (?P<failed>\S+) \((?P<code>[a-z-]+): (?P<why>.*?)\)"
+    r"|-> (?P<to>[^\s:]+)|(?P<sender>[^\s:]+)(?: -> (?P<several>[^\s:]+))?): (?P<text>.*)"
+)
+
+
+def logged(line: str) -> Saying | None:
+    """The message that a line of a log is; None if it is none, whoever has written it."""
+    found = _LOGGED.fullmatch(line)
+    if found is None:
+        return None
+    try:
+        wall = time.mktime(time.strptime(found[1], LOG_TIME))
+    except (ValueError, OverflowError):
+        return None
+    text, several = unescaped(found["text"]), found["several"]
+    if found["failed"]:
+        return protocol.Failed(0, found["failed"], text, found["code"], unescaped(found["why"]), wall)
+    if found["to"]:
+        return protocol.Delivered(0, found["to"], text, wall)
+    to = several if several in (None, EVERYONE) else tuple(several.split(","))
+    return protocol.Message(found["sender"], 0, wall, text, to)
+
+
+def end_of_file(file: Path, most: int) -> bytes:
+    """The last bytes of a file, at most so many; of a line that would be cut nothing. Empty if it cannot be read."""
+    with contextlib.suppress(OSError):
+        if file.is_file():  # not a pipe, which would be waited for
+            with file.open("rb") as opened:
+                start = max(0, opened.seek(0, os.SEEK_END) - most)
+                opened.seek(start)
+                data = opened.read(most)
+                return data[data.find(b"\n") + 1 :] if start else data
+    return b""
+
+
+def said_before(log: Path) -> list[Saying]:
+    """The last messages of a log, however large it is."""
+    lines = end_of_file(log, LOG_READ).decode("utf-8", "replace").split("\n")
+    said = (event for line in reversed(lines) if (event := logged(line.removesuffix("\r"))) is not None)
+    return list(itertools.islice(said, SAID_MAX))[::-1]
 
 
 class Said:
@@ -2995,15 +3046,13 @@ class Transcript:
         self.tell(f"-- {event.words}:")
         day = day_of(self._latest) if math.isfinite(self._latest) else ""
         for each in event.said:
-            if not isinstance(each, protocol.Waiting) and day_of(each.time) != day:
-                day = day_of(each.time)
-                self.tell(f"-- {day}")
-            if event.faint:
-                paragraph = said_paragraph(each, self._me)
-                spans = tuple(span._replace(style=DIM) for span in paragraph.spans)
-                self._paragraphs.append(paragraph._replace(spans=spans))
-            else:
-                self._paragraphs.append(said_look(each, self._me))
+            if not isinstance(each, protocol.Waiting):
+                if day_of(each.time) != day:
+                    day = day_of(each.time)
+                    self.tell(f"-- {day}")
+                if event.faint:
+                    self._latest = each.time
+            self._paragraphs.append(said_paragraph(each, self._me, DIM) if event.faint else said_look(each, self._me))
         self.tell("-- the end of what was said before")
 
 
@@ -3030,10 +3079,11 @@ def said_look(event: Saying | protocol.Waiting, me: str | None) -> Whole:
     return Whole(head, Span(event.text, RED if fate else PLAIN), fate)
 
 
-def said_paragraph(event: Saying | protocol.Waiting, me: str | None) -> Paragraph:
-    """The same with a margin: what is below the first row begins where the text does."""
+def said_paragraph(event: Saying | protocol.Waiting, me: str | None, style: str | None = None) -> Paragraph:
+    """The same with a margin: what is below the first row begins where the text does. style: of all of it."""
     look = said_look(event, me)
-    return Paragraph(look.spans, sum(len(span.text) for span in look.head) + 2)
+    spans = look.spans if style is None else tuple(span._replace(style=style) for span in look.spans)
+    return Paragraph(spans, sum(len(span.text) for span in look.head) + 2)
 
 
 # Events that look otherwise above a prompt than in a pipe, where `WORDS` has their lines.
@@ -4649,10 +4699,18 @@ class Chat:
     """
 
     def __init__(
-        self, link: Link, front: Front, *, to: str | None, secret: str | None, tls: Tls, log: Writer | None = None
+        self,
+        link: Link,
+        front: Front,
+        *,
+        to: str | None,
+        secret: str | None,
+        tls: Tls,
+        log: Writer | None = None,
+        before: Iterable[Saying] = (),
     ) -> None:
         """`to` gets what is no command, `secret` stands in for a password that was left out, `tls` hears what a person
-        says about a certificate, `log` gets a copy of what is shown."""
+        says about a certificate, `log` gets a copy of what is shown; `before` is what it has already."""
         self.link, self.front, self.session, self.tls = link, front, link.session, tls
         self.dialogues = Dialogues(front, link.now, self.note, self._obey_aside)
         self.accounts = Accounts(self.session, self.note, secret, interactive=front.interactive)
@@ -4663,7 +4721,7 @@ class Chat:
         self.last_words = ""  # why there was not even a first contact
         self.quiet = False  # whether comings and goings are hidden
         self.bell = "msg"  # one of BELLS
-        self._said = Said()
+        self._said = Said(before)
         self._log = log
         self._met = False  # whether a server has answered
         self._distrusts = False  # whether the server has shown a certificate that a script cannot ask about
@@ -4679,6 +4737,10 @@ class Chat:
     def begin(self, user: str | None) -> None:
         """Once, before the first turn."""
         self.front.start(self.link, self.recipients)
+        before = self._said.of(None, None)
+        if before and self.front.interactive:
+            last = tuple(before[-SAID_AGAIN:])
+            self.front.show(Recalled(f"{recalled_title(len(last), len(before))} in the log", last, faint=True))
         if user is not None:
             with self._while_showing():
                 self.log_in(user, patient=not self.front.interactive)  # a script was perhaps here a moment ago
@@ -5158,7 +5220,10 @@ def given_secret(file: Path | None) -> str | None:
 def open_log(file: Path) -> Output:
     """The log, to be appended to. A new one is for its owner only: there will be private messages in it. OSError."""
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    return Output(os.fdopen(descriptor, "a", encoding="utf-8"))
+    log = Output(os.fdopen(descriptor, "a", encoding="utf-8"))
+    if end_of_file(file, 1) not in (b"", b"\n"):
+        log.write("\n")  # behind a line that was cut, by a full disk or a crash
+    return log
 
 
 def close_log(log: Output) -> None:
@@ -5205,6 +5270,7 @@ def run_client(options: argparse.Namespace) -> int:
     """Chat as the command line says; the exit status."""
     try:
         secret = given_secret(options.password_file)
+        before = said_before(options.log) if options.log else []
         log = open_log(options.log) if options.log else None
     except (OSError, UnicodeError) as error:
         complain(f"client.py: the file cannot be used: {error}")
@@ -5221,7 +5287,8 @@ def run_client(options: argparse.Namespace) -> int:
     front = Plain(out, as_json=options.json, interactive=person) if plain else Terminal(out)
     link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=tls.dial)
     try:
-        return chat_to_the_end(Chat(link, front, to=options.to, secret=secret, tls=tls, log=log), options.user)
+        chat = Chat(link, front, to=options.to, secret=secret, tls=tls, log=log, before=before)
+        return chat_to_the_end(chat, options.user)
     finally:
         if log is not None:
             close_log(log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from terminal import Terminal
 from test_client import Desk, Room
+from vocabulary import PASSWORD
 
 import client
 import protocol
@@ -51,7 +53,7 @@ HEARD = st.builds(
     st.one_of(st.none(), st.just("*"), SEVERAL.map(lambda names: (ME, *names))),
 )  # fmt: skip
 TO = st.one_of(NAMES, st.just("*"), SEVERAL.map(",".join))
-DELIVERED = st.builds(protocol.Delivered, st.just(0), TO, TEXT, st.floats(WALL, WALL + 1e6))
+DELIVERED = st.builds(protocol.Delivered, st.just(0), TO, TEXT, st.floats(WALL, WALL + 1e6), st.just(1))
 FAILED = st.builds(
     protocol.Failed, st.just(0), TO, TEXT, st.sampled_from(["not-online", "unconfirmed", "partly"]),
     st.sampled_from(["nobody of that name is online", "shown to 1 of 2; not to zoë (not online), Eve (left)"]),
@@ -218,3 +220,106 @@ def test_what_is_printed_again_is_not_logged_again(room: Room, tmp_path: Path) -
     room.types(bob, "SEND bob once", see="-> bob: once")
     room.types(bob, "/history", "/history", see="-- the last 2 messages")
     assert log.getvalue().count("once") == 2  # heard, and shown
+
+
+# --- The log ---
+
+
+def as_logged(event: Saying) -> Saying:
+    """An event as its log has it: without fractions of a second, and with what acts on a terminal written out."""
+    text = client.unescaped(client.one_line(event.text))
+    return event._replace(text=text, time=float(int(event.time)))
+
+
+def log_of(events: list[Saying]) -> bytes:
+    return "".join(client.log_lines(event, WALL) for event in events).encode()
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("log") / "chat.log"
+
+
+# Between messages: other lines of ours, lines of others, and bytes.
+NOISE = st.one_of(
+    st.sampled_from([b"-- ann is online\n", b"2026-11-28 11:17:13 -- you are bob\n", b"\xff\x00\x1b[2J\n", b"\r\n",
+                     b"2026-99-99 11:17:13 ann: hi\n", b"0000-00-00 00:00:00 ann: hi\n", b"2026-11-28 11:17:13 \n",
+                     b"2026-11-28 11:17:13 !! LOGIN: wrong (bad-login)\n", b"11:17:13 ann: hi\n"]),
+    st.binary().map(lambda data: data.replace(b": ", b"") + b"\n"),
+)  # fmt: skip
+
+
+@given(SAID, st.lists(NOISE))
+def test_a_log_gives_back_all_that_was_said_in_order(log: Path, events: list[Saying], noise: list[bytes]) -> None:
+    pieces = [log_of([event]) for event in events]
+    for number, piece in enumerate(noise):
+        pieces.insert(number * 2, piece)
+    log.write_bytes(b"".join(pieces))
+    assert client.said_before(log) == [as_logged(event) for event in events]
+
+
+@given(st.binary(), SAID, st.integers(0, 300))
+def test_any_bytes_in_a_log_do_nothing_to_the_terminal(log: Path, data: bytes, events: list[Saying], cut: int) -> None:
+    text = b"2026-11-28 11:17:13 ann: " + data.replace(b"\n", b"")
+    log.write_bytes(log_of(events)[cut:] + data + b"\n" + text)
+    said = client.said_before(log)
+    assert said
+    for faint in (True, False):
+        assert shown(Recalled("the last", tuple(said), faint))  # the terminal of the tests refuses controls
+    for line in client.lines_of(Recalled("the last", tuple(said))):
+        assert not set(line) & set("\r\n\x1b\x9b\u202e")
+
+
+def test_of_a_huge_log_only_the_end_is_read(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Saying] = [protocol.Message("ann", 0, WALL, f"number {number}") for number in range(2_000)]
+    log.write_bytes(log_of(events))
+    assert client.said_before(log) == events[-1_000:]
+    monkeypatch.setattr(client, "LOG_READ", 1_000)
+    said = client.said_before(log)
+    assert said == events[-len(said) :] and 10 < len(said) < 30
+    log.write_bytes(b"x" * 10_000)
+    assert client.said_before(log) == []
+
+
+def test_a_log_that_cannot_be_read_has_nothing(tmp_path: Path) -> None:
+    assert client.said_before(tmp_path) == client.said_before(tmp_path / "none") == []
+    assert client.said_before(Path(os.devnull)) == []
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "fifo")
+        assert client.said_before(tmp_path / "fifo") == []
+
+
+def test_behind_a_line_that_was_cut_the_log_begins_another(tmp_path: Path) -> None:
+    for before, after in ((b"", b"x\n"), (b"cut", b"cut\nx\n"), (b"whole\n", b"whole\nx\n"), (b"\n", b"\nx\n")):
+        (tmp_path / "log").write_bytes(before)
+        log = client.open_log(tmp_path / "log")
+        log.write("x\n")
+        log.flush()
+        log.close()
+        assert (tmp_path / "log").read_bytes().replace(b"\r", b"") == after
+
+
+def test_the_end_of_the_log_is_shown_faintly_at_the_start_and_the_rest_by_history(room: Room) -> None:
+    before = [protocol.Message("ann", 0, WALL + number, f"number {number}") for number in range(30)]
+    for interactive in (True, False):
+        _, bob = room.desk(before=before, interactive=interactive)
+        assert bob.seen[:1] == ["-- the last 20 of 30 messages in the log"] * interactive
+        assert len(bob.seen) == 21 * interactive
+    terminal, transcript = Terminal(60, 30), Transcript()
+    transcript.add(Recalled("the last 1", (before[0],), faint=True), 0.0)
+    terminal.feed(Screen(60, 30).draw(Block(()), transcript.take(0.0)))
+    assert {style for _, style in terminal.styles} == {f"0;{client.DIM}"}
+    _, bob = room.person("bob")
+    _, eve = room.desk(before=before)
+    room.types(eve, f"REGISTER eve {PASSWORD}", see="-- online: ")
+    room.types(bob, "/msg eve now", see="-> eve: now")
+    room.types(eve, "/history 25", see="-- the last 25 of 31 messages")
+    assert [line.rpartition(": ")[2] for line in again(eve)[1:]] == [f"number {n}" for n in range(6, 30)] + ["now"]
+
+
+def test_below_an_old_log_another_day_begins_with_its_name() -> None:
+    old, new = (protocol.Message("ann", 0, WALL + days * 86_400, "hi") for days in (0, 2))
+    rows = shown(Recalled("the last message", (old,), faint=True), new)
+    assert [row for row in rows if re.match("-- [A-Z]", row)] == [
+        f"-- {client.day_of(WALL)}", f"-- {client.day_of(WALL + 2 * 86_400)}"
+    ]  # fmt: skip

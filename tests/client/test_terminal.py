@@ -495,6 +495,12 @@ def test_what_is_shown_is_logged(server: ServerThread, seats: list[Seat], tmp_pa
     assert log.stat().st_mode & 0o777 == 0o600  # private messages are in it
     assert text.count(" -> bob: hi") == 1
     assert PASSWORD not in text
+    seat = Seat(*map(str, server.address), "--log", str(log))
+    seats.append(seat)
+    seat.sees("-- the last 2 messages in the log:").sees("bob  hi").sees("→ bob  hi").prompts(">")
+    seat.types("/history 1\r").sees("-- the last 1 of 2 messages:").types("\x04")
+    assert seat.leaves() == 0
+    assert log.read_text(encoding="utf-8").startswith(text)
 
 
 @pytest.mark.parametrize(
