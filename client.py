@@ -491,7 +491,8 @@ class Tls:
                     "server says that it does not encrypt any more, --no-tls goes without"
                 ) from None
             if self._wanted or not self._speaks_no_tls(host, port):
-                raise TrustError(f"{self._name} does not answer with TLS: {NOTHING_TOLD}; check the port") from None
+                hint = "check the port, or ask whether the server encrypts"
+                raise TrustError(f"{self._name} does not answer with TLS: {NOTHING_TOLD}; {hint}") from None
             return None
 
     def _name_for(self, host: str) -> str | None:
@@ -563,7 +564,8 @@ class Link:
         self._selector.register(self._dialled, selectors.EVENT_READ, self._dialled.clear_wakeups)
         self._socket: socket.socket | None = None
         self._unsent = bytearray()  # bytes that the socket had no room for
-        self._events: list[ChatEvent] = []
+        self._events: list[ChatEvent] = []  # behind those of the session
+        self._said: list[ChatEvent] = []  # before those: how a connection is made, before anything is said on it
         self._dial_at: float | None = clock()  # time of the next attempt; None while connected, dialling or not wanted
         self._attempts = 0  # in vain, since somebody was logged in
         self._lost_at = 0.0  # time at which the link was lost, or dialled in vain
@@ -603,7 +605,8 @@ class Link:
 
     def patience(self, until: float | None = None) -> float | None:
         """Seconds until something is due, at the latest `until`; None for ever."""
-        deadlines = [self.session.next_deadline(), self._dial_at, until, self.now() if self._events else None]
+        tells = self.now() if self._events or self._said else None
+        deadlines = [self.session.next_deadline(), self._dial_at, until, tells]
         deadline = min((d for d in deadlines if d is not None), default=None)
         return None if deadline is None else max(0.0, deadline - self.now())
 
@@ -662,8 +665,9 @@ class Link:
             threading.Thread(target=self._dial_in_thread, daemon=True).start()
 
     def take_events(self) -> list[ChatEvent]:
-        """What happened, in order: first in the session, then here."""
-        events: list[ChatEvent] = [*self.session.take_events(), *self._events]
+        """What happened, in order."""
+        events = [*self._said, *self.session.take_events(), *self._events]
+        self._said.clear()
         self._events.clear()
         return events
 
@@ -717,7 +721,7 @@ class Link:
         self._socket.setblocking(False)
         self._selector.register(self._socket, selectors.EVENT_READ)
         if result.said is not None:
-            self._events.append(result.said)
+            self._said.append(result.said)
         self.session.connected(self.now())
         if result.data:
             self.session.feed(result.data, self.now())
@@ -4203,11 +4207,12 @@ def agrees(question: str) -> Generator[Ask, str, bool]:
     return (yield Ask(f"{question} y/n ", hidden=False)).strip().lower() in YES
 
 
-def trusting(question: str) -> Generator[Ask, str, bool]:
+def trusting(question: str, note: Tell) -> Generator[Ask, str, bool]:
     """Ask whether a certificate is trusted. It interrupts what is being typed, so that nothing short is a yes."""
     while (answer := (yield Ask(f"{question} yes/no (hidden) ", strict=False)).strip().lower()) not in NO:
         if answer == "yes":
             return True
+        note("yes, as a whole word, or Enter alone for no")
     return False
 
 
@@ -5060,7 +5065,7 @@ class Chat:
 
     def _trusting(self, event: Untrusted) -> Dialogue:
         self.note(certificate_words(f"{self.link.host} port {self.link.port}", event), failed=bool(event.old))
-        if (yield from trusting("trust the new certificate?" if event.old else "trust it?")):
+        if (yield from trusting("trust the new certificate?" if event.old else "trust it?", self.note)):
             self.note(self.tls.trust(event.new))
             self.link.go_on(soon=True)
         elif self._met:

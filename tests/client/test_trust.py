@@ -7,6 +7,7 @@ import errno
 import functools
 import io
 import itertools
+import json
 import re
 import socket
 import ssl
@@ -32,8 +33,9 @@ from between import (
     speaking_first,
 )  # fmt: skip
 from test_client import Desk
+from test_programs import run
 from vocabulary import PASSWORD
-from wire import PATIENCE, ServerProcess, encode
+from wire import PATIENCE, ROOT, ServerProcess, encode
 
 import client
 import protocol
@@ -660,6 +662,13 @@ def test_ping_tells_a_person_how_long_it_took_and_whether_it_was_encrypted(
     until(chat, lambda: any(line.endswith(" ms, not encrypted") for line in desk.seen))
 
 
+def test_a_warning_comes_before_the_first_word_of_the_server(between: Between, chat_of: ChatOf) -> None:
+    between.does = by_turns(EVIL["strips"], EVIL["strips"], answering(encode("OK PING")))
+    chat, desk = chat_of(False)
+    until(chat, lambda: "-- connected" in desk.seen)
+    assert desk.seen == [f"!! 127.0.0.1 port {between.port} does not encrypt: {client.READABLE}", "-- connected"]
+
+
 def test_a_script_talks_through_tls(between: Between, known: Path, name: str, honest: Behaviour) -> None:
     with Client("127.0.0.1", between.port, tls=tls_to(between, known)) as bot:
         bot.register(name, PASSWORD)
@@ -678,3 +687,77 @@ def test_how_a_script_says_what_it_wants(between: Between, tls: bool | None, beg
     with Client("127.0.0.1", between.port, tls=tls, timeout=0.1) as bot, pytest.raises((ChatError, TimeoutError)):
         bot.login("bob", PASSWORD)
     assert between.first_bytes() == {begins}
+
+
+# --- The programs ---
+
+ELSEWHERE = """
+import runpy, sys
+sys.path.insert(0, {root!r})
+import protocol
+protocol.is_loopback = lambda address: False
+runpy.run_path({program!r}, run_name="__main__")
+"""
+
+
+@pytest.fixture
+def elsewhere_client(tmp_path: Path) -> Path:
+    """The client, for which no server is on its own machine."""
+    code = tmp_path / "elsewhere.py"
+    code.write_text(ELSEWHERE.format(root=str(ROOT), program=str(ROOT / "client.py")), encoding="utf-8")
+    return code
+
+
+def greeted(server: ServerProcess) -> str:
+    """The fingerprint that a server shows in its greeting."""
+    found = re.search(r"fingerprint:\n((?: +[0-9A-F ]+\n)+)", server.greeting)
+    assert found is not None
+    return " ".join(found[1].split())
+
+
+def test_a_pipe_needs_no_option_and_shows_what_the_server_has_printed(
+    server: ServerProcess, between: Between, honest: Behaviour, name: str, elsewhere_client: Path, tmp_path: Path
+) -> None:
+    home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "VESSAGES_PASSWORD": PASSWORD}
+    options: dict[str, Any] = {"program": (sys.executable, str(elsewhere_client)), "environ": home}
+    place = "127.0.0.1", str(between.port)
+    typed = f"REGISTER {name} {PASSWORD}\nLOGIN {name} {PASSWORD}\nSEND {name} {NEVER_SAID}\n"
+    status, lines, errors = run(*place, typed=typed, **options)
+    assert (status, errors) == (0, "")
+    assert lines[:2] == [f"-- encrypted; certificate of 127.0.0.1 remembered: {greeted(server)}", "-- connected"]
+    assert any(line.endswith(f"-> {name}: {NEVER_SAID}") for line in lines)
+    status, lines, _ = run(*place, "--json", typed=f"LOGIN {name} {PASSWORD}\n", **options)
+    first = json.loads(lines[0])
+    assert (status, first["event"], first["encrypted"], first["words"]) == (0, "encryption", True, "")
+    assert nothing_was_told(between)
+    between.does = posing(*pair("second"))
+    for more in ([], ["--json"], ["--tls"]):
+        status, lines, errors = run(*place, "--user", name, *more, typed="", **options)
+        assert (status, lines) == (2, [])
+        assert errors.startswith("client.py: the certificate of 127.0.0.1") and errors.count("\n") == 1
+    assert nothing_was_told(between)
+
+
+def test_a_person_is_asked_in_the_chat_itself_at_a_return(
+    server: ServerProcess, between: Between, honest: Behaviour, name: str, elsewhere_client: Path, tmp_path: Path
+) -> None:
+    from seat import Seat
+
+    with contextlib.closing(
+        Seat("127.0.0.1", str(between.port), code=elsewhere_client, HOME=str(tmp_path), width=120)
+    ) as seat:
+        seat.sees("-- connected").types(f"REGISTER {name} {PASSWORD}\r")
+        seat.until(lambda: f"-- you are {name}".encode() in seat.raw).types("half a line")
+        with ServerProcess(tmp_path) as moved:
+            between.cut(relaying(moved.address))
+            seat.prompts("trust the new certificate? yes/no (hidden)")
+            shown = "\n".join(seat.screen.lines())
+            for fingerprint in (greeted(server), greeted(moved)):
+                assert fingerprint[:39] in shown and fingerprint[40:] in shown
+            seat.types(f"{PASSWORD}\r").sees("yes, as a whole word, or Enter alone for no")
+            seat.types("yes\r").until(lambda: b"log in again" in seat.raw)  # there is no such account
+            seat.until(lambda: any(row.endswith("> half a line") for row in seat.screen.lines()))
+            assert PASSWORD not in "\n".join(seat.screen.history())
+            seat.types("\x15/quit\r")
+            assert seat.leaves() == 0
+    assert nothing_was_told(between)
