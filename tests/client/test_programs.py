@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -29,9 +28,6 @@ import protocol
 from client import ChatError, Client
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="there are no such descriptors and signals")
-(BOT,) = re.findall(
-    r'(?s)```python\n("""A bot that says what it is told.*?)```', (ROOT / "README.md").read_text(encoding="utf-8")
-)
 
 
 def start(*arguments: str, program: Sequence[str] = CLIENT, **options: Any) -> subprocess.Popen[str]:
@@ -358,69 +354,6 @@ def test_help_and_version() -> None:
 
 
 # --- Scripts ---
-
-
-@contextlib.contextmanager
-def running_bot(server: RunningServer, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """The README's, with the two files that it needs."""
-    (folder / "bot").mkdir()
-    for name in ("client.py", "protocol.py"):
-        shutil.copy(ROOT / name, folder / "bot")
-    (folder / "bot" / "bot.py").write_text(BOT.replace("5000", place(server)[1]), encoding="utf-8")
-    environ = {"VESSAGES_PASSWORD": PASSWORD, "PYTHONUNBUFFERED": "1", "PYTHONPATH": ""}
-    with start(program=(sys.executable, "bot.py"), cwd=folder / "bot", environ=environ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.communicate()
-
-
-def test_the_bot_of_the_readme_needs_two_files(server: ServerThread, tmp_path: Path) -> None:
-    alice = server.person("alice")
-    with running_bot(server, tmp_path):
-        while not alice.sees("alice", "echo"):
-            pass
-        alice.say("#9 SEND echo hello\nthere")
-        answers = sorted(alice.next(2))
-    assert answers[0] == "#9 OK SEND"
-    assert answers[1].startswith("MSG echo ")
-    assert answers[1].endswith(" hello\nthere")
-
-
-@posix
-def test_ctrl_c_ends_the_bot_of_the_readme_without_a_word(server: ServerThread, tmp_path: Path) -> None:
-    alice = server.person("alice")
-    with running_bot(server, tmp_path) as bot:
-        while not alice.sees("alice", "echo"):
-            pass
-        bot.send_signal(signal.SIGINT)
-        assert bot.wait(PATIENCE) == 0
-        assert bot.stderr is not None
-        assert bot.stderr.read() == ""
-    while not alice.sees("alice"):
-        pass
-
-
-def test_the_bot_of_the_readme_answers_everybody_while_one_person_never_confirms(tmp_path: Path) -> None:
-    with ServerThread(tmp_path, grace=1.0) as server:
-        alice, asleep = server.person("alice"), server.person("asleep", kept=True)
-        with running_bot(server, tmp_path) as bot:
-            while not alice.sees("alice", "asleep", "echo"):
-                pass
-
-            def is_answered(text: str) -> bool:
-                alice.say("SEND echo " + text)
-                while not (answer := alice.next()[0]).startswith("MSG echo "):
-                    assert answer.startswith("PRESENCE ")
-                return answer.endswith(" " + text)
-
-            asleep.says("SEND echo zzz")
-            assert all(is_answered(f"number {number}") for number in range(3))
-            asleep.close()  # never having confirmed it
-            assert bot.stdout is not None
-            assert bot.stdout.readline() == "asleep did not get an answer: asleep left without confirming it\n"
-            assert is_answered("are you still there?")
 
 
 @pytest.fixture

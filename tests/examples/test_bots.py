@@ -16,6 +16,7 @@ from vocabulary import PASSWORD
 from wire import PATIENCE, ROOT, Peer, ServerThread
 
 ENVIRON = os.environ | {"VESSAGES_PASSWORD": PASSWORD, "PYTHON": sys.executable, "PYTHONPATH": ""}
+ENVIRON |= {"PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"}
 posix = pytest.mark.skipif(sys.platform == "win32", reason="there is no shell, and no such signal")
 
 
@@ -42,33 +43,67 @@ def heard_by(peer: Peer) -> list[str]:
 
 
 @contextlib.contextmanager
-def reminding(server: ServerThread, folder: Path, *others: str) -> Iterator[subprocess.Popen[str]]:
-    """The bot `remind`, online."""
-    server.person("remind").says("LOGOUT")
+def bot_of(server: ServerThread, folder: Path, name: str, *others: str) -> Iterator[subprocess.Popen[str]]:
+    """A bot of this folder, online."""
+    server.person(name).says("LOGOUT")
     watch = server.person("watch")
-    with running(folder, sys.executable, "remind.py", *map(str, server.address)) as bot:
-        while not watch.sees("remind", "watch", *others):
+    with running(folder, sys.executable, f"{name}.py", *map(str, server.address)) as bot:
+        while not watch.sees(name, "watch", *others):
             assert bot.poll() is None
         yield bot
 
 
-def test_a_bot_with_asyncio_answers_in_the_conversation_while_another_reminder_waits(
-    server: ServerThread, tmp_path: Path
-) -> None:
+@posix
+@pytest.mark.parametrize("name", ["echo", "remind"])
+def test_ctrl_c_ends_a_bot_without_a_word(server: ServerThread, tmp_path: Path, name: str) -> None:
+    with bot_of(server, tmp_path, name) as bot:
+        bot.send_signal(signal.SIGINT)
+        assert bot.communicate(timeout=PATIENCE) == ("", "")
+        assert bot.returncode == 0
+
+
+def test_a_bot_makes_its_account(server: ServerThread, tmp_path: Path) -> None:
+    alice = server.person("alice")
+    with running(tmp_path, sys.executable, "echo.py", *map(str, server.address)) as bot:
+        while not alice.sees("alice", "echo"):
+            assert bot.poll() is None
+
+
+def test_a_bot_says_what_it_is_told_where_it_is_told(server: ServerThread, tmp_path: Path) -> None:
     alice, bob = server.person("alice"), server.person("bob")
-    with reminding(server, tmp_path, "alice", "bob"):
+    with bot_of(server, tmp_path, "echo", "alice", "bob"):
+        alice.say("SEND echo hello\nthere")
+        assert heard_by(alice) == ["echo", "hello\nthere"]
+        alice.say("SEND echo,bob to both")
+        assert heard_by(bob) == ["alice>echo,bob", "to both"]
+        assert heard_by(bob) == heard_by(alice) == ["echo>alice,bob", "to both"]
+        alice.say("SEND * to all")
+        assert heard_by(bob) == ["alice>*", "to all"]
+        assert heard_by(bob) == heard_by(alice) == ["echo>*", "to all"]
+
+
+def test_a_bot_answers_everybody_while_one_person_never_confirms(tmp_path: Path) -> None:
+    with ServerThread(tmp_path, grace=1.0) as server:
+        alice, asleep = server.person("alice"), server.person("asleep", kept=True)
+        with bot_of(server, tmp_path, "echo", "alice", "asleep") as bot:
+            asleep.says("SEND echo zzz")
+            for number in range(3):
+                alice.say(f"SEND echo number {number}")
+                assert heard_by(alice) == ["echo", f"number {number}"]
+            asleep.close()  # never having confirmed it
+            assert bot.stdout is not None
+            assert bot.stdout.readline() == "asleep did not get an answer: asleep left without confirming it\n"
+            alice.say("SEND echo are you still there?")
+            assert heard_by(alice) == ["echo", "are you still there?"]
+
+
+def test_a_bot_with_asyncio_answers_while_another_answer_waits(server: ServerThread, tmp_path: Path) -> None:
+    alice, bob = server.person("alice"), server.person("bob")
+    with bot_of(server, tmp_path, "remind", "alice", "bob"):
         alice.say("SEND remind 3600 much later", "SEND remind,bob 0 tea", "SEND remind what is that?")
         assert heard_by(bob) == ["alice>remind,bob", "0 tea"]
         assert heard_by(bob) == ["remind>alice,bob", "tea"]
         assert sorted(heard_by(alice)[1] for _ in range(2))[0].startswith("say so many seconds")
-
-
-@posix
-def test_ctrl_c_ends_a_bot_with_asyncio_without_a_word(server: ServerThread, tmp_path: Path) -> None:
-    with reminding(server, tmp_path) as bot:
-        bot.send_signal(signal.SIGINT)
-        assert bot.communicate(timeout=PATIENCE) == ("", "")
-        assert bot.returncode == 0
 
 
 @posix
