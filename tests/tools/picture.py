@@ -217,6 +217,10 @@ def draw_session(screens: list[Terminal], palette: Palette) -> str:
 # --- The figures ------------------------------------------------------------------------------------------------------
 
 
+UNITS = {"µs": 1, "ms": 1_000, "s": 1_000_000, "KiB": 1, "MiB": 1_024}
+AMOUNT = re.compile(r"([\d,.]+) (µs|ms|s|KiB|MiB)\b")
+
+
 class Figure(NamedTuple):
     """A row of the README's table: what was measured, and what each program needed for it, as it stands there."""
 
@@ -225,12 +229,13 @@ class Figure(NamedTuple):
 
 
 def figures(readme: str) -> list[Figure]:
-    """The first table below the heading, but for its ratios."""
-    section = readme[readme.index("## How fast it is") :]
-    head, _, *lines = re.findall(r"(?m)^\|.*\|$", section)
-    names = cells(head)[1:]
-    found = [Figure(what, dict(zip(names, needed, strict=True))) for what, *needed in map(cells, lines)]
-    return [Figure(each.what, {name: n for name, n in each.needed.items() if n and name != "ratio"}) for each in found]
+    """The table of the section on speed, but for what has no unit: ratios."""
+    section = readme[readme.index("## How fast it is") :].split("\n## ")[0]
+    head, _, *lines = [cells(line) for line in re.findall(r"(?m)^\|.*\|$", section)]
+    return [
+        Figure(what, {name: words for name, words in zip(head[1:], needed, strict=True) if AMOUNT.match(words)})
+        for what, *needed in lines
+    ]
 
 
 def cells(line: str) -> list[str]:
@@ -239,9 +244,9 @@ def cells(line: str) -> list[str]:
 
 def amount(needed: str) -> float:
     """A number of the table, in µs or KiB."""
-    found = re.match(r"([\d,.]+) (µs|ms|s|KiB)\b", needed)
-    assert found, f"{needed!r} in the table of README.md cannot be drawn"
-    return float(found[1].replace(",", "")) * {"µs": 1, "ms": 1_000, "s": 1_000_000, "KiB": 1}[found[2]]
+    found = AMOUNT.match(needed)
+    assert found is not None
+    return float(found[1].replace(",", "")) * UNITS[found[2]]
 
 
 def draw_figures(table: list[Figure], palette: Palette) -> str:

@@ -33,9 +33,15 @@ def test_the_readme_shows_each_picture() -> None:
 
 
 def test_a_bar_is_as_long_as_its_number() -> None:
-    table = [picture.Figure("a message", {"Vessages": "0.5 ms", "another": "1,000 µs (plain)"})]
-    drawn = picture.draw_figures(table, picture.PALETTES["light"])
+    table = "## How fast it is\n\n| | Vessages | another | a third | ratio |\n|---|---|---|---|---|\n"
+    row = picture.figures(table + "| a message | 0.5 ms | 1,000 µs (plain) | | 0.5 |\n\n## Another\n\n| x | y |\n")
+    assert row == [picture.Figure("a message", {"Vessages": "0.5 ms", "another": "1,000 µs (plain)"})]
+    drawn = picture.draw_figures(row, picture.PALETTES["light"])
     ours, another = map(float, re.findall(r'<rect .*width="([\d.]+)"', drawn))
     assert another == pytest.approx(2 * ours) == pytest.approx(picture.BARS_WIDTH)
-    with pytest.raises(AssertionError, match="cannot be drawn"):
-        picture.amount("fast")
+
+
+def test_each_figure_stands_beside_another() -> None:
+    table = picture.figures((picture.ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(table) >= 5
+    assert all("Vessages" in figure.needed and len(figure.needed) >= 2 for figure in table)
