@@ -1,37 +1,44 @@
-"""What Vessages costs, measured beside a plain asyncio-streams server in the same minutes.
+"""What Vessages costs, measured beside other servers in the same minutes.
 
-    python tests/tools/bench.py [--quick] [--only ROW] [--json]
+    python tests/tools/bench.py [--peer NAME] [--old COMMIT] [--only ROW] [--quick] [--repeats N] [--readme]
+
+Peers are two relays of our own (tests/tools/asyncio_server.py) and ngIRCd, InspIRCd and miniircd if they are found,
+started with a configuration without limits on floods: private messages between registered nicks. `--old` adds an older
+Vessages; `--readme` ends with the table as README.md has it.
 
 How it measures
-    Each server (vessages.py, tests/tools/asyncio_server.py) is a fresh process on one core; this process is the load
-    generator, on another core. The main figure is the server's CPU time, user and system, all threads, divided by the
-    messages that were delivered. The server's own wall time would say little: it depends on who else is on the machine.
+    Each server is a fresh process on one core; this process is the load generator, on another core. The main figure is
+    the server's CPU time, user and system, all its threads and children, divided by the messages that were delivered.
+    The server's own wall time would say little: it depends on who else is on the machine.
 
-    A machine drifts, by half within minutes. So the two servers take turns, and what counts is the ratio of two runs
-    that were neighbours; every figure is the median of the repetitions, with the least and the most of them.
+    A machine drifts, by half within minutes. So the servers take turns, and what counts is the ratio of two runs that
+    were neighbours; every figure is the median of the repetitions, with the least and the most of them.
 
     The generator must not be the bottleneck: its frames are made beforehand, and what comes back is counted by its
-    bytes, not read. Its share of a core is printed beside the server's; where it spins to be on time it says so.
-    Messages that do not arrive, or arrive twice, end the run with an error.
+    bytes, not read. Its share of a core is printed beside the server's: a server that is asked for all it can do has
+    nearly a core, and the generator less. Where it spins to be on time it says so. Messages that do not arrive, or
+    arrive twice, end the run with an error.
 
 Reading order
-    1. Servers as processes: `Kind`, `Server`, `Meter`.   2. Clients: `Crowd`.
-    3. Load: `Flow`, `KeptReceiver`, `KeptSender` (as fast as it goes), `pace` (at a given rate).
+    1. `Wire` and `Kind`: the servers, and how their clients speak. `Server`, `Meter`: their processes.
+    2. Clients: `Crowd`.   3. Load: `Flow`, `KeptReceiver`, `KeptSender` (as fast as it goes), `pace` (at a given rate).
     4. `make_rows`, the table of what is measured, and above it one function a row.   5. Running and reporting.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import itertools
-import json
 import math
 import os
 import platform
 import re
 import selectors
+import shutil
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -40,14 +47,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from struct import Struct
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+ROOT, TOOLS = Path(__file__).resolve().parents[2], Path(__file__).resolve().parent
+if "storage" not in sys.modules:  # else an older one prepares its accounts: see `prepare_elsewhere`
+    sys.path.insert(0, str(ROOT))
 
 import storage
 from protocol import SERVER_FRAME_MAX, FrameDecoder, frame
@@ -65,10 +73,10 @@ REAL_HASH = "14"  # what a server has by default, where a row is about it
 TEXT = b"x" * 64
 OUTSTANDING = 32  # messages on their way, a pair
 READ_MAX = 64 * 1024
-REGISTERED_AT_ONCE = 1024  # people
 WARM_UP = 0.3  # seconds of load before the meter starts
 LOGINS_AT_ONCE = 32  # less than any server's queue of password checks
 RETURNS_AT_ONCE = 500  # after a restart, by token
+SENDS_TO_ALL = 8  # messages to everybody from one person: fewer than one may send at once
 TALK_AFTER = 12.0  # seconds: a connection that says nothing for 20 would be asked whether it is still there
 # Seconds without a byte, after which what was to be told has been told: twice the presence interval of the asyncio
 # server, and twice that of Vessages, which grows with the people online.
@@ -92,62 +100,83 @@ def token_of(number: int) -> str:
     return f"{number:064x}"
 
 
-# --- Servers as processes --------------------------------------------------------------------------------------------
+# --- The servers -----------------------------------------------------------------------------------------------------
 
 
-class Kind(Protocol):
-    """A server to be measured: how it is started, and how its clients log in."""
+@dataclass(frozen=True)
+class Wire:
+    """How the clients of a server speak."""
+
+    log_in: Callable[[int], bytes]
+    send: Callable[[int], bytes]  # TEXT to the person of this number
+    ready: re.Pattern[bytes]  # what a login ends with
+    life: bytes = b""  # a sign of life that has no answer, where silence would be asked about
+
+
+OURS = Wire(
+    log_in=lambda number: frame(f"LOGIN {name_of(number)} {PASSWORD}".encode()),
+    send=lambda number: frame(f"SEND {name_of(number)} ".encode() + TEXT),
+    ready=re.compile(rb"ONLINE "),
+    life=frame(b"ACK 0"),
+)
+IRC = Wire(
+    log_in=lambda number: "NICK {0}\r\nUSER {0} 0 * :bench\r\n".format(name_of(number)).encode(),
+    send=lambda number: f"PRIVMSG {name_of(number)} :".encode() + TEXT + b"\r\n",
+    ready=re.compile(rb" (376|422) "),  # the end of the message of the day, or that there is none
+)
+REFUSED = re.compile(rb"ERROR |BYE ")
+
+
+def keep_and_log_in(number: int) -> bytes:
+    return frame(b"KEEP") + OURS.log_in(number)
+
+
+def come_back(number: int) -> bytes:
+    return frame(f"RESUME {token_of(number)} 0".encode())
+
+
+class Setup(NamedTuple):
+    """The wishes of a row for a server."""
+
+    folder: Path  # for its files
+    port: int  # a free one, for those that cannot choose
+    accounts: int
+    status: str  # of these accounts, as a server left them
+    hash_cost: str
+    certificate: tuple[str, ...]  # and its key: with TLS
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A server to be measured. `command` writes what it needs, and returns its command line."""
 
     name: str
-    keeps: bool  # whether it has kept sessions
-
-    def start(self, folder: Path, accounts: int, status: str, hash_cost: str) -> Server: ...
-
-    def plain(self, number: int) -> bytes: ...
-
-    def kept(self, number: int) -> bytes: ...
-
-    def token(self, number: int) -> bytes: ...
-
-
-def log_in_frame(number: int) -> bytes:
-    return frame(f"LOGIN {name_of(number)} {PASSWORD}".encode())
-
-
-class Vessages:
-    name = "vessages"
-    keeps = True
-
-    def start(self, folder: Path, accounts: int, status: str, hash_cost: str) -> Server:
-        prepare_accounts(folder / "bench.db", accounts, status)
-        return Server(folder, [str(ROOT / "vessages.py"), HOST, "0", "--db", str(folder / "bench.db"),
-                               "--hash-cost", hash_cost])  # fmt: skip
-
-    def plain(self, number: int) -> bytes:
-        return log_in_frame(number)
+    wire: Wire
+    command: Callable[[Setup], list[str]]
+    is_ours: bool = False  # it has kept sessions and tokens; of the others a plain login is what comes nearest
+    tells_port: bool = False
+    install: str = ""
 
     def kept(self, number: int) -> bytes:
-        return frame(b"KEEP") + log_in_frame(number)
+        return (keep_and_log_in if self.is_ours else self.wire.log_in)(number)
 
     def token(self, number: int) -> bytes:
-        return frame(f"RESUME {token_of(number)} 0".encode())
+        return (come_back if self.is_ours else self.wire.log_in)(number)
 
 
-class AsyncioStreams:
-    """It has neither kept sessions nor tokens, so it does what comes nearest: a plain login."""
-
-    name = "asyncio"
-    keeps = False
-
-    def start(self, folder: Path, accounts: int, status: str, hash_cost: str) -> Server:
-        server = Server(folder, [str(ROOT / "tests" / "tools" / "asyncio_server.py"), HOST, "0"])
-        register(server, accounts)
-        return server
-
-    plain = kept = token = staticmethod(log_in_frame)
-
-
-KINDS: tuple[Kind, ...] = (Vessages(), AsyncioStreams())
+def start_vessages(setup: Setup, root: Path) -> list[str]:
+    database = setup.folder / "bench.db"
+    if root == ROOT:
+        prepare_accounts(database, setup.accounts, setup.status)
+    else:
+        prepare_elsewhere(root, database, setup.accounts, setup.status)
+    command = [sys.executable, str(root / "vessages.py"), HOST, "0", "--db", str(database)]
+    command += ["--hash-cost", setup.hash_cost]
+    if setup.certificate:
+        command += ["--cert", setup.certificate[0], "--key", setup.certificate[1]]
+        if '"--tls", action="store_true"' in (root / "vessages.py").read_text():
+            command += ["--tls"]  # it was offered only if one asked for it
+    return command
 
 
 def prepare_accounts(path: Path, count: int, status: str) -> None:
@@ -163,15 +192,92 @@ def prepare_accounts(path: Path, count: int, status: str) -> None:
     store.close()
 
 
-def register(server: Server, count: int) -> None:
-    """The same people, over the wire."""
-    with socket.create_connection((HOST, server.port)) as sock:
-        for first in range(0, count, REGISTERED_AT_ONCE):
-            numbers = range(first, min(first + REGISTERED_AT_ONCE, count))
-            sock.sendall(b"".join(frame(f"REGISTER {name_of(number)} {PASSWORD}".encode()) for number in numbers))
-            missing = len(numbers) * len(frame(f"OK REGISTER {name_of(0)}".encode()))
-            while missing > 0:
-                missing -= len(receive(sock))
+def prepare_elsewhere(root: Path, path: Path, count: int, status: str) -> None:
+    """The same by the storage.py of another folder: an older server cannot read the file of a newer one."""
+    program = f"import sys; sys.path[:0] = {[str(root), str(TOOLS)]}; import storage, bench; from pathlib import Path; "
+    program += f"bench.prepare_accounts(Path({str(path)!r}), {count}, {status!r})"
+    run([sys.executable, "-c", program])
+
+
+def run(command: list[str]) -> bytes:
+    """What a program prints; BenchError if it fails."""
+    done = subprocess.run(command, capture_output=True)
+    if done.returncode:
+        raise BenchError(f"{command[0]} failed: {done.stderr.decode()[-500:]}")
+    return done.stdout
+
+
+def start_asyncio(setup: Setup, variant: str) -> list[str]:
+    return [sys.executable, str(TOOLS / "asyncio_server.py"), variant, HOST, "0", *setup.certificate]
+
+
+NGIRCD = """
+[Global]
+Name = bench.local
+Info = bench
+Listen = {host}
+Ports = {port}
+[Limits]
+MaxConnections = 0
+MaxConnectionsIP = 0
+MaxPenaltyTime = 0
+PingTimeout = 3600
+[Options]
+DNS = no
+Ident = no
+PAM = no
+"""
+INSPIRCD = """
+<server name="bench.local" description="bench" network="bench" id="0BE">
+<bind address="{host}" port="{port}" type="clients">
+<connect allow="*" timeout="60" pingfreq="3600" useident="no" resolvehostnames="no" maxconnwarn="no" limit="100000"
+    localmax="100000" globalmax="100000" threshold="1000000" commandrate="1000000000" fakelag="no"
+    recvq="1M" softsendq="1M" hardsendq="8M">
+<performance softlimit="100000" somaxconn="1024" netbuffersize="65534" nouserdns="yes" quietbursts="yes">
+"""
+
+
+def start_irc(setup: Setup, program: str) -> list[str]:
+    found = find(program)
+    if found is None:
+        raise BenchError(f"{program} is not here")
+    if program == "miniircd":
+        return [found, "--listen", HOST, "--ports", str(setup.port), *["--setuid=root"] * is_root()]
+    file = setup.folder / "bench.conf"
+    file.write_text((NGIRCD if program == "ngircd" else INSPIRCD).format(host=HOST, port=setup.port))
+    if program == "ngircd":
+        return [found, "--nodaemon", "--config", str(file)]
+    return [found, "--nofork", "--nolog", "--nopid", *["--runasroot"] * is_root(), "--config", str(file)]
+
+
+def is_root() -> bool:
+    return sys.platform != "win32" and os.geteuid() == 0
+
+
+def find(program: str) -> str | None:
+    """Where a program is: on PATH, where Debian has servers, or beside this Python."""
+    places = [os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", str(Path(sys.executable).parent)]
+    return shutil.which(program, path=os.pathsep.join(places))
+
+
+def vessages(name: str, root: Path) -> Kind:
+    return Kind(name, OURS, partial(start_vessages, root=root), is_ours=True, tells_port=True)
+
+
+OWN, OLD, FIGURE = "vessages", "old", "figure"
+ASYNCIO, IRC_SERVERS = ("asyncio-protocol", "asyncio-streams"), ("ngircd", "inspircd", "miniircd")
+PEERS: dict[str, Kind] = {
+    **{name: Kind(name, OURS, partial(start_asyncio, variant=name[8:]), tells_port=True) for name in ASYNCIO},
+    **{
+        name: Kind(name, IRC, partial(start_irc, program=name), install=install)
+        for name, install in zip(
+            IRC_SERVERS, ("apt-get install ngircd", "apt-get install inspircd", "pip install miniircd"), strict=True
+        )
+    },
+}
+
+
+# --- Their processes -------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -189,15 +295,21 @@ def on_core(index: int) -> Iterator[None]:
 
 
 class Server:
-    """A running server process. `cpu` in seconds, `memory` in bytes."""
+    """A running server process. `cpu` in seconds, `memory` in bytes, both with its children.
 
-    def __init__(self, folder: Path, arguments: list[str]) -> None:
+    port: where it listens; None: it says so itself, on its standard output.
+    """
+
+    def __init__(self, folder: Path, command: list[str], wire: Wire = OURS, port: int | None = None) -> None:
+        self.wire = wire
+        self.tls: ssl.SSLContext | None = None  # with which its clients encrypt
         self._log = folder / "server.log"
         with on_core(0), self._log.open("wb") as log:
-            command, environment = [sys.executable, *arguments], {**os.environ, "PYTHONUNBUFFERED": "1"}
-            self._process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+            environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+            out = subprocess.PIPE if port is None else log
+            self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=log)
         try:
-            self.port = self._read_port()
+            self.port = self._read_port() if port is None else self._await_port(port)
         except BaseException:
             self.stop()
             raise
@@ -205,27 +317,42 @@ class Server:
     def _read_port(self) -> int:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            found = re.search(rf"{re.escape(HOST)}\D+(\d+)", line)
+            found = re.search(rf"{re.escape(HOST)}\D+(\d+)", line.decode())
             if found:
                 return int(found[1])
         raise BenchError(f"the server did not start: {self._log.read_text()[-500:]}")
 
+    def _await_port(self, port: int) -> int:
+        end = clock() + STUCK
+        while clock() < end and self._process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection((HOST, port)):
+                return port
+            time.sleep(0.02)
+        raise BenchError(f"the server did not start: {self._log.read_text(errors='replace')[-500:]}")
+
+    def _tree(self) -> list[int]:
+        """The processes of the server: itself and all that it has started."""
+        tree = [self._process.pid]
+        for pid in tree:  # it grows meanwhile
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                tree += map(int, children.read_text().split())
+        return tree
+
     def cpu(self) -> float:
-        tasks = Path(f"/proc/{self._process.pid}/task")
-        if tasks.is_dir():  # nanoseconds of each thread
-            return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
+        if Path("/proc/self/schedstat").exists():  # nanoseconds of each thread
+            tasks = [task for pid in self._tree() for task in Path(f"/proc/{pid}/task").iterdir()]
+            return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
         return parse_clock(self._ask_ps("time"))
 
     def memory(self) -> int:
-        status = Path(f"/proc/{self._process.pid}/status")
-        if status.exists():
-            return int(re.findall(r"VmRSS:\s+(\d+)", status.read_text())[0]) * 1024
+        if Path("/proc/self/status").exists():
+            statuses = [Path(f"/proc/{pid}/status").read_text() for pid in self._tree()]
+            return sum(int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) for status in statuses) * 1024
         return int(self._ask_ps("rss")) * 1024
 
     def _ask_ps(self, column: str) -> str:
         try:
-            command = ["ps", "-o", f"{column}=", "-p", str(self._process.pid)]
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            return run(["ps", "-o", f"{column}=", "-p", str(self._process.pid)]).decode().strip()
         except FileNotFoundError:
             raise BenchError("this system tells nothing about other processes: it has neither /proc nor ps") from None
 
@@ -246,15 +373,31 @@ def parse_clock(text: str) -> float:
 
 
 @contextmanager
-def running(kind: Kind, accounts: int, status: str = "offline", hash_cost: str = CHEAP_HASH) -> Iterator[Server]:
+def running(
+    kind: Kind, accounts: int, status: str = "offline", hash_cost: str = CHEAP_HASH, tls: bool = False
+) -> Iterator[Server]:
     """A fresh server that knows `accounts` people."""
-    with tempfile.TemporaryDirectory(prefix="bench") as folder:
-        server = kind.start(Path(folder), accounts, status, hash_cost)
+    with tempfile.TemporaryDirectory(prefix="bench") as name, socket.create_server((HOST, 0)) as free:
+        folder, port = Path(name), free.getsockname()[1]
+        certificate: tuple[str, ...] = make_certificate(folder) if tls else ()
+        command = kind.command(Setup(folder, port, accounts, status, hash_cost, certificate))
+        free.close()
+        server = Server(folder, command, kind.wire, None if kind.tells_port else port)
+        if tls:
+            server.tls = ssl.create_default_context(cafile=certificate[0])
         try:
             with on_core(-1):
                 yield server
         finally:
             server.stop()
+
+
+def make_certificate(folder: Path) -> tuple[str, str]:
+    """A certificate for HOST, and its key."""
+    certificate, key = str(folder / "bench-cert.pem"), str(folder / "bench-key.pem")
+    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=b",
+         "-addext", f"subjectAltName=IP:{HOST}", "-out", certificate, "-keyout", key])  # fmt: skip
+    return certificate, key
 
 
 class Reading(NamedTuple):
@@ -286,59 +429,57 @@ class Meter:
 
 
 def receive(sock: socket.socket) -> bytes:
-    data = sock.recv(READ_MAX)
+    """The bytes that have come; none if TLS has had only something for itself."""
+    try:
+        data = sock.recv(READ_MAX)
+    except ssl.SSLWantReadError:
+        return b""
     if not data:
         raise BenchError("the server closed a connection")
     return data
 
 
-def connect(port: int, greeting: bytes) -> socket.socket:
-    sock = socket.create_connection((HOST, port))
+def connect(server: Server, greeting: bytes) -> socket.socket:
+    sock = socket.create_connection((HOST, server.port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if server.tls is not None:
+        sock = server.tls.wrap_socket(sock, server_hostname=HOST)
     sock.setblocking(False)
     sock.sendall(greeting)
     return sock
 
 
 class Roster:
-    """Whether ONLINE has come to a client and, if `kept`, who is online as ONLINE and PRESENCE tell it."""
+    """Who is online, as ONLINE and PRESENCE tell it to one client."""
 
-    def __init__(self, kept: bool) -> None:
-        self.has_come = False
+    def __init__(self) -> None:
         self.online: set[str] = set()
-        self._kept = kept
         self._decoder = FrameDecoder(SERVER_FRAME_MAX)
 
     def feed(self, data: bytes) -> None:
         self._decoder.feed(data)
         for payload in self._decoder.payloads():
-            verb = payload.partition(b" ")[0]
-            if verb in (b"ERROR", b"BYE"):
-                raise BenchError(f"the server said {payload.decode()}")
-            self.has_come |= verb == b"ONLINE"
-            if self._kept and verb in (b"ONLINE", b"PRESENCE"):
-                self._keep(verb == b"ONLINE", payload.decode().split(" ")[1:])
-
-    def _keep(self, all_of_them: bool, words: list[str]) -> None:
-        if all_of_them:
-            self.online = {word for word in words if word[0] != "~"}
-        else:
-            self.online |= {word[1:] for word in words if word[0] == "+"}
-            self.online -= {word[1:] for word in words if word[0] != "+"}
+            verb, *words = payload.decode().split(" ")
+            if verb == "ONLINE":
+                self.online = {word for word in words if word[0] != "~"}
+            elif verb == "PRESENCE":
+                self.online |= {word[1:] for word in words if word[0] == "+"}
+                self.online -= {word[1:] for word in words if word[0] != "+"}
 
 
 class Crowd:
     """Connections that are logged in. What they are sent is read, so that no server has to hold it for them.
 
-    The first `watching` of them keep their `rosters`.
+    The first `watching` of them have `rosters`.
     """
 
     def __init__(self, server: Server, watching: int = 0) -> None:
         self.sockets: list[socket.socket] = []
         self.rosters: dict[socket.socket, Roster] = {}
+        self._logging_in: dict[socket.socket, bytes] = {}  # -> all that has come so far
         self._watching = watching
         self._talked = clock()
-        self._port = server.port
+        self._server = server
         self._selector = selectors.DefaultSelector()
 
     def __enter__(self) -> Crowd:
@@ -349,27 +490,25 @@ class Crowd:
         for sock in self.sockets:
             sock.close()
 
-    def _connect(self, greeting: bytes) -> socket.socket:
-        sock = connect(self._port, greeting)
-        self.rosters[sock] = Roster(kept=len(self.sockets) < self._watching)
+    def _connect(self, greeting: bytes) -> None:
+        sock = connect(self._server, greeting)
+        if len(self.sockets) < self._watching:
+            self.rosters[sock] = Roster()
+        self._logging_in[sock] = b""
         self.sockets.append(sock)
         self._selector.register(sock, selectors.EVENT_READ)
-        return sock
 
     def log_in(self, greetings: Iterable[bytes], at_once: int = LOGINS_AT_ONCE) -> list[socket.socket]:
-        """Connect once for each greeting, `at_once` at a time; back when all have their rosters."""
+        """Connect once for each greeting, `at_once` at a time; back when all are in."""
         first, queue = len(self.sockets), iter(greetings)
-        waiting: list[socket.socket] = []
         while True:
-            waiting += map(self._connect, itertools.islice(queue, at_once - len(waiting)))
-            if not waiting:
-                break
+            for greeting in itertools.islice(queue, at_once - len(self._logging_in)):
+                self._connect(greeting)
+            if not self._logging_in:
+                return self.sockets[first:]
             if clock() - self._talked > TALK_AFTER:
                 self.talk()
             self.read(STUCK)
-            waiting = [sock for sock in waiting if not self.rosters[sock].has_come]
-        self.rosters = {sock: self.rosters[sock] for sock in self.sockets[: self._watching]}
-        return self.sockets[first:]
 
     def read(self, patience: float) -> int:
         """Read what has come; returns how many bytes. BenchError if that is nothing for `patience` seconds."""
@@ -384,77 +523,91 @@ class Crowd:
             size += len(data)
             if sock in self.rosters:
                 self.rosters[sock].feed(data)
+            if sock in self._logging_in:
+                self._logging_in[sock] += data
+                self._look_for_end(sock)
         return size
+
+    def _look_for_end(self, sock: socket.socket) -> None:
+        said = self._logging_in[sock]
+        if REFUSED.search(said):
+            raise BenchError(f"the server said {said[-200:]!r}")
+        if self._server.wire.ready.search(said):
+            del self._logging_in[sock]
 
     def talk(self) -> None:
         """Everybody shows life, without an answer."""
         self._talked = clock()
         for sock in self.sockets:
-            sock.sendall(frame(b"ACK 0"))
+            sock.sendall(self._server.wire.life)
 
     def expect(self, size: int) -> None:
         """Read `size` bytes, whoever gets them."""
         while size > 0:
             size -= self.read(STUCK)
 
-    def settle(self) -> None:
+    def settle(self) -> int:
         """Read until nobody is told anything any more: after this every byte belongs to the load, for 20 seconds."""
         self.talk()
+        size = 0
         while self._selector.select(QUIET + QUIET_A_PERSON * len(self.sockets)):
-            self.read(STUCK)
+            size += self.read(STUCK)
+        return size
+
+    def delivered_size(self, sender: socket.socket, message: bytes) -> int:
+        """The bytes that all together receive for a message."""
+        sender.sendall(message)
+        return self.read(STUCK) + self.settle()
+
+
+def people(kind: Kind, crowd: Crowd, count: int) -> list[socket.socket]:
+    """So many people have logged in, and have heard of each other."""
+    sockets = crowd.log_in(map(kind.wire.log_in, range(count)))
+    crowd.settle()
+    return sockets
 
 
 # --- Load as fast as it goes -----------------------------------------------------------------------------------------
 
 
-class Load(Protocol):
-    """One socket's part in a load."""
+class Load:
+    """One socket's part in a load: how many messages it has `sent`, and how long some took that arrived there."""
 
-    receiver: socket.socket
-    sent: int  # messages, since it began
+    def __init__(self, receiver: socket.socket) -> None:
+        self.receiver = receiver
+        self.sent = 0
+        self.times: list[float] = []  # seconds
+        self.stopped = False  # nothing more is to be sent
 
     def pump(self) -> int:
         """Read, send what that calls for, and say how many messages were delivered."""
-
-    def stop(self) -> None:
-        """Send nothing more."""
+        raise NotImplementedError
 
 
-def send_frame(recipient: int) -> bytes:
-    return frame(f"SEND {name_of(recipient)} ".encode() + TEXT)
-
-
-# What a plain session receives for it.
-MESSAGE_SIZE = len(frame(f"MSG {name_of(0)} 0 2026-11-22T15:04:05.123Z ".encode() + TEXT))
-
-
-class Flow:
+class Flow(Load):
     """Messages that keep themselves going: for each that arrives at `receiver`, `sender` sends the next one.
 
-    They are counted by their size, which is always the same. `window` are sent at the start. The time that a message
+    They are counted by their `size`, which is always the same. `window` are sent at the start. The time that a message
     takes is sampled: the last one sent is the next to be timed.
     """
 
-    __slots__ = ("_ahead", "_frame", "_rest", "_sent_at", "_window", "receiver", "sender", "sent", "times")
-
-    def __init__(self, receiver: socket.socket, sender: socket.socket, recipient: int, window: int) -> None:
-        self.receiver = receiver
-        self.sender: socket.socket | None = sender
-        self.sent = 0
-        self.times: list[float] = []  # seconds
-        self._frame = send_frame(recipient)
+    def __init__(self, receiver: socket.socket, sender: socket.socket, message: bytes, size: int, window: int) -> None:
+        super().__init__(receiver)
+        self._sender = sender
+        self._message = message
+        self._size = size
         self._window = self._ahead = window  # messages on their way, up to the one that is timed
         self._rest = 0
         self._sent_at = clock()
         self._send(window)
 
     def _send(self, count: int) -> None:
-        if self.sender is not None:
+        if not self.stopped:
             self.sent += count
-            self.sender.sendall(self._frame * count)
+            self._sender.sendall(self._message * count)
 
     def pump(self) -> int:
-        delivered, self._rest = divmod(self._rest + len(receive(self.receiver)), MESSAGE_SIZE)
+        delivered, self._rest = divmod(self._rest + len(receive(self.receiver)), self._size)
         if delivered:
             now = clock()
             self._ahead -= delivered
@@ -464,16 +617,12 @@ class Flow:
             self._send(delivered)
         return delivered
 
-    def stop(self) -> None:
-        self.sender = None
 
-
-class Numbered:
+class Numbered(Load):
     """Reads the `@seq` frames of a kept session by the number of the last one, not one by one."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.receiver = sock
-        self.sent = 0
+        super().__init__(sock)
         self.last = 0
         self._rest = b""
 
@@ -505,9 +654,6 @@ class KeptReceiver(Numbered):
             self.receiver.sendall(self.ack())
         return delivered
 
-    def stop(self) -> None:
-        """It only answers."""
-
 
 class KeptSender(Numbered):
     """Sends a tagged message for each that was answered, and acknowledges the answers."""
@@ -516,7 +662,6 @@ class KeptSender(Numbered):
         super().__init__(sock)
         self._text = f" SEND {name_of(recipient)} ".encode() + TEXT
         self._tags = itertools.count(time.time_ns() // 1000)
-        self._stopped = False
         sock.sendall(self._sends(window))
 
     def _sends(self, count: int) -> bytes:
@@ -527,11 +672,8 @@ class KeptSender(Numbered):
     def pump(self) -> int:
         answered = self.read(receive(self.receiver))
         if answered:
-            self.receiver.sendall(self.ack() + self._sends(0 if self._stopped else answered))
+            self.receiver.sendall(self.ack() + self._sends(0 if self.stopped else answered))
         return 0
-
-    def stop(self) -> None:
-        self._stopped = True
 
 
 def pump_all(selector: selectors.BaseSelector, seconds: float, enough: float = float("inf")) -> int:
@@ -550,19 +692,17 @@ def burst(server: Server, loads: Sequence[Load], seconds: float, legs: int = 1) 
             selector.register(load.receiver, selectors.EVENT_READ, load)
         before = pump_all(selector, WARM_UP)
         for load in loads:
-            if isinstance(load, Flow):
-                load.times.clear()
+            load.times.clear()
         meter = Meter(server)
         delivered = pump_all(selector, seconds)
         reading = meter.reading(max(1, delivered), {"messages/s": delivered / seconds})
         for load in loads:
-            load.stop()
+            load.stopped = True
         missing = sum(load.sent for load in loads) - before - delivered
         missing -= pump_all(selector, STUCK, missing) + pump_all(selector, QUIET)
     if missing or not delivered:
         raise BenchError(f"{delivered} messages were delivered, {missing} are missing")
-    times = [passed / legs for load in loads if isinstance(load, Flow) for passed in load.times]
-    reading.notes.update(latency(times))
+    reading.notes.update(latency([passed / legs for load in loads for passed in load.times]))
     return reading
 
 
@@ -572,22 +712,27 @@ def burst(server: Server, loads: Sequence[Load], seconds: float, legs: int = 1) 
 class Pair:
     """One sends, one receives, and every message is timed from the moment when it was due."""
 
-    def __init__(self, sender: socket.socket, receiver: socket.socket, recipient: int) -> None:
-        self.receiver = receiver
+    def __init__(self, sockets: Sequence[socket.socket], sender: int, recipient: int) -> None:
+        self.receiver = sockets[recipient]
         self.due: deque[float] = deque()
-        self._sender = sender
-        self._frame = send_frame(recipient)
+        self._sender = sockets[sender]
+        self._message = OURS.send(recipient)
+        self._begins = f"MSG {name_of(sender)} ".encode()  # else it is from somebody who writes to everybody
         self._decoder = FrameDecoder(SERVER_FRAME_MAX)
 
     def send(self, due: float) -> None:
         self.due.append(due)
-        self._sender.sendall(self._frame)
+        self._sender.sendall(self._message)
 
     def arrived(self) -> list[float]:
         """The seconds that each message took which is here now."""
         now = clock()
         self._decoder.feed(receive(self.receiver))
-        return [now - self.due.popleft() for payload in self._decoder.payloads() if payload.startswith(b"MSG")]
+        return [now - self.due.popleft() for payload in self._decoder.payloads() if payload.startswith(self._begins)]
+
+
+def make_pairs(sockets: Sequence[socket.socket]) -> list[Pair]:
+    return [Pair(sockets, number - 1, number) for number in range(1, len(sockets), 2)]
 
 
 Step = Callable[[float], None]
@@ -616,21 +761,31 @@ def pace(pairs: Sequence[Pair], rate: float, seconds: float, step: Step | None =
     return times
 
 
-class Visitors:
-    """Somebody else logs in every so often, and whoever was there leaves."""
+class Every:
+    """A step that does something every so many seconds, so often."""
 
-    def __init__(self, server: Server, greetings: Iterable[bytes], every: float) -> None:
-        self._port = server.port
-        self._greetings = iter(greetings)
-        self._every = every
+    def __init__(self, pause: float, deeds: Iterable[Callable[[], object]]) -> None:
+        self._pause = pause
+        self._deeds = iter(deeds)
         self._next = 0.0
+
+    def __call__(self, passed: float) -> None:
+        if passed >= self._next:
+            self._next += self._pause
+            next(self._deeds)()
+
+
+class Visitors:
+    """Somebody else logs in each time, and whoever was there leaves."""
+
+    def __init__(self, server: Server, greetings: Iterable[bytes]) -> None:
+        self._server = server
+        self._greetings = iter(greetings)
         self._guest: socket.socket | None = None
 
-    def step(self, passed: float) -> None:
-        if passed >= self._next:
-            self._next += self._every
-            self.close()
-            self._guest = connect(self._port, next(self._greetings))
+    def change(self) -> None:
+        self.close()
+        self._guest = connect(self._server, next(self._greetings))
 
     def close(self) -> None:
         if self._guest is not None:
@@ -644,15 +799,16 @@ class Visitors:
 class Scale:
     """How much of everything: the sizes that issue figures are stated for, or smaller ones."""
 
-    seconds: float = 2.0  # of load
+    seconds: float = 1.0  # of load
     repeats: int = 3
     pairs: int = 100
+    some: int = 1_000
     many: int = 10_000
     logins: int = 2_048
     broadcasts: int = 10
 
 
-QUICK = Scale(seconds=0.4, repeats=1, many=1_000, logins=512, broadcasts=3)
+QUICK = Scale(seconds=0.3, repeats=1, some=200, many=1_000, logins=512, broadcasts=3)
 
 
 def percentile(times: Sequence[float], share: float) -> float:
@@ -665,26 +821,42 @@ def latency(times: Sequence[float]) -> dict[str, float]:
     return {f"p{share:.0%}"[:-1] + " ms": percentile(times, share) * 1000 for share in (0.5, 0.99)} if times else {}
 
 
-def streaming(kind: Kind, pairs: int, seconds: float) -> Reading:
-    with running(kind, 2 * pairs) as server, Crowd(server) as crowd:
-        sockets = crowd.log_in(map(kind.plain, range(2 * pairs)))
-        crowd.settle()
-        flows = [Flow(sockets[b], sockets[b - 1], b, OUTSTANDING) for b in range(1, 2 * pairs, 2)]
+def streaming(kind: Kind, pairs: int, seconds: float, tls: bool = False) -> Reading:
+    """Each pair has so many messages on their way, in one direction."""
+    with running(kind, 2 * pairs, tls=tls) as server, Crowd(server) as crowd:
+        sockets = people(kind, crowd, 2 * pairs)
+        size = crowd.delivered_size(sockets[0], kind.wire.send(1))
+        flows = [Flow(sockets[b], sockets[b - 1], kind.wire.send(b), size, OUTSTANDING) for b in range(1, 2 * pairs, 2)]
         return burst(server, flows, seconds)
 
 
-def ping_pong(kind: Kind, pairs: int, seconds: float) -> Reading:
+def ping_pong(kind: Kind, pairs: int, seconds: float, tls: bool = False) -> Reading:
     """One message a pair, to and fro; its time is half of the round trip."""
-    with running(kind, 2 * pairs) as server, Crowd(server) as crowd:
-        sockets = crowd.log_in(map(kind.plain, range(2 * pairs)))
+    with running(kind, 2 * pairs, tls=tls) as server, Crowd(server) as crowd:
+        return to_and_fro(kind, server, crowd, people(kind, crowd, 2 * pairs), seconds)
+
+
+def to_and_fro(kind: Kind, server: Server, crowd: Crowd, sockets: list[socket.socket], seconds: float) -> Reading:
+    size = crowd.delivered_size(sockets[0], kind.wire.send(1))
+    flows = [Flow(each, each, kind.wire.send(number ^ 1), size, number % 2) for number, each in enumerate(sockets)]
+    return burst(server, flows, seconds, legs=2)
+
+
+def growth(kind: Kind, few: int, many: int, seconds: float) -> Reading:
+    """How many times a message costs what it did among a few, when many others are connected."""
+    with running(kind, many) as server, Crowd(server) as crowd:
+        talkers = people(kind, crowd, few)
+        before = to_and_fro(kind, server, crowd, talkers, seconds)
+        crowd.log_in(map(kind.wire.log_in, range(few, many)))
         crowd.settle()
-        flows = [Flow(sock, sock, number ^ 1, number % 2) for number, sock in enumerate(sockets)]
-        return burst(server, flows, seconds, legs=2)
+        after = to_and_fro(kind, server, crowd, talkers, seconds)
+        notes = {f"µs among {few}": before.figure, f"µs among {many:,}": after.figure}
+        return after._replace(figure=after.figure / before.figure, notes=notes)
 
 
 def kept(kind: Kind, pairs: int, seconds: float) -> Reading:
     """Kept sessions with tags; a server that has none is measured with plain ones."""
-    if not kind.keeps:
+    if not kind.is_ours:
         return streaming(kind, pairs, seconds)
     with running(kind, 2 * pairs) as server, Crowd(server) as crowd:
         sockets = crowd.log_in(map(kind.kept, range(2 * pairs)))
@@ -695,14 +867,15 @@ def kept(kind: Kind, pairs: int, seconds: float) -> Reading:
         return burst(server, loads, seconds)
 
 
-def memory(kind: Kind, count: int) -> Reading:
+def memory(kind: Kind, count: int, keep: bool = False, tls: bool = False) -> Reading:
     """KiB of the server's memory for an idle connection that is logged in."""
-    with running(kind, count) as server, Crowd(server) as crowd:
+    greet = kind.kept if keep else kind.wire.log_in
+    with running(kind, count, tls=tls) as server, Crowd(server) as crowd:
         first = min(50, count // 2)  # what a server takes once and for all is taken by then
-        crowd.log_in(map(kind.plain, range(first)))
+        crowd.log_in(map(greet, range(first)))
         crowd.settle()
         before, meter = server.memory(), Meter(server)
-        crowd.log_in(map(kind.plain, range(first, count)))
+        crowd.log_in(map(greet, range(first, count)))
         crowd.settle()
         grown = (server.memory() - before) / (count - first)
         return meter.reading(count)._replace(figure=grown / 1024)
@@ -740,27 +913,51 @@ def visits(kind: Kind, server: Server, crowd: Crowd, guest: int, times: int) -> 
     meter = Meter(server)
     for _ in range(times):
         with Crowd(server) as visitor:
-            visitor.log_in([kind.plain(guest)])
+            visitor.log_in([kind.wire.log_in(guest)])
             crowd.expect(size)
         crowd.expect(size)
     return meter.reading(2 * times * guest)
-
-
-def make_pairs(sockets: Sequence[socket.socket]) -> list[Pair]:
-    return [Pair(sockets[number - 1], sockets[number], number) for number in range(1, len(sockets), 2)]
 
 
 def presence_latency(kind: Kind, watchers: int, seconds: float) -> Reading:
     """How long messages take while people come and go among `watchers`. Nobody reads the news: the kernel holds it."""
     guests = range(watchers, watchers + int(seconds / 0.4) + 2)
     with running(kind, guests.stop) as server, Crowd(server) as crowd:
-        talkers = crowd.log_in(map(kind.plain, range(10)))
+        talkers = crowd.log_in(map(kind.wire.log_in, range(10)))
         crowd.log_in(map(kind.token, range(10, watchers)))
         crowd.settle()
+        with closing(Visitors(server, map(kind.wire.log_in, guests))) as visitors:
+            return disturbed(server, talkers, seconds, Every(0.4, itertools.repeat(visitors.change)))
+
+
+def disturbed(server: Server, talkers: Sequence[socket.socket], seconds: float, step: Step) -> Reading:
+    """The p99 of 1,000 messages a second while `step` is done."""
+    meter = Meter(server)
+    times = latency(pace(make_pairs(talkers), 1000, seconds, step))
+    return meter.reading(1)._replace(figure=times["p99 ms"], generator_share=1, notes=times)
+
+
+TO_ALL = frame(b"SEND * " + TEXT)
+
+
+def to_everybody(kind: Kind, count: int, times: int) -> Reading:
+    """One of `count` people writes to all others, again and again; the cost is divided by those."""
+    with running(kind, count) as server, Crowd(server) as crowd:
+        sockets = people(kind, crowd, count)
+        size = crowd.delivered_size(sockets[-1], TO_ALL)
         meter = Meter(server)
-        with closing(Visitors(server, map(kind.plain, guests), 0.4)) as visitors:
-            times = latency(pace(make_pairs(talkers), 1000, seconds, visitors.step))
-        return meter.reading(1)._replace(figure=times["p99 ms"], generator_share=1, notes=times)
+        for number in range(times):
+            sockets[number // SENDS_TO_ALL].sendall(TO_ALL)
+            crowd.expect(size)
+        return meter.reading(times * (count - 1))
+
+
+def to_everybody_latency(kind: Kind, count: int, seconds: float) -> Reading:
+    """How long messages take while somebody writes to everybody. Nobody reads it: the kernel holds it."""
+    with running(kind, count) as server, Crowd(server) as crowd:
+        sockets = people(kind, crowd, count)
+        deeds = [partial(sock.sendall, TO_ALL) for sock in sockets[10:] for _ in range(SENDS_TO_ALL)]
+        return disturbed(server, sockets[:10], seconds, Every(0.25, deeds))
 
 
 def restart(kind: Kind, count: int) -> Reading:
@@ -779,12 +976,11 @@ def while_checking(kind: Kind, rate: float, every: float, seconds: float) -> Rea
     """How many times the p99 of messages at a given rate grows while passwords are checked at their real cost."""
     guests = range(10, 10 + int(seconds / every) + 2)
     with running(kind, guests.stop, hash_cost=REAL_HASH) as server, Crowd(server) as crowd:
-        pairs = make_pairs(crowd.log_in(map(kind.plain, range(10))))
-        crowd.settle()
+        pairs = make_pairs(people(kind, crowd, 10))
         before = pace(pairs, rate, seconds)
         meter = Meter(server)
-        with closing(Visitors(server, map(kind.plain, guests), every)) as visitors:
-            meanwhile = pace(pairs, rate, seconds, visitors.step)
+        with closing(Visitors(server, map(kind.wire.log_in, guests))) as visitors:
+            meanwhile = pace(pairs, rate, seconds, Every(every, itertools.repeat(visitors.change)))
         p99 = [latency(times)["p99 ms"] for times in (before, meanwhile)]
         notes = {"p99 ms undisturbed": p99[0], "p99 ms meanwhile": p99[1]}
         return meter.reading(1)._replace(figure=p99[1] / p99[0], generator_share=1, notes=notes)
@@ -792,41 +988,65 @@ def while_checking(kind: Kind, rate: float, every: float, seconds: float) -> Rea
 
 @dataclass(frozen=True)
 class Row:
-    """A figure, how it is measured, and the most that it may be: itself, or as a ratio to the asyncio server's."""
+    """A figure, how it is measured, beside which peers, and its goals: the most that it may be.
+
+    A goal is for the ratio to a peer, `asyncio` being the leaner of the two, or for the FIGURE itself.
+    """
 
     key: str
     title: str
     unit: str
     measure: Callable[[Kind], Reading]
-    most: float | None = None
-    of: str = "ratio"  # or "figure"
-    alone: bool = False  # the asyncio server has nothing like it
+    peers: tuple[str, ...] = ()
+    goals: dict[str, float] = field(default_factory=dict)
+    once: bool = False  # it does not depend on who else uses the machine
+    readme: str = ""  # its title there, if it has a place there
 
 
 def make_rows(scale: Scale) -> list[Row]:
-    s, pairs, many = scale.seconds, scale.pairs, scale.many
-    stream, to_and_fro = f"streaming, {OUTSTANDING} outstanding", "ping-pong"
+    s, pairs, some, many = scale.seconds, scale.pairs, scale.some, scale.many
+    stream, told = f"streaming, {pairs} pairs, {OUTSTANDING} outstanding", max(1, scale.broadcasts // 3)
+    everyone, lean = (*ASYNCIO, *IRC_SERVERS), ASYNCIO[:1]
     return [
-        Row("streaming", f"message, {stream}, {pairs} pairs, plain", "µs",
-            partial(streaming, pairs=pairs, seconds=s), 0.11),
-        Row("kept", f"message, {stream}, {pairs} pairs, kept and tagged (asyncio: plain)", "µs",
-            partial(kept, pairs=pairs, seconds=s), 0.30),
-        Row("ping-pong", f"message, {to_and_fro}, {pairs} pairs, plain", "µs",
-            partial(ping_pong, pairs=pairs, seconds=s), 0.57),
-        Row("ping-pong-1", f"message, {to_and_fro}, 1 pair, plain", "µs",
-            partial(ping_pong, pairs=1, seconds=s)),
-        Row("memory", f"memory of an idle connection, {many:,} logged in, plain", "KiB",
-            partial(memory, count=many), 0.13),
-        Row("login", "connect, come back by token, leave (asyncio: log in, password unhashed)", "µs",
-            partial(log_ins, count=scale.logins), 0.8),
-        Row("presence", f"presence: one person told to {many:,}, each", "µs",
-            partial(presence, watchers=many, broadcasts=scale.broadcasts), 0.75),
+        Row("streaming", f"message, {stream}", "µs", partial(streaming, pairs=pairs, seconds=s), everyone,
+            {"inspircd": 1.0, "ngircd": 0.7}, readme=f"a delivered message, {stream}"),
+        Row("kept", "the same, kept and tagged (others: plain)", "µs", partial(kept, pairs=pairs, seconds=s), lean,
+            {"asyncio": 0.40}, readme="the same in kept sessions, with tags, ACKs and OKs"),
+        Row("ping-pong", f"message, ping-pong, {pairs} pairs", "µs", partial(ping_pong, pairs=pairs, seconds=s),
+            everyone, {"ngircd": 1.2, "asyncio": 0.52}, readme=f"a delivered message, ping-pong, {pairs} pairs"),
+        Row("ping-pong-1", "message, ping-pong, 1 pair", "µs", partial(ping_pong, pairs=1, seconds=s),
+            everyone, {"asyncio": 0.95}),
+        Row("growth", f"message, ping-pong, 5 pairs: among {many:,} connections to among 10", "x",
+            partial(growth, few=10, many=many, seconds=s), lean, {FIGURE: 1.10}),
+        Row("presence", f"one person's coming told to {many:,}, each", "µs",
+            partial(presence, watchers=many, broadcasts=scale.broadcasts), lean, {"asyncio": 1.0}),
         Row("presence-p99", f"p99 of 1,000 messages/s while presence is told to {many:,}", "ms",
-            partial(presence_latency, watchers=many, seconds=3 * s), 30, "figure"),
+            partial(presence_latency, watchers=many, seconds=3 * s), goals={FIGURE: 30}),
+        Row("everybody-some", f"message to {some:,}, each", "µs",
+            partial(to_everybody, count=some, times=8 * told), lean, {"asyncio": 0.6},
+            readme=f"a message to {some:,} people, for each"),
+        Row("everybody", f"message to {many:,}, each", "µs",
+            partial(to_everybody, count=many, times=told), lean, {"asyncio": 0.6}),
+        Row("everybody-some-p99", f"p99 of 1,000 messages/s while 4 a second go to {some:,}", "ms",
+            partial(to_everybody_latency, count=some, seconds=3 * s), goals={FIGURE: 30}),
+        Row("everybody-p99", f"p99 of 1,000 messages/s while 4 a second go to {many:,}", "ms",
+            partial(to_everybody_latency, count=many, seconds=3 * s), goals={FIGURE: 30}),
+        Row("memory", f"memory of an idle connection, {many:,} logged in", "KiB", partial(memory, count=many),
+            everyone[:-1], {FIGURE: 0.6}, once=True, readme=f"memory of an idle connection, {many:,} logged in"),
+        Row("memory-kept", "the same, kept", "KiB", partial(memory, count=many, keep=True),
+            goals={FIGURE: 0.8}, once=True),
+        Row("tls-streaming", f"message, {stream}, TLS", "µs",
+            partial(streaming, pairs=pairs, seconds=s, tls=True), ASYNCIO[1:], {"asyncio": 0.6}),
+        Row("tls-ping-pong", f"message, ping-pong, {pairs} pairs, TLS", "µs",
+            partial(ping_pong, pairs=pairs, seconds=s, tls=True), ASYNCIO[1:], {"asyncio": 0.6}),
+        Row("tls-memory", f"memory of an idle connection, {some:,} logged in, TLS", "KiB",
+            partial(memory, count=some, tls=True), ASYNCIO[1:], {"asyncio": 1.0}, once=True),
+        Row("login", "connect, come back by token, leave (asyncio: log in, no password)", "µs",
+            partial(log_ins, count=scale.logins), lean),
         Row("restart", f"{many:,} back by token after a crash, all rosters right", "s",
-            partial(restart, count=many), 20, "figure"),
+            partial(restart, count=many), lean, {FIGURE: 20}),
         Row("checking", "p99 of 5,000 messages/s with 5 password checks/s, times the undisturbed", "x",
-            partial(while_checking, rate=5000, every=0.2, seconds=3 * s), 3, "figure", alone=True),
+            partial(while_checking, rate=5000, every=0.2, seconds=3 * s), goals={FIGURE: 3}),
     ]  # fmt: skip
 
 
@@ -855,44 +1075,45 @@ def short(figure: float) -> str:
 
 @dataclass
 class Result:
-    """A row's readings of each server, in the order they were taken."""
+    """A row's readings of each server, in the order they were taken. The first one is ours."""
 
     row: Row
     readings: dict[str, list[Reading]]
 
-    def spread(self, kind: str) -> Spread:
-        return Spread.of([reading.figure for reading in self.readings[kind]])
+    def spread(self, name: str) -> Spread:
+        return Spread.of([reading.figure for reading in self.readings[name]])
 
-    def ratio(self) -> Spread | None:
+    def ratio(self, name: str) -> Spread:
         """Ours to theirs: of neighbouring runs, so that the machine was the same."""
-        if self.row.alone:
-            return None
-        ours, theirs = (self.readings[kind.name] for kind in KINDS)
-        pairs = zip(ours, theirs, strict=True)
+        pairs = zip(self.readings[OWN], self.readings[name], strict=True)
         return Spread.of([our.figure / (their.figure or math.nan) for our, their in pairs])  # 0: too short to be seen
 
-    def verdict(self) -> str:
-        if self.row.most is None:
-            return ""
-        reached = self.ratio() if self.row.of == "ratio" else self.spread(KINDS[0].name)
-        assert reached is not None
-        return f"at most {self.row.most:g}: " + ("yes" if reached.median <= self.row.most else "NO")
+    def leanest(self, name: str) -> str | None:
+        """The one of the servers whose name begins so that needs the least."""
+        names = [each for each in self.readings if each.startswith(name)]
+        return min(names, key=lambda each: self.spread(each).median, default=None)
 
-    def as_json(self) -> dict[str, Any]:
-        ratio = self.ratio()
-        servers = {name: {**self.spread(name)._asdict(), "runs": [reading._asdict() for reading in readings]}
-                   for name, readings in self.readings.items()}  # fmt: skip
-        row = {"key": self.row.key, "title": self.row.title, "unit": self.row.unit, "goal": self.verdict()}
-        return {**row, **servers, "ratio": ratio._asdict() if ratio else None}
+    def verdicts(self) -> Iterator[str]:
+        """Of each goal for which there is a figure, whether it is reached."""
+        for goal, most in self.row.goals.items():
+            peer = self.leanest(goal)
+            if goal == FIGURE or peer is not None:
+                reached = (self.spread(OWN) if peer is None else self.ratio(peer)).median
+                yield f"{goal} at most {most:g}: {short(reached)}, {'yes' if reached <= most else 'NO'}"
 
 
-def measure_row(row: Row, repeats: int) -> Result:
-    """Measure one row, the servers in turns."""
-    kinds = KINDS[:1] if row.alone else KINDS
+def measure_row(row: Row, kinds: Sequence[Kind], repeats: int) -> Result:
+    """Measure one row, the servers in turns. One that cannot be measured is said so, and left out."""
     readings: dict[str, list[Reading]] = {kind.name: [] for kind in kinds}
-    for _ in range(repeats):
+    for _ in range(1 if row.once else repeats):
         for kind in kinds:
-            readings[kind.name].append(row.measure(kind))
+            if kind.name not in readings:
+                continue
+            try:
+                readings[kind.name].append(row.measure(kind))
+            except (BenchError, OSError) as error:
+                del readings[kind.name]
+                print(f"{row.key}: no figure of {kind.name}, {error}", file=sys.stderr, flush=True)
     return Result(row, readings)
 
 
@@ -903,30 +1124,53 @@ def describe(result: Result) -> str:
         middle = sorted(readings, key=lambda reading: reading.figure)[len(readings) // 2]
         notes = "".join(f", {what} {short(figure)}" for what, figure in middle.notes.items())
         spins = "spins" if middle.generator_share == 1 else f"{middle.generator_share:.0%}"
-        lines.append(f"  {name:10}{result.spread(name)!s:28}server {middle.server_share:.0%}, generator {spins}{notes}")
-    if ratio := result.ratio():
-        lines.append(f"  {'ratio':10}{ratio!s:28}")
-    if verdict := result.verdict():
-        lines.append(f"  {result.row.of} {verdict}")
-    return "\n".join(lines)
+        lines.append(f"  {name:17}{result.spread(name)!s:26}server {middle.server_share:.0%}, generator {spins}{notes}")
+        if name != OWN:
+            lines.append(f"  {'  ours to it':17}{result.ratio(name)}")
+    return "\n".join([*lines, *(f"  {verdict}" for verdict in result.verdicts())])
 
 
 def table(results: Sequence[Result]) -> str:
     """All rows in short, as Markdown."""
-    lines = ["| | vessages | asyncio | ratio | goal |", "|---|---:|---:|---:|---|"]
-    for result in results:
-        cells = [f"{short(result.spread(name).median)} {result.row.unit}" for name in result.readings]
-        ratio = result.ratio()
-        cells += ["–"] * (2 - len(cells)) + [short(ratio.median) if ratio else "–"]
-        goal = f"{result.row.of} {result.verdict()}" if result.verdict() else ""
-        lines.append(f"| {result.row.title} | " + " | ".join([*cells, goal]) + " |")
-    return "\n".join(lines)
+    names = list(dict.fromkeys(name for result in results for name in result.readings))
+    rows = [[result.row.title, *(cell(result, name) for name in names), "; ".join(result.verdicts())]
+            for result in results]  # fmt: skip
+    return markdown(["", *names, "goal"], rows)
+
+
+def readme_table(results: Sequence[Result]) -> str:
+    """The table of README.md."""
+    rows = [[result.row.readme, *(cell(result, name) for name in (OWN, "asyncio", "ngircd", "inspircd"))]
+            for result in results if result.row.readme]  # fmt: skip
+    return markdown(["", "Vessages", "asyncio", "ngIRCd", "InspIRCd"], rows)
+
+
+def cell(result: Result, name: str) -> str:
+    """The figure of a server; of the leaner one if several are called so."""
+    found = result.leanest(name)
+    if found is None:
+        return ""
+    plain = " (plain)" if result.row.key == "kept" and found not in (OWN, OLD) else ""
+    return f"{short(result.spread(found).median)} {result.row.unit}{plain}"
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def machine() -> str:
     python = f"{platform.python_implementation()} {platform.python_version()}"
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    return f"{python}, {system}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}"
+    return f"{python}, {system}, {processor()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}"
+
+
+def processor() -> str:
+    with contextlib.suppress(OSError):
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        if found:
+            return found[1]
+    return platform.processor() or "some processor"
 
 
 def raise_file_limit() -> int:
@@ -939,14 +1183,29 @@ def raise_file_limit() -> int:
     return hard if hard != resource.RLIM_INFINITY else 1 << 20
 
 
+@contextmanager
+def older(commit: str | None) -> Iterator[list[Kind]]:
+    """Vessages as it was at a commit, if one is given."""
+    if commit is None:
+        yield []
+        return
+    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+        files = run(["git", "-C", str(ROOT), "archive", commit, "vessages.py", "protocol.py", "storage.py"])
+        subprocess.run(["tar", "-x", "-C", folder], input=files, check=True)
+        yield [vessages(OLD, Path(folder))]
+
+
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     keys = [row.key for row in make_rows(Scale())]
-    parser = argparse.ArgumentParser(description="Measure Vessages beside a plain asyncio-streams server.")
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, one run each: under a minute, and rougher")
+    parser = argparse.ArgumentParser(description="Measure Vessages beside other servers.")
+    parser.add_argument("--peer", action="append", choices=[*PEERS, "none"], metavar="NAME",
+                        help="measure beside this one only, may be repeated: none, " + ", ".join(PEERS))  # fmt: skip
+    parser.add_argument("--old", metavar="COMMIT", help="and beside Vessages as it was at this commit")
     parser.add_argument("--only", action="append", choices=keys, metavar="ROW",
                         help="measure this row only; may be repeated: " + ", ".join(keys))  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, one run each: a minute, and rougher")
     parser.add_argument("--repeats", type=int, metavar="N", help="runs of each figure instead of 3, or 1 with --quick")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON, when all is done")
+    parser.add_argument("--readme", action="store_true", help="print the table of README.md at the end")
     return parser.parse_args(arguments)
 
 
@@ -954,25 +1213,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     scale = QUICK if options.quick else Scale()
     scale = replace(scale, many=min(scale.many, raise_file_limit() - 200), repeats=options.repeats or scale.repeats)
-
-    def say(text: str) -> None:
-        if not options.json:
-            print(text, flush=True)
-
-    say(f"{machine()}, median (least to most) of {scale.repeats}\n")
+    say = partial(print, flush=True)
+    say(f"{machine()}, median (least to most) of {scale.repeats}")
+    peers = [kind for name, kind in PEERS.items() if name in (options.peer or PEERS)]
+    for kind in [kind for kind in peers if kind.install and find(kind.name) is None]:
+        say(f"{kind.name} is not here: {kind.install}")
+        peers.remove(kind)
     results, failed = [], False
-    for row in make_rows(scale):
-        if options.only and row.key not in options.only:
-            continue
-        try:
-            results.append(measure_row(row, scale.repeats))
-            say(describe(results[-1]) + "\n")
-        except (BenchError, OSError) as error:
-            failed = True
-            print(f"{row.key}: no figure, {error}\n", file=sys.stderr, flush=True)
-    if options.json:
-        print(json.dumps({"machine": machine(), "rows": [result.as_json() for result in results]}, indent=1))
-    say(table(results))
+    with older(options.old) as olds:
+        for row in make_rows(scale):
+            if options.only and row.key not in options.only:
+                continue
+            kinds = [vessages(OWN, ROOT), *olds, *(kind for kind in peers if kind.name in row.peers)]
+            result = measure_row(row, kinds, scale.repeats)
+            failed |= len(result.readings) < len(kinds)
+            if OWN in result.readings:
+                results.append(result)
+                say("\n" + describe(result))
+    say("\n" + (readme_table if options.readme else table)(results))
     return int(failed)
 
 
