@@ -231,7 +231,7 @@ def dial_words(host: str, port: int, error: Exception) -> str:
         )
     if host.lower().startswith("fe80:") and "%" not in host:
         return f"{host} is an address of one network only: add %INTERFACE, such as {host}%eth0"
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) or getattr(error, "errno", None) in (errno.EHOSTUNREACH, errno.EHOSTDOWN):
         return f"no answer from {host} port {port}: check the address, and whether a firewall lets this through"
     return f"{host} port {port} cannot be reached: {getattr(error, 'strerror', None) or error}"
 
