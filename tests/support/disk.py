@@ -315,19 +315,20 @@ def put_files(files: Files, source: Path, target: Path) -> None:
         file.write_bytes(data)
 
 
-def power_cuts(before: Files, events: list[Event], path: Path) -> Iterator[tuple[int, Path]]:
-    """What is left of the folder of `path` by a power cut, or a kill (share 1), at each moment of `events`.
+def power_cuts(before: Files, events: list[Event], path: Path) -> Iterator[tuple[list[int], Path]]:
+    """What may be left of the folder of `path` by a power cut, or a kill (share 1), at any moment of `events`.
 
-    Gives how many events had happened, and `path` in a folder in which the files are as the disk then had them.
+    Gives each possible outcome once: the moments that may lead to it (how many events had happened), and `path` in a
+    folder in which the files are as the disk then had them.
     """
+    outcomes: dict[frozenset[tuple[str, bytes]], list[int]] = {}
     for count in range(len(events) + 1):
         chance = random.Random(count)
-        images: list[Files] = []
-        for share in (0.0, 1.0, 0.5, 0.5):
-            files = crash(before, events[:count], chance, share)
-            if files not in images:
-                folder = path.parent.with_name(f"{count} events, {len(images)}")
-                folder.mkdir()
-                put_files(files, path.parent, folder)
-                yield count, folder / path.name
-            images.append(files)
+        files = {frozenset(crash(before, events[:count], chance, share).items()) for share in (0.0, 1.0, 0.5, 0.5)}
+        for outcome in files:
+            outcomes.setdefault(outcome, []).append(count)
+    for number, (outcome, moments) in enumerate(outcomes.items()):
+        folder = path.parent.with_name(f"outcome {number}")
+        folder.mkdir()
+        put_files(dict(outcome), path.parent, folder)
+        yield moments, folder / path.name
