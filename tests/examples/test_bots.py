@@ -48,15 +48,17 @@ def bot_of(server: ServerThread, folder: Path, name: str, *others: str) -> Itera
     server.person(name).says("LOGOUT")
     watch = server.person("watch")
     with running(folder, sys.executable, f"{name}.py", *map(str, server.address)) as bot:
-        while not watch.sees(name, "watch", *others):
-            assert bot.poll() is None
+        assert watch.sees(name, "watch", *others)
         yield bot
 
 
 @posix
 @pytest.mark.parametrize("name", ["echo", "remind"])
 def test_ctrl_c_ends_a_bot_without_a_word(server: ServerThread, tmp_path: Path, name: str) -> None:
-    with bot_of(server, tmp_path, name) as bot:
+    alice = server.person("alice")
+    with bot_of(server, tmp_path, name, "alice") as bot:
+        alice.say(f"SEND {name} 0 tea")
+        heard_by(alice)  # its answer: the login is behind it
         bot.send_signal(signal.SIGINT)
         assert bot.communicate(timeout=PATIENCE) == ("", "")
         assert bot.returncode == 0
@@ -64,9 +66,8 @@ def test_ctrl_c_ends_a_bot_without_a_word(server: ServerThread, tmp_path: Path, 
 
 def test_a_bot_makes_its_account(server: ServerThread, tmp_path: Path) -> None:
     alice = server.person("alice")
-    with running(tmp_path, sys.executable, "echo.py", *map(str, server.address)) as bot:
-        while not alice.sees("alice", "echo"):
-            assert bot.poll() is None
+    with running(tmp_path, sys.executable, "echo.py", *map(str, server.address)):
+        assert alice.sees("alice", "echo")
 
 
 def test_a_bot_says_what_it_is_told_where_it_is_told(server: ServerThread, tmp_path: Path) -> None:
