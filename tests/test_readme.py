@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 from vocabulary import PASSWORD
-from wire import ServerThread
+from wire import CLIENT, ENVIRON, ServerThread
 
 import client
 import protocol
@@ -84,6 +86,17 @@ def test_ci_runs_the_readmes_test_command() -> None:
     pattern = re.search(r"sed -n 's(.*)p' README.md", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
     assert pattern is not None
     assert re.search(r"^    python3 -m venv .*pytest$", README, re.MULTILINE)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no shell")
+def test_a_pipe_shows_what_the_readme_shows(server: ServerThread) -> None:
+    ((command, shown),) = re.findall(r"    \$ (printf .*)\n((?:    .*\n)+)", README)
+    assert command.endswith(" | python3 client.py 127.0.0.1 5000")
+    command = command.replace("python3 client.py", shlex.join(CLIENT)).replace("5000", str(server.address[1]))
+    done = subprocess.run(["sh", "-c", command], env=ENVIRON, capture_output=True, text=True, timeout=60)
+    times = re.compile(r"\d\d:\d\d:\d\d")
+    assert times.sub("", done.stdout) == times.sub("", textwrap.dedent(shown))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_client_in_a_few_lines_works_also_a_second_time(tmp_path: Path) -> None:
