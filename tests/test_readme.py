@@ -100,15 +100,13 @@ def test_a_pipe_shows_what_the_readme_shows(server: ServerThread) -> None:
 
 
 def test_the_client_in_a_few_lines_works_also_a_second_time(tmp_path: Path) -> None:
-    (program,) = re.findall(r"(?s)a test runs it\):\n\n```python\n(.*?)```", README)
-    (tmp_path / "tiny.py").write_text(program, encoding="utf-8")
     with ServerThread(tmp_path) as server:
         alice, bob = server.person("alice", kept=True), server.person("bob")
         alice.close()
         assert bob.sees("~alice", "bob")
         bob.says("SEND alice held")
         port = bob.socket.getpeername()[1]
-        words = [sys.executable, "tiny.py", "127.0.0.1", str(port), "alice", PASSWORD, "bob", "hi there"]
+        words = [sys.executable, ROOT / "tests" / "examples" / "plain.py", "127.0.0.1", str(port), "alice", PASSWORD, "bob", "hi there"]
         ids = set()
         for before in (["OK LOGIN", "MSG bob", "ONLINE"], ["OK LOGIN", "ONLINE"]):
             done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
