@@ -68,6 +68,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field, replace
 from io import TextIOWrapper
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, NoReturn, Protocol, TextIO
 
 import protocol
@@ -1240,6 +1241,9 @@ _ESCAPE: Final = 0x1B
 _PASTE_BEGIN: Final = "paste-begin"  # never leaves the decoder
 _PASTE_END: Final = b"\x1b[201~"
 _IGNORED: Final = "ignored"
+# Sent by a terminal that was asked to tell whether its window has the focus. No keys: the editor never gets them.
+FOCUS: Final[Mapping[str, str]] = {"I": "focus-in", "O": "focus-out"}
+_FOCUS_SEQUENCE: Final = re.compile(rb"\x1b\[[IO]")
 # Escape, [, arguments (a second [ is of the Linux console), and the byte that ends the sequence.
 _SEQUENCE: Final = re.compile(rb"\x1b\[(\[?[0-?]*[ -/]*)(.?)", re.DOTALL)
 # The keys that a lone escape, or Alt with [ or O, leaves behind; each is also how a longer sequence begins.
@@ -1288,6 +1292,8 @@ def _sequence_key(arguments: str, final: str) -> Key:
     bits = _modifier_bits(fields[1]) if len(fields) > 1 else 0
     if bits is None or arguments[:1] in tuple("[<=>?"):  # the Linux console's function keys; answers of the terminal
         return Key(_IGNORED)
+    if not arguments and final in FOCUS:
+        return Key(FOCUS[final])
     if final == "u":
         return _coded_key(fields[0].split(":"), bits)
     if final == "~" and fields[0] == "27" and len(fields) > 2:
@@ -1379,7 +1385,7 @@ def _after_escape(data: bytes, encoding: str) -> tuple[int, Key] | None:
     if rest is None:
         return None
     length, key = rest
-    if key.name == _PASTE_BEGIN:
+    if key.name in (_PASTE_BEGIN, *FOCUS.values()):
         return 1, Key("escape")
     return length + 1, Key(f"alt-{key.text or key.name}" if key.name != _IGNORED else _IGNORED)
 
@@ -1452,7 +1458,8 @@ class KeyDecoder:
 
     def _end_paste(self, end: int) -> Key:
         self._pasting = False
-        return Key("paste", self._buffer[: min(end, PASTE_MAX)].decode(self._encoding, "replace"))
+        pasted = _FOCUS_SEQUENCE.sub(b"", self._buffer[: min(end, PASTE_MAX)])
+        return Key("paste", pasted.decode(self._encoding, "replace"))
 
     def settle(self) -> list[Key]:
         """Nothing came after an escape: it was the Escape key. Longer sequences go on waiting for their end."""
@@ -2550,14 +2557,39 @@ def _reflowed_rows(row: _Row, width: int) -> int:
     return len(rows) - (len(rows) > 1 and not rows[-1])
 
 
-def unread_title(count: int, sender: str) -> str:
-    """How many messages came since the last key, and from whom the last one; not its text: others see a title."""
-    return title_sequence(f"({count:,}) {sender} - Vessages" if count else "Vessages")
+TITLE_MAX = 100  # characters of a message in a title or a notice
+
+
+def unread_words(count: int, newest: str) -> str:
+    """How many messages came since the last key, and the last one or only its sender."""
+    return f"({count:,}) {newest}"
+
+
+def unread_title(count: int, newest: str) -> str:
+    """The sequence that sets the title to that, in short, or back."""
+    return title_sequence(f"{shortened(unread_words(count, newest))} - Vessages" if count else "Vessages")
+
+
+def shortened(text: str) -> str:
+    """The beginning of `text` in one line."""
+    return text[:TITLE_MAX].replace("\n", " ") + "…" * (len(text) > TITLE_MAX)
 
 
 def title_sequence(text: str) -> str:
     """The sequence that sets the title of the window; `text` may come from anywhere."""
-    return f"\x1b]0;{safe_text(text.replace(chr(10), ' '), 200)}\x1b\\"
+    return f"\x1b]0;{safe_text(text)}\x1b\\"
+
+
+def notice_sequence(text: str, environ: Mapping[str, str]) -> str:
+    """The sequence that makes the desktop show a notice; `text` may come from anywhere.
+
+    iTerm2 has a form of its own, nearly all others read the one that rxvt began. tmux hands a sequence on if it is
+    packed, and if it was told so: `set -g allow-passthrough on`.
+    """
+    safe = safe_text(shortened(text)).replace(";", ",")  # which ends a part
+    iterm = "iTerm" in environ.get("LC_TERMINAL", "") + environ.get("TERM_PROGRAM", "")
+    sequence = f"\x1b]9;Vessages: {safe}\a" if iterm else f"\x1b]777;notify;Vessages;{safe}\a"
+    return f"\x1bPtmux;\x1b{sequence}\x1b\\" if "TMUX" in environ else sequence
 
 
 # --- What happened, as text -------------------------------------------------------------------------------------------
@@ -3247,12 +3279,8 @@ class Front(Protocol):
     def flush(self, to: str | None) -> None:
         """Called once a turn, when all was shown. `to`: whom plain text goes to."""
 
-    def ring(self) -> None:
-        """Ring the bell, where there is one."""
-        return
-
-    def count_unread(self, sender: str) -> None:
-        """Count a message in the title of the window, where there is one."""
+    def call(self, bell: Bell, message: protocol.Message | None = None) -> None:
+        """Call the person, where that can be: for a message, or for somebody who came or went."""
         return
 
     def clear(self) -> None:
@@ -3471,9 +3499,10 @@ def set_echo(on: bool) -> bool:
     return set_console_mode(mode)
 
 
-# Asks the terminal to wrap long words (as it does, unless a program left that off), to mark pastes, and to remember its
-# title; and the way back.
-TERMINAL_BEGIN, TERMINAL_END = "\x1b[?7h\x1b[?2004h\x1b[22;0t", "\x1b[?2004l\x1b[23;0t"
+# Asks the terminal to wrap long words (as it does, unless a program left that off), to mark pastes, to tell whether it
+# has the focus (on Windows that would come as keys), and to remember its title; and the way back.
+TELL_FOCUS, NO_FOCUS = ("", "") if sys.platform == "win32" else ("\x1b[?1004h", "\x1b[?1004l")
+TERMINAL_BEGIN, TERMINAL_END = f"\x1b[?7h\x1b[?2004h{TELL_FOCUS}\x1b[22;0t", f"{NO_FOCUS}\x1b[?2004l\x1b[23;0t"
 # Seconds between two pieces of one paste; a finger that follows another within that is rare, and harmless.
 BURST_GAP = 0.01
 BATCH_MAX = 65_536  # characters that come at once on Windows and are taken for one paste
@@ -3546,6 +3575,7 @@ class Console:
         self._keys: list[Key] = []
         self._escape_delay = escape_delay
         self._escape_at: float | None = None  # when such an escape came
+        self.has_focus = False  # whether the terminal has told that its window has the focus
 
     @property
     def deadline(self) -> float | None:
@@ -3575,7 +3605,11 @@ class Console:
         if data is None:
             return
         now = time.monotonic()
-        self._keys += as_one_burst(self._decoder.feed(data, now)) if data else [Key("hang-up")]
+        keys = self._decoder.feed(data, now) if data else [Key("hang-up")]
+        for key in keys:
+            if key.name in FOCUS.values():
+                self.has_focus = key.name == "focus-in"
+        self._keys += as_one_burst([key for key in keys if key.name not in FOCUS.values()])
         self._escape_at = now if self._decoder.undecided else None
 
     def keys(self) -> list[Key]:
@@ -3591,37 +3625,55 @@ class Console:
     def suspend(self) -> None:
         """Stop here, like every program at Ctrl-Z, and go on here after `fg`. There is no such thing on Windows."""
         if sys.platform != "win32":
+            handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
             os.kill(0, signal.SIGTSTP)
+            signal.signal(signal.SIGTSTP, handler)
+            self.has_focus = False  # what changed meanwhile was not told
+
+
+class Bell(NamedTuple):
+    """What calls the person. when: one of BELLS. desktop: a notice of the desktop too. text: with the message."""
+
+    when: str = "msg"
+    desktop: bool = False
+    text: bool = False
 
 
 class Calls:
-    """The bell, and a count of messages in the title of the window: they call a person who looks elsewhere."""
+    """The bell, a count of messages in the title of the window, and notices of the desktop: they call a person who
+    looks elsewhere."""
 
-    def __init__(self) -> None:
-        self._rings = False  # whether the bell is to be rung with the next write
+    def __init__(self, environ: Mapping[str, str] = MappingProxyType({})) -> None:
+        """environ: tells which terminal this is."""
+        self._environ = environ
+        self._rings = self._notifies = False  # whether the bell is rung, and a notice shown, with the next write
         self._unread = 0  # messages since the last key
-        self._sender = ""  # of the last message
+        self._newest = ""  # the last message, as far as it may be seen
         self._title = ""  # the sequence that set it last, "" if it was left alone
+        self._counts = False  # whether the title counts messages
 
-    def ring(self) -> None:
-        """Ring with the next write."""
-        self._rings = True
-
-    def count(self, sender: str) -> None:
-        """A message came."""
-        self._unread, self._sender = self._unread + 1, sender
+    def call(self, bell: Bell, message: protocol.Message | None) -> None:
+        """Call for a message, or for somebody who came or went, with the next write."""
+        self._rings |= bell.when == "all" or (bell.when == "msg" and message is not None)
+        if message is not None:
+            self._unread += 1
+            self._newest = f"{message.sender}: {message.text}" if bell.text else message.sender
+            self._counts, self._notifies = bell.when != "off", bell.desktop
 
     def stop(self) -> None:
-        """The person is here: a key was pressed."""
+        """The person is here: a key was pressed, or the window has the focus."""
         self._unread = 0
 
     def write(self) -> str:
-        """The sequences for both, each at most once a turn."""
-        bell, self._rings = BELL * self._rings, False
-        if not self._unread and not self._title:
-            return bell
-        before, self._title = self._title, unread_title(self._unread, self._sender)
-        return bell + self._title * (self._title != before)
+        """The sequences for all, each at most once a turn."""
+        calls = BELL * self._rings
+        if self._notifies and self._unread:
+            calls += notice_sequence(unread_words(self._unread, self._newest), self._environ)
+        self._rings = self._notifies = False
+        if self._title or (self._unread and self._counts):
+            before, self._title = self._title, unread_title(self._unread * self._counts, self._newest)
+            calls += self._title * (self._title != before)
+        return calls
 
     def leave(self) -> str:
         """Clear the title, for terminals that do not remember the one before."""
@@ -3640,7 +3692,7 @@ class Terminal(Front):
         self._editor = LineEditor(self._complete, lambda word: self._helper.expand(word))
         self._questions = Questions()
         self._transcript = Transcript()
-        self._calls = Calls()
+        self._calls = Calls(os.environ)
         self._screen = Screen(
             *window_size(),
             colour=wants_colour(os.environ),
@@ -3649,6 +3701,7 @@ class Terminal(Front):
         )
         self._keys: deque[Key] = deque()  # typed, and not given to the editor yet
         self._drop_until = -math.inf  # end of the time in which the rest of a text may come that was refused
+        self._stops = False  # whether somebody else has told us to stop here, as Ctrl-Z would
         self._moved = False  # whether the window may have another size, or we are back in front
         self._settled_at = -math.inf  # when it will have kept its size for long enough
 
@@ -3660,6 +3713,12 @@ class Terminal(Front):
         if sys.platform != "win32":
             for number in (signal.SIGWINCH, signal.SIGCONT):
                 signal.signal(number, self._mark_moved)
+            if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+                signal.signal(signal.SIGTSTP, self._mark_stop)
+
+    def _mark_stop(self, *_: object) -> None:
+        self._stops = True
+        self._link.wake()
 
     def _mark_moved(self, *_: object) -> None:
         self._moved = True
@@ -3686,6 +3745,11 @@ class Terminal(Front):
     def lines(self, most: int) -> list[Line | None]:
         """Do what was typed, up to a finished line."""
         self._keys.extend(self._console.keys())
+        if self._console.has_focus:
+            self._calls.stop()
+        if self._stops:
+            self._stops = False
+            self._suspend()
         now = self._link.now()
         if now < self._drop_until:
             self._drop_rest(now)
@@ -3764,11 +3828,9 @@ class Terminal(Front):
     def show(self, event: Printable) -> None:
         self._transcript.add(event, self._link.now())
 
-    def ring(self) -> None:
-        self._calls.ring()
-
-    def count_unread(self, sender: str) -> None:
-        self._calls.count(sender)
+    def call(self, bell: Bell, message: protocol.Message | None = None) -> None:
+        if not self._console.has_focus:
+            self._calls.call(bell, message)
 
     def clear(self) -> None:
         self._out.write(self._screen.clear())
@@ -3790,9 +3852,11 @@ class Terminal(Front):
         self._out.flush()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._leave()
-        self._console.end()
+        try:
+            with contextlib.suppress(OSError):
+                self._leave()
+        finally:
+            self._console.end()
 
     def _suspend(self) -> None:
         self._leave()
@@ -3803,10 +3867,12 @@ class Terminal(Front):
         self._moved = True
 
     def _leave(self) -> None:
-        """Print all paragraphs, and take the block off the screen."""
-        paragraphs = self._screen.draw(Block(()), self._transcript.take(math.inf))
-        self._out.write(paragraphs + self._screen.hide() + self._calls.leave() + TERMINAL_END)
-        self._out.flush()
+        """Print all paragraphs, take the block off the screen, and end what the terminal was asked for."""
+        try:
+            self._out.write(self._screen.draw(Block(()), self._transcript.take(math.inf)) + self._screen.hide())
+        finally:  # also if that is what has failed
+            self._out.write(self._calls.leave() + TERMINAL_END)
+            self._out.flush()
 
     def _prompt(self, to: str | None) -> tuple[Span, ...]:
         if self._questions.asked is not None:
@@ -3923,7 +3989,7 @@ TYPED = {
     "me": TypedCommand("/me TEXT", "say what you do: /me waves", "act"),
     "history": TypedCommand("/history [NAME] [N]", "print the last messages again, all or those with NAME", "history"),
     "quiet": TypedCommand("/quiet", "hide comings and goings, or show them again", "hide_presence"),
-    "bell": TypedCommand("/bell [off|title|msg|all]", "what calls you: nothing, the title, a bell too", "set_bell"),
+    "bell": TypedCommand("/bell [off|title|msg|all] [desktop] [text]", "what calls you", "set_bell"),
     "clear": TypedCommand("/clear", "clear the screen", "clear"),
     "passwd": TypedCommand("/passwd or PASSWD OLD NEW", "change your password", "passwd"),
     "ping": TypedCommand("/ping [TEXT]", "how long an answer takes, and whether it is encrypted", "ping"),
@@ -3965,6 +4031,12 @@ BELLS = {
 }  # fmt: skip
 
 
+def bell_words(bell: Bell) -> str:
+    """What calls the person now."""
+    desktop = "; each message is a notice of the desktop" * bell.desktop
+    return f"the bell {BELLS[bell.when]}{desktop}" + "; with the text of the message" * bell.text
+
+
 def command_name(word: str) -> str:
     """The command that a word without its slash is, by whatever name people know it: `exit` is `quit`."""
     return ALIASES.get(word.lower(), word.lower())
@@ -4004,7 +4076,7 @@ def expected_words(before: str, names: list[str]) -> list[str]:
     else:
         place = places[-1] if places and "TEXT" in places[-1] else ""  # a text may have many words
     offers = {"NAME": names, "[NAME]": names, "TEXT": names, "[TEXT]": names, "[COMMAND]": list(TYPED)}
-    return offers.get(place, place.strip("[]").split("|") if "|" in place else [])
+    return offers.get(place, place.strip("[]").split("|") if place.startswith("[") and place.islower() else [])
 
 
 class Reading(NamedTuple):
@@ -4725,7 +4797,7 @@ class Chat:
         self.status: int | None = None  # the exit status, once it is over
         self.last_words = ""  # why there was not even a first contact
         self.quiet = False  # whether comings and goings are hidden
-        self.bell = "msg"  # one of BELLS
+        self.bell = Bell()
         self._said = Said(before)
         self._log = log
         self._met = False  # whether a server has answered
@@ -4971,12 +5043,14 @@ class Chat:
         self.note("comings and goings are hidden" if self.quiet else "comings and goings are shown")
 
     def set_bell(self, rest: str) -> bool:
-        """When to ring."""
-        when = rest.strip() or self.bell
-        if when not in BELLS:
+        """What calls: one of BELLS, else as before; `desktop` and `text` only if they are named."""
+        words = set(rest.split())
+        when = words & BELLS.keys()
+        if len(when) > 1 or words - when - {"desktop", "text"}:
             return False
-        self.bell = when
-        self.note(f"the bell {BELLS[when]}")
+        if words:
+            self.bell = Bell(when.pop() if when else self.bell.when, "desktop" in words, "text" in words)
+        self.note(bell_words(self.bell))
         return True
 
     def history(self, rest: str) -> bool:
@@ -5088,8 +5162,8 @@ class Chat:
 
     def _changed(self, event: protocol.Presence) -> None:
         self.recipients.meet((*event.came, *event.left))
-        if self.bell == "all":
-            self.front.ring()
+        if self.bell.when == "all":
+            self.front.call(self.bell)
 
     def _is_back(self, event: protocol.Back) -> None:
         self.recipients.meet(event.changes.left)
@@ -5101,10 +5175,7 @@ class Chat:
     def _heard(self, event: protocol.Message) -> None:
         self._remember(event)
         self.recipients.newest = event
-        if self.bell != "off":
-            self.front.count_unread(event.sender)
-        if self.bell in ("msg", "all"):
-            self.front.ring()
+        self.front.call(self.bell, event)
 
     def _lost(self, event: protocol.LinkLost) -> None:
         if event.bye == protocol.Bye.REPLACED.value:

@@ -43,7 +43,7 @@ class Desk(Plain):
     def edits(self) -> bool:  # type: ignore[override]
         return self.interactive
 
-    def ring(self) -> None:
+    def call(self, bell: client.Bell, message: protocol.Message | None = None) -> None:
         self.rung += 1
 
     def start(self, link: Link, helper: client.Recipients) -> None:
@@ -908,6 +908,24 @@ def test_help_lists_every_command(room: Room) -> None:
     assert len(desk.seen) == 1
     for name, command in client.TYPED.items():
         assert command.usage.startswith("/" + name) and command.help and callable(getattr(Chat, command.method))
+
+
+@pytest.mark.parametrize(
+    ("typed", "bell", "words"),
+    [
+        ("", client.Bell("msg"), "rings for messages, and the title of the window counts them"),
+        ("off", client.Bell("off"), "never rings, and the title of the window is left alone"),
+        ("desktop", client.Bell("msg", desktop=True), "rings for messages, and the title of the window counts them; "),
+        ("text title", client.Bell("title", text=True), f"{client.BELLS['title']}; with the text of the message"),
+        ("all desktop text", client.Bell("all", True, True), "rings for messages, comings and goings; "),
+    ],
+)
+def test_what_calls_is_said_in_any_order_of_words(room: Room, typed: str, bell: client.Bell, words: str) -> None:
+    chat, desk = room.desk()
+    room.types(desk, f"/bell {typed}", see=f"-- the bell {words}")
+    assert chat.bell == bell
+    room.types(desk, "/bell msg off", "/bell loud", see=f"!! it is used like this: {client.TYPED['bell'].usage}")
+    assert chat.bell == bell
 
 
 def test_text_goes_to_nobody_again(room: Room) -> None:

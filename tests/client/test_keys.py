@@ -54,6 +54,10 @@ KEYS: dict[bytes, list[Key]] = {
     b"\x1b\x1b[200~a\r\x1b[201~": [Key("escape"), Key("paste", "a\r")],
     b"\x1b[200~\x1b[201~": [Key("paste", "")],
     b"\x1b[200~\xff\x1b[201~": [Key("paste", "\ufffd")],
+    b"\x1b[I\x1b[Ox\x1b\x1b[Iy": [  # the window has the focus, or not
+        Key("focus-in"), Key("focus-out"), Key("char", "x"), Key("escape"), Key("focus-in"), Key("char", "y"),
+    ],
+    b"\x1b[200~a\x1b[Ob\x1b[Ic\x1b[201~\x1bOI\x1bOO": [Key("paste", "abc")],
     b"\x1b[15~\x1b[[Ax\x1b[1;5P\x1b[?1;2c\x1bOPy": [Key("char", "x"), Key("char", "y")],  # keys without a meaning here
     b"\x1b[1\x03": [Key("ctrl-c")],
     b"\x1bO\x03": [Key("alt-O"), Key("ctrl-c")],

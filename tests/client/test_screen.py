@@ -528,7 +528,8 @@ def test_what_is_spelled_can_be_written_and_is_as_wide_as_it_is_counted(encoding
 @pytest.fixture
 def quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> client.Terminal:
     """A front end without a terminal behind it, at 100 s by a clock that stands still."""
-    monkeypatch.setattr(client, "Console", lambda *_: SimpleNamespace(deadline=None, keys=list, begin=lambda: None))
+    console = SimpleNamespace(deadline=None, keys=list, begin=lambda: None, end=lambda: None, has_focus=False)
+    monkeypatch.setattr(client, "Console", lambda *_: console)
     terminal = client.Terminal(io.StringIO())
     session = SimpleNamespace(online=0, logged_in=False, name=None, undelivered=[], roster={})
     link = SimpleNamespace(now=lambda: 100.0, redial_in=None, is_up=True, session=session, wake=lambda: None)
@@ -568,6 +569,35 @@ def test_while_tmux_changes_the_size_of_a_window_nothing_is_drawn(
         monkeypatch.setattr(terminal._link, "now", lambda: later)
         assert not terminal.settles and told(terminal) == ["bob  hi"]
         assert terminal.deadline is None
+
+
+@pytest.mark.parametrize("broken", [("_screen", "draw"), ("_transcript", "take")])
+def test_a_crash_leaves_a_terminal_that_is_asked_for_nothing(
+    quiet_terminal: client.Terminal, monkeypatch: pytest.MonkeyPatch, broken: tuple[str, str]
+) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(quiet_terminal._console, "end", lambda: ended.append(True))
+
+    def fail(*_: object) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(getattr(quiet_terminal, broken[0]), broken[1], fail)
+    with pytest.raises(ZeroDivisionError):
+        quiet_terminal.close()
+    assert isinstance(quiet_terminal._out, io.StringIO)
+    assert quiet_terminal._out.getvalue().endswith(client.TERMINAL_END) and ended == [True]
+
+
+def test_nothing_calls_while_the_window_has_the_focus(quiet_terminal: client.Terminal) -> None:
+    out, message = quiet_terminal._out, protocol.Message("bob", 1, 0.0, "hi")
+    assert isinstance(out, io.StringIO)
+    for has_focus, bells, title in ((False, 1, "(1) bob - Vessages"), (True, 0, "Vessages"), (False, 1, "(1) bob - ")):
+        out.truncate(0)
+        quiet_terminal._console.has_focus = has_focus
+        quiet_terminal.lines(1)
+        quiet_terminal.call(client.Bell(), message)
+        quiet_terminal.flush(None)
+        assert out.getvalue().count(client.BELL) == bells and f"\x1b]0;{title}" in out.getvalue()
 
 
 # -- bursts of text --------------------------------------------------------------------------------------------------

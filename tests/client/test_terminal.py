@@ -255,6 +255,35 @@ def test_comings_and_goings_can_be_hidden_and_the_bell_rings(server: ServerThrea
     bob.types("/clear\r").until(lambda: bob.screen.lines()[0] == "2 online >")
 
 
+def test_focus_is_heard_and_never_typed(server: ServerProcess, seats: list[Seat]) -> None:
+    bob = sit(seats, server)
+    alice = server.person("alice")
+    bob.prompts("2 online >").types("ab\x1b[I").types("c").prompts("2 online > abc")
+    alice.say("SEND bob one")
+    bob.sees("alice  one").types("\x1b[200~d\x1b[I\x1b[201~e").prompts("2 online > abcde")
+    assert bob.screen.bells == 0 and bob.screen.title == ""
+    bob.types("\x1b[O").types("f").prompts("2 online > abcdef")
+    alice.say("SEND bob two")
+    bob.sees("alice  two").until(lambda: bob.screen.title == "(1) alice - Vessages")
+    assert bob.screen.bells == 1
+    bob.types("\x1b[I").until(lambda: bob.screen.title == "Vessages")
+    bob.types("\x15/passwd\r").prompts("Old password:").types(f"correct\x1b[O\x1b[I{PASSWORD[7:]}\r")
+    bob.prompts("New password:").types("\x1b").sees("no password, so nothing was done").types("\x04")
+    assert bob.leaves() == 0
+
+
+def test_a_stop_turns_off_what_the_terminal_was_asked_for(server: ServerProcess, seats: list[Seat]) -> None:
+    """Where no shell could bring it back, the system does not stop it; so it is in front again at once."""
+    bob = sit(seats, server)
+    begin, end = (text.encode() for text in (client.TERMINAL_BEGIN, client.TERMINAL_END))
+    bob.types("\x1a").until(lambda: bob.raw.count(begin) == 2)
+    bob.process.send_signal(signal.SIGTSTP)
+    bob.until(lambda: bob.raw.count(begin) == 3)
+    assert bob.raw.count(end) == 2 and bob.raw.rindex(end) < bob.raw.rindex(begin)
+    bob.prompts("1 online >").types("\x04")
+    assert bob.leaves() == 0
+
+
 def test_a_lost_server_is_counted_down_and_nothing_is_lost(
     server_process: ServerProcess, seats: list[Seat], tmp_path: Path
 ) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from terminal import Terminal
 
 import client
 import protocol
-from client import Calls, Transcript
+from client import Bell, Calls, Transcript
 
 MIDNIGHT = next(t for t in (900.0 * n for n in range(96 * 400, 96 * 402)) if client.clock_time(t, "%H:%M") == "00:00")
 DAY = 86_400.0
@@ -97,25 +100,54 @@ def test_a_date_does_not_go_back_and_forth() -> None:
     assert sum(row.startswith("-- ") for row in rows) == 2, rows
 
 
-# --- Bell and title ---
+# --- Bell, title and notices ---
+
+HI = protocol.Message("bob", 1, 0.0, "lunch?\nnow")
 
 
-def test_one_bell_and_one_title_a_turn() -> None:
-    calls = Calls()
-    for _ in range(200):
-        calls.ring()
-        calls.count("bob")
-    assert calls.write() == client.BELL + client.unread_title(200, "bob")
-    assert "(200) bob - Vessages" in client.unread_title(200, "bob")
+def called(bell: Bell, *messages: protocol.Message | None, environ: dict[str, str] | None = None) -> Terminal:
+    """A terminal that was called for messages, and for comings and goings, in one turn."""
+    terminal, calls = Terminal(40, 5), Calls(environ or {})
+    for message in messages:
+        calls.call(bell, message)
+    terminal.feed(calls.write())
     assert calls.write() == ""
+    return terminal
+
+
+@pytest.mark.parametrize("when", client.BELLS)
+@pytest.mark.parametrize("desktop", [False, True])
+def test_one_bell_one_title_and_one_notice_a_turn(when: str, desktop: bool) -> None:
+    terminal = called(Bell(when, desktop), *[HI] * 200)
+    assert terminal.bells == (when in ("msg", "all"))
+    assert terminal.title == "(200) bob - Vessages" * (when != "off")
+    assert terminal.notices == ["(200) bob"] * desktop
+    terminal = called(Bell(when, desktop), None, None)  # a coming and a going
+    assert (terminal.bells, terminal.title, terminal.notices) == (when == "all", "", [])
+
+
+def test_the_text_is_seen_only_by_who_asks_for_it() -> None:
+    terminal = called(Bell("title", desktop=True, text=True), HI)
+    assert terminal.title == "(1) bob: lunch? now - Vessages" and terminal.notices == ["(1) bob: lunch? now"]
+    long = called(Bell("title", text=True), HI._replace(text="x" * 60_000)).title
+    assert len(long) < 130 and long.endswith("x… - Vessages")
+
+
+@given(st.text(), st.text(), st.sampled_from([{}, {"TERM_PROGRAM": "iTerm.app"}, {"TMUX": "x"}]))
+def test_no_name_and_no_text_does_anything_else(name: str, text: str, environ: dict[str, str]) -> None:
+    message = protocol.Message(name, 1, 0.0, text)
+    called(Bell("all", desktop=True, text=True), message, environ=environ)  # which refuses all but these sequences
 
 
 def test_the_title_forgets_what_has_been_seen_and_is_given_back() -> None:
     calls = Calls()
     assert calls.write() == calls.leave() == ""  # it was never set
-    calls.count("bob")
+    calls.call(Bell("title"), HI)
     assert calls.write() == client.unread_title(1, "bob")
     calls.stop()
     assert calls.write() == client.unread_title(0, "bob")
+    calls.call(Bell("title"), HI)
+    calls.stop()  # in the same turn
+    assert calls.write() == ""
     assert calls.leave() == client.title_sequence("")
     assert calls.leave() == ""

@@ -99,7 +99,7 @@ class Seat:
         while self.read(0):
             pass
         assert termios.tcgetattr(self.slave) == self.before
-        assert "2004" not in self.screen.modes
+        assert self.screen.modes <= {"7"}
         return self.process.returncode
 
     def hang_up(self) -> None:

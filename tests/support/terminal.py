@@ -31,7 +31,11 @@ class Row(list[Cell]):
     goes_on = False
 
 
-_SEQUENCE = re.compile(r"\x1b\[(\??)([0-9;]*)([A-Za-z])|\x1b\](?:0|2);([^\x00-\x1f\x7f-\x9f]*)(?:\x1b\\|\a)")
+_TEXT = r"([^\x00-\x1f\x7f-\x9f]*)"
+_SEQUENCE = re.compile(
+    rf"\x1b\[(\??)([0-9;]*)([A-Za-z])|\x1b\](?:0|2);{_TEXT}(?:\x1b\\|\a)"
+    rf"|(?:\x1bPtmux;\x1b)?\x1b\](?:9;Vessages: |777;notify;Vessages;){_TEXT}\a(?:(?<=\a)\x1b\\)?"
+)
 
 
 def width_of(char: str) -> int:
@@ -56,6 +60,7 @@ class Terminal:
         self.pending = False
         self.title = ""
         self.bells = 0
+        self.notices: list[str] = []  # of the desktop
         self.modes: set[str] = set()
         self.style = ""
         self.styles: list[tuple[str, str]] = []  # every visible character with its style
@@ -131,11 +136,13 @@ class Terminal:
         line[column] = EMPTY
 
     def _sequence(self, match: re.Match[str]) -> None:
-        private, arguments, final, title = match.groups()
-        if final is None:
+        private, arguments, final, title, notice = match.groups()
+        if notice is not None:
+            self.notices.append(notice)
+        elif final is None:
             self.title = title
         elif private:
-            assert (arguments == "2004" and final in "hl") or arguments + final == "7h"
+            assert (arguments in ("1004", "2004") and final in "hl") or arguments + final == "7h"
             (self.modes.add if final == "h" else self.modes.discard)(arguments)
         elif final == "m":
             self.style = "" if arguments == "0" else arguments
