@@ -203,14 +203,16 @@ def first_answer(sock: socket.socket) -> bytes:
 
 
 def refusal(answer: bytes) -> str:
-    """The code of a frame that is an ERROR; "" of all else.
+    """The code of a frame that is an ERROR, the reason of one that is a BYE; "" of all else.
 
     >>> refusal(protocol.frame(b"ERROR bad-frame the length is 0 or over the limit"))
     'bad-frame'
+    >>> refusal(protocol.frame(b"BYE full"))
+    'full'
     >>> refusal(b"ERROR bad-frame")
     ''
     """
-    match = re.fullmatch(rb"ERROR ([a-z-]+)( .*)?", answer[4:], re.DOTALL)
+    match = re.fullmatch(rb"(?:ERROR|BYE) ([a-z-]+)(?: .*)?", answer[4:], re.DOTALL)
     whole = int.from_bytes(answer[:4], "big") == len(answer) - 4
     return match[1].decode() if match is not None and whole else ""
 
@@ -466,15 +468,15 @@ class Tls:
         with closed_on_failure(sock):
             return self._is_loopback(sock.getpeername()[0])
 
-    def _speaks_no_tls(self, host: str, port: int) -> bool:
-        """Whether a hello is taken for a frame, which is too long. It is seen on a connection of its own: the library
-        does not tell what it has read in place of an answer."""
+    def _refusal_of_hello(self, host: str, port: int) -> str:
+        """How a hello is refused: by a server without TLS as a frame that is too long. That is seen on a connection of
+        its own, since the library does not tell what it has read in place of an answer."""
         hello = ssl.MemoryBIO()
         with contextlib.suppress(ssl.SSLWantReadError):
             self._context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=self._name_for(host)).do_handshake()
         with connect(host, port) as sock:
             sock.sendall(hello.read())
-            return refusal(first_answer(sock)) == protocol.Code.BAD_FRAME.word
+            return refusal(first_answer(sock))
 
     def _encrypt(self, sock: socket.socket, host: str, port: int, expected: str | None) -> ssl.SSLSocket | None:
         """The connection encrypted, with whomever it is. None if the server surely speaks no TLS and never has."""
@@ -486,15 +488,22 @@ class Tls:
         except ssl.SSLCertVerificationError:
             raise
         except ssl.SSLError:
-            if expected is not None:
-                raise TrustError(
+            code = self._refusal_of_hello(host, port)
+            if code in protocol.BYE_WORDS:  # as a full server says before anything else
+                words = f"{self._name}: {protocol.BYE_WORDS[code]}; {NOTHING_TOLD}"
+            elif code != protocol.Code.BAD_FRAME.word:
+                hint = "check the port, or ask whether the server encrypts"
+                words = f"{self._name} does not answer with TLS: {NOTHING_TOLD}; {hint}"
+            elif expected is not None:
+                words = (
                     f"{self._name} {self._before}. Somebody may be in between, so {NOTHING_TOLD}. If whoever runs the "
                     "server says that it does not encrypt any more, --no-tls goes without"
-                ) from None
-            if self._wanted or not self._speaks_no_tls(host, port):
-                hint = "check the port, or ask whether the server encrypts"
-                raise TrustError(f"{self._name} does not answer with TLS: {NOTHING_TOLD}; {hint}") from None
-            return None
+                )
+            elif self._wanted:
+                words = f"{self._name} does not encrypt, and --tls is given: {NOTHING_TOLD}"
+            else:
+                return None
+            raise TrustError(words) from None
 
     def _name_for(self, host: str) -> str | None:
         """The name that the certificate must be for. It is not said where it does not count."""

@@ -230,7 +230,7 @@ def test_a_server_that_was_met_with_tls_is_never_spoken_to_without(
     with pytest.raises(OSError) as caught:
         dialled(between, known, wanted=wanted)
     words = client.dial_words("127.0.0.1", between.port, caught.value)
-    assert (evil in ("hangs up", "is silent")) != ("has encrypted before and does not now" in words)
+    assert ("has encrypted before and does not now" in words) == (evil == "strips")
     assert "\n" not in words
     assert between.first_bytes() <= {HELLO}
 
@@ -247,8 +247,10 @@ def test_an_unknown_server_is_spoken_to_in_clear_only_if_it_takes_a_hello_for_a_
         assert between.meetings[-1].heard == encode("PING")
         del between.meetings[-1]
     else:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError) as caught:
             dialled(between, known)
+        words = client.dial_words("127.0.0.1", between.port, caught.value)
+        assert re.search(r"hung up before|no answer from|does not answer with TLS", words)
     assert between.first_bytes() <= {HELLO}
     assert not known.exists()
 
@@ -268,9 +270,21 @@ def test_a_handshake_is_cut_at_every_point(between: Between, known: Path) -> Non
         server.close()
 
 
+@pytest.mark.parametrize("met", [True, False])
+def test_a_server_that_is_full_is_not_taken_for_one_that_does_not_encrypt(
+    between: Between, known: Path, met: bool
+) -> None:
+    if met:
+        dialled(between, known)
+    between.does = speaking_first(encode("BYE full"), answering())
+    with pytest.raises(TrustError, match="the server is full; neither a password nor a message was sent"):
+        dialled(between, known)
+    assert between.first_bytes() <= {HELLO}
+
+
 def test_with_tls_a_server_without_it_is_not_talked_to(between: Between, known: Path) -> None:
     between.does = EVIL["strips"]
-    with pytest.raises(TrustError, match="does not answer with TLS"):
+    with pytest.raises(TrustError, match="does not encrypt, and --tls is given"):
         dialled(between, known, wanted=True)
     assert between.first_bytes() == {HELLO}
 
