@@ -257,9 +257,9 @@ def test_an_unknown_server_is_spoken_to_in_clear_only_if_it_takes_a_hello_for_a_
 
 def test_a_handshake_is_cut_at_every_point(between: Between, known: Path) -> None:
     server = Between(posing(*pair("first")))
-    flight = len(recording())
+    flight = len(recording()) - 8  # a signature is some bytes longer or shorter each time
     try:
-        for count in [*range(0, flight, 29), flight - 1]:
+        for count in [*range(0, flight, 29), flight]:
             between.does = relaying(("127.0.0.1", server.port), most=count)
             with pytest.raises(OSError) as caught:
                 dialled(between, known)
