@@ -1,11 +1,14 @@
-"""The hub beside a model so simple that one can see that it is right, and every command in every state.
+"""The hub beside models so simple that one can see that they are right, and every command in every state.
 
-The first half is about plain sessions: a dict of who is online says what everybody must hear. The second half draws
-any state and any words, also senseless ones, and allows two outcomes: one answer in its place, or one of the
-exceptions that the protocol names; and whatever was refused has changed nothing.
+The first model is about plain sessions: a dict of who is online says what everybody must hear. The second one is about
+messages to several among plain and kept sessions: a list of what is held for each says what the one answer must be.
+The rest draws any state and any words, also senseless ones, and allows two outcomes: one answer in its place, or one of
+the exceptions that the protocol names; and whatever was refused has changed nothing.
 """
 
+import itertools
 import re
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
@@ -13,16 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from vocabulary import END, PASSWORD, Person, World, examples
+from vocabulary import END, PASSWORD, Person, World, bodies, examples
 
 import protocol
-from protocol import HANDLERS, TAG_MAX, State, fold
+from protocol import EVERYBODY, HANDLERS, TAG_MAX, State, clean_name, fold
 
 NAMES = ("alice", "Bob", "Мария", "ANN")
 WHICH = st.integers(0, 5)
 MOSTLY = st.sampled_from((True, True, True, False))
 GROWTHS = st.sampled_from((None, -1, 0, 1, 1, 7))  # of the tag; None: no tag
 ADDRESSEES = st.sampled_from((*NAMES, *NAMES[:3], "ALICE", "bOB", "nobody", "a_~b"))
+ADDRESSED = st.one_of(ADDRESSEES, ADDRESSEES, st.just(EVERYBODY)).map(lambda name: [name])
+LISTS = st.lists(ADDRESSEES, min_size=2, max_size=4)
 PASSWORDS = (PASSWORD, "battery staple")
 STAMPED = re.compile(r"(MSG \S+ \d+) \S+Z ")
 
@@ -32,13 +37,19 @@ def transmitted(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
+def without_limits() -> Any:
+    """Nobody is sent away for not logging in, or told to wait with what is for several. To be stopped at the end."""
+    patience = mock.patch.multiple(protocol, STRANGER_AFTER=1e9, TO_ALL=(10**9, 1.0), LISTED=(10**9, 1.0))
+    patience.start()
+    return patience
+
+
 class PlainSessions(RuleBasedStateMachine):
     """The model: who has which password, who is online on which connection, and what each connection must hear."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.patience = mock.patch.object(protocol, "STRANGER_AFTER", 1e9)  # nobody is sent away for not logging in
-        self.patience.start()
+        self.patience = without_limits()
         self.world = World()
         self.passwords: dict[str, str] = {}  # by key
         self.shown: dict[str, str] = {}  # key -> the name as registered
@@ -115,25 +126,47 @@ class PlainSessions(RuleBasedStateMachine):
             self.expect(person, words, f"OK {verb} {self.shown[key]}")
             assert old is None or old.ends() == ["BYE replaced", END]
 
-    @rule(which=WHICH, name=ADDRESSEES, growth=GROWTHS, text=st.text(min_size=1).map(transmitted))
-    def send(self, which: int, name: str, growth: int | None, text: str) -> None:
+    @rule(which=WHICH, to=st.one_of(ADDRESSED, LISTS), growth=GROWTHS, text=st.text(min_size=1).map(transmitted))
+    def send(self, which: int, to: list[str], growth: int | None, text: str) -> None:
         person = self.person(which)
         tag = 0 if growth is None else max(1, self.tags[person] + growth)
         mark = f"#{tag} " if tag else ""
-        me, key, words = self.key_of(person), fold(name), f"{mark}SEND {name} {text}"
+        me, words = self.key_of(person), f"{mark}SEND {','.join(to)} {text}"
         if me is None:
             self.expect(person, words, f"{mark or '#0 '}ERROR not-logged-in")
         elif 0 < tag <= self.tags[person]:
             self.expect(person, words)
         else:
             self.tags[person] = max(tag, self.tags[person])
-            message, ok = f"MSG {self.shown[me]} {tag} {text}", [f"{mark}OK SEND"] if tag else []
-            if key not in self.online:
-                self.expect(person, words, f"{mark or '#0 '}ERROR not-online")
-            elif key == me:
-                self.expect(person, words, message, *ok)
-            else:
-                self.expect(person, words, *ok, others={self.online[key]: message})
+            answer, origin, others = self.outcome(me, to)
+            said = dict.fromkeys(others, f"MSG {origin} {tag} {text}")
+            own = [said.pop(person)] if person in said else []
+            answers = [f"{mark or '#0 '}{answer}"] if tag or "ERROR" in answer else []
+            self.expect(person, words, *own, *answers, others=said)
+
+    def outcome(self, me: str, to: list[str]) -> tuple[str, str, list[Person]]:
+        """The answer to a message, from whom and to whom it is as others see it, and who is told it."""
+        if to == [EVERYBODY]:
+            here = [key for key in self.online if key != me]
+            origin, names = f"{self.shown[me]}>*", {key: self.shown[key] for key in here}
+        elif len(to) > 1 and not all(map(clean_name, to)):
+            return "ERROR bad-command a list of recipients", "", []
+        else:
+            names = dict[str, str]()
+            for name in to:
+                if len(to) == 1 or fold(name) != me:
+                    names.setdefault(fold(name), name)
+            here = [key for key in names if key in self.online]
+            names |= {key: self.shown[key] for key in here}
+            origin = self.shown[me] + (">" + ",".join(names[key] for key in here)) * (len(names) > 1)
+        if not here:
+            return "ERROR not-online", "", []
+        absent = [name for key, name in names.items() if key not in here]
+        told = [self.online[key] for key in here]
+        if absent:
+            fates = ",".join(f"{name}=not-online" for name in absent)
+            return f"ERROR partly {fates} shown to {len(here)} of {len(names)}", origin, told
+        return f"OK SEND {len(here)}" if ">" in origin else "OK SEND", origin, told
 
     @rule(which=WHICH, right=MOSTLY, new=st.sampled_from((*PASSWORDS, "short")))
     def passwd(self, which: int, right: bool, new: str) -> None:
@@ -208,11 +241,189 @@ PlainSessions.TestCase.settings = settings(examples(50), stateful_step_count=40)
 TestPlainSessions = PlainSessions.TestCase
 
 
+# --- Messages to several, with one fate each ---
+
+THEM = ("ann", "bob", "cat")
+WHOM = st.sampled_from(THEM)
+
+
+@dataclass
+class Sent:
+    """A message to several, and the fates of those whom it is for, as far as they are known."""
+
+    tag: int
+    names: list[str]
+    origin: str
+    fates: dict[str, str] = field(default_factory=dict)
+
+    def answers(self) -> set[str]:
+        """The one answer; of a message to everybody those who have failed may be named in any order."""
+        failed = [f"{name}={self.fates[name]}" for name in self.names if self.fates[name] != "OK"]
+        if not failed:
+            return {f"#{self.tag} OK SEND {len(self.names)}"}
+        orders = itertools.permutations(failed) if self.origin.endswith("*") else [failed]
+        count = f"shown to {len(self.names) - len(failed)} of {len(self.names)}"
+        return {f"#{self.tag} ERROR partly {','.join(order)} {count}" for order in orders}
+
+
+@dataclass
+class Held:
+    """The messages that are held for somebody, and how many of them were ever written to a connection."""
+
+    messages: list[Sent] = field(default_factory=list)
+    written: int = 0
+
+
+class MessagesToSeveral(RuleBasedStateMachine):
+    """The model: who is here, on which connection, and what is held for those whose sessions are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patience = without_limits()
+        self.world = World()
+        for name in THEM:
+            self.world.person(name).leave()
+        self.sender = self.world.person("sender", kept=True)
+        self.people: dict[str, Person | None] = {}  # those who are here; None: the connection is lost
+        self.held: dict[str, Held] = {}  # of those whose session is kept
+        self.tokens: dict[str, str] = {}
+        self.count = 0  # of messages
+        self.due: list[set[str]] = []  # answers that come now, each in every form that it may have
+        self.told: dict[str, list[Sent]] = {}  # what is heard now
+
+    @rule(names=st.lists(st.sampled_from((*THEM, "zoe")), min_size=2, unique=True))
+    def send_to_some(self, names: list[str]) -> None:
+        self.send(names, ",".join(names), ",".join(name for name in names if name in self.people))
+
+    @rule()
+    def send_to_all(self) -> None:
+        self.send(list(self.people), EVERYBODY, EVERYBODY)
+
+    def send(self, names: list[str], to: str, shown_to: str) -> None:
+        self.count += 1
+        message = Sent(self.count, names, f"sender>{shown_to}")
+        if not any(name in self.people for name in names):
+            self.due.append({f"#{self.count} ERROR not-online"})
+            names = []
+        for name in names:
+            if name in self.held:
+                self.held[name].messages.append(message)
+                self.write(name, [message])
+            elif name in self.people:
+                self.told[name] = [message]
+                self.settle(message, name, "OK")
+            else:
+                self.settle(message, name, "not-online")
+        self.sender.say(f"#{self.count} SEND {to} x")
+
+    @rule(name=WHOM)
+    def confirm(self, name: str) -> None:
+        """All that was written was shown."""
+        person = self.people.get(name)
+        if person is not None and name in self.held:
+            self.let_go(name, "OK", "OK")
+            person.say(*[f"ACK {number}" for number in range(1, self.count + 1)])
+
+    @rule(name=WHOM)
+    def cut(self, name: str) -> None:
+        person = self.people.get(name)
+        if person is not None:
+            self.people[name] = None
+            if name not in self.held:
+                del self.people[name]
+            person.leave()
+
+    @rule(name=WHOM)
+    def come_back(self, name: str) -> None:
+        if name in self.held:
+            old = self.people[name]
+            self.people[name] = self.world.resume(self.tokens[name], 0)
+            self.write(name, self.held[name].messages)
+            assert old is None or old.ends() == ["BYE resumed", END]
+
+    @rule(name=WHOM, kept=st.booleans())
+    def log_in(self, name: str, kept: bool) -> None:
+        """Also onto a lost session, or by TAKEOVER in the place of one that is online."""
+        old, person, held = self.people.get(name), self.world.connect(), self.held.get(name, Held())
+        self.people[name] = person
+        self.told[name] = list(held.messages)
+        if kept:
+            self.held[name] = Held(held.messages, len(held.messages))
+        else:
+            self.let_go(name, "OK", "OK")
+            self.held.pop(name, None)
+        person.say(*["KEEP"] * kept, f"{'TAKEOVER' if old else 'LOGIN'} {name} {PASSWORD}")
+        self.tokens[name] = str(self.world.disk.accounts[name].token)
+        assert old is None or old.ends() == ["BYE replaced", END]
+
+    @rule(name=WHOM)
+    def log_out(self, name: str) -> None:
+        person = self.people.get(name)
+        if person is not None:
+            self.end(name)
+            person.say("LOGOUT")
+            person.leave()
+
+    @rule()
+    def grace(self) -> None:
+        """It passes: those who were lost have left."""
+        for name in [name for name, person in self.people.items() if person is None]:
+            self.end(name)
+        self.world.wait(protocol.GRACE + 2 * protocol.WALK_PAUSE)
+
+    # The model's own rules
+
+    def write(self, name: str, messages: list[Sent]) -> None:
+        """Somebody who has a connection is told these, and so has been told all that is held."""
+        if self.people[name] is not None:
+            self.told[name] = list(messages)
+            self.held[name].written = len(self.held[name].messages)
+
+    def end(self, name: str) -> None:
+        """The session is over."""
+        del self.people[name]
+        self.let_go(name, "unconfirmed", "not-delivered")
+        self.held.pop(name, None)
+
+    def let_go(self, name: str, written: str, unwritten: str) -> None:
+        """Nothing is held any more, with these fates for what was ever written and what was not."""
+        held = self.held.get(name, Held())
+        for place, message in enumerate(held.messages):
+            self.settle(message, name, written if place < held.written else unwritten)
+        held.messages, held.written = [], 0
+
+    def settle(self, message: Sent, name: str, code: str) -> None:
+        message.fates[name] = code
+        if len(message.fates) == len(message.names):
+            self.due.append(message.answers())
+
+    @invariant()
+    def everybody_has_heard_what_is_due(self) -> None:
+        for name, person in self.people.items():
+            if person is not None:
+                heard = [line.partition("MSG ")[2] for line in bodies(person.hears()) if "MSG " in line]
+                assert heard == [f"{message.origin} {message.tag} x" for message in self.told.get(name, [])], name
+        answers = [line.partition(" ")[2] for line in self.sender.hears()]
+        assert len(answers) == len(self.due), (answers, self.due)
+        for answer in answers:
+            code = re.sub("(not-online) .*", r"\1", answer)
+            self.due.remove(next(due for due in self.due if {answer, code} & due))
+        self.told = {}
+
+    def teardown(self) -> None:
+        self.patience.stop()
+
+
+MessagesToSeveral.TestCase.settings = settings(examples(50), stateful_step_count=40)
+TestMessagesToSeveral = MessagesToSeveral.TestCase
+
+
 # --- Every command in every state ---
 
 STATES = ("stranger", "stranger who said KEEP", "plain", "kept")
 TYPED = (
     "", " ", "bob", "bob hi", "carol hi", "alice me too", "nobody hi", "~bob hi", "bob  ", "x" * 3000, "x\ny",
+    "bob,carol hi", "carol,nobody hi", "nobody,alice hi", "bob,,carol hi", "* hi", "bob,* hi",
     f"alice {PASSWORD}", f"dora {PASSWORD}", f"carol {PASSWORD}", f"erin {PASSWORD}", "alice wrong",
     f"{PASSWORD}\nbattery staple",
     "token1 0", "token1 9", "token2 0", "token2 9", "token9 0", "token1", "0", "1", "99", "-1", "٣",
@@ -293,12 +504,12 @@ def test_every_command_has_its_answer_and_a_refused_one_changes_nothing(
         unasked = "#0 " if verb == "SEND" and "ERROR" in answer else ""
         mark = f"{tag} " if number else "" if tag else unasked
         assert answer.startswith((mark + "OK " + verb.upper(), mark + "ERROR "))
-        if "ERROR" in answer:
+        if "ERROR" in answer and "ERROR partly" not in answer:
             assert everything(scene.world) == before
             assert messages == []
             assert not scene.person.ended
     if verb == "SEND" and scene.is_in and not answers and answers_due(scene, tag, verb) != {0}:
-        assert len(messages) == 1  # then it was queued
+        assert len(messages) == (2 if words.startswith(("bob,carol ", "* ")) else 1)  # then it was queued
 
 
 @given(state=st.sampled_from(STATES), payload=st.binary(min_size=1, max_size=200))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from unittest import mock
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from vocabulary import PASSWORD, Person, World, bodies
 
 import protocol
@@ -335,49 +332,3 @@ def test_a_connection_has_one_list_a_turn(world: World) -> None:
     assert len(bob._frames) == 1
     world.turn()
     assert [line.split(" ")[2] for line in bob.hears()] == ["1", "2", "3", "4", "5"]
-
-
-# --- Under anything that can happen ---
-
-ACTS = st.sampled_from(["send", "all", "ack", "cut", "login", "logout"])
-STEPS = st.lists(st.tuples(st.integers(0, 3), ACTS), max_size=30)
-
-
-@given(STEPS)
-def test_every_tagged_message_to_several_has_exactly_one_answer(steps: list[tuple[int, str]]) -> None:
-    world = World()
-    names = ["ann", "bob", "cat", "dan"]
-    people = [world.person(name, kept=number % 2 == 0) for number, name in enumerate(names)]
-    sender = world.person("sender", kept=True)
-    sent, answers = 0, []
-
-    def collect() -> None:
-        for line in sender.hears():
-            found = re.search(r"#(\d+) ", line)
-            if found:
-                answers.append(int(found[1]))
-
-    for who, what in steps:
-        person, name = people[who], names[who]
-        if what in ("send", "all"):
-            sent += 1
-            others = ",".join(names[who:] + ["zoe"])
-            sender.say(f"#{sent} SEND {others if what == 'send' else '*'} x")
-        elif what == "ack" and not person.ended:
-            person.say(*[f"ACK {seq}" for seq in range(1, 40)])
-        elif what == "cut" and not person.ended:
-            person.leave()
-        elif what == "login" and person.ended:
-            people[who] = world.person(name, kept=who % 2 == 0)
-        elif what == "logout" and not person.ended:
-            person.say("LOGOUT")
-            person.leave()
-        collect()
-    for person in people:
-        if not person.ended:
-            person.leave()
-    world.wait(200)
-    collect()
-    assert sorted(answers) == list(range(1, sent + 1))
-
-
