@@ -76,6 +76,7 @@ VERSION = "1.0"
 
 READ_SIZE = 64 * 1024  # bytes a turn a connection; larger reads cost more than they save (measured)
 TLS_RECORD = 16 * 1024  # bytes of one write over TLS, the most that one of its records holds: see `RecordSocket`
+TLS_RECORDS = 100  # that are read at once, a connection: of somebody who puts each byte into one there are thousands
 ACCEPT_BATCH = 64  # newcomers a turn and listener: a storm of them is let in between messages, not before them
 ACCEPT_REST = 1.0  # seconds without accepting when descriptors have run out: trying again at once would only spin
 BACKLOG = 1024  # connections that the system queues for us: a class whose server was restarted
@@ -250,6 +251,8 @@ class Server:
         deadline = self.hub.next_deadline()  # asked before every wait: by the answer the hub sees a suspension
         if deadline is not None:
             wait = min(wait, deadline - self.clock())
+        if self.encryption.due:
+            return 0.0
         handshaking = self.encryption.handshaking
         if handshaking or self._flushing or self._lingering or self._listen_again or self._stop_by:
             times = [*itertools.islice(handshaking.values(), 1), self._listen_again, self._stop_by]
@@ -330,6 +333,7 @@ class Server:
             self._drop(connection, reason_of(error))
             return False
         if first == TLS_FIRST:
+            self.selector.unregister(connection.socket)  # it is our turn now, and a thousand may wait for it
             encryption.handshaking[connection] = protocol.FOREVER
             encryption.due[connection] = None
             return False
@@ -375,7 +379,6 @@ class Server:
     def _begin_handshake(self, connection: Connection, context: ssl.SSLContext) -> None:
         """From now on its bytes go through TLS. OSError if it has gone already; then its socket is closed."""
         self.encryption.handshaking[connection] = self.hub.now + HANDSHAKE_WITHIN  # a wait for us does not count
-        self.selector.unregister(connection.socket)
         sock = context.wrap_socket(connection.socket, server_side=True, do_handshake_on_connect=False)
         connection.socket = sock
         self.selector.register(sock, EVENT_READ, connection)
@@ -393,7 +396,7 @@ class Server:
             if not self._is_plain(connection):
                 return
         try:
-            data = sock.recv(READ_SIZE)  # over TLS a whole record, so that nothing of it waits in the library unseen
+            data = sock.recv(READ_SIZE)
         except WOULD_BLOCK:
             return
         except OSError as error:
@@ -1095,11 +1098,27 @@ class Encryption:
 
 
 class RecordSocket(ssl.SSLSocket):
-    """A TLS socket whose `send` takes as much as the system does, and so tells how a slow reader gets on.
+    """A TLS socket that reads and writes as many records as there are, as if they were no records but bytes.
 
-    Python's own tells nothing until all of a large piece has gone, so that a slow reader seems to take nothing.
+    Python's own `recv` gives one record, which of somebody who says much in little pieces is one message a turn.
+    Its `send` tells nothing until all of a large piece has gone, so that a slow reader seems to take nothing.
     After a `send` that took less, the rest must be offered again as it is: OpenSSL has begun its next record.
     """
+
+    def recv(self, size: int = READ_SIZE, flags: int = 0) -> bytes:
+        """At most `size` bytes, and whole records, so that nothing waits in the library unseen.
+
+        The end is left for the next call: once OpenSSL has met one without a farewell it writes no more either.
+        """
+        pieces = [super().recv(size, flags)]
+        left = size - len(pieces[0])
+        with contextlib.suppress(OSError):  # no more of them; what else it may be is met at the next call
+            while pieces[-1] and left >= TLS_RECORD and len(pieces) < TLS_RECORDS:
+                if not socket.socket.recv(self, 1, socket.MSG_PEEK):
+                    break
+                pieces.append(super().recv(left))
+                left -= len(pieces[-1])
+        return b"".join(pieces)
 
     def send(self, data: Any, flags: int = 0) -> int:
         rest = memoryview(data)
@@ -1203,7 +1222,8 @@ def _load(cert: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslsocket_class = RecordSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0  # to come back by a shorter handshake: no client of ours asks, and they cost a fifth of one
     context.load_cert_chain(cert, key, ask)
     return context
 

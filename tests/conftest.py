@@ -25,7 +25,7 @@ for name in ("SIGINT", "SIGHUP", "SIGQUIT"):
 compileall.compile_dir(TESTS.parent, maxlevels=0, quiet=2)
 
 from vocabulary import World  # noqa: E402
-from wire import SELECTORS, Rig, ServerProcess, ServerThread, running  # noqa: E402
+from wire import KINDS, Rig, ServerProcess, ServerThread, running  # noqa: E402
 
 # In memory where there is such a place: thousands of commits to a shared disk are most of the suite's time.
 if os.access("/dev/shm", os.W_OK):
@@ -42,10 +42,10 @@ settings.register_profile("short", deadline=None, max_examples=20)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "full"))
 
 
-@pytest.fixture(params=SELECTORS)
+@pytest.fixture(params=KINDS)
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    """A real server, with the best selector of this system and with `select`, which every system has."""
-    with running(tmp_path, selector=SELECTORS[request.param]) as rig:
+    """A real server, with the best selector of this system, with `select`, which every system has, and over TLS."""
+    with running(tmp_path, **KINDS[request.param]) as rig:
         yield rig
 
 

@@ -40,6 +40,8 @@ def test_the_verbose_log_says_why_a_connection_ended(
     end(stranger)
     rig.turns(3)
     rig.wait(vessages.LINGER)
+    if rig.tls and end == Peer.reset:
+        reason = "closed by the client"  # Python's TLS cannot tell that from a close
     assert [line.rpartition(": ")[2] for line in rig.said if "disconnected" in line] == [reason]
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+import ssl
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -45,13 +47,14 @@ def test_a_turn_writes_once_to_each(rig: Rig, monkeypatch: pytest.MonkeyPatch) -
     alice = rig.people("alice", "bob")[0]
     alice.say(*["SEND bob hi", "PING"] * 50)
     sizes: list[int] = []
-    send = socket.socket.send
+    kind = ssl.SSLSocket if rig.tls else socket.socket
+    send = kind.send
 
-    def send_and_count(sock: socket.socket, data: bytes) -> int:
-        sizes.append(send(sock, data))
+    def send_and_count(sock: Any, data: bytes, flags: int = 0) -> int:
+        sizes.append(send(sock, data, flags))
         return sizes[-1]
 
-    monkeypatch.setattr(socket.socket, "send", send_and_count)
+    monkeypatch.setattr(kind, "send", send_and_count)
     rig.turn()
     assert len(sizes) == 2
 

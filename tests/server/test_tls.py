@@ -1,4 +1,4 @@
-"""The handshake, and the certificate that the server makes for itself."""
+"""One port for both: the first byte, the handshake, and the certificate that the server makes for itself."""
 
 from __future__ import annotations
 
@@ -15,41 +15,333 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from vocabulary import END, PASSWORD, STAMP
-from wire import certificate, encode, fault, noting_in, running
+from wire import IDLE_TURNS, Peer, Rig, certificate, encode, fault, noting_in, running
 
 import protocol
 import vessages
 
 HELLO = b"\x16\x03\x01\x02\x00\x01"  # the beginning of what a TLS client says first
+ALERT = b"\x15"  # the first byte of a TLS alert
+
+
+def plain(rig: Rig) -> Peer:
+    """Somebody at the same port, without TLS."""
+    before, rig.tls = rig.tls, False
+    try:
+        return rig.connect()
+    finally:
+        rig.tls = before
+
+
+# --- The first byte ---------------------------------------------------------------------------------------------------
+
+
+LOGIN = encode("REGISTER bob longenough") + encode("LOGIN alice " + PASSWORD)
+
+
+@pytest.mark.parametrize("hello", [LOGIN, LOGIN[:1], b"GET / HTTP/1.0\r\n\r\n", bytes(100)])
+def test_where_encryption_is_asked_of_all_a_plain_client_is_refused_unheard(tmp_path: Path, hello: bytes) -> None:
+    with running(tmp_path, tls=True, serves="only") as rig:
+        alice = rig.person("alice")
+        said = plain(rig).say_bytes(hello).ends()
+        assert said == [protocol.error(protocol.Code.ENCRYPTED_ONLY), END]
+        assert alice.says("WHO") == ["OK WHO alice"]
+        assert rig.statuses() == {"alice": "online"}
+        rig.wait(61)
+        assert "refused: 1, the last from 127.0.0.1: not encrypted" in rig.said
+
+
+def test_where_nothing_is_encrypted_a_tls_client_is_answered_in_a_frame(tmp_path: Path) -> None:
+    with running(tmp_path, serves="off") as rig:
+        assert rig.connect().say_bytes(HELLO).ends()[0].startswith("ERROR bad-frame ")
+
+
+@pytest.mark.parametrize("first", [b"\x15", b"\x17", b"G", b"\xff"])
+def test_any_other_first_byte_begins_a_frame(tmp_path: Path, first: bytes) -> None:
+    with running(tmp_path, tls=True) as rig:
+        assert plain(rig).say_bytes(first + bytes(3)).ends()[0].startswith("ERROR bad-frame ")
+
+
+def test_plain_and_encrypted_people_are_in_one_chat(rig: Rig) -> None:
+    alice = rig.person("alice")
+    rig.tls = not rig.tls
+    bob = rig.person("bob")
+    assert alice.sees("alice", "bob")
+    assert alice.says("#1 SEND bob hi") == ["#1 OK SEND"]
+    assert bob.says("SEND alice hello") == [f"MSG alice 1 {STAMP} hi"]
+    assert alice.hears() == [f"MSG bob 0 {STAMP} hello"]
+
+
+def test_the_first_byte_is_looked_at_once_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[bytes] = []
+    recv = socket.socket.recv
+
+    def recv_and_note(sock: socket.socket, size: int, flags: int = 0) -> bytes:
+        data = recv(sock, size, flags)
+        if flags and not isinstance(sock, ssl.SSLSocket):
+            looks.append(data)
+        return data
+
+    with running(tmp_path, tls=True) as rig:
+        monkeypatch.setattr(socket.socket, "recv", recv_and_note)
+        alice, bob = rig.person("alice"), plain(rig)
+        for _ in range(5):
+            alice.says("SEND alice hi")
+            bob.says("PING")
+        assert looks == [HELLO[:1], b"\0"]
+
+
+def test_until_its_first_byte_a_connection_counts_as_plain(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True) as rig:
+        rig.person("alice")
+        quiet, late = plain(rig), rig.connect()
+        quiet.lively = False
+        rig.wait(19)
+        assert late.says("PING over TLS") == ["OK PING over TLS"]
+        rig.wait(10)
+        assert quiet.next() == ["PING"]
+        rig.wait(20)
+        assert quiet.ends() == ["BYE silent", END]
+
+
+def test_somebody_who_has_gone_before_a_first_byte_is_nobody(rig: Rig) -> None:
+    for leave in (Peer.finish, Peer.reset):
+        leave(plain(rig))
+        rig.turns(3)
+    assert (rig.server.sockets, rig.server.encryption.unsettled) == (0, set())
+
+
+# --- Handshakes -------------------------------------------------------------------------------------------------------
+
+
+class Slowly:
+    """A TLS client that sends its bytes only when it is told to."""
+
+    def __init__(self, rig: Rig) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self.rig = rig
+        self.peer = plain(rig)
+        self.peer.reading = False  # what comes is read here
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.library = context.wrap_bio(self.incoming, self.outgoing)
+        self.unsent = b""
+        self.do(self.library.do_handshake)
+
+    def do(self, what: Callable[[], object]) -> object:
+        """One step in the library; what it wants to send is kept."""
+        result: object = None
+        with contextlib.suppress(ssl.SSLWantReadError):
+            result = what()
+        self.unsent += self.outgoing.read()
+        return result
+
+    def send(self, size: int) -> None:
+        """So many bytes of what is to be sent; the server has a turn."""
+        self.peer.socket.sendall(self.unsent[:size])
+        self.unsent = self.unsent[size:]
+        self.rig.turn()
+
+    def shake_hands(self, size: int) -> None:
+        """To the end of the handshake, with so many bytes at a time."""
+        for _ in range(IDLE_TURNS):
+            if self.unsent:
+                self.send(size)
+            elif self.library.version() is not None:
+                return
+            else:
+                self.take_in()
+                self.do(self.library.do_handshake)
+        raise AssertionError("the handshake does not end")
+
+    def take_in(self) -> bytes:
+        """What the server has sent, as it is."""
+        self.rig.turn()
+        data = b""
+        with contextlib.suppress(BlockingIOError):
+            data = self.peer.socket.recv(65536)
+        self.incoming.write(data)
+        return data
+
+    def says(self, payload: str) -> bytes:
+        """A command over TLS, and what is answered."""
+        self.library.write(encode(payload))
+        self.unsent += self.outgoing.read()
+        self.send(len(self.unsent))
+        return self.hears()
+
+    def hears(self) -> bytes:
+        """The next that comes over TLS."""
+        for _ in range(IDLE_TURNS):
+            self.take_in()
+            heard = self.do(lambda: self.library.read(65536))
+            if isinstance(heard, bytes):
+                return heard
+        raise AssertionError("nothing came")
+
+
+SELECTORS = pytest.mark.parametrize("selector", [selectors.DefaultSelector, selectors.SelectSelector])
+
+
+@SELECTORS
+@pytest.mark.parametrize("size", [1, 5, 100, 10_000])
+def test_a_handshake_may_come_in_pieces(tmp_path: Path, selector: type[selectors.BaseSelector], size: int) -> None:
+    with running(tmp_path, tls=True, selector=selector) as rig:
+        alice = rig.person("alice")
+        slow = Slowly(rig)
+        slow.shake_hands(size)
+        assert slow.says("PING at last") == encode("OK PING at last")
+        assert alice.says("WHO") == ["OK WHO alice"]
+        assert rig.is_at_rest()
 
 
 def test_after_the_handshake_nothing_has_to_be_said_at_once(tmp_path: Path) -> None:
     with running(tmp_path, tls=True) as rig:
         quiet = rig.connect()
         quiet.lively = False
+        quiet.hears()
         rig.wait(44)
         assert quiet.next() == ["PING"]
         assert quiet.says("PING me") == ["OK PING me"]
 
 
-def test_a_handshake_that_does_not_end_is_given_up(tmp_path: Path) -> None:
+@SELECTORS
+@pytest.mark.parametrize("hello", [HELLO[:1], HELLO])
+def test_a_handshake_that_does_not_end_is_given_up_without_a_word(
+    tmp_path: Path, selector: type[selectors.BaseSelector], hello: bytes
+) -> None:
+    with running(tmp_path, tls=True, selector=selector) as rig:
+        alice = rig.person("alice")
+        slow = plain(rig).say_bytes(hello)
+        slow.lively = False
+        alice.hears()
+        assert rig.is_at_rest()
+        rig.wait(29)
+        assert not slow.ended
+        rig.wait(2)
+        assert slow.ends() == [END]
+        assert alice.says("WHO") == ["OK WHO alice"]
+
+
+@pytest.mark.parametrize("rest", [b"\n" * 100, bytes(100), b"\x03\x01\0\0", b"\x03\x01\xff\xff" + b"x" * 20_000])
+def test_garbage_behind_the_first_byte_of_tls_is_not_answered_in_clear(tmp_path: Path, rest: bytes) -> None:
     with running(tmp_path, tls=True) as rig:
         alice = rig.person("alice")
-        rig.tls = False
-        for hello in (HELLO[:1], HELLO):
-            slow = rig.connect().say_bytes(hello)
-            alice.hears()
-            assert rig.is_at_rest()
-            rig.wait(29)
-            assert not slow.ended
-            rig.wait(2)
-            assert slow.ends() == [END]  # without a word
+        peer = plain(rig)
+        peer.say_bytes(HELLO[:1] + rest)
+        rig.wait(31)
+        heard = b""
+        with contextlib.suppress(OSError):
+            while data := peer.socket.recv(65536):
+                heard += data
+        assert heard[:1] in (b"", ALERT)
+        assert rig.server.sockets == 1
         assert alice.says("WHO") == ["OK WHO alice"]
+
+
+@SELECTORS
+@pytest.mark.parametrize("leave", [Peer.finish, Peer.reset, Peer.close])
+@pytest.mark.parametrize("turns", [0, 1])
+def test_somebody_who_leaves_in_a_handshake_is_nobody(
+    tmp_path: Path, selector: type[selectors.BaseSelector], leave: Callable[[Peer], object], turns: int
+) -> None:
+    """Also between the look at his first byte and the first step."""
+    with running(tmp_path, tls=True, selector=selector) as rig:
+        alice = rig.person("alice")
+        peer = plain(rig)
+        rig.turns(2)
+        peer.say_bytes(HELLO)
+        rig.turns(turns)
+        leave(peer)
+        rig.turns(3)
+        assert (rig.server.sockets, rig.server.encryption.handshaking, rig.hub.faults) == (1, {}, [])
+        assert alice.says("WHO") == ["OK WHO alice"]
+        assert rig.is_at_rest()
+
+
+@SELECTORS
+def test_somebody_who_is_reset_before_his_handshake_begins_is_nobody(
+    tmp_path: Path, selector: type[selectors.BaseSelector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, tls=True, selector=selector) as rig:
+        alice = rig.person("alice")
+        monkeypatch.setattr(vessages, "HANDSHAKES_A_TURN", 0)
+        peer = plain(rig).say_bytes(HELLO)
+        rig.turns(3)
+        assert len(rig.server.encryption.due) == 1
+        peer.reset()
+        monkeypatch.undo()
+        rig.turns(3)
+        assert rig.server.sockets == 1
+        assert alice.says("WHO") == ["OK WHO alice"]
+
+
+@SELECTORS
+def test_a_crowd_that_shakes_hands_takes_turns_and_the_chat_goes_on(
+    tmp_path: Path, selector: type[selectors.BaseSelector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    do_handshake = vessages.RecordSocket.do_handshake
+
+    def note_and_do(sock: ssl.SSLSocket) -> None:
+        steps.append(sock.fileno())
+        do_handshake(sock)
+
+    with running(tmp_path, tls=True, selector=selector) as rig:
+        alice = rig.person("alice")
+        monkeypatch.setattr(vessages.RecordSocket, "do_handshake", note_and_do)
+        crowd = [plain(rig).say_bytes(HELLO) for _ in range(30)]
+        rig.turns(2)
+        most = 0
+        for _ in range(10):
+            done = len(steps)
+            alice.say("PING")
+            rig.turn()
+            assert alice.next() == ["OK PING"]
+            most = max(most, len(steps) - done)
+        assert most <= vessages.HANDSHAKES_A_TURN
+        assert len(set(steps)) == len(crowd)
+        assert rig.is_at_rest()
+
+
+def test_who_begins_again_and_again_does_not_keep_others_from_a_handshake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, tls=True) as rig:
+        monkeypatch.setattr(vessages, "HANDSHAKES_A_TURN", 1)
+        pests = [Slowly(rig) for _ in range(3)]
+        good = rig.connect()
+        for _ in range(30):
+            for pest in pests:
+                pest.peer.socket.sendall(pest.unsent[:1])
+                pest.unsent = pest.unsent[1:]
+            rig.turns(2)
+            good.take_in()
+        assert good.says("PING") == ["OK PING"]
+
+
+def test_a_wait_for_our_turn_is_not_a_handshake_that_takes_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, tls=True) as rig:
+        monkeypatch.setattr(vessages, "HANDSHAKES_A_TURN", 0)
+        slow = Slowly(rig)
+        slow.send(10_000)
+        for _ in range(10):
+            rig.clock.now += 1.9
+            rig.turn()
+        monkeypatch.undo()
+        rig.wait(15)
+        slow.shake_hands(10_000)
+        heard = slow.says("PING")
+        while heard != encode("PING") + encode("OK PING"):
+            heard += slow.hears()
 
 
 def test_a_handshake_goes_on_when_there_is_room_for_its_answer(
@@ -61,27 +353,16 @@ def test_a_handshake_goes_on_when_there_is_room_for_its_answer(
 
     with running(tmp_path, tls=True) as rig:
         monkeypatch.setattr(vessages.RecordSocket, "do_handshake", find_no_room)
-        rig.tls = False
-        rig.connect().say_bytes(HELLO)
+        plain(rig).say_bytes(HELLO)
         rig.turn()
         assert rig.interest() == [selectors.EVENT_READ | selectors.EVENT_WRITE]
         rig.turn()
         assert rig.interest() == [selectors.EVENT_READ]
 
 
-def test_no_frame_waits_in_the_tls_library_for_the_next_event(tmp_path: Path) -> None:
-    """One `recv` takes a whole record; the selector tells of the next."""
-    with running(tmp_path, tls=True) as rig:
-        alice = rig.person("alice")
-        alice.say(*[f"PING {number} {'x' * 5000}" for number in range(12)])  # one send, several records
-        assert [answer.split(" ")[2] for answer in alice.next(12)] == [str(number) for number in range(12)]
-        assert rig.is_at_rest()
-
-
 def test_a_handshake_outlives_a_suspended_server(tmp_path: Path) -> None:
     with running(tmp_path, tls=True) as rig:
-        rig.tls = False
-        slow = rig.connect().say_bytes(HELLO)
+        slow = plain(rig).say_bytes(HELLO)
         rig.turns(2)
         rig.clock.now += 3600  # the lid was closed, which does not count
         rig.wait(29)
@@ -90,52 +371,120 @@ def test_a_handshake_outlives_a_suspended_server(tmp_path: Path) -> None:
         assert slow.ends() == [END]
 
 
-LOGIN = encode("REGISTER bob longenough") + encode("LOGIN alice " + PASSWORD)
+# --- What is said to somebody whose handshake is going on -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hello", [LOGIN, LOGIN[:1], b"GET / HTTP/1.0\r\n\r\n", bytes(100)])
-def test_where_encryption_is_asked_of_all_a_plain_client_is_refused_unheard(tmp_path: Path, hello: bytes) -> None:
-    with running(tmp_path, tls=True, serves="only") as rig:
+def test_a_full_server_says_so_over_tls_or_not_at_all(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True, connections_max=3) as rig:
         alice = rig.person("alice")
-        rig.tls = False
-        said = rig.connect().say_bytes(hello).ends()
-        assert said == [protocol.error(protocol.Code.ENCRYPTED_ONLY), END]
+        half = plain(rig).say_bytes(HELLO)
+        rig.turns(2)
+        whole, silent = rig.connect(), plain(rig)
+        assert whole.says("PING") == ["OK PING"]  # half has had to go for it
+        rig.connect().says("PING")
+        rig.connect().says("PING")
+        assert whole.ends() == ["BYE full", END]
+        assert silent.ends() == ["BYE full", END]  # it counts as plain
+        rig.wait(3)
+        assert half.ends() == [END]
         assert alice.says("WHO") == ["OK WHO alice"]
-        assert rig.statuses() == {"alice": "online"}
 
 
-def test_where_nothing_is_encrypted_a_tls_client_is_answered_in_a_frame(tmp_path: Path) -> None:
-    with running(tmp_path, serves="off") as rig:
-        assert rig.connect().say_bytes(HELLO).ends()[0].startswith("ERROR bad-frame ")
+def test_a_newcomer_to_a_full_server_whose_first_byte_has_come_is_told_over_tls(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True, connections_max=1) as rig:
+        rig.person("alice")
+        slow = Slowly(rig)
+        slow.send(10_000)
+        slow.shake_hands(10_000)
+        assert slow.hears() == encode("BYE full")
 
 
-def test_plain_and_encrypted_people_are_in_one_chat(tmp_path: Path) -> None:
+def test_a_storm_of_handshakes_takes_only_so_many_sockets(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True, connections_max=3, spare_files=9) as rig:
+        alice = rig.person("alice")
+        most = 0
+        for number in range(40):
+            plain(rig).say_bytes(HELLO[: 1 + number % 6])
+            rig.turn()
+            most = max(most, rig.server.sockets)
+        rig.turns(40)
+        assert most <= 3 + 3
+        assert rig.is_at_rest()
+        assert alice.says("WHO") == ["OK WHO alice"]
+        rig.wait(31)
+        assert rig.server.sockets == 1
+        assert rig.connect().says("PING") == ["OK PING"]
+
+
+def test_a_stop_is_told_over_tls_in_clear_to_the_undecided_and_not_to_half_a_handshake(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True) as rig:
+        alice, half, silent = rig.person("alice"), plain(rig).say_bytes(HELLO), plain(rig)
+        begun = rig.connect()
+        rig.turns(3)
+        begun.take_in()  # its hello is on its way when the server stops
+        rig.stop()
+        assert alice.ends() == ["BYE shutdown", END]
+        assert silent.ends() == ["BYE shutdown", END]
+        assert half.ends() == [END]
+        assert begun.take_in() and begun.ended
+
+
+# --- The connection ---------------------------------------------------------------------------------------------------
+
+
+def test_no_frame_waits_in_the_tls_library_for_the_next_event(tmp_path: Path) -> None:
     with running(tmp_path, tls=True) as rig:
         alice = rig.person("alice")
-        rig.tls = False
-        bob = rig.person("bob")
-        assert alice.sees("alice", "bob")
-        assert alice.says("#1 SEND bob hi") == ["#1 OK SEND"]
-        assert bob.says("SEND alice hello") == [f"MSG alice 1 {STAMP} hi"]
-        assert alice.hears() == [f"MSG bob 0 {STAMP} hello"]
+        alice.say(*[f"PING {number} {'x' * 5000}" for number in range(12)])  # one send, several records
+        assert [answer.split(" ")[2] for answer in alice.next(12)] == [str(number) for number in range(12)]
+        assert rig.is_at_rest()
 
 
-def test_the_first_byte_is_looked_at_once_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[bytes] = []
-    recv = socket.socket.recv
+def test_somebody_who_says_much_in_little_records_is_heard_in_one_turn(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True) as rig:
+        alice, bob = rig.people("alice", "bob")
+        for number in range(50):
+            alice.say(f"SEND bob {number}")
+        rig.turn()
+        assert bob.next(50) == [f"MSG alice 0 {STAMP} {number}" for number in range(50)]
 
-    def recv_and_note(sock: socket.socket, size: int, flags: int = 0) -> bytes:
-        data = recv(sock, size, flags)
-        if flags:
-            looks.append(data)
-        return data
 
-    with running(tmp_path) as rig:
-        monkeypatch.setattr(socket.socket, "recv", recv_and_note)
-        alice = rig.person("alice")
-        for _ in range(5):
-            alice.says("SEND alice hi")
-        assert looks == [b"\0"]
+def test_a_flood_of_tiny_records_does_not_keep_others_waiting(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True) as rig:
+        alice, bob = rig.people("alice", "bob")
+        data = encode("PING") * 100
+        for index in range(len(data)):
+            alice.socket.send(data[index : index + 1])
+        bob.say("PING bob")
+        rig.turn()
+        assert bob.next() == ["OK PING bob"]
+        alice.take_in()
+        assert len(alice._frames) <= vessages.TLS_RECORDS / len(encode("PING"))
+        assert len(alice.next(100 - len(alice._frames))) > 0
+
+
+def test_a_close_notify_is_a_close(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True) as rig:
+        alice, bob = rig.people("alice", "bob")
+        assert isinstance(bob.socket, ssl.SSLSocket)
+        with contextlib.suppress(ssl.SSLError):
+            bob.socket.unwrap()  # says that no more will come, and leaves the connection open
+        assert alice.sees("alice")
+        rig.wait(3)
+        assert rig.server.sockets == 1
+
+
+def test_what_comes_with_the_end_of_the_connection_is_still_obeyed(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True) as rig:
+        alice, bob = rig.people("alice", "bob")
+        for number in range(3):
+            bob.say(f"SEND alice {number}")
+        bob.close()
+        assert alice.next(3) == [f"MSG bob 0 {STAMP} {number}" for number in range(3)]
+        assert alice.sees("alice")
+
+
+# --- The certificate --------------------------------------------------------------------------------------------------
 
 
 def test_a_certificate_is_made_for_its_owner_only_and_has_a_fingerprint(tmp_path: Path) -> None:

@@ -52,9 +52,6 @@ ENVIRON = os.environ | {"PYTHONPATH": str(ROOT)}
 COST = storage.Cost(1, 1, 1)
 
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-SELECTORS: dict[str, type[selectors.BaseSelector]] = {
-    "default": selectors.DefaultSelector, "select": selectors.SelectSelector,
-}  # fmt: skip
 # What a rig can be made with: its connections should be the same to those who talk over them.
 KINDS: dict[str, dict[str, Any]] = {
     "default": {}, "select": {"selector": selectors.SelectSelector}, "tls": {"tls": True},
@@ -326,22 +323,16 @@ class Rig:
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.connect(self.listeners[listener].getsockname())
-        peer = Peer(self._shake_hands(sock) if self.tls else sock, self.turn)
+        peer = Peer(self._encrypt(sock) if self.tls else sock, self.turn)
         self.peers.append(peer)
         return peer
 
-    def _shake_hands(self, plain: socket.socket) -> socket.socket:
+    def _encrypt(self, plain: socket.socket) -> socket.socket:
+        """The handshake is had when something is said or heard there."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         plain.setblocking(False)
-        sock = context.wrap_socket(plain, do_handshake_on_connect=False)
-        for _ in range(IDLE_TURNS):
-            try:
-                sock.do_handshake()
-                return sock
-            except NOT_NOW:
-                self.turn()
-        raise AssertionError("the handshake does not end")
+        return context.wrap_socket(plain, do_handshake_on_connect=False)
 
     def person(self, name: str, kept: bool = False, receive_buffer: int = 0) -> Peer:
         """Somebody who has an account and has logged in, and has heard all that belongs to it."""
