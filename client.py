@@ -59,6 +59,7 @@ import signal
 import socket
 import ssl
 import string
+import struct
 import threading
 import time
 import unicodedata
@@ -1488,52 +1489,68 @@ class KeyDecoder:
         return end + len(_PASTE_END), self._end_paste(end)
 
 
-# The second character of the pairs that `msvcrt.getwch` gives for keys without a character of their own.
-_WINDOWS_KEYS: Final[Mapping[str, str]] = {
-    "H": "up", "P": "down", "K": "left", "M": "right", "G": "home", "O": "end", "R": "insert", "S": "delete",
-    "I": "page-up", "Q": "page-down", "s": "ctrl-left", "t": "ctrl-right", "\x0e": "alt-backspace",
-    "\x0f": "shift-tab", "\x1c": "alt-enter", "0": "alt-b", "!": "alt-f", " ": "alt-d", "\x93": "ctrl-delete",
-    "\xa3": "alt-delete",
+# A record of a console of Windows: its kind, and of a key whether it is pressed, how many times, its number, its place,
+# its character (a unit of UTF-16) and which keys are held.
+_RECORD: Final = struct.Struct("<HxxiHHHHI")
+_KEY_RECORD, _SIZE_RECORD = 1, 4
+_HELD: Final[Mapping[int, int]] = {0x10: _SHIFT, 0x03: _ALT, 0x0C: _CTRL}  # left and right together
+# Let go, this key has the character whose number was typed with it. So a paste has what is on no key.
+_ALT_KEY: Final = 0x12
+# The sequences of a terminal for the keys by their number, {} for xterm's number of the modifiers.
+_CONSOLE_KEYS: Final[Mapping[int, str]] = {
+    0x08: "127;{}u", 0x09: "9;{}u", 0x0D: "13;{}u", 0x21: "5;{}~", 0x22: "6;{}~", 0x23: "1;{}F", 0x24: "1;{}H",
+    0x25: "1;{}D", 0x26: "1;{}A", 0x27: "1;{}C", 0x28: "1;{}B", 0x2D: "2;{}~", 0x2E: "3;{}~",
 }  # fmt: skip
 
 
-def windows_character(getwch: Callable[[], str], ungetwch: Callable[[str], object]) -> str:
-    """The next character of `msvcrt.getwch`, a key without a character of its own as U+0000 and its code.
+def _record_text(number: int, char: int, held: int) -> str:
+    """What a terminal would send for a key."""
+    bits = sum(bit for keys, bit in _HELD.items() if held & keys)
+    if number in _CONSOLE_KEYS and (bits or not char):
+        return "\x1b[" + _CONSOLE_KEYS[number].format(1 + bits)
+    if not char:
+        return ""
+    meta = bits & (_ALT | _CTRL) == _ALT and number not in (0, _ALT_KEY)  # AltGr is Alt with Ctrl
+    return "\x1b" * meta + chr(char)
 
-    It gives such a key in two halves, and the first may be U+00E0, the letter "à". While the second waits there is no
-    place for a character that is put back.
+
+class ConsoleReader:
+    """In a thread: what is typed and pasted into a console of Windows, as the bytes that a terminal would send.
+
+    A console that was asked for a terminal's sequences gives them itself, each character as that of a key without a
+    number; one that cannot do that names its keys.
     """
-    char = getwch()
-    if char not in "\x00\xe0":
-        return char
-    try:
-        ungetwch("\x01")
-    except OSError:
-        return "\x00" + getwch()
-    getwch()
-    return char.strip("\x00")
 
+    def __init__(
+        self, read: Callable[[], bytes], follows: Callable[[], bool], bursts: Mailbox, resized: Callable[[], object]
+    ) -> None:
+        """read: waits for records; empty at the end. follows: whether more of them come at once. bursts: for what was
+        read, b"" at the end. resized: called when the window may have another size."""
+        self._read, self._follows, self._bursts, self._resized = read, follows, bursts, resized
+        self._decoder = codecs.getincrementaldecoder("utf-16-le")("replace")  # a pair may come in two halves
 
-def windows_keys(batch: str) -> list[Key]:
-    """Characters that `windows_character` gave without a pause (as long as `kbhit` was true) to keys.
+    def run(self) -> None:
+        """Read to the end."""
+        burst: bytes | None = None
+        while burst != b"":
+            burst = read_burst(self._read_text, self._follows)
+            if burst is not None:
+                self._bursts.put(burst)
 
-    A batch of several characters with an Enter in it came from a paste, not from fingers, and is one block.
-    """
-    text = batch.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    typed = re.sub("\x00.?", "", text, flags=re.DOTALL)
-    if len(typed) > 1 and "\r" in typed:
-        return [Key("paste", typed)]
-    keys: list[Key] = []
-    rest = iter(text)
-    for char in rest:
-        if char == "\x00":
-            keys.append(Key(_WINDOWS_KEYS.get(next(rest, ""), _IGNORED)))
-        elif char == "\n":
-            keys.append(Key("alt-enter"))  # Ctrl-Enter; Alt-Enter is taken by the window itself
-        else:
-            name = "escape" if char == "\x1b" else _CONTROL_KEYS.get(ord(char))
-            keys.append(Key("char", char) if name is None else Key(name))
-    return [key for key in keys if key.name != _IGNORED]
+    def _read_text(self) -> bytes | None:
+        """The bytes for the next records; empty at the end, None if these have none."""
+        records = self._read()
+        if not records:
+            return b""
+        text = ""
+        for kind, pressed, times, number, _, char, held in _RECORD.iter_unpack(records):
+            if kind == _SIZE_RECORD:
+                self._resized()
+            elif kind == _KEY_RECORD and (pressed or number == _ALT_KEY):
+                text += _record_text(number, char, held) * (times if pressed else 1)
+        if text == "\n":  # alone it is Ctrl-Enter; the window itself takes Alt-Enter
+            text = "\x1b\r"
+        return self._decoder.decode(text.encode("utf-16-le", "surrogatepass")).encode() or None
 
 
 def as_one_burst(keys: list[Key]) -> list[Key]:
@@ -3187,7 +3204,7 @@ def _read_some(descriptor: int) -> bytes:
 def _read_now(descriptor: int) -> bytes | None:
     """The bytes there are; empty at the end, None if nothing is there and the descriptor does not wait."""
     try:
-        if sys.platform == "win32" and os.isatty(descriptor):  # os.read gives bytes of the console's code page
+        if sys.platform == "win32" and is_terminal(descriptor):  # os.read gives bytes of the console's code page
             return sys.stdin.buffer.raw.read(READ_SIZE)
         return os.read(descriptor, READ_SIZE)
     except BlockingIOError:
@@ -3196,13 +3213,13 @@ def _read_now(descriptor: int) -> bytes | None:
         return b""  # the terminal is gone
 
 
-def _read_burst(descriptor: int) -> bytes | None:
+def read_burst(read: Callable[[], bytes | None], follows: Callable[[], object]) -> bytes | None:
     """The next bytes of a terminal. After more than a key (it gives 4 KiB at once) with those that follow directly."""
-    burst = data = _read_now(descriptor)
+    burst = data = read()
     while data is not None and burst is not None and len(data) > 1 and data[0] != _ESCAPE and len(burst) < READ_SIZE:
-        if not select.select([descriptor], [], [], BURST_GAP)[0]:
+        if not follows():
             break
-        data = _read_now(descriptor)
+        data = read()
         burst += data or b""
     return burst
 
@@ -3443,7 +3460,7 @@ class Plain(Front):
             self.release()
             self._drop_lines()  # nobody has read the question before them
         elif not self._hides:
-            self._hides = os.isatty(2) and set_echo(False)
+            self._hides = is_terminal(2) and set_echo(False)
             if not self._hides:
                 return False
         self._questions.ask(Question(prompt, then, hidden))
@@ -3481,70 +3498,110 @@ class Plain(Front):
             self._asides.append(f"lines that were typed before this and are dropped: {dropped}")
 
 
-def half_a_line_is_typed(reader: LineReader) -> bool:
-    """Whether the terminal holds the beginning of a line, which it hands on only when the line is finished.
-
-    For a moment it is made to hand on everything at once, so that the reader gets what there is.
-    """
-    mode = None if sys.platform == "win32" else console_mode()
-    if mode is None:
-        return False
-    mode[3] &= ~termios.ICANON
-    set_console_mode(mode)
-    until = time.monotonic() + HANDED_ON
-    while not reader.half and time.monotonic() < until:
-        time.sleep(HANDED_ON / 20)
-    mode[3] |= termios.ICANON
-    set_console_mode(mode)
-    return bool(reader.half)
-
-
-def set_echo(on: bool) -> bool:
-    """Whether the terminal shows what is typed, from now on. False if it cannot be told."""
-    mode = None if sys.platform == "win32" else console_mode()
-    if mode is None:
-        return False
-    mode[3] = mode[3] | termios.ECHO if on else mode[3] & ~termios.ECHO
-    return set_console_mode(mode)
-
-
 # Asks the terminal to wrap long words (as it does, unless a program left that off), to mark pastes, to tell whether it
-# has the focus (on Windows that would come as keys), and to remember its title; and the way back.
-TELL_FOCUS, NO_FOCUS = ("", "") if sys.platform == "win32" else ("\x1b[?1004h", "\x1b[?1004l")
-TERMINAL_BEGIN, TERMINAL_END = f"\x1b[?7h\x1b[?2004h{TELL_FOCUS}\x1b[22;0t", f"{NO_FOCUS}\x1b[?2004l\x1b[23;0t"
+# has the focus, and to remember its title; and the way back.
+TERMINAL_BEGIN = "\x1b[?7h\x1b[?2004h\x1b[?1004h\x1b[22;0t"
+TERMINAL_END = "\x1b[?1004l\x1b[?2004l\x1b[23;0t"
+# What a console of Windows tells of: the window is closed, the person logs off, the machine is shut down.
+CLOSING = (2, 5, 6)
 # Seconds between two pieces of one paste; a finger that follows another within that is rare, and harmless.
 BURST_GAP = 0.01
-BATCH_MAX = 65_536  # characters that come at once on Windows and are taken for one paste
+BURSTS_WAITING = 100  # bursts that are read ahead from a console of Windows
 HANDED_ON = 0.05  # seconds in which a thread surely gets what a terminal has for it
 PINNED_MAX = 3  # own messages without a fate that are shown above the prompt,
 PINNED_TEXT = 120  # and characters of each: /history has all of it, and it is printed when its fate is known
 
 
+def leaves_at(event: int, leave: Callable[[], object], wait: Callable[[float], None] = time.sleep) -> bool:
+    """In a thread of Windows: leave if this event of the console says so, and stay until the program has ended."""
+    if event in CLOSING:
+        leave()
+        wait(LEAVE_SECONDS + LOGOUT_SECONDS)
+    return event in CLOSING
+
+
 if sys.platform == "win32":
+    KERNEL = ctypes.WinDLL("kernel32")
+    # Bits of the modes. Of the keyboard: Ctrl-C as a signal, lines and echo, the mouse; sizes of the window, and a
+    # terminal's sequences. Of the screen: control characters and wrapping, a terminal's sequences; and a row that is
+    # full wraps with the next character only, as in a terminal.
+    LINE_BITS, SIZE_BIT, SEQUENCES_BIT, SCREEN_BITS, LATE_WRAP_BIT = 0x17, 0x08, 0x200, 0x07, 0x08
+    OPTIONAL_BITS = {0: SEQUENCES_BIT, 1: LATE_WRAP_BIT}  # by descriptor: what an older Windows does not know
+    RECORDS = 1_000  # that are read at once
+    _closing_handlers: list[Any] = []  # as long as the program runs
+
+    def _mode(descriptor: int) -> int | None:
+        mode = ctypes.c_uint32()
+        try:
+            handle = msvcrt.get_osfhandle(descriptor)
+        except OSError:
+            return None
+        return mode.value if KERNEL.GetConsoleMode(ctypes.c_void_p(handle), ctypes.byref(mode)) else None
+
+    def _set_mode(descriptor: int, mode: int) -> bool:
+        handle = ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))
+        return any(KERNEL.SetConsoleMode(handle, each) for each in (mode, mode & ~OPTIONAL_BITS[descriptor]))
+
+    def is_terminal(descriptor: int) -> bool:
+        """Whether it is a console. `os.isatty` says so of the null device too."""
+        return _mode(descriptor) is not None
 
     def console_mode() -> Any:
-        """The mode of the console's screen."""
-        mode = ctypes.c_uint32()
-        ctypes.windll.kernel32.GetConsoleMode(ctypes.windll.kernel32.GetStdHandle(-11), ctypes.byref(mode))
-        return mode.value
+        """The modes of the keyboard and of the screen; None if they are gone."""
+        modes = [_mode(0), _mode(1)]
+        return None if None in modes else modes
 
     def raw_mode() -> Any:
-        """The mode in which it understands escape sequences."""
-        return console_mode() | 4
+        """The modes in which the keyboard tells of each key and the screen understands a terminal's sequences."""
+        modes = console_mode()
+        if modes is not None:
+            modes = [modes[0] & ~LINE_BITS | SIZE_BIT | SEQUENCES_BIT, modes[1] | SCREEN_BITS | LATE_WRAP_BIT]
+        return modes
 
     def set_console_mode(mode: Any) -> bool:
         """Whether that was possible."""
-        return bool(ctypes.windll.kernel32.SetConsoleMode(ctypes.windll.kernel32.GetStdHandle(-11), mode))
+        return mode is not None and all(_set_mode(number, each) for number, each in enumerate(mode))
 
-    def read_console(mailbox: Mailbox) -> None:
-        """In a thread, because a console cannot be waited for with sockets: each batch that is typed."""
-        while True:
-            batch = windows_character(msvcrt.getwch, msvcrt.ungetwch)
-            while msvcrt.kbhit() and len(batch) < BATCH_MAX:
-                batch += windows_character(msvcrt.getwch, msvcrt.ungetwch)
-            mailbox.put(batch)
+    def set_echo(on: bool) -> bool:
+        """A line that is being read shows what is typed, whatever is told to the console meanwhile."""
+        return False
+
+    def half_a_line_is_typed(reader: LineReader) -> bool:
+        """A console keeps that to itself."""
+        return False
+
+    def understands_sequences() -> bool:
+        """Whether the console does what a terminal does; one that is set to be as it was long ago does not."""
+        found = console_mode()
+        able = set_console_mode(raw_mode())
+        set_console_mode(found)
+        return able
+
+    def read_console(bursts: Mailbox, resized: Callable[[], object]) -> None:
+        """In a thread, because a console cannot be waited for with sockets: see `ConsoleReader`."""
+        keyboard = ctypes.c_void_p(msvcrt.get_osfhandle(0))
+        records = ctypes.create_string_buffer(RECORDS * _RECORD.size)
+        count = ctypes.c_uint32()
+
+        def read() -> bytes:
+            read = KERNEL.ReadConsoleInputW(keyboard, records, RECORDS, ctypes.byref(count))
+            return records.raw[: count.value * _RECORD.size] if read else b""
+
+        def follows() -> bool:
+            return bool(KERNEL.WaitForSingleObject(keyboard, int(BURST_GAP * 1000)) == 0)
+
+        ConsoleReader(read, follows, bursts, resized).run()
+
+    def heed_closing(leave: Callable[[], object]) -> None:
+        """Call `leave` when the window is closed. Windows ends the program as soon as the handler is done, or after
+        5 s."""
+
+        handler = ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint32)(lambda event: leaves_at(event, leave))
+        _closing_handlers.append(handler)
+        KERNEL.SetConsoleCtrlHandler(handler, 1)
 
 else:
+    is_terminal = os.isatty
 
     def console_mode() -> Any:
         """The mode of the terminal; None if it is gone: its end is about to be read then."""
@@ -3573,6 +3630,39 @@ else:
                     break
         return False
 
+    def set_echo(on: bool) -> bool:
+        """Whether the terminal shows what is typed, from now on. False if it cannot be told."""
+        mode = console_mode()
+        if mode is None:
+            return False
+        mode[3] = mode[3] | termios.ECHO if on else mode[3] & ~termios.ECHO
+        return set_console_mode(mode)
+
+    def half_a_line_is_typed(reader: LineReader) -> bool:
+        """Whether the terminal holds the beginning of a line, which it hands on only when the line is finished.
+
+        For a moment it is made to hand on everything at once, so that the reader gets what there is.
+        """
+        mode = console_mode()
+        if mode is None:
+            return False
+        mode[3] &= ~termios.ICANON
+        set_console_mode(mode)
+        until = time.monotonic() + HANDED_ON
+        while not reader.half and time.monotonic() < until:
+            time.sleep(HANDED_ON / 20)
+        mode[3] |= termios.ICANON
+        set_console_mode(mode)
+        return bool(reader.half)
+
+    def understands_sequences() -> bool:
+        """Whether a terminal does: see `is_dumb`."""
+        return True
+
+    def heed_closing(leave: Callable[[], object]) -> None:
+        """Call `leave` when the terminal is closed."""
+        signal.signal(signal.SIGHUP, lambda *_: leave())
+
 
 class Console:
     """The terminal: in a mode of our own while we are in front, else as it was found; and what it sends, as keys."""
@@ -3591,14 +3681,22 @@ class Console:
         """When `keys` has to be called though nothing came."""
         return None if self._escape_at is None else self._escape_at + self._escape_delay()
 
-    def start(self, link: Link) -> None:
-        """Begin to read."""
+    def start(self, link: Link, moved: Callable[[], None]) -> None:
+        """Begin to read. moved: called when the window may have another size, or we are back in front."""
         if sys.platform == "win32":
-            self._batches = Mailbox()
-            link.watch(self._batches, self._batches.clear_wakeups)
-            threading.Thread(target=read_console, args=(self._batches,), daemon=True).start()
+            bursts = Mailbox(BURSTS_WAITING)
+
+            def take_bursts() -> None:
+                bursts.clear_wakeups()
+                for burst in bursts.take():
+                    self.take(burst)
+
+            link.watch(bursts, take_bursts)
+            threading.Thread(target=read_console, args=(bursts, moved), daemon=True).start()
         else:
             link.watch(0, self.read)
+            for number in (signal.SIGWINCH, signal.SIGCONT):
+                signal.signal(number, lambda *_: moved())
 
     def begin(self) -> None:
         """Take the terminal."""
@@ -3610,9 +3708,12 @@ class Console:
 
     def read(self) -> None:
         """There is something to read."""
-        data = _read_burst(0)
-        if data is None:
-            return
+        data = read_burst(lambda: _read_now(0), lambda: select.select([0], [], [], BURST_GAP)[0])
+        if data is not None:
+            self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """These bytes have come; none are the end."""
         now = time.monotonic()
         keys = self._decoder.feed(data, now) if data else [Key("hang-up")]
         for key in keys:
@@ -3623,8 +3724,6 @@ class Console:
 
     def keys(self) -> list[Key]:
         """The keys that have come."""
-        if sys.platform == "win32":
-            return [key for batch in self._batches.take() for key in as_one_burst(windows_keys(batch))]
         if self.deadline is not None and time.monotonic() >= self.deadline:
             self._keys += self._decoder.settle()
             self._escape_at = None
@@ -3716,20 +3815,17 @@ class Terminal(Front):
 
     def start(self, link: Link, helper: Recipients) -> None:
         self._link, self._helper = link, helper
-        self._console.start(link)
+        self._console.start(link, self._mark_moved)
         self._console.begin()
         self._out.write(TERMINAL_BEGIN)
-        if sys.platform != "win32":
-            for number in (signal.SIGWINCH, signal.SIGCONT):
-                signal.signal(number, self._mark_moved)
-            if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
-                signal.signal(signal.SIGTSTP, self._mark_stop)
+        if sys.platform != "win32" and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+            signal.signal(signal.SIGTSTP, self._mark_stop)
 
     def _mark_stop(self, *_: object) -> None:
         self._stops = True
         self._link.wake()
 
-    def _mark_moved(self, *_: object) -> None:
+    def _mark_moved(self) -> None:
         self._moved = True
         self._link.wake()
 
@@ -5365,10 +5461,10 @@ def run_client(options: argparse.Namespace) -> int:
     except TrustError as error:
         complain(f"client.py: {error}")
         return 2
-    plain = options.plain or options.json or not (os.isatty(0) and os.isatty(1))
-    plain = plain or is_dumb(os.environ, windows=sys.platform == "win32")
+    plain = options.plain or options.json or not (is_terminal(0) and is_terminal(1))
+    plain = plain or is_dumb(os.environ, windows=sys.platform == "win32") or not understands_sequences()
     out = Output(sys.stdout) if isinstance(sys.stdout, TextIOWrapper) else sys.stdout
-    person = os.isatty(0) and not options.json
+    person = is_terminal(0) and not options.json
     front = Plain(out, as_json=options.json, interactive=person) if plain else Terminal(out)
     link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=tls.dial)
     try:
@@ -5381,10 +5477,10 @@ def run_client(options: argparse.Namespace) -> int:
 
 def chat_to_the_end(chat: Chat, user: str | None) -> int:
     """Run it, and give the terminal back as it was, whatever happens."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: chat.interrupt())
-    if sys.platform != "win32":
-        signal.signal(signal.SIGHUP, lambda *_: chat.hang_up())
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Ctrl-Break, on Windows only
+        if (number := getattr(signal, name, None)) is not None:
+            signal.signal(number, lambda *_: chat.interrupt())
+    heed_closing(chat.hang_up)
     signal.set_wakeup_fd(chat.link.waker, warn_on_full_buffer=False)  # else Windows sleeps on
     try:
         return chat.run(user)

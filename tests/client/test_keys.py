@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import struct
 
 import pytest
 from hypothesis import given
@@ -140,60 +140,92 @@ def test_a_huge_paste_is_bounded_but_ends(piece: int) -> None:
     assert keys == [Key("paste", "x" * client.PASTE_MAX), Key("char", "!")]
 
 
+# --- The records of a console of Windows ---
+
+SHIFT, LEFT_ALT, RIGHT_ALT, LEFT_CTRL, NUM_LOCK = 0x10, 0x2, 0x1, 0x8, 0x20
+RESIZED = struct.pack("<HxxHH12x", 4, 100, 30)
+
+
+def record(char: int = 0, key: int = 0, held: int = 0, pressed: bool = True, times: int = 1) -> bytes:
+    return struct.pack("<HxxiHHHHI", 1, pressed, times, key, 0, char, held)
+
+
+def typed(text: str, key: int = 0, held: int = 0) -> bytes:
+    """The records of this text: each key is pressed and let go."""
+    units = struct.unpack(f"<{len(data) // 2}H", data) if (data := text.encode("utf-16-le")) else ()
+    return b"".join(record(unit, key, held, pressed) for unit in units for pressed in (True, False))
+
+
+def keys_of(*reads: bytes) -> list[Key]:
+    """The keys of a console that gives these records, up to its end, which is left out."""
+    left, bursts, decoder = [*reads, b""], client.Mailbox(), KeyDecoder()
+    client.ConsoleReader(lambda: left.pop(0), lambda: left[0] != b"", bursts, lambda: None).run()
+    *pieces, end = bursts.take()
+    bursts.close()
+    assert end == b""
+    return [key for piece in pieces for key in client.as_one_burst(decoder.feed(piece))] + decoder.settle()
+
+
 @pytest.mark.parametrize(
-    ("batch", "keys"),
+    ("records", "keys"),
     [
-        ("", []),
-        ("a", [Key("char", "a")]),
-        ("\r", [Key("enter")]),
-        ("\n", [Key("alt-enter")]),
-        ("\x03", [Key("ctrl-c")]),
-        ("\x1b", [Key("escape")]),
-        ("\0K\0K\0S\0\x93", [Key("left"), Key("left"), Key("delete"), Key("ctrl-delete")]),
-        ("\0\x86\0\x85\0\x8d\0wà", [Key("char", "à")]),  # F12, F11, Ctrl-Up, Ctrl-Home
-        ("\0H\r", [Key("up"), Key("enter")]),
-        ("a\0H\rb", [Key("paste", "a\rb")]),
-        ("\x00H\x000", [Key("up"), Key("alt-b")]),
-        ("\x00\x0f", [Key("shift-tab")]),
-        ("\x00;", []),
-        ("\x00", []),
-        ("à", [Key("char", "à")]),
-        ("tàu", [Key("char", "t"), Key("char", "à"), Key("char", "u")]),
-        ("\ud83d\udc4d", [Key("char", "👍")]),
-        ("one\rtwo\r", [Key("paste", "one\rtwo\r")]),
+        (record(ord("a"), 0x41) + record(ord("a"), 0x41, pressed=False), [Key("char", "a")]),
+        (record(ord("x"), 0x58, times=3), [Key("char", "x", more=True)] * 2 + [Key("char", "x")]),
+        (record(13, 0x0D), [Key("enter")]),
+        (record(10, 0x0D, LEFT_CTRL), [Key("alt-enter")]),
+        (record(10), [Key("alt-enter")]),  # the same, where it gives sequences
+        (record(3, 0x43, LEFT_CTRL), [Key("ctrl-c")]),
+        (record(27, 0x1B), [Key("escape")]),
+        (record(9, 0x09) + record(9, 0x09, SHIFT), [Key("tab"), Key("shift-tab")]),
+        (record(8, 0x08) + record(127, 0x08, LEFT_CTRL | NUM_LOCK), [Key("backspace"), Key("alt-backspace")]),
+        (b"".join(record(key=key) for key in range(0x21, 0x29)), [
+            Key(name) for name in ("page-up", "page-down", "end", "home", "left", "up", "right", "down")
+        ]),
+        (record(key=0x2D) + record(key=0x2E) + record(key=0x2E, held=LEFT_CTRL), [
+            Key("insert"), Key("delete"), Key("ctrl-delete")
+        ]),
+        (record(key=0x25, held=LEFT_CTRL) + record(key=0x27, held=LEFT_ALT), [Key("ctrl-left"), Key("alt-right")]),
+        (record(ord("b"), 0x42, LEFT_ALT), [Key("alt-b")]),
+        (record(ord("@"), 0x51, RIGHT_ALT | LEFT_CTRL), [Key("char", "@")]),  # AltGr
+        (record(key=0x7A) + record(key=0x7B) + record(key=0x10, held=SHIFT) + record(key=0x90), []),  # F11, F12 …
+        (record(0xE0, 0xDE), [Key("char", "à")]),
+        (record(key=0x12, held=LEFT_ALT) + record(0x20AC, 0x12, pressed=False), [Key("char", "€")]),  # Alt and a number
+        (typed("👍"), [Key("char", "👍")]),
+        (typed("\x1b[1;5D\x1b[A"), [Key("ctrl-left"), Key("up")]),  # where it gives sequences
+        (typed("\x1b[200~a\r\nb\x1b[201~"), [Key("paste", "a\r\nb")]),
+        (typed("one\r\ntwo"), [Key("char", char, more=True) for char in "one"] + [
+            Key("enter", more=True), Key("enter", more=True),
+            Key("char", "t", more=True), Key("char", "w", more=True), Key("char", "o")
+        ]),
+        (RESIZED, []),
+        (struct.pack("<H18x", 16), []),  # the window is in front
     ],
-)
-def test_windows_keys(batch: str, keys: list[Key]) -> None:
-    assert client.windows_keys(batch) == keys
+)  # fmt: skip
+def test_keys_of_a_windows_console(records: bytes, keys: list[Key]) -> None:
+    assert keys_of(records) == keys
 
 
-class WindowsKeyboard:
-    """`getwch` and `ungetwch` as the C runtime of Windows has them. A letter is one character, another key two."""
-
-    def __init__(self, keys: list[str]) -> None:
-        self.keys = keys
-        self.place = ""  # the second half of a key, or what was put back
-
-    def getwch(self) -> str:
-        if self.place:
-            char, self.place = self.place, ""
-            return char
-        key = self.keys.pop(0)
-        self.place = key[1:]
-        return key[0]
-
-    def ungetwch(self, char: str) -> None:
-        if self.place:
-            raise OSError
-        self.place = char
+@given(st.lists(st.text(st.characters(blacklist_categories=["Cc", "Cs"]), min_size=1), min_size=1), st.data())
+def test_a_paste_into_a_windows_console_is_one_burst_however_it_comes(lines: list[str], data: st.DataObject) -> None:
+    records = typed("xy" + "\r".join(lines))
+    pieces, size = [records[:80]], 20 * data.draw(st.integers(1, 20))  # of a single record: a half may stand alone
+    pieces += [records[at : at + size] for at in range(80, len(records), size)]
+    assert "".join(key.text or "\r" for key in keys_of(*pieces)) == "xy" + "\r".join(lines)
 
 
-def test_halves_of_windows_keys_are_told_from_the_letter() -> None:
-    keys = ["à", "\xe0H", "à", "à", "\0\x0f", "\xe0\x86", "\0", "x"]
-    keyboard = WindowsKeyboard(list(keys))
-    read = [client.windows_character(keyboard.getwch, keyboard.ungetwch) for _ in keys]
-    assert read == ["à", "\0H", "à", "à", "\0\x0f", "\0\x86", "", "x"]
-    assert not keyboard.keys and not keyboard.place
+def test_a_windows_console_tells_of_its_size_and_its_end() -> None:
+    told: list[str] = []
+    left, bursts = [RESIZED + record(key=0x10), record(ord("a"), 0x41) + RESIZED, b""], client.Mailbox()
+    client.ConsoleReader(lambda: left.pop(0), lambda: False, bursts, lambda: told.append("moved")).run()
+    assert (told, bursts.take()) == (["moved"] * 2, [b"a", b""])
+    bursts.close()
+
+
+@pytest.mark.parametrize(("event", "leaves"), [(0, False), (1, False), (2, True), (5, True), (6, True)])
+def test_a_window_of_windows_that_is_closed_is_left_in_peace(event: int, leaves: bool) -> None:
+    done: list[object] = []
+    assert client.leaves_at(event, lambda: done.append("left"), done.append) is leaves
+    assert done == (["left", client.LEAVE_SECONDS + client.LOGOUT_SECONDS] if leaves else [])
 
 
 # --- Pastes whose end is lost ---
@@ -251,21 +283,19 @@ def test_a_paste_that_still_flows_is_not_cut(split: int) -> None:
     assert {key.name for key in keys} == {"paste", "char"}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a console is read in another way")
 def test_an_escape_waits_for_the_rest_where_it_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     now, delay, pieces = [10.0], [client.SEQUENCE_DELAY], [b"\x1b", b"[D", b"\x1b", b"\r", b"\x1b"]
-    monkeypatch.setattr("termios.tcgetattr", lambda descriptor: [])
+    monkeypatch.setattr(client, "console_mode", lambda: None)
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    monkeypatch.setattr(client, "_read_burst", lambda descriptor: pieces.pop(0))
     console = client.Console(lambda: delay[0])
     for key in ("left", "alt-enter"):
-        console.read()
+        console.take(pieces.pop(0))
         assert (console.keys(), console.deadline) == ([], now[0] + client.SEQUENCE_DELAY)
         now[0] += 0.3  # a bad network
         assert console.keys() == []
-        console.read()
+        console.take(pieces.pop(0))
         assert (console.keys(), console.deadline) == ([Key(key)], None)
-    console.read()
+    console.take(pieces.pop(0))
     delay[0] = client.ESCAPE_DELAY  # a question was asked
     now[0] += client.ESCAPE_DELAY
     assert (console.keys(), console.deadline) == ([Key("escape")], None)
@@ -319,13 +349,11 @@ def test_keys_that_were_read_at_once_are_marked(data: bytes, more: list[bool]) -
         ([b"one\r", b""], b"one\r"),  # the end is read once more
         ([b"x" * 40_000] * 3, b"x" * 80_000),  # an endless one does not keep the loop
     ],
+    ids=["key", "arrow", "pieces", "end", "endless"],  # their own are longer than a variable of Windows
 )
-@pytest.mark.skipif(sys.platform == "win32", reason="a console is read in another way")
-def test_a_paste_in_pieces_is_read_as_one(pieces: list[bytes], read: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paste_in_pieces_is_read_as_one(pieces: list[bytes], read: bytes) -> None:
     left = list(pieces)
-    monkeypatch.setattr(client, "_read_now", lambda descriptor: left.pop(0))
-    monkeypatch.setattr("select.select", lambda *_: (left, [], []))
-    assert client._read_burst(0) == read
+    assert client.read_burst(lambda: left.pop(0), lambda: left) == read
 
 
 @pytest.mark.parametrize(

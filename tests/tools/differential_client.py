@@ -108,7 +108,7 @@ class Player:
         """One thing that happens, and how it looks."""
         steps: tuple[tuple[Callable[[], None], int], ...] = (
             (self.press, 30), (self.type, 20), (self.read, 15), (self.paste, 4), (self.say, 6), (self.pin, 1),
-            (self.resize, 2), (self.ask, 4), (self.replace, 1), (self.leave, 1), (self.look, 6), (self.windows, 2),
+            (self.resize, 2), (self.ask, 4), (self.replace, 1), (self.leave, 1), (self.look, 6),
         )  # fmt: skip
         self.chance.choices([step for step, _ in steps], [weight for _, weight in steps])[0]()
         editor = self.editor
@@ -155,10 +155,6 @@ class Player:
             self.log.append(f"keys {keys} {self.decoder.undecided}")
             for key in keys:
                 self.feed(key)
-
-    def windows(self) -> None:
-        pieces = [self.chance.choice("\x00Hab\rà\x0f\n\x1b\t\x93") for _ in range(self.chance.randint(1, 6))]
-        self.log.append(f"windows {self.module.windows_keys(''.join(pieces))}")
 
     def say(self) -> None:
         spans = tuple(
