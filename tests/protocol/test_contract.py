@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -485,11 +486,11 @@ def test_answers_and_messages_are_numbered_from_one_on(place: Place) -> None:
     ]  # fmt: skip
 
 
-def kept_bob(place: Place) -> Somebody:
+def kept_bob(place: Place, name: str = "bob") -> Somebody:
     """Somebody who has heard nothing that is numbered yet."""
     bob = place.connect()
-    bob.says(f"REGISTER bob {PASSWORD}", "KEEP")
-    bob.token = bob.say(f"LOGIN bob {PASSWORD}").next(2)[0].partition("token=")[2]
+    bob.says(f"REGISTER {name} {PASSWORD}", "KEEP")
+    bob.token = bob.say(f"LOGIN {name} {PASSWORD}").next(2)[0].partition("token=")[2]
     return bob
 
 
@@ -658,6 +659,139 @@ def test_a_login_onto_a_lost_session_adopts_its_messages_not_its_answers(place: 
         f"OK LOGIN bob last={STAMP}", f"MSG alice 1 {STAMP} while you were out", "ONLINE alice bob",
     ]  # fmt: skip
     assert alice.hears() == ["#1 OK SEND"]
+
+
+# --- To several -------------------------------------------------------------------------------------------------------
+
+
+def messages(heard: list[str]) -> list[str]:
+    """The messages among this, without their numbers and times."""
+    return [re.sub(rf"^(?:@\d+ )?(MSG \S+ \d+) (?:{TIME})", r"\1", line) for line in heard if "MSG " in line]
+
+
+def next_with(word: str, somebody: Somebody) -> str:
+    """The next frame with this word in it; others are passed over."""
+    while word not in (payload := somebody.next()[0]):
+        assert payload != END
+    return payload
+
+
+def confirm(somebody: Somebody) -> list[str]:
+    """Somebody shows what has come, and says so; the messages."""
+    heard = somebody.hears()
+    somebody.says("ACK " + heard[-1].split(" ")[0][1:])
+    return messages(heard)
+
+
+def test_a_list_and_a_star_name_everybody_who_is_told(place: Place) -> None:
+    alice, bob, eve = place.people("alice", "bob", "Eve")
+    assert alice.says("#1 SEND EVE,bob,bob,alice one", "#2 SEND * two", "SEND bob,eve three", "SEND * four") == [
+        "#1 OK SEND 2", "#2 OK SEND 2",
+    ]  # fmt: skip
+    told = ["MSG alice>Eve,bob 1 one", "MSG alice>* 2 two", "MSG alice>bob,Eve 0 three", "MSG alice>* 0 four"]
+    assert messages(bob.next(4)) == messages(eve.next(4)) == told
+    assert bob.says("#9 SEND alice,eve it is here") == ["#9 OK SEND 2"]
+    assert messages(alice.hears()) == messages(eve.hears()) == ["MSG bob>alice,Eve 9 it is here"]
+
+
+def test_a_list_of_which_one_is_left_is_a_plain_message(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    assert codes(alice.says("#1 SEND alice,bob hi", "#2 SEND zoe,ZOE hi", "#3 SEND alice,ALICE hi")) == [
+        "#1 OK SEND", "#2 ERROR not-online", "#3 ERROR not-online",
+    ]  # fmt: skip
+    assert messages(bob.hears()) == ["MSG alice 1 hi"]
+
+
+def test_a_list_that_is_wrong_is_refused_as_a_whole(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    for tag, to in enumerate(["bob,", ",bob", "bob,,bob", "bob,*", "*,*", "bob,a/b", ",".join(["bob"] * 101)], 1):
+        assert codes(alice.says(f"#{tag} SEND {to} hi", f"SEND {to} hi")) == [
+            f"#{tag} ERROR bad-command", "#0 ERROR bad-command",
+        ], to  # fmt: skip
+    assert bob.hears() == []
+
+
+def test_nobody_of_a_list_and_nobody_else_is_here(place: Place) -> None:
+    alice = place.person("alice")
+    said = alice.says("#1 SEND zoe,dan hi", "SEND zoe,dan hi", "#2 SEND * hi", "SEND * hi")
+    assert codes(said) == [f"#{tag} ERROR not-online" for tag in (1, 0, 2, 0)]
+
+
+def test_one_answer_when_the_fate_of_all_is_known(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    eve, dan = place.person("eve", kept=True), place.person("dan", kept=True)
+    assert alice.says("#1 SEND bob,eve,dan,Zoe hi", "#2 SEND bob,eve hi") == []
+    assert messages(bob.hears()) == confirm(eve) == ["MSG alice>bob,eve,dan 1 hi", "MSG alice>bob,eve 2 hi"]
+    assert alice.hears() == ["#2 OK SEND 2"]
+    assert confirm(dan) == ["MSG alice>bob,eve,dan 1 hi"]
+    assert alice.hears() == ["#1 ERROR partly Zoe=not-online shown to 3 of 4"]
+    assert alice.says("SEND zoe,bob hi") == ["#0 ERROR partly zoe=not-online shown to 1 of 2"]
+
+
+def test_the_answer_says_who_was_not_shown_it_and_why(place: Place) -> None:
+    alice, _ = place.people("alice", "bob")
+    eve, dan = place.person("eve", kept=True), place.person("dan", kept=True)
+    dan.reset()
+    assert alice.sees("alice", "bob", "eve", "~dan")
+    assert alice.says("#1 SEND dan,eve,bob hi", "#2 SEND * hi") == []
+    assert len(messages(eve.hears())) == 2
+    eve.reset()
+    assert alice.sees("alice", "bob", "~eve", "~dan")
+    place.wait(61 + protocol.WALK_PAUSE)
+    one, two = alice.hears()
+    assert one == "#1 ERROR partly dan=not-delivered,eve=unconfirmed shown to 1 of 3"
+    assert like(r"#2 ERROR partly \S+,\S+ shown to 1 of 3", two) and "dan=not-delivered" in two
+
+
+def test_a_message_to_several_goes_over_to_the_next_session(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    eve = kept_bob(place, "eve")
+    eve.reset()
+    assert alice.sees("alice", "bob", "~eve")
+    assert alice.says("#1 SEND bob,eve hi", "#2 SEND * hi") == []
+    told = ["MSG alice>bob,eve 1 hi", "MSG alice>* 2 hi"]
+    back = place.connect().say(f"RESUME {eve.token} 0")
+    assert messages(back.next(3)) == told
+    again = place.connect().say(f"TAKEOVER eve {PASSWORD}")
+    assert messages(again.next(3)) == told
+    assert alice.hears() == ["#1 OK SEND 2", "#2 OK SEND 2"]
+    assert messages(bob.hears()) == told
+
+
+def test_the_frames_of_a_sender_have_one_order_for_everybody(place: Place) -> None:
+    alice, *others = place.people("alice", *[f"p{number}" for number in range(8)])
+    to = ["*", "p0", "p7,p0", "p1,p2,p3", "p7", "*", "p7,p6,p5,p4,p3,p2,p1,p0", "*"]
+    with mock.patch.object(protocol, "SPREAD_SLICE", 1):
+        alice.say_bytes(b"".join(encode(f"#{tag} SEND {to} x") for tag, to in enumerate(to, 1)))
+        counts = [8, 0, 2, 3, 0, 8, 8, 8]
+        assert alice.next(8) == [f"#{n} OK SEND" + f" {count}" * (count > 0) for n, count in enumerate(counts, 1)]
+    for name, somebody in zip([f"p{number}" for number in range(8)], others, strict=True):
+        due = [tag for tag, names in enumerate(to, 1) if names == "*" or name in names.split(",")]
+        assert [int(line.split(" ")[2]) for line in somebody.hears()] == due
+
+
+def test_after_a_restart_a_message_to_several_is_sent_again_with_its_tag(place: Place) -> None:
+    alice, bob = place.person("alice", kept=True), place.person("bob", kept=True)
+    assert messages(alice.says("#1 SEND * hi")) == []
+    assert messages(bob.hears()) == ["MSG alice>* 1 hi"]
+    place = place.restart()
+    bob = place.connect().say(f"RESUME {bob.token} 9")
+    assert bob.next() == ["OK RESUME bob 0 9"]
+    alice = place.connect().say(f"RESUME {alice.token} 9", "#1 SEND * hi")
+    assert messages([next_with("MSG ", bob)]) == ["MSG alice>* 1 hi"]  # the same sender and id: it was shown before
+    bob.say("ACK 10")
+    assert next_with("SEND", alice) == "@10 #1 OK SEND 1"
+
+
+def test_so_many_messages_to_everybody_at_once(place: Place) -> None:
+    alice, bob = place.people("alice", "bob")
+    most, pause = protocol.TO_ALL
+    answers = alice.says(*[f"#{tag} SEND * x" for tag in range(1, most + 2)])
+    assert answers[:-1] == [f"#{tag} OK SEND 1" for tag in range(1, most + 1)]
+    assert like(rf"#{most + 1} ERROR too-many {pause:.0f} \S+ .+", answers[-1])
+    place.wait(pause)
+    assert alice.says(f"#{most + 2} SEND * x") == [f"#{most + 2} OK SEND 1"]
+    assert len(bob.hears()) == most + 1
 
 
 # --- Order and waiting ------------------------------------------------------------------------------------------------
