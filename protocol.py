@@ -2571,6 +2571,9 @@ BYE_WORDS = {
 class Linked(NamedTuple):
     """There is a Vessages server at the other end. Nobody is logged in yet."""
 
+    def __bool__(self) -> bool:
+        return True  # As every event, so that `while event := next(events, None)` does not end at this one.
+
 
 class LoggedIn(NamedTuple):
     """The answer to LOGIN or TAKEOVER: who one is, the login before (Unix seconds) and how many failed since."""
