@@ -109,6 +109,7 @@ ANSWER_MAX = 4096  # bytes of a server's first frame that are waited for: it is 
 # Between two attempts: 1, 2, 4 … 30 s, each cut by chance to between half and all of it, so that a thousand clients
 # do not come back in the same moment.
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0
+WAIT_MOST = 5.0  # the same for a server that is waited for: it has been started for us
 # After a silent failure of the network Linux sends again what was not confirmed at intervals that double, up to two
 # minutes: a connection would stay dead that long when the network is back. The option (Linux 6.15), and milliseconds.
 TCP_RTO_MAX_MS, SEND_AGAIN_WITHIN = 44, 4000
@@ -582,6 +583,7 @@ class Link:
         self._lost_at = 0.0  # time at which the link was lost, or dialled in vain
         self._dialling = self._closed = False
         self.has_met = False  # whether there ever was a connection
+        self.waits = False  # whether the first contact is tried until it succeeds
         self.holds = False  # whether a person is being asked about a certificate, and nothing is dialled meanwhile
         self.shows = True  # whether the events that are taken are still displayed: only then are they acknowledged
 
@@ -722,7 +724,7 @@ class Link:
             words = dial_words(self.host, self.port, result)
             if isinstance(result, TrustError) and result.new:
                 self._events.append(Untrusted(words, result.old, result.new))
-            elif self.has_met:
+            elif self.has_met or self.waits:
                 self._dial_later(words)
             else:
                 self._events.append(Unreachable(words))
@@ -738,7 +740,8 @@ class Link:
             self.session.feed(result.data, self.now())
 
     def _dial_later(self, words: str) -> None:
-        seconds = min(RETRY_MOST, RETRY_FIRST * 2.0 ** min(self._attempts, 10)) * (0.5 + self._chance() / 2)
+        most = WAIT_MOST if self.waits else RETRY_MOST
+        seconds = min(most, RETRY_FIRST * 2.0 ** min(self._attempts, 10)) * (0.5 + self._chance() / 2)
         self._attempts += 1
         self._lost_at = self.now()
         self._dial_at = self._lost_at + seconds
@@ -779,7 +782,7 @@ class Link:
         if self.session.logged_in:
             self._attempts = 0
         self.session.disconnected(self.now(), why)
-        if self.session.wants_link:
+        if self.session.wants_link or self.waits:
             self._dial_later("")
 
 
@@ -4838,6 +4841,7 @@ class Leaving:
         self.deadline: float | None = None  # end of the patience of this stage
         self.signals: deque[bool] = deque()  # signals that were not dealt with yet, each with whether it insists
         self._logout = 0  # tag of our own LOGOUT: that it has no answer is no failure
+        self._stays = False  # whether a server that is waited for is waited for also now
 
     def begin(self, patience: float | None, *, insists: bool) -> bool:
         """Somebody wants to leave; when all is answered, at most `patience` seconds later. True if that is new.
@@ -4846,8 +4850,10 @@ class Leaving:
         new = self.stage is Stage.HERE
         if new:
             usual = LEAVE_SECONDS if self._interactive else PIPE_LEAVE_SECONDS
+            self._stays = patience is None and not self._interactive
             self._enter(Stage.SETTLING, usual if patience is None else patience)
         elif insists:
+            self._link.session.abandon()  # what has no answer yet has failed
             self._enter(Stage.GONE, 0.0)
         return new
 
@@ -4856,6 +4862,8 @@ class Leaving:
         session = self._link.session
         if self.stage not in (Stage.SETTLING, Stage.LOGGING_OUT):
             return
+        if self._stays and self._link.waits:
+            self._enter(Stage.SETTLING, PIPE_LEAVE_SECONDS)  # which begin when it is there
         waits = session.unanswered or not self._link.has_met
         if waits and self.deadline is not None and self._link.now() < self.deadline:
             return
@@ -4906,6 +4914,7 @@ class Chat:
         self._said = Said(before)
         self._log = log
         self._met = False  # whether a server has answered
+        self._told = False  # that it is waited for
         self._distrusts = False  # whether the server has shown a certificate that a script cannot ask about
         self._pings: dict[int, float] = {}  # by tag: when a PING was asked for
 
@@ -4919,6 +4928,8 @@ class Chat:
     def begin(self, user: str | None) -> None:
         """Once, before the first turn."""
         self.front.start(self.link, self.recipients)
+        if self.front.interactive and not self.front.edits:  # else it stands in the prompt
+            self.note(f"connecting to {self.link.host} port {self.link.port} …")
         before = self._said.of(None, None)
         if before and self.front.interactive:
             last = tuple(before[-SAID_AGAIN:])
@@ -5199,6 +5210,9 @@ class Chat:
         """Show an event, and do what follows from it."""
         if self.leaving.owns(event):
             return
+        if self.link.waits and isinstance(event, (Dialling, protocol.LinkLost, protocol.Waiting)):
+            self._tell_once(getattr(event, "words", ""))
+            return
         fault = "" if self._met else self._first_contact_fault(event)
         if fault:
             self.last_words, self.status = "\n".join(map(one_line, fault.split("\n"))), 2
@@ -5213,6 +5227,12 @@ class Chat:
         if follow is not None:
             follow(self, event)
         self.dialogues.hear(event)
+
+    def _tell_once(self, trouble: str) -> None:
+        """Say that the server is waited for, and why: one line, however often it is tried."""
+        if trouble and not self._told:
+            self._told = True
+            self.note(f"{trouble}; trying until the server is there, Ctrl-C ends it")
 
     def _first_contact_fault(self, event: Printable) -> str:
         """Why there is no server, if this ends a first contact. A person waits for one that hangs up without a word."""
@@ -5257,7 +5277,7 @@ class Chat:
     def _linked(self, event: protocol.Linked) -> None:
         if not self._met and self.front.interactive and not self.dialogues.under_way:
             self.note(FIRST_HINT)
-        self._met = True
+        self._met, self.link.waits = True, False
 
     def _logged_in(self, event: protocol.LoggedIn) -> None:
         self.accounts.refused = (event.name, "")  # a session that is ended elsewhere is brought back by /takeover alone
@@ -5370,6 +5390,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     tls.add_argument("--tls", action="store_true", default=None, help=always)
     tls.add_argument("--no-tls", dest="tls", action="store_false", help="do not encrypt")
     parser.add_argument("--ca", metavar="FILE", type=Path, help="encrypt, and trust what this CA has signed, only that")
+    parser.add_argument("--wait", action="store_true", help="try until the server is there")
     parser.add_argument("--plain", action="store_true", help="one event a line, as in a pipe")
     parser.add_argument("--json", action="store_true", help="as --plain, each line a JSON object")
     parser.add_argument("--log", metavar="FILE", type=Path, help="append all that is shown to FILE")
@@ -5467,6 +5488,7 @@ def run_client(options: argparse.Namespace) -> int:
     person = is_terminal(0) and not options.json
     front = Plain(out, as_json=options.json, interactive=person) if plain else Terminal(out)
     link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=tls.dial)
+    link.waits = options.wait
     try:
         chat = Chat(link, front, to=options.to, secret=secret, tls=tls, log=log, before=before)
         return chat_to_the_end(chat, options.user)

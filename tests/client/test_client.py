@@ -98,6 +98,7 @@ class Room:
         desk = Desk()
         desk.interactive = options.pop("interactive", True)
         link = Link("lab", 5000, ClientSession(1), dial=self.dial, clock=self.clock, chance=lambda: 1.0)
+        link.waits = options.pop("wait", False)
         user = options.pop("user", None)
         chat = Chat(link, desk, **({"to": None, "secret": None, "tls": client.Tls("lab", 5000)} | options))
         chat.begin(user)
@@ -985,6 +986,75 @@ def test_a_server_that_hangs_up_without_a_word_is_no_server_for_a_pipe(room: Roo
     if not interactive:
         assert chat.status == 2 and not desk.seen
         assert chat.last_words.endswith(" before it said a word")
+
+
+TRYING = "; trying until the server is there, Ctrl-C ends it"
+
+
+def at_once(room: Room, steps: int) -> None:
+    """So many steps, the clock jumping ahead: what is waited for takes long."""
+    for _ in range(steps):
+        room.clock.now += 1.0
+        room.step()
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_a_server_is_waited_for_and_that_is_told_once(room: Room, interactive: bool) -> None:
+    room.up = False
+    chat, desk = room.desk(wait=True, interactive=interactive)
+    at_once(room, 120)
+    assert chat.status is None
+    assert len(desk.seen) == 1 and desk.seen[0].startswith("-- nobody listens at lab port 5000: ")
+    assert desk.seen[0].endswith(TRYING)
+    room.up = True
+    before = room.clock.now
+    room.until(lambda: "-- connected" in desk.seen)
+    assert room.clock.now - before <= client.WAIT_MOST + 1
+    room.types(desk, f"REGISTER bob {PASSWORD}", *[f"LOGIN bob {PASSWORD}"] * (not interactive), see="-- online: bob")
+    room.up = False  # and from now on it is lost, as ever
+    chat.link._link_down(chat.link._socket, "connection lost")  # type: ignore[arg-type]
+    room.until(lambda: any(line.startswith("-- trying again in 1 s") for line in desk.seen))
+
+
+def test_a_pipe_that_has_ended_waits_with_its_messages(room: Room) -> None:
+    room.person("bot")[1].typed.append("/quit")
+    room.until(lambda: room.desks[0][0].status == 0)
+    room.up = False
+    chat, pipe = room.desk(wait=True, interactive=False, user="bot", to="bot", secret=PASSWORD)
+    pipe.typed += ["the build is green", None]
+    at_once(room, 10 * round(client.PIPE_LEAVE_SECONDS))
+    assert chat.status is None and len(pipe.seen) == 1
+    room.up = True
+    room.until(lambda: chat.status is not None)
+    assert chat.status == 0
+    assert any(line.endswith("-> bot: the build is green") for line in pipe.seen)
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_ctrl_c_ends_the_waiting(room: Room, interactive: bool) -> None:
+    room.up = False
+    chat, desk = room.desk(wait=True, interactive=interactive, user="bob", secret=PASSWORD)
+    desk.typed += [None] * (not interactive)
+    at_once(room, 20)
+    assert chat.status is None
+    chat.interrupt()
+    room.step()
+    assert chat.status == (0 if interactive else 1)
+
+
+def test_a_door_behind_which_there_is_no_server_yet_is_tried_again(room: Room) -> None:
+    """As of `ssh -L`, which listens all the time and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        places = [door.getsockname()[:2]]
+        room.dial = lambda host, port: dial_in_clear(*places[-1])  # type: ignore[method-assign]
+        chat, desk = room.desk(wait=True, interactive=False)
+        for _ in range(3):
+            room.until(lambda: chat.link.is_up)
+            door.accept()[0].close()
+            room.until(lambda: not chat.link.is_up)
+        assert len(desk.seen) == 1 and desk.seen[0].endswith(TRYING)
+        places.append(room.rig.listeners[0].getsockname()[:2])
+        room.until(lambda: "-- connected" in desk.seen)
 
 
 # --- What cannot be shown ---
