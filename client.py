@@ -5439,6 +5439,9 @@ def close_log(log: Output) -> None:
 def main(argv: list[str]) -> int:
     """Run a client; the exit status: 0, 1 if a command of a script failed, 2 if there is no server or no sense."""
     with proper_descriptors() as closed:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(encoding=terminal_encoding(stream), errors="backslashreplace")
         try:
             options = arguments_of(argv)
             if 1 in closed:

@@ -1753,6 +1753,17 @@ def _waiting_descriptors() -> Iterator[None]:
             os.set_blocking(number, False)
 
 
+def set_encodings() -> None:
+    """A terminal has its own encoding; a pipe or a file has UTF-8 on every system, which Windows would not do.
+
+    Characters that a terminal cannot show, or sends broken, cause no traceback.
+    """
+    streams = (sys.stdin, "utf-8-sig", "surrogateescape"), (sys.stdout, "utf-8", "backslashreplace")
+    for stream, encoding, errors in (*streams, (sys.stderr, "utf-8", "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else encoding, errors=errors)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command of the command line and return the exit code: 0 done, 2 refused, 130 interrupted."""
     with _waiting_descriptors():
@@ -1760,12 +1771,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
+    set_encodings()
     options = _parser().parse_args(arguments, argparse.Namespace(db="vessages.db", json=False))
-    # Characters that a terminal cannot show, or sends broken, cause no traceback. A pipe has UTF-8, unlike a terminal.
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding=None if sys.stdin.isatty() else "utf-8-sig", errors="surrogateescape")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _show(options.run(options), options.json)
     except (StorageError, OSError) as error:

@@ -57,7 +57,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
-from io import TextIOWrapper
 from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 from types import FrameType
@@ -68,7 +67,9 @@ import storage
 from protocol import Connection, HashJob, Hub, Job, StorageFailedError
 from storage import PYTHON
 
-if sys.platform != "win32":
+if sys.platform == "win32":
+    import ctypes
+else:
     import fcntl
     import resource
 
@@ -127,6 +128,8 @@ WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLW
 # Not every system has all of them: SIGQUIT is Ctrl-\ in a terminal, SIGBREAK the Ctrl-Break of Windows.
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 QUESTION_SIGNALS = ("SIGUSR1", "SIGQUIT", "SIGBREAK")
+# What a console of Windows tells of: the window is closed, the person logs off, the machine is shut down.
+CLOSING = (2, 5, 6)
 
 # How Python is called on the other kind of system: see `storage.PYTHON`.
 OTHER_SYSTEM, OTHER_PYTHON = ("on Linux and macOS", "python3") if sys.platform == "win32" else ("on Windows", "py")
@@ -609,7 +612,7 @@ class Waker:
 class Signals:
     """What signals have asked for. Their handlers interrupt the loop anywhere, so they note it and wake the loop."""
 
-    __slots__ = ("_clock", "_heeded", "_hurry_from", "_waker", "figures_wanted", "stop_wanted")
+    __slots__ = ("_clock", "_console_handler", "_heeded", "_hurry_from", "_waker", "figures_wanted", "stop_wanted")
 
     def __init__(self, waker: Waker, clock: Callable[[], float]) -> None:
         self.stop_wanted = False
@@ -631,6 +634,18 @@ class Signals:
                 if number is not None and signal.getsignal(number) != signal.SIG_IGN:
                     signal.signal(number, answer)
                     self._heeded.append(number)
+        if sys.platform == "win32":  # last, or closing the window would be the Ctrl-Break of the C library
+            self._console_handler = ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint32)(self.stops_at)
+            ctypes.windll.kernel32.SetConsoleCtrlHandler(self._console_handler, 1)
+
+    def stops_at(self, event: int, wait: Callable[[float], None] = time.sleep) -> bool:
+        """In a thread of Windows: stop if this event of the console says so. Windows ends the process when that thread
+        is done, or after 5 s, so it stays until the server has ended by itself."""
+        if event in CLOSING:
+            self.stop_wanted = True
+            self._waker.wake()
+            wait(STOP_WITHIN)
+        return event in CLOSING
 
     def _on_stop(self, number: int, stack: FrameType | None) -> None:
         now = self._clock()
@@ -1605,8 +1620,6 @@ def greet(greeting: Greeting) -> None:
 
 def tell(text: str) -> None:
     """Print this, if anybody wants to read it."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # it may be unable to show where the accounts are
     try:
         print(text, flush=True)
     except OSError:  # a pipe that is closed already; without this it would be complained of again at the end
@@ -1678,6 +1691,7 @@ def run(server: Server, log: WriteLog) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code: 0 after a stop, 2 if it cannot start, FAULT."""
+    storage.set_encodings()
     options = parse(arguments)
     log: Log | None = None
     try:

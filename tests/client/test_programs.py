@@ -35,7 +35,7 @@ def start(*arguments: str, program: Sequence[str] = CLIENT, **options: Any) -> s
     environ = dict(ENVIRON, PYTHONWARNINGS="error", **options.pop("environ", {}))
     return subprocess.Popen(
         [*program, *arguments],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdin=subprocess.PIPE, stdout=options.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE,
         text=True, env=environ, encoding="utf-8", **options,
     )  # fmt: skip
 
@@ -95,7 +95,8 @@ def test_every_line_of_a_log_goes_to_somebody(server: ServerThread, tmp_path: Pa
     options = ["--password-file", str(secret)] if where == "file" else []
     environ = {"VESSAGES_PASSWORD": PASSWORD} if where == "environment" else {}
     log = [f"/dev/sda line {n}" for n in range(300)]
-    with start(*place(server), "--user", "bot", "--to", "alice", *options, environ=environ) as process:
+    options += ["--user", "bot", "--to", "alice"]
+    with start(*place(server), *options, environ=environ, stdout=subprocess.DEVNULL) as process:
         assert process.stdin is not None
         process.stdin.write("\n".join(log))
         process.stdin.close()
@@ -114,6 +115,7 @@ def test_the_password_is_on_no_command_line() -> None:
     assert not {name for name in vars(actions) if "password" in name} - {"password_file"}
 
 
+@posix
 def test_ctrl_c_logs_out(server: ServerThread) -> None:
     alice = server.person("alice")
     with start(*place(server)) as process:
@@ -197,6 +199,8 @@ def test_help_for_a_reader_that_has_seen_enough() -> None:
 def test_pipes_are_utf_8_whatever_the_locale_says(server: ServerThread) -> None:
     status, lines, _ = run(*place(server), typed="PING é → 中\n", environ={"PYTHONIOENCODING": "iso8859-1"})
     assert (status, lines) == (0, ["-- connected", "-- PING é → 中"])
+    status, _, errors = run(*place(server), "--password-file", "中", environ={"PYTHONIOENCODING": "iso8859-1"})
+    assert status == 2 and "中" in errors
 
 
 # --- Descriptors as other programs leave them ---
@@ -566,7 +570,7 @@ def test_a_script_outlives_its_server(server_process: ServerProcess, tmp_path: P
         bot.register("bot", PASSWORD)
         bot.login("bot", PASSWORD)
         bot.send("bot", "one")
-        server_process.signal(signal.SIGKILL)
+        server_process.process.kill()
         server_process.ends()
         with ServerProcess(tmp_path, port=server_process.address[1]):
             bot.send("bot", "two")

@@ -307,15 +307,17 @@ def test_it_runs_though_nobody_reads_its_greeting(tmp_path: Path, monkeypatch: p
                 nobody.close()
 
 
+@pytest.mark.parametrize(("terminal", "told"), [(True, rb"\u041c\u0430"), (False, "Мария".encode())])
 def test_it_runs_though_its_output_cannot_show_where_the_accounts_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool, told: bytes
 ) -> None:
     folder = tmp_path / "Мария"
     folder.mkdir()
     output = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(output, "isatty", lambda: terminal)
     monkeypatch.setattr(sys, "stdout", output)
     assert run_main(folder, monkeypatch) == 0
-    assert rb"\u041c\u0430" in output.buffer.getvalue()
+    assert told in output.buffer.getvalue()
 
 
 def test_ctrl_c_while_it_starts_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

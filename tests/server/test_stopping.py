@@ -35,6 +35,15 @@ def test_a_reader_that_is_stuck_does_not_hold_the_stop_up(rig: Rig) -> None:
     bob.close()
 
 
+@pytest.mark.parametrize(("event", "stops"), [(0, False), (1, False), (2, True), (5, True), (6, True)])
+def test_a_window_of_windows_that_is_closed_stops_it_politely(rig: Rig, event: int, stops: bool) -> None:
+    alice, waited = rig.person("alice"), list[float]()
+    assert rig.server.signals.stops_at(event, waited.append) is stops
+    rig.turns(2)
+    assert alice.says("WHO") == (["BYE shutdown", END] if stops else ["OK WHO alice"])
+    assert waited == [vessages.STOP_WITHIN] * stops
+
+
 def test_the_log_is_told_who_comes_and_goes_and_when(rig: Rig) -> None:
     rig.person("alice").close()
     rig.clock.wall += 7

@@ -363,6 +363,15 @@ def test_a_restore_beside_a_server_ends_with_2_and_names_the_file(accounts: Path
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_pipes_have_utf_8_whatever_the_system_says(accounts: Path, encoding: str) -> None:
+    with closing(open_store(accounts)) as store:
+        store.add("Zoë", protocol.fold("Zoë"), "no hash", 0.0)
+    assert process(accounts.parent, "list", encoding=encoding).stdout.splitlines()[-1].endswith(" Zoë")
+    result = process(accounts.parent, "--db", "中.db", "list", encoding=encoding)
+    assert result.returncode == 2 and "/中.db" in result.stderr.replace("\\", "/")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
 def test_passwd_reads_a_line_of_utf_8_where_there_is_no_terminal(accounts: Path, encoding: str) -> None:
     for start in ("", "\ufeff"):  # PowerShell may put a mark in front.
         text = start + "pässwörd-ok\n"

@@ -293,6 +293,7 @@ class Rig:
         self.start()
 
     def start(self) -> None:
+        tls = shared_tls() if self.offers_tls else None  # skips the test where there is none, before anything is open
         self.hub = protocol.Hub(**self.settings)
         self.selector = WatchedSelector(self.make_selector(), self.clock)
         self.listeners = [sock for _ in range(self.ports) for sock in vessages.bind("127.0.0.1", 0)]
@@ -300,7 +301,7 @@ class Rig:
         self.server = vessages.Server(
             self.hub, self.store, self.listeners, cost=self.cost,
             selector=self.selector, clock=self.clock, wall=self.clock.tell_wall,
-            tls=shared_tls() if self.offers_tls else None, encrypted_only=self.serves == "only",
+            tls=tls, encrypted_only=self.serves == "only",
             spare_files=self.spare_files,
             log=lambda *lines: self.log.extend((self.clock.wall, line) for line in lines),
         )  # fmt: skip
