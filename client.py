@@ -4139,6 +4139,24 @@ BELLS = {
 }  # fmt: skip
 
 
+# What /help COMMAND says about some beside their line.
+MORE: Final[Mapping[str, str]] = {
+    "register": "the password is asked for without showing it, and you are logged in",
+    "login": "the password is asked for without showing it",
+    "takeover": "without NAME: the login that was just refused",
+    "msg": "NAME is also several with commas, /msg bob,eve hi, or *, everybody",
+    "r": "at the space it becomes /msg NAME, so that you see who that is",
+    "to": "NAME is also several with commas, /to bob,eve, or *, everybody; /to alone: nobody",
+    "history": f"the last {SAID_AGAIN}, or the last N; NAME is also bob,eve or *, everybody\n"
+    "a long text is printed as it was written, up to a mark, so that it can be copied",
+    "bell": "off: nothing; title: a count in the window's title; msg: a bell too\n"
+    "all: the bell also for comings and goings\n"
+    "desktop: a notice of the desktop; text: it and the title say what was said\n"
+    "nothing calls while the window has the focus, where the terminal tells",
+    "quit": "as Ctrl-D, or Ctrl-C twice, on an empty line",
+}
+
+
 def bell_words(bell: Bell) -> str:
     """What calls the person now."""
     desktop = "; each message is a notice of the desktop" * bell.desktop
@@ -4152,8 +4170,12 @@ def command_name(word: str) -> str:
 
 def help_words(name: str) -> str:
     """What /help says, about one command if it is named; "" if there is no such command."""
+    if name and name not in TYPED:
+        return ""
     if name:
-        return f"{TYPED[name].usage}  {TYPED[name].help}" if name in TYPED else ""
+        aliases = " ".join("/" + alias for alias, command in ALIASES.items() if command == name)
+        lines = [f"{TYPED[name].usage}  {TYPED[name].help}", MORE.get(name, ""), aliases and f"also {aliases}"]
+        return "\n".join(filter(None, lines))
     rows = [f"{group:<5} {' '.join('/' + word for word in words)}" for group, words in HELP_GROUPS]
     keys = [f"{usage}  {words}" for usage, words in KEYS]
     return "\n".join([*rows, *keys, "/help COMMAND tells more"])

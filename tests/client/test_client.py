@@ -905,8 +905,14 @@ def test_help_lists_every_command(room: Room) -> None:
     room.types(desk, "/help", see="-- /help COMMAND")
     listed = [word for line in desk.seen for word in line.split() if word.startswith("/")]
     assert set(listed) >= {"/" + name for name in client.TYPED}
-    room.types(desk, "/help who", see="-- /who")
-    assert len(desk.seen) == 1
+    room.types(desk, "/help who", see="-- also")
+    assert desk.seen[0].startswith("-- /who  ") and desk.seen[1:] == ["-- also /names /users /list /whois"]
+    for name in (*client.TYPED, *client.ALIASES):
+        room.types(desk, f"/help {name}", see=f"-- {client.TYPED[client.command_name(name)].usage}  ")
+        assert sum(len(line) // 40 + 1 for line in desk.seen) <= 14, "it fits a small window"
+    assert set(client.MORE) <= set(client.TYPED)
+    assert all(f"{when}:" in client.MORE["bell"] for when in client.BELLS)
+    room.types(desk, "/help nonsense", see="!! there is no /nonsense; /help lists the commands")
     for name, command in client.TYPED.items():
         assert command.usage.startswith("/" + name) and command.help and callable(getattr(Chat, command.method))
 
