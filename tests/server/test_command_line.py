@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import io
@@ -78,17 +77,41 @@ def check_refusal(arguments: list[str], words: str, capsys: pytest.CaptureFixtur
     assert ended.value.code == 2
     out, errors = capsys.readouterr()
     (line,) = errors.splitlines()
-    assert (out, line.startswith("vessages.py: "), words in line) == ("", True, True), line
+    assert (out, line.startswith("vessages.py: "), words in line, "_ssl.c" in line) == ("", True, True, False), line
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a listener: here nothing ends
+@pytest.mark.parametrize(
+    ("given", "options", "words"),
+    [
+        ({}, "--db missing/vessages.db", "no folder"),
+        ({"vessages.db": "my diary, " * 100}, "", "not a Vessages database"),
+        ({"cert.pem": "no certificate"}, "--tls --cert cert.pem", "one of them is not PEM"),
+        ({"cert.pem": "no certificate", "key.pem": "no key"}, "--tls --cert cert.pem --key key.pem", "cert.pem"),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused_and_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: dict[str, str],
+    options: str, words: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for name, text in given.items():
+        Path(name).write_text(text)
+    check_refusal(["127.0.0.1", "0", *options.split()], words, capsys)
+    assert {name: Path(name).read_text() for name in given} == given
+    assert not Path("vessages-key.pem").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="who may read everything")
+def test_unreadable_accounts_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "vessages.db"
+    path.touch(mode=0o000)
+    check_refusal(["127.0.0.1", "0", "--db", str(path)], "permission", capsys)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("30m", 1800.0), ("6h", 21600.0), ("30d", 2592000.0)])
 def test_durations_have_units(text: str, seconds: float) -> None:
     assert vessages.make_parser().parse_args(["h", "0", "--backup-every", text]).backup_every == seconds
-
-
-def test_every_option_has_its_help() -> None:
-    options = [action for action in vessages.make_parser()._actions if action.help is not argparse.SUPPRESS]
-    assert all(action.help for action in options)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of Linux")
@@ -109,10 +132,12 @@ def test_an_older_system_tries_again_when_it_likes(monkeypatch: pytest.MonkeyPat
     listener.close()
 
 
-def test_a_port_in_use_is_refused() -> None:
+def test_a_port_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (listener,) = vessages.bind("127.0.0.1", 0)
-    with listener, pytest.raises(vessages.StartError, match="is in use"):
-        vessages.bind("127.0.0.1", listener.getsockname()[1])
+    with listener:
+        port = str(listener.getsockname()[1])
+        check_refusal(["127.0.0.1", port, "--db", str(tmp_path / "other.db")], "is in use: ", capsys)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_listener_on_loopback_has_that_address_only() -> None:
@@ -276,8 +301,10 @@ def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> in
 def test_it_starts_and_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main(tmp_path, monkeypatch) == 0
-    assert capsys.readouterr().out.startswith("Vessages ")
+    for words in (" (new, no accounts yet)", "vessages.db"):
+        assert run_main(tmp_path, monkeypatch) == 0
+        first, second, *_ = capsys.readouterr().out.splitlines()
+        assert first.startswith("Vessages ") and second.endswith(words)
 
 
 def test_it_says_that_it_has_stopped_when_all_is_done(

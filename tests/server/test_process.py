@@ -6,7 +6,6 @@ Every process ends with its test. What needs no process is in the other files of
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import signal
@@ -65,22 +64,6 @@ def test_it_says_where_it_listens_how_to_join_and_whom_to_trust(tmp_path: Path, 
         *(words if mode != "off" else []),
         f"Ctrl-C stops the server, {vessages.QUESTION_KEY} logs who is connected.",
     ]
-
-
-def test_accounts_that_were_there_are_not_called_new(tmp_path: Path) -> None:
-    storage.open_store(tmp_path / "vessages.db").close()
-    with ServerProcess(tmp_path) as server:
-        assert server.greeting.splitlines()[1].endswith("vessages.db")
-
-
-def test_people_talk(server: ServerProcess) -> None:
-    alice, bob = server.person("alice"), server.person("bob", kept=True)
-    assert alice.sees("alice", "bob")
-    assert alice.says("#1 SEND bob hi") == []
-    (message,) = bob.hears()
-    assert re.fullmatch(r"@\d+ MSG alice 1 \S+Z hi", message)
-    bob.says(f"ACK {message.split(' ')[0][1:]}")
-    assert alice.hears() == ["#1 OK SEND"]
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
@@ -149,22 +132,10 @@ def test_registration_can_be_closed(tmp_path: Path) -> None:
 # --- Not starting -----------------------------------------------------------------------------------------------------
 
 
-def test_help_names_every_option(tmp_path: Path) -> None:
-    done = run(tmp_path, "--help")
-    assert done.returncode == 0
-    for option in ("HOST", "PORT", "--db", "--grace", "--hash-cost", "--no-register", "--tls", "--verbose"):
-        assert option in done.stdout
-
-
 def test_version(tmp_path: Path) -> None:
     done = run(tmp_path, "--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"Vessages \d+\.\d+\n", done.stdout)
-
-
-def test_a_wrong_command_line_is_explained(tmp_path: Path) -> None:
-    done = run(tmp_path, "127.0.0.1", "five")
-    assert_refused(done, "five")
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -176,19 +147,9 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
         assert word in done.stderr
 
 
-def test_a_port_in_use_is_refused(server: ServerProcess, tmp_path: Path) -> None:
-    done = run(tmp_path, "127.0.0.1", str(server.address[1]), "--db", "other.db")
-    assert_refused(done, "in use", "another port")
-    assert not (tmp_path / "other.db").exists()
-
-
 def test_a_second_server_on_the_same_accounts_is_refused(server: ServerProcess, tmp_path: Path) -> None:
     assert_refused(run(tmp_path, "127.0.0.1", "0", "--db", "vessages.db"), "in use by a running server")
     assert server.person("alice").says("WHO") == ["OK WHO alice"]
-
-
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    assert_refused(run(tmp_path, "127.0.0.1", "0", "--db", "missing/vessages.db"), "no folder", "--db")
 
 
 HOMELESS = """
@@ -227,7 +188,7 @@ sys.exit(vessages.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("count", range(4))
+@pytest.mark.parametrize("count", [0, 3])
 def test_too_few_threads_are_told(tmp_path: Path, count: int) -> None:
     program = tmp_path / "threadless.py"
     program.write_text(THREADLESS.format(folder=str(ROOT), count=count))
@@ -243,33 +204,6 @@ def test_too_few_open_files_are_told(tmp_path: Path) -> None:
         ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert_refused(done)
-
-
-def test_a_file_of_another_program_is_refused_as_accounts(tmp_path: Path) -> None:
-    (tmp_path / "vessages.db").write_bytes(b"my diary, " * 100)
-    assert_refused(run(tmp_path, "127.0.0.1", "0"), "not a Vessages database")
-    assert (tmp_path / "vessages.db").read_bytes() == b"my diary, " * 100
-
-
-@posix
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_accounts_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "vessages.db").touch(mode=0o000)
-    assert_refused(run(tmp_path, "127.0.0.1", "0"), "permission")
-
-
-def test_a_certificate_that_was_given_is_not_made(tmp_path: Path) -> None:
-    (tmp_path / "cert.pem").write_text("no certificate")
-    assert_refused(run(tmp_path, "127.0.0.1", "0", "--tls", "--cert", "cert.pem"), "cert.pem", "not PEM")
-    assert not (tmp_path / "vessages-key.pem").exists()
-
-
-def test_a_bad_certificate_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "cert.pem").write_text("no certificate")
-    (tmp_path / "key.pem").write_text("no key")
-    done = run(tmp_path, "127.0.0.1", "0", "--tls", "--cert", "cert.pem", "--key", "key.pem")
-    assert_refused(done, "cert.pem", "--cert")
-    assert "_ssl.c" not in done.stderr
 
 
 # --- Stopping ---------------------------------------------------------------------------------------------------------
@@ -308,11 +242,10 @@ def test_a_second_signal_ends_it_at_once(server: ServerProcess) -> None:
 
 
 @posix
-@pytest.mark.parametrize("number", STOPS)
-def test_a_signal_that_comes_twice_is_one(server: ServerProcess, tmp_path: Path, number: int) -> None:
+def test_a_signal_that_comes_twice_is_one(server: ServerProcess, tmp_path: Path) -> None:
     alice = server.person("alice", kept=True)
-    server.signal(number)
-    server.signal(number)
+    server.signal()
+    server.signal()
     assert alice.ends()[-2:] == ["BYE shutdown", END]
     alice.close()
     assert server.ends() == 0
