@@ -354,25 +354,28 @@ def besiege(moments: list[list[tuple[Any, ...]]], registration: bool, reached: C
         siege.end()
 
 
+REACHED: Counter[str] = Counter()  # what the hub was heard to say, in all sieges
+
+
 @examples(30)
 @given(MOMENTS, OPEN)
 def test_the_hub_bears_whatever_is_said_to_it(moments: list[list[tuple[Any, ...]]], registration: bool) -> None:
-    besiege(moments, registration, Counter())
+    besiege(moments, registration, REACHED)
 
 
 def test_the_siege_reaches_every_answer() -> None:
-    reached: Counter[str] = Counter()
     wanted = {"MSG", "ONLINE", "PRESENCE", "PING"} | {f"OK {verb}" for verb in protocol.HANDLERS if verb != "ACK"}
     wanted |= {f"ERROR {code.word}" for code in Code} | {f"BYE {bye.value}" for bye in Bye if bye is not Bye.SHUTDOWN}
     wanted -= {"ERROR not-delivered", "ERROR too-many"}  # what they need seldom comes together in so short a siege
+    wanted -= {"ERROR encrypted-only"}  # only before the hub hears anything
 
     @settings(max_examples=10, database=None)
     @given(MOMENTS, OPEN)
-    def some(moments: list[list[tuple[Any, ...]]], registration: bool) -> None:
-        besiege(moments, registration, reached)
+    def some_more(moments: list[list[tuple[Any, ...]]], registration: bool) -> None:
+        besiege(moments, registration, REACHED)
 
     for number in range(20):
-        seed(number)(some)()
-        if wanted <= set(reached):
+        if wanted <= set(REACHED):
             return
-    raise AssertionError(f"never heard: {wanted - set(reached)}")
+        seed(number)(some_more)()
+    raise AssertionError(f"never heard: {wanted - set(REACHED)}")
