@@ -106,7 +106,8 @@ def test_the_client_in_a_few_lines_works_also_a_second_time(tmp_path: Path) -> N
         assert bob.sees("~alice", "bob")
         bob.says("SEND alice held")
         port = bob.socket.getpeername()[1]
-        words = [sys.executable, ROOT / "tests" / "examples" / "plain.py", "127.0.0.1", str(port), "alice", PASSWORD, "bob", "hi there"]
+        program = str(ROOT / "tests" / "examples" / "plain.py")
+        words = [sys.executable, program, "127.0.0.1", str(port), "alice", PASSWORD, "bob", "hi there"]
         ids = set()
         for before in (["OK LOGIN", "MSG bob", "ONLINE"], ["OK LOGIN", "ONLINE"]):
             done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)

@@ -369,7 +369,7 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Plain, list[bool]]
     """A front end without a line editor at a terminal, and what it has made of the terminal's echo."""
     echo: list[bool] = []
     monkeypatch.setattr(client, "set_echo", lambda on: bool(echo.append(on) or True))  # type: ignore[func-returns-value]
-    monkeypatch.setattr("os.isatty", lambda descriptor: True)
+    monkeypatch.setattr(client, "is_terminal", lambda descriptor: True)
     front = Plain(io.StringIO(), interactive=True)
     yield front, echo
     front.close()
