@@ -21,7 +21,7 @@ Rules of this file
     and all that is to be seen becomes one string to write. Only the front end asks the terminal anything.
 
 Reading order
-    1. `Mailbox`, `dial`, `Link`: from threads to the loop, from a host name to a socket, from a socket to the session.
+    1. `Mailbox`, `Tls`, `Link`: from threads to the loop, from a host name to a connection, from that to the session.
     2. `Client`, for scripts.
     3. `safe_text`, `KeyDecoder`, `LineEditor`, `Screen`: a terminal without a terminal. To be skipped at first.
     4. `lines_of`, `json_of`, `Transcript`: what happened, as text and as paragraphs.
@@ -515,10 +515,10 @@ class Tls:
         """An encrypted connection, if its certificate is the right one."""
         with closed_on_failure(sock):
             seen = fingerprint(sock)
+            if seen == self._refused:  # whatever was said in another window
+                raise TrustError(f"{self._name} still shows the certificate that you have refused")
             if seen == expected:
                 return Dialled(sock, b"", Encryption(True, "", seen))
-            if seen == self._refused:
-                raise TrustError(f"{self._name} still shows the certificate that you have refused")
             if not self._signed and (expected or self._wanted):
                 raise TrustError(doubt_words(self._name, expected or "", seen), expected or "", seen)
         return Dialled(sock, b"", Encryption(True, self.trust(seen), seen))
@@ -5282,6 +5282,7 @@ class Chat:
             self.dialogues.interrupt(self._trusting(event))
         else:
             self.last_words, self._distrusts = one_line(event.words), True
+            self.session.abandon()  # each message has its fate, also when somebody was leaving already
             self.leave(0.0)
 
     def _trusting(self, event: Untrusted) -> Dialogue:

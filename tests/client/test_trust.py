@@ -148,6 +148,10 @@ def test_a_refused_certificate_is_not_asked_about_again(between: Between, known:
     assert caught.value.new == ""
     between.does = posing(*pair("first"))
     tls.dial("127.0.0.1", between.port).sock.close()
+    between.does = posing(*pair("second"))
+    tls_to(between, known).trust(fingerprint_of(pair("second")[0]))  # somebody says yes in another window
+    with pytest.raises(TrustError, match="still shows the certificate that you have refused"):
+        tls.dial("127.0.0.1", between.port)
 
 
 def test_with_tls_a_new_certificate_is_not_trusted_by_itself(between: Between, known: Path) -> None:
@@ -612,6 +616,7 @@ def test_at_a_return_nobody_in_between_hears_anything(
         until(chat, lambda: any("; trying again in" in line for line in desk.seen))
         assert chat.status is None  # it may pass
     elif front == "pipe":
+        desk.typed.append(None)  # its end: the client waits for the fates
         until(chat, lambda: chat.status is not None)
         assert chat.status == 2 and CHANGED in chat.last_words and "\n" not in chat.last_words
         assert any(NEVER_SAID in line for line in desk.seen if line.startswith("!! "))
