@@ -70,11 +70,15 @@ PASSWORD = "bench password"
 CHEAP_HASH = "1,1,1"  # the least scrypt there is: the price of passwords is the same for every server
 REAL_HASH = "14"  # what a server has by default, where a row is about it
 
+# Where there is a file system in memory, the accounts are there: ten thousand logins on a disk take longer than a row.
+IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
 TEXT = b"x" * 64
 OUTSTANDING = 32  # messages on their way, a pair
 READ_MAX = 64 * 1024
 WARM_UP = 0.3  # seconds of load before the meter starts
-LOGINS_AT_ONCE = 32  # less than any server's queue of password checks
+LOGINS_AT_ONCE = 200  # less than any server's queue of password checks from one address
+GUESTS = 32  # who come and go in turn: a small roster
 RETURNS_AT_ONCE = 500  # after a restart, by token
 SENDS_TO_ALL = 8  # messages to everybody from one person: fewer than one may send at once
 TALK_AFTER = 12.0  # seconds: a connection that says nothing for 20 would be asked whether it is still there
@@ -377,7 +381,7 @@ def running(
     kind: Kind, accounts: int, status: str = "offline", hash_cost: str = CHEAP_HASH, tls: bool = False
 ) -> Iterator[Server]:
     """A fresh server that knows `accounts` people."""
-    with tempfile.TemporaryDirectory(prefix="bench") as name, socket.create_server((HOST, 0)) as free:
+    with tempfile.TemporaryDirectory(prefix="bench", dir=IN_MEMORY) as name, socket.create_server((HOST, 0)) as free:
         folder, port = Path(name), free.getsockname()[1]
         certificate: tuple[str, ...] = make_certificate(folder) if tls else ()
         command = kind.command(Setup(folder, port, accounts, status, hash_cost, certificate))
@@ -847,7 +851,7 @@ def growth(kind: Kind, few: int, many: int, seconds: float) -> Reading:
     with running(kind, many) as server, Crowd(server) as crowd:
         talkers = people(kind, crowd, few)
         before = to_and_fro(kind, server, crowd, talkers, seconds)
-        crowd.log_in(map(kind.wire.log_in, range(few, many)))
+        crowd.log_in(map(kind.token, range(few, many)), RETURNS_AT_ONCE)
         crowd.settle()
         after = to_and_fro(kind, server, crowd, talkers, seconds)
         notes = {f"µs among {few}": before.figure, f"µs among {many:,}": after.figure}
@@ -883,10 +887,10 @@ def memory(kind: Kind, count: int, keep: bool = False, tls: bool = False) -> Rea
 
 def log_ins(kind: Kind, count: int) -> Reading:
     """Connect, log in by token, get the roster, leave, one at a time: the same few again and again, in their grace."""
-    with running(kind, LOGINS_AT_ONCE, "lost") as server:
-        come_and_go(kind, server, range(LOGINS_AT_ONCE))  # since its start the server has seen everybody once
+    with running(kind, GUESTS, "lost") as server:
+        come_and_go(kind, server, range(GUESTS))  # since its start the server has seen everybody once
         meter = Meter(server)
-        come_and_go(kind, server, [number % LOGINS_AT_ONCE for number in range(count)])
+        come_and_go(kind, server, [number % GUESTS for number in range(count)])
         return meter.reading(count)
 
 
@@ -901,7 +905,7 @@ def presence(kind: Kind, watchers: int, broadcasts: int) -> Reading:
     """Somebody comes and goes, and all others are told. What the same visits cost while nobody is there is left out."""
     with running(kind, watchers + 1) as server, Crowd(server) as crowd:
         alone = visits(kind, server, crowd, watchers, broadcasts)
-        crowd.log_in(map(kind.token, range(watchers)))
+        crowd.log_in(map(kind.token, range(watchers)), RETURNS_AT_ONCE)
         crowd.settle()
         told = visits(kind, server, crowd, watchers, broadcasts)
         return told._replace(figure=told.figure - alone.figure)
@@ -924,7 +928,7 @@ def presence_latency(kind: Kind, watchers: int, seconds: float) -> Reading:
     guests = range(watchers, watchers + int(seconds / 0.4) + 2)
     with running(kind, guests.stop) as server, Crowd(server) as crowd:
         talkers = crowd.log_in(map(kind.wire.log_in, range(10)))
-        crowd.log_in(map(kind.token, range(10, watchers)))
+        crowd.log_in(map(kind.token, range(10, watchers)), RETURNS_AT_ONCE)
         crowd.settle()
         with closing(Visitors(server, map(kind.wire.log_in, guests))) as visitors:
             return disturbed(server, talkers, seconds, Every(0.4, itertools.repeat(visitors.change)))
@@ -999,7 +1003,7 @@ class Row:
     measure: Callable[[Kind], Reading]
     peers: tuple[str, ...] = ()
     goals: dict[str, float] = field(default_factory=dict)
-    once: bool = False  # it does not depend on who else uses the machine
+    once: bool = False  # not repeated: it takes long to get so many in, or depends little on the machine
     readme: str = ""  # its title there, if it has a place there
 
 
@@ -1026,11 +1030,11 @@ def make_rows(scale: Scale) -> list[Row]:
             partial(to_everybody, count=some, times=8 * told), lean, {"asyncio": 0.6},
             readme=f"a message to {some:,} people, for each"),
         Row("everybody", f"message to {many:,}, each", "µs",
-            partial(to_everybody, count=many, times=told), lean, {"asyncio": 0.6}),
+            partial(to_everybody, count=many, times=told), lean, {"asyncio": 0.6}, once=True),
         Row("everybody-some-p99", f"p99 of 1,000 messages/s while 4 a second go to {some:,}", "ms",
             partial(to_everybody_latency, count=some, seconds=3 * s), goals={FIGURE: 30}),
         Row("everybody-p99", f"p99 of 1,000 messages/s while 4 a second go to {many:,}", "ms",
-            partial(to_everybody_latency, count=many, seconds=3 * s), goals={FIGURE: 30}),
+            partial(to_everybody_latency, count=many, seconds=3 * s), goals={FIGURE: 30}, once=True),
         Row("memory", f"memory of an idle connection, {many:,} logged in", "KiB", partial(memory, count=many),
             everyone[:-1], {FIGURE: 0.6}, once=True, readme=f"memory of an idle connection, {many:,} logged in"),
         Row("memory-kept", "the same, kept", "KiB", partial(memory, count=many, keep=True),
