@@ -142,6 +142,7 @@ async def main(variant: str, host: str, port: int, *certificate: str) -> None:
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # as the server's own
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.num_tickets = 0
         context.load_cert_chain(*certificate)
     chat = Chat()
     server: asyncio.Server

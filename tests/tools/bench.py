@@ -964,9 +964,9 @@ def to_everybody_latency(kind: Kind, count: int, seconds: float) -> Reading:
         return disturbed(server, sockets[:10], seconds, Every(0.25, deeds))
 
 
-def restart(kind: Kind, count: int) -> Reading:
+def restart(kind: Kind, count: int, tls: bool = False) -> Reading:
     """Seconds until all who were online when the server crashed are back, and ten of them know it of everybody."""
-    with running(kind, count, status="online") as server, Crowd(server, watching=10) as crowd:
+    with running(kind, count, "online", tls=tls) as server, Crowd(server, watching=10) as crowd:
         meter, start = Meter(server), clock()
         crowd.log_in(map(kind.token, range(count)), RETURNS_AT_ONCE)
         all_in = clock() - start
@@ -1049,6 +1049,8 @@ def make_rows(scale: Scale) -> list[Row]:
             partial(log_ins, count=scale.logins), lean),
         Row("restart", f"{many:,} back by token after a crash, all rosters right", "s",
             partial(restart, count=many), lean, {FIGURE: 20}),
+        Row("tls-restart", f"{some:,} back by token after a crash, TLS, all rosters right", "s",
+            partial(restart, count=some, tls=True), ASYNCIO[1:], {FIGURE: 10}),
         Row("checking", "p99 of 5,000 messages/s with 5 password checks/s, times the undisturbed", "x",
             partial(while_checking, rate=5000, every=0.2, seconds=3 * s), goals={FIGURE: 3}),
     ]  # fmt: skip
