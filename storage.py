@@ -1712,6 +1712,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _reader_has_gone(error: OSError) -> bool:
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
+
+
+def write_the_rest(program: str) -> None:
+    """Write what Python has kept, such as the text of --help. Else Python would try at its very end, and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Takes what is left.
+            if stream is sys.stdout and not _reader_has_gone(error):
+                print(f"{program}: standard output: {error.strerror}", file=sys.stderr)
+                sys.exit(2)
+
+
 def _show(answer: Answer, as_json: bool) -> int:
     """Print the answer of a command and return the exit code. A reader that closes the pipe (`| head`) is no error.
 
@@ -1725,7 +1742,7 @@ def _show(answer: Answer, as_json: bool) -> int:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Else Python complains again at its end.
-        if isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL):
+        if _reader_has_gone(error):
             return 0
         done = f"{answer.done}, but this could not be printed" if answer.done else "the answer is not complete"
         print(f"storage.py: {done}: standard output: {error.strerror}", file=sys.stderr)
@@ -1767,7 +1784,10 @@ def set_encodings() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command of the command line and return the exit code: 0 done, 2 refused, 130 interrupted."""
     with _waiting_descriptors():
-        return _run(arguments)
+        try:
+            return _run(arguments)
+        finally:
+            write_the_rest("storage.py")
 
 
 def _run(arguments: list[str] | None) -> int:

@@ -1157,8 +1157,8 @@ x509_extensions = extensions
 [name]
 CN = Vessages
 [extensions]
-basicConstraints = critical, CA:TRUE
-keyUsage = critical, digitalSignature, keyCertSign
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
 subjectKeyIdentifier = hash
 subjectAltName = {names}
 """
@@ -1501,7 +1501,7 @@ def spell_out(arguments: Sequence[str]) -> list[str]:
     >>> spell_out(["--tls", "0.0.0.0", "5000"])
     ['--tls=only', '0.0.0.0', '5000']
     """
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = itertools.zip_longest(arguments, arguments[1:])
     return ["--tls=only" if word == "--tls" and after not in TLS_CHOICES else word for word, after in pairs]
 
 
@@ -1691,8 +1691,11 @@ def run(server: Server, log: WriteLog) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code: 0 after a stop, 2 if it cannot start, FAULT."""
-    storage.set_encodings()
-    options = parse(arguments)
+    try:
+        storage.set_encodings()
+        options = parse(arguments)
+    finally:
+        storage.write_the_rest("vessages.py")
     log: Log | None = None
     try:
         log = Log(console_of_errors())

@@ -48,8 +48,8 @@ PORTS = ["", "-1", "65536", "70000", "five", "5000.0"]
 GRACES = ["nan", "inf", "0", "86401", "long"]
 TIMES = ["", "5", "h", "0h", "-1h", "1.5h", "1y", "²h", "31d", "721h", "9" * 99 + "s"]
 HOSTS = ["no.such.host.invalid", "256.0.0.1", "192.0.2.1", "-x" * 40, "ü" * 80, "x" * 300]
-OTHERS = ["", "0 more", "0 --what", "0 --verbos", "0 --keep 3", "0 --cert none.pem"]
-OTHERS += ["0 --tls --cert none.pem --key none.pem"]
+OTHERS = ["", "0 more", "0 --what", "0 --verbos", "0 --keep 3", "0 --cert none.pem", "0 --tls sometimes"]
+OTHERS += ["0 --tls --cert none.pem --key none.pem", "0 --tls off --cert vessages.py"]
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,21 @@ def test_a_wrong_option_is_explained_in_one_line(
     capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     check_refusal(["127.0.0.1", *arguments], words, capsys)
+
+
+def test_a_command_line_without_anything_is_explained_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    check_refusal([], "HOST, PORT", capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [
+        ("h 0", "offered"), ("h 0 --tls offered", "offered"), ("h 0 --tls=off", "off"), ("--tls off h 0", "off"),
+        ("h 0 --tls only", "only"), ("h 0 --tls", "only"), ("--tls h 0", "only"), ("h 0 --tls --verbose", "only"),
+    ],
+)  # fmt: skip
+def test_tls_alone_means_what_it_once_did(arguments: str, mode: str) -> None:
+    assert vessages.parse(arguments.split()).tls == mode
 
 
 @pytest.mark.parametrize("host", HOSTS)

@@ -132,6 +132,30 @@ def test_registration_can_be_closed(tmp_path: Path) -> None:
 # --- Not starting -----------------------------------------------------------------------------------------------------
 
 
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
+@pytest.mark.parametrize("program", ["vessages.py", "storage.py"])
+@pytest.mark.parametrize(
+    ("shell", "status", "words"),
+    [
+        ("--help", 0, ""), ("--help >&-", 0, "usage: "), ("2>/dev/full", 2, ""),
+        ("--help >/dev/full", 2, "PROGRAM: standard output: No space left on device\n"),
+    ],
+)  # fmt: skip
+def test_last_words_that_nobody_reads_are_no_failure(program: str, shell: str, status: int, words: str) -> None:
+    command = ["sh", "-c", f'exec "$0" "$1" {shell}', sys.executable, str(ROOT / program)]
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| true` does
+    with os.fdopen(writing, "wb") as nobody:
+        done = subprocess.run(
+            command, env=environ, stdout=nobody, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
+        )
+    assert (done.returncode, done.stderr[:7] if words == "usage: " else done.stderr) == (
+        status, words.replace("PROGRAM", program)
+    )  # fmt: skip
+
+
 def test_version(tmp_path: Path) -> None:
     done = run(tmp_path, "--version")
     assert (done.returncode, done.stderr) == (0, "")
