@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import getpass
 import hashlib
 import io
@@ -487,6 +488,117 @@ def test_what_comes_with_the_end_of_the_connection_is_still_obeyed(tmp_path: Pat
 # --- The certificate --------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Where a certificate and its key are to be made. The test is skipped where there is nothing to make them with."""
+    certificate()
+    return tmp_path / "vessages-cert.pem", tmp_path / "vessages-key.pem"
+
+
+def vouches(pair: tuple[Path, Path], name: str) -> bool:
+    """Whether a client that trusts this certificate, and only that, takes a server that has it for `name`."""
+    context = ssl.create_default_context(cafile=pair[0])
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python 3.13 does by itself
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = vessages.tls_context(*pair).wrap_bio(to_server, to_client, server_side=True)
+    client = context.wrap_bio(to_client, to_server, server_hostname=name)
+    try:
+        for end in (client, server, client, server):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    except ssl.SSLCertVerificationError:
+        return False
+    return client.version() is not None
+
+
+def test_a_certificate_is_for_twenty_years(pair: tuple[Path, Path]) -> None:
+    vessages.tls_context(*pair)
+    for days, code in ((7299, 0), (7301, 1)):
+        words = ["openssl", "x509", "-in", str(pair[0]), "-noout", "-checkend", str(days * 86400)]
+        assert subprocess.run(words, check=False, capture_output=True).returncode == code
+
+
+@pytest.mark.parametrize(
+    ("host", "bound", "good"),
+    [
+        ("127.0.0.1", ["127.0.0.1"], ["127.0.0.1", "localhost"]),
+        ("::1", ["::1"], ["::1", "localhost"]),
+        ("192.0.2.7", ["192.0.2.7"], ["192.0.2.7", "lab-3"]),
+        ("chat.lab.example", ["192.0.2.7", "2001:db8::7"], ["192.0.2.7", "2001:db8::7", "chat.lab.example", "lab-3"]),
+        ("fe80::77%eth0", ["fe80::77%eth0"], ["fe80::77", "lab-3"]),
+        ("0.0.0.0", ["0.0.0.0"], ["10.1.2.3", "127.0.0.1", "localhost", "lab-3"]),
+        ("::", ["::"], ["10.1.2.3", "2001:db8::9", "::1", "localhost", "lab-3"]),
+    ],
+)
+def test_a_certificate_has_the_names_and_addresses_of_its_server(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, host: str, bound: list[str], good: list[str]
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "lab-3")
+    monkeypatch.setattr(vessages, "route_addresses", lambda: ["10.1.2.3"])
+    monkeypatch.setattr(vessages, "interface_addresses", lambda: ["10.1.2.3", "2001:db8::9", "127.0.0.1", "fe80::1"])
+    monkeypatch.setattr(vessages, "named_addresses", list)
+    vessages.tls_context(*pair, names=functools.partial(vessages.own_names, host, bound))
+    assert [name for name in [*good, "10.9.9.9", "elsewhere"] if vouches(pair, name)] == good
+
+
+@pytest.mark.parametrize("name", ["a b", "a,DNS:b", "a\nkeyUsage = x", "$ENV::HOME", "größe", "", "x" * 300])
+def test_a_name_of_this_machine_that_no_certificate_can_have_is_left_out(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    names = vessages.own_names("192.0.2.7", ["192.0.2.7"])
+    assert names == ["IP:192.0.2.7"]
+    vessages.tls_context(*pair, names=lambda: names)
+
+
+def test_a_machine_of_many_networks_has_a_certificate_with_some(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [f"10.{index // 250}.{index % 250}.1" for index in range(5000)]
+    monkeypatch.setattr(vessages, "interface_addresses", lambda: many)
+    vessages.tls_context(*pair, names=functools.partial(vessages.own_names, "0.0.0.0", ["0.0.0.0"]))
+    assert pair[0].stat().st_size < vessages.PAIR_SIZE
+
+
+@pytest.mark.parametrize("mode", ["offered", "only"])
+def test_what_is_offered_where_no_certificate_can_be_made(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(vessages, "openssl_programs", lambda: iter([]))
+    options = vessages.parse(["127.0.0.1", "0", "--db", str(pair[0].with_name("vessages.db")), "--tls", mode])
+    if mode == "only":
+        with pytest.raises(vessages.StartError, match=r"^there is no openssl here .*: openssl req ") as refused:
+            vessages.offer_tls(options, ["127.0.0.1"], vessages.write_nowhere)
+        assert "\n" not in str(refused.value)
+    else:
+        context, why = vessages.offer_tls(options, ["127.0.0.1"], vessages.write_nowhere)
+        greeting = vessages.Greeting(["127.0.0.1"], 5000, "Accounts: here", plain=why).text(["127.0.0.1"])
+        assert context is None
+        assert "\nNothing is encrypted, so the network can read passwords: there is no openssl here" in greeting
+        assert "\n    openssl req -x509" in greeting
+
+
+@pytest.mark.parametrize("moves", [0, 1])
+def test_a_start_that_fails_between_the_files_leaves_no_half_pair_for_the_next(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    done: list[Path] = []
+    replace = Path.replace
+
+    def fail_in_time(path: Path, target: Path) -> Path:
+        if len(done) == moves:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        done.append(target)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail_in_time)
+    with pytest.raises(vessages.NoCertificateError, match="no certificate can be made in"):
+        vessages.tls_context(*pair)
+    monkeypatch.undo()
+    vessages.tls_context(*pair)
+    assert vouches(pair, "127.0.0.1")
+
+
 def test_a_certificate_is_made_for_its_owner_only_and_has_a_fingerprint(tmp_path: Path) -> None:
     cert, key = certificate() / "cert.pem", certificate() / "key.pem"
     with running(tmp_path, tls=True) as rig:
@@ -521,16 +633,65 @@ def test_without_openssl_the_command_to_run_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: program)
-    with pytest.raises(vessages.StartError, match=r"openssl req -x509 .*key\.pem.*cert\.pem"):
+    there = re.escape(str(tmp_path))
+    command = rf"copy both files to {there}:\n    openssl req -x509 .*IP:127\.0\.0\.1,.*key\.pem .*cert\.pem$"
+    with pytest.raises(vessages.NoCertificateError, match=command):
         vessages.tls_context(tmp_path / "cert.pem", tmp_path / "key.pem")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """Where a certificate and its key are to be made. The test is skipped where there is nothing to make them with."""
-    certificate()
-    return tmp_path / "vessages-cert.pem", tmp_path / "vessages-key.pem"
+def test_what_is_told_to_be_run_elsewhere_makes_what_can_be_copied_here(
+    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as here, pytest.raises(vessages.NoCertificateError) as told:
+        here.setattr(shutil, "which", lambda name: None)
+        vessages.tls_context(*pair)
+    subprocess.run(str(told.value).rpartition("\n    ")[2].split(), cwd=tmp_path, check=True, capture_output=True)
+    before = pair[0].read_bytes()
+    vessages.tls_context(*pair)
+    assert pair[0].read_bytes() == before
+    assert vouches(pair, "127.0.0.1")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a program of another kind")
+def test_an_openssl_that_hangs_is_not_waited_for(
+    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vessages, "CERTIFICATE_WITHIN", 0.2)
+    hanging = tmp_path / "openssl"
+    hanging.write_text("#!/bin/sh\nexec sleep 600\n")
+    hanging.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda name: str(hanging))
+    with pytest.raises(vessages.NoCertificateError, match="could not make a certificate"):
+        vessages.tls_context(*pair)
+    assert list(tmp_path.iterdir()) == [hanging]
+
+
+@pytest.mark.parametrize("variable", vessages.GIT_FOLDERS)
+@pytest.mark.parametrize("program", vessages.GIT_PROGRAMS)
+def test_the_openssl_of_git_for_windows_is_found(
+    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, variable: str, program: str
+) -> None:
+    real = shutil.which("openssl")
+    assert real is not None
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    for each in vessages.GIT_FOLDERS:
+        monkeypatch.delenv(each, raising=False)
+    assert list(vessages.openssl_programs()) == []
+    monkeypatch.setenv(variable, str(tmp_path / "there"))
+    path = tmp_path / "there" / vessages.GIT_FOLDERS[variable] / program
+    path.parent.mkdir(parents=True)
+    shutil.copy(real, path)
+    assert list(vessages.openssl_programs()) == [str(path)]
+    vessages.tls_context(*pair)
+
+
+def test_where_the_first_openssl_cannot_do_it_another_one_does(
+    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.which("openssl") or ""
+    monkeypatch.setattr(vessages, "openssl_programs", lambda: iter([sys.executable, str(tmp_path / "none"), real]))
+    vessages.tls_context(*pair)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
