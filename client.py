@@ -5,11 +5,11 @@
     from client import Client                        a script: see `Client`
 
 Rules of this file
-    What may be said when, what is sent again after a lost connection and what counts as shown: protocol.ClientSession
-    knows all that. Here are the socket, the clock, the keyboard and the screen, and nothing of it is repeated.
+    protocol.ClientSession knows what may be said when, what is sent again after a lost connection and what counts as
+    shown. Here are the socket, the clock, the keyboard and the screen, and nothing of it is repeated.
 
-    One loop, one thread. What would block (looking up a name, connecting, reading a pipe) is done by small threads
-    that put what they have into a mailbox; the loop wakes up and takes it out. There is one timer for dialling.
+    One loop, one thread. Anything that would block (looking up a name, connecting, reading a pipe) is done by small
+    threads that put what they have into a mailbox; the loop wakes up and takes it out. There is one timer for dialling.
 
     Nothing from the network reaches the terminal as it came: `safe_text` writes out what could move the cursor,
     colour the screen or turn the writing round. The server is not trusted more than the people.
@@ -122,7 +122,7 @@ LINE_MAX = 65_000  # characters; a longer line would not fit into a frame anyway
 KNOWN_SERVERS = Path("~/.vessages-servers")  # the certificates of the servers that were met
 KNOWN_BYTES_MAX = 1 << 20  # of that file: ten thousand servers, and a device in its place is not read for ever
 
-# What a socket raises when it has nothing or no room now.
+# Raised by a socket that has nothing or no room now.
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # --- The link ---------------------------------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ class Tls:
     def _expected(self) -> str | None:
         """The fingerprint that the server should have; "" if it was met and that is not known, None if it was not met.
 
-        What another client has accepted meanwhile counts here too.
+        A certificate that another client has accepted meanwhile counts here too.
         """
         try:
             known = self._known.recall(self._server) if self._is_kept else None
@@ -471,7 +471,7 @@ class Tls:
             return self._is_loopback(sock.getpeername()[0])
 
     def _refusal_of_hello(self, host: str, port: int) -> str:
-        """How a hello is refused: by a server without TLS as a frame that is too long. That is seen on a connection of
+        """How a hello is refused: by a server without TLS as a frame that is too long. It is seen on a connection of
         its own, since the library does not tell what it has read in place of an answer."""
         hello = ssl.MemoryBIO()
         with contextlib.suppress(ssl.SSLWantReadError):
@@ -664,7 +664,7 @@ class Link:
             self._dial_later("")
 
     def tick(self) -> None:
-        """What is due, in the session and here."""
+        """Do what is due, in the session and here."""
         now = self.now()
         self.session.tick(now)
         if self._socket is not None or self._dialling or self.holds:
@@ -678,7 +678,7 @@ class Link:
             threading.Thread(target=self._dial_in_thread, daemon=True).start()
 
     def take_events(self) -> list[ChatEvent]:
-        """What happened, in order."""
+        """The events since the last call, in order."""
         events = [*self._said, *self.session.take_events(), *self._events]
         self._said.clear()
         self._events.clear()
@@ -793,7 +793,7 @@ EVERYONE = protocol.EVERYBODY  # in place of a name: everybody else who is here
 
 
 class ChatError(Exception):
-    """What `Client` raises when something is refused.
+    """Raised by `Client` when something is refused.
 
     code: a word such as "bad-login", of protocol.Code or protocol.CLIENT_CODES, or one of "unreachable", "untrusted",
         "replaced".
@@ -1507,7 +1507,7 @@ _CONSOLE_KEYS: Final[Mapping[int, str]] = {
 
 
 def _record_text(number: int, char: int, held: int) -> str:
-    """What a terminal would send for a key."""
+    """The characters that a terminal would send for a key."""
     bits = sum(bit for keys, bit in _HELD.items() if held & keys)
     if number in _CONSOLE_KEYS and (bits or not char):
         return "\x1b[" + _CONSOLE_KEYS[number].format(1 + bits)
@@ -2645,7 +2645,8 @@ class Recalled(NamedTuple):
 Printable = ChatEvent | Note | Recalled
 
 
-# What does something to a terminal, to the end of a line or to the direction of writing: by category, and by direction.
+# Characters that do something to a terminal, to the end of a line or to the direction of writing: by category, and
+# by direction.
 _ACTS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _TURNS: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
@@ -2712,7 +2713,7 @@ def presence_words(changes: protocol.Presence) -> list[str]:
     return [f"{people_words(people)} {words[len(people) > 1]}" for people, words in kinds]
 
 
-# What one person did twice in a moment: a first and a last change, each a field of `protocol.Presence`.
+# Two changes of one person in a moment, the first and the last, each a field of `protocol.Presence`.
 BOTH_CHANGES = {
     ("came", "left"): "came and left", ("came", "lost"): "came and lost the connection",
     ("left", "came"): "left and came back", ("left", "lost"): "left, came back and lost the connection",
@@ -2792,7 +2793,7 @@ def fate_words(event: protocol.Failed) -> str:
 
 
 def certificate_words(server: str, event: Untrusted) -> str:
-    """What a person should know before a certificate is trusted, with the fingerprints as the server prints them."""
+    """The words before a certificate is trusted, with the fingerprints as the server prints them."""
     new = protocol.fingerprint_words(event.new)
     if not event.old:
         return f"{server} is new here. Its certificate is\n{new}\nIs that what the server printed when it was started?"
@@ -2804,7 +2805,7 @@ def certificate_words(server: str, event: Untrusted) -> str:
 
 
 def login_words(event: protocol.LoggedIn) -> str:
-    """Who one is and when one was here before, as ssh tells it."""
+    """The own name, and when one was here before, as ssh tells it."""
     words = f"you are {event.name}"
     if event.last is not None:
         words += f"; last login {clock_time(event.last, '%Y-%m-%d %H:%M')}"
@@ -2851,7 +2852,7 @@ def refused_words(event: protocol.Refused) -> str:
 
 
 def back_words(event: protocol.Back) -> str:
-    """What a lost connection has cost."""
+    """The cost of a lost connection, in words."""
     changes = presence_words(event.changes)
     if event.messages:
         changes.insert(0, f"{event.messages} message{'s' * (event.messages > 1)}")
@@ -2907,7 +2908,7 @@ def dated(event: Printable, line: str, now: float = 0.0) -> str:
 
 
 def log_lines(event: Printable, now: float) -> str:
-    """What the log gets of an event: its lines as they are printed, with a date."""
+    """The lines of an event for the log: as they are printed, with a date."""
     return "".join(dated(event, line, now) + "\n" for line in lines_of(event))
 
 
@@ -3008,7 +3009,7 @@ class Said:
             self._bytes -= sys.getsizeof(self._kept.popleft()[0].text)
 
     def of(self, people: str | None, me: str | None) -> list[Saying]:
-        """What was said in the conversation with these people, or all. me: the person's name now."""
+        """Everything that was said in the conversation with these people, or all. me: the person's name now."""
         if people is None:
             return [event for event, _ in self._kept]
         wanted = conversation(people, me)
@@ -3295,8 +3296,8 @@ class Front(Protocol):
         """Ask the person and call `then` with the answer, "" if it is given up. False: there is nobody to ask, or no
         way to hide the answer.
 
-        Behind a hidden answer what is typed stays hidden, until `ask` is called again or `release`. What is typed
-        meanwhile is the next answer, or is dropped. `then` is called with "" if the person no longer waits.
+        Behind a hidden answer what is typed stays hidden, until `ask` is called again or `release`. A line that
+        is typed meanwhile is the next answer, or is dropped. `then` is called with "" if the person no longer waits.
         """
 
     def release(self) -> None:
@@ -3505,7 +3506,7 @@ class Plain(Front):
 # has the focus, and to remember its title; and the way back.
 TERMINAL_BEGIN = "\x1b[?7h\x1b[?2004h\x1b[?1004h\x1b[22;0t"
 TERMINAL_END = "\x1b[?1004l\x1b[?2004l\x1b[23;0t"
-# What a console of Windows tells of: the window is closed, the person logs off, the machine is shut down.
+# Events of a console of Windows: the window is closed, the person logs off, the machine is shut down.
 CLOSING = (2, 5, 6)
 # Seconds between two pieces of one paste; a finger that follows another within that is rare, and harmless.
 BURST_GAP = 0.01
@@ -3743,7 +3744,7 @@ class Console:
 
 
 class Bell(NamedTuple):
-    """What calls the person. when: one of BELLS. desktop: a notice of the desktop too. text: with the message."""
+    """The ways to call the person. when: one of BELLS. desktop: a notice of the desktop too. text: with the message."""
 
     when: str = "msg"
     desktop: bool = False
@@ -4053,9 +4054,9 @@ def burst_text(keys: Iterable[Key]) -> str:
 
 
 def pasted_part(text: str, by_line: bool) -> tuple[str, int]:
-    """What of a burst's text was surely pasted, and how many of its characters that takes; ("", 0) if nothing was.
+    """The part of a burst's text that was surely pasted, and how many characters that takes; ("", 0) if there is none.
 
-    That is a text of several lines (the newlines behind it belong to it: nobody means to send these), one with a tab
+    A paste is a text of several lines (the newlines behind it belong to it: nobody means to send these), one with a tab
     in it, or a line that is too long to have been typed ahead. by_line: only such a line.
 
     >>> pasted_part("one\\ntwo\\n", by_line=False)
@@ -4121,7 +4122,7 @@ HELP_GROUPS = (
     ("show", ("history", "bell", "clear")),
     ("else", ("ping", "help", "quit")),
 )
-# What else is good to know about a line, for /help.
+# More that is good to know about a line, for /help.
 KEYS = (
     ("NAME: TEXT", "send to NAME, now and from now on"),
     ("BOB,EVE: TEXT", "send to both; /to * is everybody"),
@@ -4139,7 +4140,7 @@ BELLS = {
 }  # fmt: skip
 
 
-# What /help COMMAND says about some beside their line.
+# Words of /help COMMAND about some commands, beside their line.
 MORE: Final[Mapping[str, str]] = {
     "register": "the password is asked for without showing it, and you are logged in",
     "login": "the password is asked for without showing it",
@@ -4158,7 +4159,7 @@ MORE: Final[Mapping[str, str]] = {
 
 
 def bell_words(bell: Bell) -> str:
-    """What calls the person now."""
+    """The present ways to call the person."""
     desktop = "; each message is a notice of the desktop" * bell.desktop
     return f"the bell {BELLS[bell.when]}{desktop}" + "; with the text of the message" * bell.text
 
@@ -4169,7 +4170,7 @@ def command_name(word: str) -> str:
 
 
 def help_words(name: str) -> str:
-    """What /help says, about one command if it is named; "" if there is no such command."""
+    """The words of /help, about one command if it is named; "" if there is no such command."""
     if name and name not in TYPED:
         return ""
     if name:
@@ -4196,7 +4197,7 @@ def offers(before: str, session: ClientSession, last_sender: str, *, person: boo
 
 
 def expected_words(before: str, names: list[str]) -> list[str]:
-    """What Tab may put at the cursor: names, but for the words of a command whose usage says otherwise."""
+    """The words that Tab may put at the cursor: names, but for the words of a command whose usage says otherwise."""
     verb, *words = before.split(" ")
     if not words or not verb.startswith("/") or verb[1:] not in TYPED:
         return names
@@ -4225,7 +4226,7 @@ SECRET_NOUNS = ("password", "pass", "pw")  # commands only with a slash: people 
 ORDINARY = ("logic", "logins", "logan", "loin", "passed", "makeover", "registers", "takeovers")  # though they are alike
 LOGINS = ("user", "nick", "identify", "auth", "su", "account", "id", "oper")  # commands of other programs
 NO_ROOMS = ("join", "part", "topic", "room", "channel")  # commands of other programs, without a password
-# What to do instead of some commands of other programs.
+# Advice for some commands of other programs.
 INSTEAD = dict.fromkeys(NO_ROOMS, "there are no rooms; /to NAME sends what you type to NAME") | {
     "nick": "a name is an account: /login NAME, or /register NAME for a new one",
     "identify": "the password is asked for: /login NAME",
@@ -4279,7 +4280,7 @@ def is_unknown(word: str) -> bool:
 
 
 def unknown_words(word: str) -> str:
-    """What to do about a command that does not exist."""
+    """Advice about a command that does not exist."""
     name, alike = word[1:].lower(), similar_command(word)
     if name in INSTEAD:
         return INSTEAD[name]
@@ -4380,7 +4381,7 @@ class Pause(NamedTuple):
     seconds: float
 
 
-# What a person and a server are asked, one after the other: written as a generator, so that it reads like a dialogue.
+# Questions to a person and to a server, one after the other: written as a generator, so that it reads like a dialogue.
 Dialogue = Generator[Ask | Await | Pause, Any, None]
 
 YES, NO = ("y", "yes"), ("", "n", "no")
@@ -4531,7 +4532,7 @@ class Accounts:
         return ""
 
     def logging_in(self, name: str, password: str, *, takeover: bool = False, patient: bool = False) -> Dialogue:
-        """Log in. Whoever is logged in already is logged out once there is a password."""
+        """Log in. Somebody who is logged in already is logged out once there is a password."""
         once, before = bool(password), "" if password else self._logged_in_as()
         logs_out = f" (logs {before} out; Enter alone does not)" if before else ""
         prompt = f"Password for {one_line(name)}{logs_out}: "
@@ -4650,7 +4651,7 @@ UNSENT = "this was not sent: it looks like a command with a password, such as /l
 
 
 def nobody(name: str) -> str:
-    """That a name is none."""
+    """The refusal of a name that cannot be one."""
     return f"nobody called {one_line(name)} is known here"
 
 
@@ -4705,8 +4706,8 @@ class Recipients:
         return next(here, None)
 
     def expand(self, word: str) -> tuple[str, str] | None:
-        """What the first word of a line stands for, see `Expander`. So the person whom `/r` means stands in the line
-        before anything more is typed, whoever writes meanwhile."""
+        """The text and recipient that the first word of a line stands for, see `Expander`. So the person whom `/r`
+        means stands in the line before anything more is typed, whoever writes meanwhile."""
         if word == "/r" and self.answer_to:
             return "", "/all " if self.answer_to == EVERYONE else f"/msg {self.answer_to} "
         if word.startswith("@") and is_recipient(word[1:]):
@@ -4880,7 +4881,7 @@ class Leaving:
         return new
 
     def tick(self) -> None:
-        """Go on when all is answered or the patience has ended. What has no answer then has failed."""
+        """Go on when all is answered or the patience has ended. A command without an answer has then failed."""
         session = self._link.session
         if self.stage not in (Stage.SETTLING, Stage.LOGGING_OUT):
             return
@@ -5181,7 +5182,7 @@ class Chat:
         self.note("comings and goings are hidden" if self.quiet else "comings and goings are shown")
 
     def set_bell(self, rest: str) -> bool:
-        """What calls: one of BELLS, else as before; `desktop` and `text` only if they are named."""
+        """The ways to be called: one of BELLS, else as before; `desktop` and `text` only if they are named."""
         words = set(rest.split())
         when = words & BELLS.keys()
         if len(when) > 1 or words - when - {"desktop", "text"}:
@@ -5366,7 +5367,7 @@ class Chat:
             self.note(f"leaving when all is answered, {seconds:.0f} s at the most; once more leaves at once")
 
 
-# What follows from an event, beside its being shown.
+# The consequences of an event, beside its being shown.
 REACTIONS: dict[type, Callable[[Chat, Any], None]] = {
     protocol.Linked: Chat._linked,
     protocol.LoggedIn: Chat._logged_in,

@@ -43,10 +43,10 @@ from typing import NamedTuple
 
 KIB, MIB = 1024, 1024 * 1024
 
-# What a client may send: a long paste fits. Before the login only names and passwords have to.
+# Bytes of a frame from a client: a long paste fits. Before the login only names and passwords have to.
 CLIENT_FRAME_MAX = 64 * KIB
 STRANGER_FRAME_MAX = 4 * KIB
-# What a server may send: a roster of 100,000 names fits.
+# Bytes of a frame from a server: a roster of 100,000 names fits.
 SERVER_FRAME_MAX = 16 * MIB
 
 NAME_MAX = 32  # characters
@@ -1483,7 +1483,7 @@ def status_of(session: Session | None) -> str:
 
 
 class Post:
-    """What is said to people: written at once, or held until it is ACKed; and the fate of every message.
+    """Frames for people: written at once, or held until they are ACKed; and the fate of every message.
 
     A fate is told to `sender`, the session that the message is from, under `tag`, its tag. Of a message to several,
     `sender` is the group, and `tag` the name of one of its people.
@@ -1831,7 +1831,7 @@ class Hub:
     def shutdown(self) -> None:
         """The server stops, with the next lists: received frames are obeyed, all are told, and one last job is given.
 
-        That job records the statuses after the restart. From now on no session begins and nobody's fate is told.
+        The job records the statuses after the restart. From now on no session begins and nobody's fate is told.
         """
         shares = 0
         while (self._unread or self._spread.waiting) and shares < LAST_SHARES:
@@ -2974,7 +2974,7 @@ class Pace:
 
 
 class RosterView:
-    """Who is here, as far as this client was told: it makes the events from what ONLINE and PRESENCE say.
+    """The names that are here, as far as this client was told: it makes the events from what ONLINE and PRESENCE say.
 
     >>> view = RosterView()
     >>> view.take_online("bob eve ~ann", me="bob")
@@ -3039,7 +3039,7 @@ class RosterView:
 
 
 class Received:
-    """What the server has sent: its numbered frames, and which messages were had before.
+    """A record of what the server has sent: its numbered frames, and which messages were had before.
 
     read >= taken >= shown >= acknowledged: a frame is read from the wire, taken by the caller as an event, shown to the
     person, and only then acknowledged.
@@ -3246,7 +3246,7 @@ class ClientSession:
         self._retry_at = 0.0  # time before which no login is tried
         self._absence: Absence | None = None
 
-    # What the person wants
+    # The person's wishes
 
     def register(self, name: str, password: str) -> int:
         """Ask for an account. Answer; or Refused `name-taken`, `bad-username`, `bad-password`, `too-many`, …"""
@@ -3306,7 +3306,7 @@ class ClientSession:
             self._fail(command, Code.BUSY.word)
         return command.tag
 
-    # What the caller may look at
+    # For the caller to look at
 
     @property
     def hang_up(self) -> bool:
@@ -3379,7 +3379,7 @@ class ClientSession:
         """Whether the session is over and only the person can begin a new one."""
         return self.name is not None and self._token is None and self._password is None
 
-    # What happened to the link
+    # Events of the link
 
     def connected(self, now: float) -> None:
         """There is a new connection. Linked when the server has said something."""
@@ -3392,7 +3392,7 @@ class ClientSession:
         self._retry_at = now
 
     def feed(self, data: bytes, now: float) -> None:
-        """These bytes were read: any part of a frame, or many. What breaks the protocol is a reason to hang up."""
+        """These bytes were read: any part of a frame, or many. If they break the protocol, it hangs up."""
         self._advance(now)
         if not self._is_linked:
             return
@@ -3461,7 +3461,7 @@ class ClientSession:
         self._outbox.clear()
         return data
 
-    # What is due
+    # Time
 
     def _advance(self, now: float) -> None:
         """Time goes on. If we were suspended, the server is asked whether it has outlived that."""
@@ -3528,7 +3528,7 @@ class ClientSession:
         self._requests.transmit(command)
         self._outbox.append(command.frame())
 
-    # What the server says
+    # Frames from the server
 
     def _receive(self, payload: bytes) -> None:
         match = SERVER_FRAME.fullmatch(payload.decode())

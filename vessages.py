@@ -121,14 +121,14 @@ LOG_ENDS = frozenset({errno.EPIPE, errno.EBADF})  # the log has no reader any mo
 # of a password check on the same core; at 19 a core that is wholly taken would check one in ten seconds.
 HASHING_NICENESS, BACKUP_NICENESS = 15, 19
 
-# What a socket raises when it has nothing or no room now. (TLS never needs to read in order to write: renegotiation is
+# Raised by a socket that has nothing or no room now. (TLS never needs to read in order to write: renegotiation is
 # off, and TLS 1.3's own messages are written with the next data.)
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # Not every system has all of them: SIGQUIT is Ctrl-\ in a terminal, SIGBREAK the Ctrl-Break of Windows.
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 QUESTION_SIGNALS = ("SIGUSR1", "SIGQUIT", "SIGBREAK")
-# What a console of Windows tells of: the window is closed, the person logs off, the machine is shut down.
+# Events of a console of Windows: the window is closed, the person logs off, the machine is shut down.
 CLOSING = (2, 5, 6)
 
 # How Python is called on the other kind of system: see `storage.PYTHON`.
@@ -610,7 +610,7 @@ class Waker:
 
 
 class Signals:
-    """What signals have asked for. Their handlers interrupt the loop anywhere, so they note it and wake the loop."""
+    """The wishes of signals. Their handlers interrupt the loop anywhere, so they note it and wake the loop."""
 
     __slots__ = ("_clock", "_console_handler", "_heeded", "_hurry_from", "_waker", "figures_wanted", "stop_wanted")
 
@@ -675,7 +675,7 @@ class Signals:
 
 
 def report(hub: Hub, turns: int, now: float) -> list[str]:
-    """What the person who runs the server is told at a question: figures, and a table of who is connected."""
+    """The answer to a question of the person who runs the server: figures, and a table of who is connected."""
     figures = hub.figures() | {"turns": turns}
     rows = hub.rows(ROWS_MAX)
     more = figures["connections"] + figures["lost"] - len(rows)
@@ -699,7 +699,7 @@ def table(rows: Iterable[protocol.Row], now: float) -> list[str]:
 
 
 def amount(size: int, frames: int) -> str:
-    """What waits for somebody, in bytes and frames.
+    """The bytes and frames that wait for somebody, in words.
 
     >>> amount(0, 0), amount(102, 2), amount(62_500, 12)
     ('0', '102 B/2', '61 KiB/12')
@@ -1001,7 +1001,7 @@ class StartError(Exception):
 
 
 LAST_PRIVILEGED = 1023  # of the ports
-# What Hyper-V, WSL and Docker take for themselves.
+# Ports that Hyper-V, WSL and Docker take for themselves.
 RESERVED_PORT = (
     "Windows has reserved port {port}: choose another one"
     " (netsh interface ipv4 show excludedportrange protocol=tcp lists those that are)"
@@ -1083,7 +1083,7 @@ def open_files_limit(wanted: int) -> int:
 
 
 class Encryption:
-    """What the server offers, and the connections of which it is not settled whether they use it.
+    """The TLS that the server offers, and the connections of which it is not settled whether they use it.
 
     One port serves both: the first byte decides. It is looked at without being taken, once. Until it has come a
     connection counts as plain; after that of TLS nothing is written to it but over TLS.
@@ -1148,7 +1148,7 @@ CERTIFICATE_WITHIN = 10.0  # seconds for one to be made, before the server does 
 CERTIFICATE_NAMES_MAX = 50  # of this machine in its certificate: one with many networks has more, and few are used
 OPENSSL = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 7300"  # twenty years
 OPENSSL_ELSEWHERE = OPENSSL + " -subj /CN=Vessages -addext subjectAltName={names} -keyout {key} -out {cert}"
-# What is asked of openssl here. Its own settings may be of any kind, or not there.
+# Settings for openssl. Its own settings may be of any kind, or not there.
 OPENSSL_SETTINGS = """\
 [req]
 prompt = no
