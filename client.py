@@ -260,8 +260,9 @@ class TlsNeededError(TrustError):
 class KnownServers:
     """The certificates of the servers that were met with TLS: a file with a line `HOST PORT SHA-256` for each.
 
-    A line is appended in one piece, so that several clients may write at once, and the last one of a server counts. One
-    that was cut short, as by a full disk, still says that its server was met.
+    A line is appended in one piece, so that several clients may write at once, and the last one of a server counts. (On
+    Windows one of two that write in the same moment may be lost: its server is met anew.) One that was cut short, as by
+    a full disk, still says that its server was met.
     """
 
     def __init__(self, path: Path) -> None:
@@ -5495,6 +5496,13 @@ def write_the_rest() -> None:
                 sys.exit(1)
 
 
+def wants_plain(options: argparse.Namespace) -> bool:
+    """Whether there is one event a line: because it was asked for, or nobody could draw a screen."""
+    if options.plain or options.json or not (is_terminal(0) and is_terminal(1)):
+        return True
+    return is_dumb(os.environ, windows=sys.platform == "win32") or not understands_sequences()
+
+
 def run_client(options: argparse.Namespace) -> int:
     """Chat as the command line says; the exit status."""
     try:
@@ -5509,11 +5517,9 @@ def run_client(options: argparse.Namespace) -> int:
     except TrustError as error:
         complain(f"client.py: {error}")
         return 2
-    plain = options.plain or options.json or not (is_terminal(0) and is_terminal(1))
-    plain = plain or is_dumb(os.environ, windows=sys.platform == "win32") or not understands_sequences()
     out = Output(sys.stdout) if isinstance(sys.stdout, TextIOWrapper) else sys.stdout
     person = is_terminal(0) and not options.json
-    front = Plain(out, as_json=options.json, interactive=person) if plain else Terminal(out)
+    front = Plain(out, as_json=options.json, interactive=person) if wants_plain(options) else Terminal(out)
     link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=tls.dial)
     link.waits = options.wait
     try:

@@ -54,8 +54,8 @@ def become_bob(process: subprocess.Popen[str]) -> IO[str]:
     assert process.stdout is not None
     process.stdin.write(f"REGISTER bob {PASSWORD}\nLOGIN bob {PASSWORD}\n")
     process.stdin.flush()
-    while process.stdout.readline() != "-- online: alice bob\n":
-        pass
+    while (line := process.stdout.readline()) != "-- online: alice bob\n":
+        assert line, process.stderr.read() if process.stderr else ""
     return process.stdout
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -375,6 +377,32 @@ def test_what_the_environment_says(environ: dict[str, str], dumb: bool, colour: 
     assert client.is_dumb(environ, windows=False) is dumb
     assert client.wants_colour(environ) is colour
     assert client.terminal_reflows(environ) is reflows
+
+
+@pytest.mark.parametrize(
+    ("arguments", "terminals", "draws", "plain"),
+    [
+        ([], [0, 1], True, False),
+        ([], [0, 1], False, True),  # a console of Windows that is as it was long ago
+        ([], [1], True, True),
+        ([], [0], True, True),
+        (["--plain"], [0, 1], True, True),
+        (["--json"], [0, 1], True, True),
+    ],
+)
+def test_a_screen_is_drawn_only_where_that_can_be(
+    arguments: list[str], terminals: list[int], draws: bool, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(client, "is_terminal", lambda descriptor: descriptor in terminals)
+    monkeypatch.setattr(client, "understands_sequences", lambda: draws)
+    assert client.wants_plain(client.arguments_of(["lab", "5000", *arguments])) is plain
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="elsewhere `os.isatty` knows")
+def test_the_null_device_is_no_console() -> None:
+    with open(os.devnull) as null:  # noqa: PTH123
+        assert os.isatty(null.fileno()) and not client.is_terminal(null.fileno())
 
 
 def test_windows_has_no_term() -> None:

@@ -375,6 +375,7 @@ def test_a_broken_line_says_that_the_server_was_met_and_not_with_what(between: B
     assert dialled(between, known) == (True, "", said.fingerprint)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="to append is to look for the end and then to write there")
 def test_clients_that_write_at_once_lose_nothing(known: Path) -> None:
     def write(number: int) -> None:
         for port in range(50):

@@ -224,8 +224,9 @@ try_suite() { # [FILE ...]: from the project's folder
     HYPOTHESIS_PROFILE=short windows_python -m pytest -p no:cacheprovider "${known[@]/#/--deselect=}" "$file" \
       </dev/null >"$folder/result" || true
     result=$(tail -n 1 "$folder/result" | tr -d '\r')
+    grep -qE ' in [0-9.]+s' <<<"$result" || result="hung: $(grep -o 'in test_.*' "$folder/result" | head -n 1)"
     echo "$file: $result"
-    if ! grep -qE '(passed|skipped|no tests ran)' <<<"$result" || grep -qE 'failed|error' <<<"$result"; then
+    if grep -qE 'failed|error|hung' <<<"$result"; then
       status=1
       cp "$folder/result" "$folder/failed-$(basename "$file").log"
     fi
