@@ -188,14 +188,13 @@ def connect(host: str, port: int) -> socket.socket:
 
 
 def first_answer(sock: socket.socket) -> bytes:
-    """The first frame that comes, with its length; less if it is cut, late or long. Also of a socket that is wrapped
-    for TLS: these bytes are read past it."""
+    """The first frame that comes, with its length; less if it is cut, late or long."""
     until = time.monotonic() + DIAL_SECONDS
     data, size = b"", 4
     with contextlib.suppress(TimeoutError):
         while len(data) < size <= 4 + ANSWER_MAX:
             sock.settimeout(max(0.001, until - time.monotonic()))
-            piece = socket.socket.recv(sock, size - len(data))
+            piece = sock.recv(size - len(data))
             if not piece:
                 break
             data += piece
@@ -359,6 +358,27 @@ READABLE: Final = "your password and messages can be read on this network"
 NOTHING_TOLD: Final = "neither a password nor a message was sent"
 
 
+def signed_by(ca: Path) -> ssl.SSLContext:
+    """How to encrypt with those for whom a CA vouches. TrustError if that file is none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(ca)
+    except OSError as error:
+        raise TrustError(f"{ca} cannot be used as the certificate of a CA: {error.strerror or error}") from None
+    return context
+
+
+@functools.cache  # a millisecond, and the same for all
+def with_anybody() -> ssl.SSLContext:
+    """How to encrypt with whomever it is: `Tls` compares the fingerprint instead."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class Tls:
     """The way to one server: encrypted, unless that cannot be.
 
@@ -368,6 +388,12 @@ class Tls:
     A server that was met with TLS is never spoken to without, whatever somebody in between cuts, strips or answers. One
     that was not counts as speaking no TLS only if it answers a hello as a server without TLS does: `ERROR bad-frame`.
     On the way to this machine itself there is nobody in between: plain, until the server wants it otherwise.
+
+    A script can say beforehand which certificate is the right one, as the server has printed it:
+
+        tls = Tls("lab.local", 5000)
+        tls.trust("C685 0B60 …")
+        with Client("lab.local", 5000, tls=tls) as client: …
     """
 
     def __init__(
@@ -393,16 +419,7 @@ class Tls:
         self._refused = ""  # fingerprint that a person has refused
         self._warned = ""  # last warning about a connection in clear
         self._before = ""  # why a server that was perhaps met has to encrypt
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            if ca is not None:
-                self._context.load_verify_locations(ca)
-        except OSError as error:
-            raise TrustError(f"{ca} cannot be used as the certificate of a CA: {error.strerror or error}") from None
-        if ca is None:
-            self._context.check_hostname = False
-            self._context.verify_mode = ssl.CERT_NONE  # the fingerprint is checked instead, in `_check`
+        self._context = signed_by(ca) if ca is not None else with_anybody()
 
     def dial(self, host: str, port: int) -> Dialled:
         """A connection; not a byte is sent in clear before it is settled that this may be. Blocks; OSError.
@@ -425,7 +442,11 @@ class Tls:
         return self._in_clear(connect(host, port), f"{self._name} does not encrypt: {READABLE}")
 
     def trust(self, fingerprint: str) -> str:
-        """This certificate is the server's, from now on. Words for a person."""
+        """The certificate with this fingerprint, however it is written, is the server's from now on. Words for a
+        person. ValueError if that is no fingerprint."""
+        fingerprint = ":".join(re.findall("..?", re.sub("[ :\n]", "", fingerprint.upper())))
+        if not FINGERPRINT.fullmatch(fingerprint):
+            raise ValueError("a fingerprint has 64 digits, 0 to 9 and A to F")
         self._accepted, self._is_kept, self._refused = fingerprint, False, ""
         blocks = fingerprint_line(fingerprint)
         try:

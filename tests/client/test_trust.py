@@ -130,6 +130,18 @@ def test_a_person_accepts_a_changed_certificate_and_the_old_one_is_right_no_more
     assert dialled(between, known) == (True, "", second)  # in another client too
 
 
+@pytest.mark.parametrize("write", [str, str.lower, protocol.fingerprint_words, client.fingerprint_line])
+def test_a_script_says_beforehand_which_certificate_is_right(
+    between: Between, known: Path, write: Callable[[str], str]
+) -> None:
+    tls = tls_to(between, known, wanted=True)
+    tls.trust(write(fingerprint_of(pair("first")[0])))
+    tls.dial("127.0.0.1", between.port).sock.close()
+    for wrong in ("", "AB:CD", "AB:" * 31 + "XY", "AB" * 33):
+        with pytest.raises(ValueError, match="64 digits"):
+            tls.trust(wrong)
+
+
 def test_a_client_that_is_running_learns_what_another_one_has_accepted(between: Between, known: Path) -> None:
     tls = tls_to(between, known)
     tls.dial("127.0.0.1", between.port).sock.close()
