@@ -328,7 +328,7 @@ def test_a_line_that_is_far_too_long(server: ServerThread) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [([], "python3 client.py 192.168.1.5 5000"), (["lab"], "python3 client.py 192.168.1.5 5000")]
+    [(arguments, f"{client.PYTHON} client.py 192.168.1.5 5000") for arguments in ([], ["lab"])]
     + [(["lab", port], "is not a port: a number from 1 to 65535") for port in ("0", "65536", "x", "٣")]
     + [(["127.0.0.1", "5000", "--password-file", "no-such-file"], "the file cannot be used: ")],
 )

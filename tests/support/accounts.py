@@ -42,7 +42,7 @@ def users_in(path: Path) -> dict[str, dict[str, object]]:
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 @contextmanager

@@ -144,7 +144,7 @@ expect() { # WORDS COMMAND ...: whether they are in what it prints
 
 wait_for() { # WORDS FILE
   local words=$1 file=$2 tries
-  for tries in $(seq 300); do grep -qF -- "$words" "$file" 2>/dev/null && return; sleep 0.1; done
+  for tries in $(seq 1200); do grep -qF -- "$words" "$file" 2>/dev/null && return; sleep 0.1; done
   echo "FAILED  '$words' never came in $file" >&2
   cat "$file"
   return 1
