@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -575,6 +575,54 @@ def test_a_script_outlives_its_server(server_process: ServerProcess, tmp_path: P
         with ServerProcess(tmp_path, port=server_process.address[1]):
             bot.send("bot", "two")
             assert [message.text for message in bot.messages(timeout=0)] == ["one", "two"]
+
+
+def test_what_is_said_to_everybody_is_shown_once_to_each_though_the_server_is_killed(
+    server_process: ServerProcess, tmp_path: Path, quick: None
+) -> None:
+    heard: dict[str, list[str]] = {name: [] for name in ("ann", "bob", "cat")}
+    is_half_way = {name: threading.Event() for name in heard}
+
+    def listen(name: str) -> None:
+        """To 6 messages of each of the two others, and to the fates of the own ones."""
+        for event in people[name].events(timeout=PATIENCE):
+            if isinstance(event, protocol.Message):
+                heard[name].append(f"{event.sender}, to {event.to}: {event.text}")
+            elif isinstance(event, protocol.Delivered):
+                heard[name].append(f"{event.text} is shown to {event.shown_to}")
+            if len(heard[name]) == 3:
+                is_half_way[name].set()
+            if len(heard[name]) == 18:
+                break
+
+    def say(names: Iterable[str], numbers: range) -> None:
+        for number in numbers:
+            for name in names:
+                people[name].send(client.EVERYONE, str(number), wait=False)
+
+    with contextlib.ExitStack() as stack:
+        people = {name: stack.enter_context(Client(*server_process.address)) for name in heard}
+        for name, person in people.items():
+            person.register(name, PASSWORD)
+            person.login(name, PASSWORD)
+        threads = {name: threading.Thread(target=listen, args=(name,)) for name in heard}
+        threads["ann"].start()
+        threads["cat"].start()
+        say(("ann", "cat"), range(3))
+        assert is_half_way["ann"].wait(PATIENCE) and is_half_way["cat"].wait(PATIENCE)  # and bob confirms none
+        server_process.process.kill()
+        server_process.ends()
+        threads["bob"].start()
+        say(["bob"], range(3))
+        stack.enter_context(ServerProcess(tmp_path, port=server_process.address[1]))
+        say(heard, range(3, 6))
+        for thread in threads.values():
+            thread.join(PATIENCE)
+        assert not [event for person in people.values() for event in person.messages(timeout=0)]
+    for name, lines in heard.items():
+        assert [line for line in lines if "shown" in line] == [f"{number} is shown to 2" for number in range(6)]
+        for other in heard.keys() - {name}:
+            assert [line for line in lines if other in line] == [f"{other}, to *: {number}" for number in range(6)]
 
 
 class CuttingProxy:
