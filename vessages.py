@@ -87,8 +87,8 @@ BACKLOG = 1024  # connections that the system queues for us: a class whose serve
 TCP_RTO_MAX_MS, SEND_AGAIN_WITHIN = 44, 4000  # the option (Linux 6.15; no Python names it yet), and its value
 TLS_FIRST = b"\x16"  # the first byte of a connection over TLS; that of a frame is 0
 HANDSHAKE_WITHIN = 30.0  # seconds for TLS to be agreed on, as for a frame that was begun
-# Steps of TLS handshakes a turn: one takes up to 0.7 ms, for which everybody's messages wait.
-HANDSHAKES_A_TURN = 8
+# Steps of TLS handshakes a turn: the first takes half a millisecond, and everybody's messages wait meanwhile.
+HANDSHAKES_A_TURN = 4
 LINGER = 2.0  # seconds for the last frame to arrive before a connection is dropped
 # Seconds in which a second signal is taken for the first one: a Ctrl-C reaches the server from the terminal, and from a
 # wrapper that passes it on.
@@ -1222,6 +1222,8 @@ def tls_context(
     except OSError as error:
         why = reason_of(error).replace("PEM lib", "one of them is not PEM, or damaged")
         text = f"cannot use {cert} and {key} as a certificate and its key: {why}; give others with --cert and --key"
+        if ours:
+            text += ", or move both away: new ones are made, and everybody is asked about them"
         raise StartError(text) from None
 
 
@@ -1541,7 +1543,7 @@ class Greeting(NamedTuple):
         if any("%" in address for address in addresses):
             lines += ["where the word behind % is this machine's network interface: others write their own."]
         if self.plain:
-            lines += [f"Nothing is encrypted, so the network can read passwords: {self.plain}"]
+            lines += ["Nothing is encrypted, so the network can read passwords:", self.plain]
         if self.fingerprint:
             lines += ["The certificate's fingerprint:", protocol.fingerprint_words(self.fingerprint)]
         return "\n".join([*lines, f"Ctrl-C stops the server, {QUESTION_KEY} logs who is connected."])

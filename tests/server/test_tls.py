@@ -574,7 +574,7 @@ def test_what_is_offered_where_no_certificate_can_be_made(
         context, why = vessages.offer_tls(options, ["127.0.0.1"], vessages.write_nowhere)
         greeting = vessages.Greeting(["127.0.0.1"], 5000, "Accounts: here", plain=why).text(["127.0.0.1"])
         assert context is None
-        assert "\nNothing is encrypted, so the network can read passwords: there is no openssl here" in greeting
+        assert "\nNothing is encrypted, so the network can read passwords:\nthere is no openssl" in greeting
         assert "\n    openssl req -x509" in greeting
 
 
