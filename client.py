@@ -593,6 +593,7 @@ class Link:
         """`dial` is called in a thread and gives a connection, or an OSError: see `Tls.dial`."""
         self.host, self.port, self.session = host, port, session
         self._dial, self._clock, self._chance, self._wall = dial, clock, chance, wall
+        session.wall = wall()
         self._selector = selectors.DefaultSelector()
         self._dialled = Mailbox()  # connections and errors from the thread that dials
         self._selector.register(self._dialled, selectors.EVENT_READ, self._dialled.clear_wakeups)

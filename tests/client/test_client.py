@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import socket
+import time
 import typing
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -898,6 +899,13 @@ def test_a_log_has_one_clock_that_of_the_server(room: Room, monkeypatch: pytest.
     lines = log.getvalue()[start:].splitlines()
     assert len(lines) >= 3
     assert len({line[:4] for line in lines}) == 1, lines
+
+
+def test_what_is_said_before_the_first_turn_has_a_time_in_the_log(room: Room) -> None:
+    log = io.StringIO()
+    _, pipe = room.desk(interactive=False, user="bot", log=log)
+    today = client.clock_time(time.time(), "%Y-%m-")
+    assert pipe.seen and log.getvalue().startswith(today) and log.getvalue().endswith(f" {pipe.seen[0]}\n")
 
 
 def test_help_lists_every_command(room: Room) -> None:
