@@ -2470,10 +2470,12 @@ def _wrap(paragraph: Paragraph, width: int, encoding: str, *, flowing: bool = Fa
 
 def _wrap_whole(whole: Whole, width: int, encoding: str) -> list[_Row]:
     """Lay out a message whose lines the terminal wraps."""
-    rows = _wrap(Paragraph(whole.spans), width, encoding, flowing=True)
-    if len(rows) == 1 and _width(rows[0]) <= width:
-        return rows
-    lines = [spelled(line, encoding) for line in _displayed(whole.text.text).split("\n")]
+    text = whole.text.text
+    if "\n" not in text and len(text) <= 4 * width:  # to lay out a long text in vain would take as long as to show it
+        rows = _wrap(Paragraph(whole.spans), width, encoding, flowing=True)
+        if len(rows) == 1 and _width(rows[0]) <= width:
+            return rows
+    lines = [spelled(line, encoding) for line in _displayed(text).split("\n")]
     used = set(re.findall("--(?=([0-9]+)--)", "\n".join(lines)))
     mark = f"--{next(number for number in itertools.count(1) if str(number) not in used)}--"
     count = f"  {len(lines):,} lines, up to {mark}" if len(lines) > 1 else f"  a long line, up to {mark}"
@@ -2969,24 +2971,23 @@ def conversation(people: str, me: str | None) -> frozenset[str]:
     return names - {fold(me or "")} or names
 
 
-# A message among the lines of a log, as `log_lines` writes it.
+# A message among the lines of a log, as `log_lines` writes it, on a day that there may be.
 _LOGGED: Final = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}) "
+    "^([12][0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01]) (?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-6][0-9]) "
     r"(?:!! not (?:delivered to|confirmed by|shown to all of) (?P<failed>\S+) \((?P<code>[a-z-]+): (?P<why>.*?)\)"
-    r"|-> (?P<to>[^\s:]+)|(?P<sender>[^\s:]+)(?: -> (?P<several>[^\s:]+))?): (?P<text>.*)"
+    r"|-> (?P<to>[^\s:]+)|(?P<sender>[^\s:]+)(?: -> (?P<several>[^\s:]+))?): (?P<text>.*)$",
+    re.MULTILINE,
 )
 
 
-def logged(line: str) -> Saying | None:
-    """The message that a line of a log is; None if it is none, whoever has written it."""
-    found = _LOGGED.fullmatch(line)
-    if found is None:
-        return None
+def logged(found: re.Match[str]) -> Saying | None:
+    """The message of a log; None if its time is none here."""
+    year, month, day, hour, minute, second = map(int, re.split("[-: ]", found[1]))
     try:
-        wall = time.mktime(time.strptime(found[1], LOG_TIME))
+        wall = time.mktime((year, month, day, hour, minute, second, 0, 0, -1))
     except (ValueError, OverflowError):
         return None
-    text, several = unescaped(found["text"]), found["several"]
+    text, several = unescaped(found["text"].removesuffix("\r")), found["several"]
     if found["failed"]:
         return protocol.Failed(0, found["failed"], text, found["code"], unescaped(found["why"]), wall)
     if found["to"]:
@@ -3008,10 +3009,10 @@ def end_of_file(file: Path, most: int) -> bytes:
 
 
 def said_before(log: Path) -> list[Saying]:
-    """The last messages of a log, however large it is."""
-    lines = end_of_file(log, LOG_READ).decode("utf-8", "replace").split("\n")
-    said = (event for line in reversed(lines) if (event := logged(line.removesuffix("\r"))) is not None)
-    return list(itertools.islice(said, SAID_MAX))[::-1]
+    """The last messages of a log, however large it is and whoever has written it."""
+    text = end_of_file(log, LOG_READ).decode("utf-8", "replace")
+    last = deque(_LOGGED.finditer(text), SAID_MAX)
+    return [event for event in map(logged, last) if event is not None]
 
 
 class Said:
