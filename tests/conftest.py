@@ -38,7 +38,7 @@ os.environ["HOME"] = os.environ["USERPROFILE"] = home.name
 
 # No deadlines: nothing in this suite asserts on time. `short` is what .ci/run uses on the other Python versions.
 settings.register_profile("full", deadline=None)
-settings.register_profile("short", deadline=None, max_examples=20)
+settings.register_profile("short", deadline=None, max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "full"))
 
 

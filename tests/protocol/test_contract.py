@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vocabulary import END, PASSWORD, STAMP, Somebody
+from vocabulary import END, PASSWORD, STAMP, Somebody, examples
 from wire import PLACES, Place, encode, place_of
 
 import protocol
@@ -119,7 +119,7 @@ def test_the_same_bytes_one_at_a_time_give_the_same_answers(place: Place) -> Non
 def test_the_same_bytes_cut_anywhere_give_the_same_answers(place: Place) -> None:
     numbers = iter(range(10**6))
 
-    @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+    @settings(examples(15), suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.integers(0, len(dialogue("p000000"))), max_size=12))
     def check(cuts: list[int]) -> None:
         name = f"p{next(numbers):06d}"

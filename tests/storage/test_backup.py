@@ -25,7 +25,7 @@ from accounts import CHEAP, HASH, OTHER_HASH, files_in, fill, new_folder, older,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
-from vocabulary import PASSWORD, WALL
+from vocabulary import PASSWORD, WALL, examples
 
 import protocol
 import storage
@@ -413,7 +413,7 @@ def offline(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {key: {**user, "status": "offline"} for key, user in data["users"].items()}
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(exports())
 def test_what_is_imported_is_exported_the_same_but_offline(data: dict[str, Any]) -> None:
     with new_folder() as folder:
@@ -423,7 +423,7 @@ def test_what_is_imported_is_exported_the_same_but_offline(data: dict[str, Any])
         assert storage.import_accounts(path, data).added == 0
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(exports(), exports(), st.booleans())
 def test_import_adds_and_overwrites_only_when_told_to(
     first: dict[str, Any], second: dict[str, Any], overwrite: bool
@@ -436,7 +436,7 @@ def test_import_adds_and_overwrites_only_when_told_to(
         assert users_in(path) == both
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(exports(), exports())
 def test_a_restore_brings_exactly_the_backup_back_and_tells_the_difference(
     first: dict[str, Any], second: dict[str, Any]
@@ -541,7 +541,7 @@ class Accounts(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-Accounts.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+Accounts.TestCase.settings = settings(examples(15), stateful_step_count=15)
 TestAccounts = Accounts.TestCase
 
 
@@ -653,7 +653,7 @@ def refused_untouched(path: Path) -> str:
     return str(refusal.value)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(length=st.integers(0, 20_000) | st.sampled_from([0, 1, 15, 16, 99, 100, 4095, 4096, 4097, 8192, 12288, 16384]))
 def test_a_file_cut_off_at_any_byte_is_refused(whole: bytes, length: int) -> None:
     with new_folder() as folder:
@@ -661,7 +661,7 @@ def test_a_file_cut_off_at_any_byte_is_refused(whole: bytes, length: int) -> Non
         refused_untouched(folder / "v.db")
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(tail=st.binary(min_size=1, max_size=5000))
 def test_a_file_that_is_too_long_is_refused(whole: bytes, tail: bytes) -> None:
     with new_folder() as folder:
@@ -690,7 +690,6 @@ def test_a_name_that_differs_between_table_and_index_is_noticed(whole: bytes, tm
     assert len(places) == 5 and len(refused) == 4
 
 
-@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_a_flipped_bit_is_refused_or_harms_what_it_hit_only(whole: bytes, data: st.DataObject) -> None:
     """SQLite keeps no checksums, so a flip inside a name or a hash may pass; nothing else may, and nothing breaks."""

@@ -22,7 +22,7 @@ from accounts import CHEAP, files_in
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from vocabulary import PASSWORD, WALL
+from vocabulary import PASSWORD, WALL, examples
 
 import protocol
 import storage
@@ -463,7 +463,7 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-StoreAgainstDict.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+StoreAgainstDict.TestCase.settings = settings(examples(25), stateful_step_count=40)
 TestStoreAgainstDict = StoreAgainstDict.TestCase
 
 

@@ -32,7 +32,7 @@ AT_ONCE = 0.001  # seconds: what is due so soon (presence among a few people) do
 
 
 def examples(number: int) -> settings:
-    """So many examples of a costly property; a fifth of them in the short form (see `tests/conftest.py`)."""
+    """So many examples of a costly property; a tenth of them in the short form (see `tests/conftest.py`)."""
     default = settings.default
     assert default is not None
     return settings(max_examples=max(1, number * default.max_examples // 100))

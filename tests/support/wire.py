@@ -54,7 +54,7 @@ COST = storage.Cost(1, 1, 1)
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 # What a rig can be made with: its connections should be the same to those who talk over them.
 KINDS: dict[str, dict[str, Any]] = {
-    "default": {}, "select": {"selector": selectors.SelectSelector}, "tls": {"tls": True},
+    "default": {}, "via_select": {"selector": selectors.SelectSelector}, "via_tls": {"tls": True},
 }  # fmt: skip
 
 QUESTIONS = itertools.count(1)  # one count for everybody: whoever resumes a session hears what another asked there
