@@ -208,11 +208,10 @@ def hasty_store(path: Path) -> storage.Store:
 
 
 class PatientPeer(Peer):
-    """Somebody at a server that runs by itself: what it tells later is waited for without asking again and again."""
+    """Somebody at a server that runs by itself: between two looks at what it tells there is a little pause."""
 
     def _linger(self) -> None:
-        if not self._frames:
-            self._step()
+        select.select([self.socket], [], [], 0.0 if self._frames else 0.02)
 
 
 class Clock:
