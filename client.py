@@ -4930,7 +4930,7 @@ class Leaving:
 
 
 class Chat:
-    """A front end, a link, and what is typed in the one for the other.
+    """Joins a front end and a link: lines that were typed become commands, and events are shown.
 
     The person's side is in parts: `Dialogues` asks, `Accounts` and `Recipients` know what to ask, `Leaving` ends it.
     """
@@ -4961,7 +4961,7 @@ class Chat:
         self._said = Said(before)
         self._log = log
         self._met = False  # whether a server has answered
-        self._told = False  # that it is waited for
+        self._told = False  # whether the person knows that the server is waited for
         self._distrusts = False  # whether the server has shown a certificate that a script cannot ask about
         self._pings: dict[int, float] = {}  # by tag: when a PING was asked for
 
@@ -4975,7 +4975,7 @@ class Chat:
     def begin(self, user: str | None) -> None:
         """Once, before the first turn."""
         self.front.start(self.link, self.recipients)
-        if self.front.interactive and not self.front.edits:  # else it stands in the prompt
+        if self.front.interactive and not self.front.edits:  # where a prompt is drawn, it says so
             self.note(f"connecting to {self.link.host} port {self.link.port} …")
         before = self._said.of(None, None)
         if before and self.front.interactive:
@@ -5008,14 +5008,14 @@ class Chat:
         with self._while_showing():
             ready = not self.front.settles or self.leaving.stage is not Stage.HERE
             for event in self.link.take_events() if ready else ():  # those that wait are not acknowledged
-                if self.status is None:  # else it is over, and what follows from that is no news
+                if self.status is None:  # after the end nothing is shown that only follows from it
                     self._react(event)
             if self.link.shows:
                 self.front.flush(self.recipients.to)
 
     @contextlib.contextmanager
     def _while_showing(self) -> Iterator[None]:
-        """Leave when what is shown gets nowhere: nothing is shown, nor acknowledged, from then on."""
+        """Leave if the output cannot be written: from then on nothing is shown, and no message counts as shown."""
         try:
             yield
         except OSError as error:
@@ -5070,7 +5070,7 @@ class Chat:
         if secret and self.front.interactive and word not in BARE and len(names) > most:
             right = usage.split(" or ")[0]
             self.note(f"a password is asked for without showing it, and a name has no spaces: {right}", failed=True)
-            rest = " ".join(names[:most])  # in capitals, as on the wire, all is obeyed
+            rest = " ".join(names[:most])  # in BARE commands, those of the wire, a password may stand
         to, text = (EVERYONE, rest) if typed.name == "all" else first_word(rest)
         if line.unseen and typed.name in ("msg", "all") and text:
             self.dialogues.begin(self.recipients.confirming(to, text))
@@ -5092,7 +5092,7 @@ class Chat:
             self.dialogues.begin(hiding(self.note))
 
     def _say(self, line: Line) -> None:
-        """Text for the recipient in the prompt, or for nobody yet."""
+        """Send a text to the recipient in the prompt. Without a recipient one is asked for."""
         if not self.front.interactive:
             self.recipients.say_from_pipe(line.text)
         elif self.session.name is None and looks_secret(line.text):
@@ -5176,7 +5176,7 @@ class Chat:
         return bool(rest)
 
     def reply(self, rest: str) -> bool:
-        """To all who had the newest message. A line that was not typed key by key does not show who that is."""
+        """To all who had the newest message. It is asked about: `/r` that is typed key by key becomes `/msg NAME`."""
         to = self.recipients.answer_to
         if rest and not to:
             self.note("nobody has written yet", failed=True)
@@ -5195,13 +5195,13 @@ class Chat:
         return True
 
     def act(self, rest: str) -> bool:
-        """Say what one does."""
+        """/me: a message that says what one does."""
         if rest:
             self._say(Line(f"* {self.session.name or 'somebody'} {rest}"))
         return bool(rest)
 
     def hide_presence(self, rest: str) -> None:
-        """Comings and goings are shown, or no more."""
+        """Show comings and goings from now on, or hide them."""
         self.quiet = not self.quiet
         self.note("comings and goings are hidden" if self.quiet else "comings and goings are shown")
 

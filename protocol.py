@@ -803,9 +803,9 @@ class Held:
         self.size = 0  # bytes of all of them
         self.acked = self.sent = self.last = 0
         self._sent_before = 0  # the last frame that was given to any connection before the present one
-        self.numbered = numbered  # False after a restart, until the client tells where its numbers stand
-        self.asked = False  # whether an ACK was asked for
-        self.token = ""  # the way back to it; empty if only the disk can tell
+        self.numbered = numbered  # whether the numbers are known: after a restart the client has to tell its last one
+        self.asked = False  # whether an ACK was asked for since the last one
+        self.token = ""  # for a RESUME; empty if only the disk knows it, or if there is none any more
 
     @property
     def unsaid(self) -> bool:
@@ -821,13 +821,13 @@ class Held:
         """Hold one more frame, and return it as it goes over the wire. `sender` is told its fate under `tag`."""
         self.last = number = self.last + 1
         payload = f"@{number} {words}".encode()
-        whole = HEADER.pack(len(payload)) + payload  # as `encode` does, without a call: 2 % of a streamed message
+        whole = HEADER.pack(len(payload)) + payload  # `encode` written out: a call costs a streamed message 2 %
         self.frames.append((words, len(whole), sender, tag))
         self.size += len(whole)
         return whole
 
     def say_next(self) -> bytes:
-        """The first frame that the present connection was not given; from now on it was."""
+        """The next frame for the present connection, which counts as given from now on."""
         words = self.frames[self.sent - self.acked][0]
         self.sent += 1
         return encode(f"@{self.sent} {words}")
@@ -848,7 +848,7 @@ class Held:
         self._sent_before, self.sent = self.written, self.acked
 
     def count_as_written(self) -> None:
-        """All that is held may have been shown, by the client of the session before."""
+        """These frames are adopted from another session, whose client may have shown all of them."""
         self._sent_before = self.last
 
     def number_from(self, number: int) -> None:
@@ -858,7 +858,7 @@ class Held:
         self.last = number + len(self.frames)
 
     def let_go(self) -> list[HeldFrame]:
-        """All that was held, which is held no more."""
+        """Hold nothing any more; the frames that were held."""
         frames, self.frames = self.frames, []
         self.size, self.last = 0, self.acked
         return frames
@@ -1719,7 +1719,6 @@ class Hub:
         [(True, b'\\x00\\x00\\x00\\nOK PING hi')]
     """
 
-    # With more than 30 attributes and no slots, CPython would look each of them up in a dictionary.
     __slots__ = (
         "_checks", "_clock", "_gate", "_post", "_presence", "_spread", "_statuses", "_stopping", "_strangers",
         "_taken", "_tokens", "_unread", "_walk", "closing", "faults", "frames",
@@ -1738,7 +1737,7 @@ class Hub:
         self.faults: list[Exception] = []
         self.frames = 0  # number of frames that were written, for the statistics
         self.sessions: dict[str, Session] = {}  # by key: fold(name)
-        self._tokens: dict[str, Session] = {}  # kept ones by token, as far as it is known: RESUME then needs no disk
+        self._tokens: dict[str, Session] = {}  # token -> kept session; the disk is asked about others
         self._strangers: dict[Connection, float] = {}  # connections on which nobody is logged in -> since when
         self._taken = 0  # number of frames in the piece that `take` gave last, for `sent`
         self._stopping = False
@@ -1766,7 +1765,7 @@ class Hub:
             self.jobs.append(DiskJob("record_clock_step", before, wall))
             self.notes.append(f"the clock was set by {step:+.0f} s")
         if late:
-            self.notes.append(f"suspended for {late:.0f} s: nobody is held to it")
+            self.notes.append(f"suspended for {late:.0f} s: no deadline counts them")
 
     def tick(self) -> None:
         """The end of a turn, after all that has happened was told: do what is due, then what was put off."""
@@ -1789,7 +1788,7 @@ class Hub:
             self.notes += self._gate.refusals.lines(self._clock.now)
 
     def _expire(self) -> None:
-        """Once a second: end what was lost for the grace time, and look at all connections, so many a turn."""
+        """Once a second: end the sessions that were lost for the grace time. Each turn: look at some connections."""
         if self._walk.begins(self._clock.now):
             since = self._clock.now - self.settings.grace
             lost = [each for each in self.sessions.values() if each.connection is None and each.lost_at <= since]
@@ -1803,7 +1802,7 @@ class Hub:
                 self._close(connection, why)
 
     def next_deadline(self) -> float | None:
-        """The monotonic time at which the next turn is needed, or None if it is not before something happens.
+        """The monotonic time at which the next turn is needed; None if that is when something happens.
 
         To be asked before every wait, when the lists are empty: by its answer `wake` sees that there was a suspension.
         """
@@ -1829,9 +1828,10 @@ class Hub:
             self._mark_lost(session)
 
     def shutdown(self) -> None:
-        """The server stops, with the next lists: received frames are obeyed, all are told, and one last job is given.
+        """The server stops: frames that were received are obeyed, everybody is told, and a last job is given.
 
-        The job records the statuses after the restart. From now on no session begins and nobody's fate is told.
+        All of it is in the lists then. The job records the statuses after the restart. From now on no session begins
+        and nobody's fate is told.
         """
         shares = 0
         while (self._unread or self._spread.waiting) and shares < LAST_SHARES:
@@ -1919,7 +1919,7 @@ class Hub:
         """
         self._leave(connection, why)
         connection.outbox = None
-        connection.decoder = FrameDecoder(0)  # drops the bytes in it: a flow may keep the connection for a while
+        connection.decoder = FrameDecoder(0)  # frees the bytes of the old one: a flow may still hold the connection
 
     def _close(self, connection: Connection, why: Bye | str) -> None:
         """Mark a connection for closing, with BYE if `why` is one. Nothing that it says from now on is read."""
@@ -1932,7 +1932,7 @@ class Hub:
         self._leave(connection, why)
 
     def _leave(self, connection: Connection, why: str) -> None:
-        """A connection counts no more, although its last frames may be unsent. Its session is lost, or over."""
+        """Take a connection out of all tables; its last frames may still be unsent. Its session is lost, or over."""
         if connection.closed:
             return
         connection.closed = why
@@ -1992,7 +1992,7 @@ class Hub:
         clog = facts.clog
         if clog is not None:
             connection.heard = self._clock.now  # it made room: somebody reads at the other end
-            if facts.begun is not None:  # nor was it read from meanwhile
+            if facts.begun is not None:  # an unfinished frame could not grow meanwhile: its time begins again
                 facts.begun = self._clock.now, facts.begun[1]
         connection.unsent = unsent
         facts.clog = Clog(clog.frames if clog else self._taken, self._clock.now) if unsent else None
@@ -2025,7 +2025,7 @@ class Hub:
             if not connection.behind:
                 payloads = iter(decoder.payloads(FRAMES_A_TURN))
                 if not self._obey(connection, payloads):
-                    decoder.give_back(payloads)  # they wait
+                    decoder.give_back(payloads)  # those that were not obeyed
         except BadFrameError as fault:
             connection.write(encode(error(Code.BAD_FRAME, str(fault))))
             self._close(connection, "bad frame")
@@ -2042,7 +2042,10 @@ class Hub:
             self._read_on(connection)
 
     def _watch_half_frame(self, connection: Connection, size: int, progress: bool) -> None:
-        """An unfinished frame has so many bytes by now; `progress`: others were finished in front of it."""
+        """An unfinished frame has `size` bytes: its time begins when it is new, and again with each HALF_FRAME_STEP.
+
+        progress: other frames were finished just now, so this one is new.
+        """
         facts = connection.facts
         if facts.begun is None or progress:
             facts.begun = self._clock.now, size
@@ -2059,12 +2062,12 @@ class Hub:
             self._unread[connection] = None
 
     def _fail(self, connection: Connection, fault: Exception) -> None:
-        """A fault of ours while this connection was served: it costs this one, and nobody else."""
+        """An exception that is our mistake, while this connection was served: close this one, and no other."""
         self.faults.append(fault)
         self._close(connection, "internal error")
 
     def _obey(self, connection: Connection, payloads: Iterator[bytes]) -> bool:
-        """Obey these frames. Stops after the first after which the next must wait, and returns False."""
+        """Obey these frames in order. False: one was obeyed behind which the others have to wait."""
         methods = METHODS[connection.session is not None]
         for payload in payloads:
             tag = verb = ""
@@ -2095,7 +2098,7 @@ class Hub:
                 if connection.session is not None:
                     connection.session.flow = flow
                 self._advance(flow, None)
-                return False  # even if it is done: later frames wait, so that the roster after a RESUME is sent first
+                return False  # even if the flow is over already: the roster after a RESUME goes before later answers
             if connection.behind or connection.closed:
                 return False
         return True
@@ -2157,13 +2160,14 @@ class Hub:
             if session is None:
                 self._reply(flow.connection, flow.tag, answer)
             else:
-                self._post.deliver(session, f"#{flow.tag} {answer}" if flow.tag else answer)  # it may be lost
+                # To the session, which holds it if the connection is lost.
+                self._post.deliver(session, f"#{flow.tag} {answer}" if flow.tag else answer)
         for each in () if session is None else (session, self.sessions.get(session.key)):
             if each is not None and each.flow is flow:
                 each.flow = None
         connection = flow.connection
         connection.flow = connection.session.flow if connection.session else None
-        if connection.flow is not None:  # of the session that was resumed, or is the next of that name: it goes first
+        if connection.flow is not None:  # a flow of the session that was resumed here: it goes on before new frames
             connection.flow.connection = connection
         self._read_on(connection)
         self._checks.end(flow)
@@ -2389,10 +2393,10 @@ class Hub:
         return session
 
     def _restart(self, connection: Connection, account: Account) -> Generator[Job, typing.Any, Session | None]:
-        """A new kept session under an old token; that its user is online is on disk first."""
+        """A new kept session under an old token. Before it begins the disk has recorded that its user is online."""
         with self._statuses.claim(account.key):
             ended = yield DiskJob("record_statuses", {account.key: ONLINE}, self._clock.wall)
-        if ended or connection.closed:  # the token by the operator, or the connection by the client
+        if ended or connection.closed:  # the operator has ended the token, or the client has left
             self._statuses.mark(account.key)
             return None
         return self._bring_back(account)
@@ -2485,7 +2489,7 @@ class Hub:
         self._statuses.mark(session.key)
         comes_back = session.kept and self._stopping
         self.notes.append(f"{session.name} {'lost' if comes_back else 'left'}: {why}")
-        self._post.settle_all(session, tell=not self._stopping)  # else they are sent again, after the restart
+        self._post.settle_all(session, tell=not self._stopping)  # after a restart its senders ask again
 
     def _retire(self, session: Session) -> None:
         """This session has ended, or another one has taken its place: nobody comes back to it."""
@@ -2506,7 +2510,7 @@ class Hub:
             session.held.token = ""
 
     def _end_overfull(self) -> None:
-        """End the sessions of clients that never ACK; their tokens live."""
+        """End the sessions of clients that never ACK. With their tokens they may begin new ones."""
         overfull, self._post.overfull = self._post.overfull, []
         for session in overfull:
             connection = self._unplug(session)
@@ -3225,7 +3229,8 @@ class ClientSession:
         self.name: str | None = None  # who we are, also while the link is lost
         self.grace = 0.0  # how long the server holds a session without a connection, in seconds
         self.wall = 0.0  # the time of day here in Unix seconds, as far as the caller tells it
-        self._ahead: deque[float] = deque(maxlen=CLOCKS_COMPARED)  # of the server's clock, by the last live messages
+        # Seconds by which the server's clock was ahead of ours, as the last messages that came at once have told.
+        self._ahead: deque[float] = deque(maxlen=CLOCKS_COMPARED)
         # The parts, each with its own state.
         self._requests = Requests(first_tag)
         self._pace = Pace()
@@ -3255,7 +3260,7 @@ class ClientSession:
     def login(self, name: str, password: str, *, patient: bool = False) -> int:
         """Log in. LoggedIn, then Roster; or Refused `bad-login`, `already-online`, `throttled`, `logged-in`, …
 
-        patient: who is online under this name may be ourselves, on a connection that is dead: NotYet, and again.
+        patient: `already-online` may mean ourselves, on a connection that is dead: NotYet, and it is tried again.
         """
         self._ghosts = GHOST_RETRIES if patient else 0
         return self._enqueue("LOGIN", name, password)
@@ -3330,7 +3335,7 @@ class ClientSession:
 
     @property
     def wants_link(self) -> bool:
-        """Whether there is somebody to be or something to say, so that a lost link is worth dialling again."""
+        """Whether a lost link is worth dialling again: somebody is logged in, or a command waits to be sent."""
         waiting = self._requests.first_waiting
         if self.name is None or self._is_stranded:
             return waiting is not None and (self.name is None or waiting.verb in STRANGERS_ONLY)
@@ -3572,7 +3577,7 @@ class ClientSession:
         name, *rest = words.split(" ")
         facts = {fact.partition("=")[0]: fact.partition("=")[2] for fact in rest}
         if self.name is not None and fold(self.name) != fold(name):
-            self._give_up(command.tag)  # somebody else: what was asked for before has no session any more
+            self._give_up(command.tag)  # another person: the session of the commands before is over
         self.name, self._password, self._token = name, command.text, facts.get("token")
         self._received.restart()
         if not command.by_itself:
@@ -3594,7 +3599,7 @@ class ClientSession:
         """We are in. Commands that the server has not read go out again before all else; the rest it will answer."""
         self._stage, self._ghosts = Stage.LOGGED_IN, 0
         if self._absence is not None and last_tag == 0:
-            # A new session, or one that has read nothing; that one would still be there within the grace time.
+            # It has read none of our commands: a session that is new, or the old one if the grace time is not over.
             self._absence.ended = self._watch.now > self._absence.since + self.grace
         self._requests.put_back_unread(last_tag)
 
@@ -3654,13 +3659,13 @@ class ClientSession:
         self._events.append(LoginNeeded(self.name or "", word, words))
 
     def _fail(self, command: Command, code: str, words: str = "", wait: int = 0) -> None:
-        """Settle a command the bad way, whoever says so."""
+        """A command has failed, by the server's word or by ours."""
         command.settled = True
         self._events.append(command.failed(code, words, wait, self.lead))
 
     def _give_up(self, before: int) -> None:
-        """All that was sent, and what waits with a tag below this one, will have no answer."""
-        self._pace.due = NEVER  # the message that was held back is among them
+        """Fail the commands that were sent, and those that wait with a tag below `before`: no answer will come."""
+        self._pace.due = NEVER  # nothing is held back any more
         for command in self._requests.give_up(before):
             self._fail(command, UNKNOWN if command.transmitted else NOT_SENT)
 
@@ -3669,16 +3674,16 @@ class ClientSession:
         sender, several, names = origin.partition(">")
         to = (names if names == EVERYBODY else tuple(names.split(","))) if several else None
         if not self._received.is_new(sender, int(number)):
-            return  # had before the server crashed; it is counted, and so acknowledged once more
+            return  # shown already, before a crash of the server. Its number counts: it is ACKed once more
         wall = _parse_wall(time)
         if self._absence is not None:
             self._absence.messages += 1
-        elif self.wall and self._roster.is_known:  # else it may have been held for long
+        elif self.wall and self._roster.is_known:  # before the roster it may be an old one, which tells no time
             self._compare_clocks(wall - self.wall)
         self._events.append(Message(sender, int(number), wall, text, to))
 
     def _compare_clocks(self, ahead: float) -> None:
-        """If the difference jumps, somebody has set one of the clocks, and those of before are wrong."""
+        """Note a difference of the clocks. If it has jumped, somebody has set one, and the older ones are wrong."""
         if self._ahead and abs(ahead - self._ahead[-1]) > CLOCK_STEP:
             self._ahead.clear()
         self._ahead.append(ahead)
@@ -3712,7 +3717,7 @@ class ClientSession:
 
 
 def _parse_wall(text: str) -> float:
-    """As `parse_time`; a time before 1970 is none, and not every system could show it."""
+    """As `parse_time`. A time before 1970 is refused: not every system could show it."""
     wall = parse_time(text)
     if wall < 0:
         raise ValueError(text)

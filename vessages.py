@@ -224,7 +224,7 @@ class Server:
     def turn(self) -> None:
         """One turn: wait, accept, read, take results, tick, write, sweep, hand out jobs."""
         events = self.selector.select(self._patience())
-        now, wall = self.clock(), self.wall()  # one time for the whole turn: a suspension in it counts for nobody
+        now, wall = self.clock(), self.wall()  # of the whole turn: if it is suspended in the middle, nothing expires
         self.hub.wake(now, wall)
         self.turns += 1
         readable = []
@@ -249,7 +249,7 @@ class Server:
         self._hand_out_jobs()
 
     def _patience(self) -> float:
-        """Seconds until something is due without anybody's doing."""
+        """Seconds that the selector may wait: until the next deadline, at most CLOCK_LOOK."""
         wait = CLOCK_LOOK
         deadline = self.hub.next_deadline()  # asked before every wait: by the answer the hub sees a suspension
         if deadline is not None:
@@ -284,7 +284,8 @@ class Server:
     def _accept(self, listener: socket.socket) -> None:
         if self._listen_again or self._stop_by:
             return  # an earlier event of this turn has stopped the listening
-        # To ask whether there is another one costs as much as to let one in: only if one came in the last turn, too.
+        # An accept that finds nobody costs as much as one that lets somebody in, so a second one is tried only where
+        # somebody came in the last turn, too.
         batch = ACCEPT_BATCH if self.listeners[listener] == self.turns - 1 else 1
         for _ in range(batch):
             if self.sockets >= self.hub.settings.connections_max + self._closing_max:
@@ -302,7 +303,7 @@ class Server:
             self.listeners[listener] = self.turns
             if address:
                 self._welcome(sock, address)
-            else:  # macOS may not know any more whose it was
+            else:  # macOS gives no address of a newcomer that has gone again
                 sock.close()
 
     def _welcome(self, sock: socket.socket, address: Sequence[Any]) -> None:
@@ -336,7 +337,7 @@ class Server:
             self._drop(connection, reason_of(error))
             return False
         if first == TLS_FIRST:
-            self.selector.unregister(connection.socket)  # it is our turn now, and a thousand may wait for it
+            self.selector.unregister(connection.socket)  # it waits for its turn, and need not be reported meanwhile
             encryption.handshaking[connection] = protocol.FOREVER
             encryption.due[connection] = None
             return False
@@ -368,7 +369,7 @@ class Server:
         except ssl.SSLWantReadError:
             self._update_interest(connection)
         except ssl.SSLWantWriteError:
-            self._leftover[connection] = memoryview(b"")  # of ours; the rest is in the TLS library
+            self._leftover[connection] = memoryview(b"")  # nothing of ours waits, but the selector has to tell of room
             self._update_interest(connection)
         except OSError as error:
             self._drop(connection, f"no TLS: {reason_of(error)}")
@@ -381,7 +382,7 @@ class Server:
 
     def _begin_handshake(self, connection: Connection, context: ssl.SSLContext) -> None:
         """From now on its bytes go through TLS. OSError if it has gone already; then its socket is closed."""
-        self.encryption.handshaking[connection] = self.hub.now + HANDSHAKE_WITHIN  # a wait for us does not count
+        self.encryption.handshaking[connection] = self.hub.now + HANDSHAKE_WITHIN  # its wait for us is not counted
         sock = context.wrap_socket(connection.socket, server_side=True, do_handshake_on_connect=False)
         connection.socket = sock
         self.selector.register(sock, EVENT_READ, connection)
@@ -494,7 +495,7 @@ class Server:
         for connection in self.encryption.overdue(now):
             self._drop(connection, "no TLS: the handshake took too long")
         crowd = self.sockets - self.hub.settings.connections_max - self._closing_max // 2
-        for connection in [*self._lingering, *self._flushing][: max(0, crowd)]:  # their last words had a chance
+        for connection in [*self._lingering, *self._flushing][: max(0, crowd)]:  # too many close: the oldest end
             self._drop(connection, "closed")
         for connection in [each for each, until in self._lingering.items() if until <= now]:
             self.hub.disconnect(connection, "closed")
@@ -526,7 +527,7 @@ class Server:
         self.encryption.settle(connection)
         for table in (self._leftover, self._flushing, self._lingering):
             table.pop(connection, None)
-        with contextlib.suppress(KeyError, ValueError):  # neither read from nor written to; gone before the handshake
+        with contextlib.suppress(KeyError, ValueError):  # not registered; already closed
             self.selector.unregister(sock)
         self._paused.discard(connection)
         self.sockets -= 1
