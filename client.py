@@ -4146,6 +4146,7 @@ HELP_GROUPS = (
     ("show", ("history", "bell", "clear")),
     ("else", ("ping", "help", "quit")),
 )
+NEW_LINE_KEY = "Ctrl-Enter" if sys.platform == "win32" else "Alt-Enter"  # there Alt-Enter is for the window
 # More that is good to know about a line, for /help.
 KEYS = (
     ("NAME: TEXT", "send to NAME, now and from now on"),
@@ -4153,7 +4154,7 @@ KEYS = (
     ("@NAME TEXT", "send to NAME this time"),
     ("//TEXT", "send a text that begins with a slash"),
     ("Tab", "complete a name or a command"),
-    ("Alt-Enter, or \\ at the end", "begin a new line"),
+    (f"{NEW_LINE_KEY}, or \\ at the end", "begin a new line"),
     ("Ctrl-C", "drop the line; twice when empty: leave"),
 )
 BELLS = {
