@@ -117,6 +117,7 @@ def test_options_reach_the_server(tmp_path: Path) -> None:
         assert second.says("PING") == ["OK PING"]
 
 
+@posix
 def test_the_log_has_a_time_before_each_line(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as server:
         alice, bob = server.person("alice", kept=True), server.person("bob")
