@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from terminal import Terminal
 from test_client import Desk, Room
-from vocabulary import PASSWORD
+from vocabulary import PASSWORD, examples
 
 import client
 import protocol
@@ -69,6 +69,7 @@ def others_of(event: Saying) -> set[str]:
     return set(event.recipient.split(","))
 
 
+@examples(40)
 @given(SAID, TO)
 def test_a_conversation_is_all_that_was_said_in_it_in_order(events: list[Saying], people: str) -> None:
     said = Said()
@@ -123,6 +124,7 @@ def joined(rows: list[str]) -> str:
     return re.sub(" +  (?=not |shown )", "  ", "\n".join(rows))
 
 
+@examples(40)
 @given(SAID, st.integers(130, 160))  # the rows around a text fit
 def test_all_that_was_said_can_be_copied_as_it_was_written(events: list[Saying], width: int) -> None:
     rows = shown(Recalled("the last", tuple(events)), width=width)
@@ -254,6 +256,7 @@ NOISE = st.one_of(
 )  # fmt: skip
 
 
+@examples(40)
 @given(SAID, st.lists(NOISE))
 def test_a_log_gives_back_all_that_was_said_in_order(log: Path, events: list[Saying], noise: list[bytes]) -> None:
     pieces = [log_of([event]) for event in events]
@@ -263,6 +266,7 @@ def test_a_log_gives_back_all_that_was_said_in_order(log: Path, events: list[Say
     assert client.said_before(log) == [as_logged(event) for event in events]
 
 
+@examples(40)
 @given(st.binary(), SAID, st.integers(0, 300))
 def test_any_bytes_in_a_log_do_nothing_to_the_terminal(log: Path, data: bytes, events: list[Saying], cut: int) -> None:
     text = b"2026-11-28 11:17:13 ann: " + data.replace(b"\n", b"")
