@@ -24,7 +24,7 @@ Reading order
     1. `Mailbox`, `Tls`, `Link`: from threads to the loop, from a host name to a connection, from that to the session.
     2. `Client`, for scripts.
     3. `safe_text`, `KeyDecoder`, `LineEditor`, `Screen`: a terminal without a terminal. To be skipped at first.
-    4. `lines_of`, `json_of`, `Transcript`: what happened, as text and as paragraphs.
+    4. `lines_of`, `json_of`, `Said`, `Transcript`: what happened, as text, to be printed again, and as paragraphs.
     5. `Plain` and `Terminal`: the two front ends. They show events and give lines.
     6. `TYPED`, `Dialogues`, `Accounts`, `Recipients`, `Leaving` and `Chat`: what the lines mean.
     7. `main`.
@@ -4178,6 +4178,7 @@ MORE: Final[Mapping[str, str]] = {
     "bell": "off: nothing; title: a count in the window's title; msg: a bell too\n"
     "all: the bell also for comings and goings\n"
     "desktop: a notice of the desktop; text: it and the title say what was said\n"
+    "notices need `set -g allow-passthrough on` in tmux\n"
     "nothing calls while the window has the focus, where the terminal tells",
     "quit": "as Ctrl-D, or Ctrl-C twice, on an empty line",
 }
