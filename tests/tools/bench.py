@@ -4,7 +4,7 @@
 
 Peers are two relays of our own (tests/tools/asyncio_server.py) and ngIRCd, InspIRCd and miniircd if they are found,
 started with a configuration without limits on floods: private messages between registered nicks. `--old` adds an older
-Vessages; `--readme` ends with the table as README.md has it.
+Vessages; `--readme` measures the rows that README.md has, and ends with its table.
 
 How it measures
     Each server is a fresh process on one core; this process is the load generator, on another core. The main figure is
@@ -1211,7 +1211,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
                         help="measure this row only; may be repeated: " + ", ".join(keys))  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="smaller sizes, one run each: a minute, and rougher")
     parser.add_argument("--repeats", type=int, metavar="N", help="runs of each figure instead of 3, or 1 with --quick")
-    parser.add_argument("--readme", action="store_true", help="print the table of README.md at the end")
+    parser.add_argument("--readme", action="store_true", help="measure the rows of README.md, and print its table")
     return parser.parse_args(arguments)
 
 
@@ -1228,7 +1228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results, failed = [], False
     with older(options.old) as olds:
         for row in make_rows(scale):
-            if options.only and row.key not in options.only:
+            if (options.only and row.key not in options.only) or (options.readme and not row.readme):
                 continue
             kinds = [vessages(OWN, ROOT), *olds, *(kind for kind in peers if kind.name in row.peers)]
             result = measure_row(row, kinds, scale.repeats)

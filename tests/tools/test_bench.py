@@ -198,6 +198,20 @@ def test_a_server_that_is_not_here_is_said_with_how_to_install_it(
     assert "ngircd is not here: apt-get install ngircd\n" in capsys.readouterr().out
 
 
+def test_only_the_rows_of_the_readme_are_measured_for_its_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(kind: bench.Kind) -> bench.Reading:
+        return bench.Reading(1.0, 1.0, 0.5, {})
+
+    rows = [bench.Row("one", "title", "µs", measure, readme="a row"), bench.Row("two", "other", "µs", measure)]
+    monkeypatch.setattr(bench, "make_rows", lambda scale: rows)
+    assert bench.main(["--readme", "--peer", "none"]) == 0
+    said = capsys.readouterr().out
+    assert said.endswith("| a row | 1 µs |  |  |  |\n")
+    assert "other" not in said
+
+
 def test_a_server_that_fails_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     def measure(kind: bench.Kind) -> bench.Reading:
         if kind is not VESSAGES:
