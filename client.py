@@ -3309,8 +3309,8 @@ class Front(Protocol):
     def start(self, link: Link, helper: Recipients) -> None:
         """Begin to read what is typed; the link wakes up for it."""
 
-    def lines(self, most: int) -> list[Line | None]:
-        """At most `most` lines that were typed; None is the end of them."""
+    def lines(self) -> list[Line | None]:
+        """The next line that was typed, if there is one; None is the end of them."""
 
     def put_back(self, line: Line) -> None:
         """Give a line back to be edited, where that can be."""
@@ -3461,7 +3461,7 @@ class Plain(Front):
         for words in asides:
             print(words, file=sys.stderr, flush=True)
 
-    def lines(self, most: int) -> list[Line | None]:
+    def lines(self) -> list[Line | None]:
         if self._drops and (line := self.mailbox.take(1)):
             self._show_typing()
             if line[0] is None:
@@ -3479,7 +3479,7 @@ class Plain(Front):
                 self._questions.answer(typed[0])
                 if self._questions.waits:
                     self._asides.append("one moment; what you type is hidden, and not sent")
-        return [None if line is None else Line(line) for line in self.mailbox.take(most)]
+        return [None if line is None else Line(line) for line in self.mailbox.take(1)]
 
     def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
         if not self.interactive:
@@ -3875,7 +3875,7 @@ class Terminal(Front):
     def _complete(self, before: str) -> tuple[int, Sequence[str]]:
         return self._helper.complete(before, person=self._editor.asks)
 
-    def lines(self, most: int) -> list[Line | None]:
+    def lines(self) -> list[Line | None]:
         """Do what was typed, up to a finished line."""
         self._keys.extend(self._console.keys())
         if self._console.has_focus:
@@ -4206,20 +4206,6 @@ def help_words(name: str) -> str:
     rows = [f"{group:<5} {' '.join('/' + word for word in words)}" for group, words in HELP_GROUPS]
     keys = [f"{usage}  {words}" for usage, words in KEYS]
     return "\n".join([*rows, *keys, "/help COMMAND tells more"])
-
-
-def offers(before: str, session: ClientSession, last_sender: str, *, person: bool) -> tuple[int, Sequence[str]]:
-    """Candidates for Tab behind `before`. person: only names. Nobody is offered whose name was not begun."""
-    roster = session.roster if before else {}
-
-    def place(name: str) -> tuple[bool, bool, bool, str]:
-        """The last sender comes first, then those who are online, and oneself at the end."""
-        return name != last_sender, name == session.name, roster[name], fold(name)
-
-    names = sorted(roster, key=place)
-    if person:
-        return 0, [name for name in names if fold(name).startswith(fold(before))]
-    return complete_word(before, [f"/{word}" for word in TYPED] if before else [], expected_words(before, names))
 
 
 def expected_words(before: str, names: list[str]) -> list[str]:
@@ -4742,8 +4728,17 @@ class Recipients:
         return (known, "") if known is not None else None
 
     def complete(self, before: str, *, person: bool) -> tuple[int, Sequence[str]]:
-        """Candidates for Tab behind `before`. person: only names, as an answer."""
-        return offers(before, self._session, self.last_sender, person=person)
+        """Candidates for Tab behind `before`. person: only names, as an answer. Nobody is offered without a letter."""
+        roster = self._session.roster if before else {}
+
+        def place(name: str) -> tuple[bool, bool, bool, str]:
+            """The last sender comes first, then those who are online, and oneself at the end."""
+            return name != self.last_sender, name == self._session.name, roster[name], fold(name)
+
+        names = sorted(roster, key=place)
+        if person:
+            return 0, [name for name in names if fold(name).startswith(fold(before))]
+        return complete_word(before, [f"/{word}" for word in TYPED] if before else [], expected_words(before, names))
 
     def aim(self, name: str) -> None:
         """Plain text goes to `name` from now on; to nobody if that is empty."""
@@ -4996,7 +4991,7 @@ class Chat:
             self.leave(LEAVE_SECONDS if self.link.is_up else 0.0, insists=insists)
         with self._while_showing():
             self.dialogues.tick()
-            while (self.session.has_room or self.front.interactive) and (lines := self.front.lines(1)):
+            while (self.session.has_room or self.front.interactive) and (lines := self.front.lines()):
                 self._take_line(lines[0])
         self.link.tick()
         self._show_events()
@@ -5058,7 +5053,7 @@ class Chat:
             usage = TYPED[command_name(word)].usage
             self.note(f"this was not sent; the command is {usage}; as a message: /msg NAME {word}", failed=True)
         elif word[:1] == "@" and rest and not self.front.edits:
-            self.message(text[1:])
+            self.message(f"{word[1:].removesuffix(':')} {rest}")
         else:
             self._say(Line(line.text))
 

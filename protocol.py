@@ -1958,6 +1958,13 @@ class Hub:
             self._presence.forget(connection)
         return connection
 
+    def _cut_off(self, session: Session, why: Bye) -> bool:
+        """Close the connection of a session that goes on, or ends, without it; whether it had one."""
+        connection = self._unplug(session)
+        if connection is not None:
+            self._close(connection, why)
+        return connection is not None
+
     def _mark_lost(self, session: Session) -> None:
         """This session has no connection any more; somebody may come back to it within the grace time."""
         session.lost_at = self._clock.now
@@ -2331,9 +2338,7 @@ class Hub:
             self._know_token(session, token)
         if old is not None:
             self._retire(old)
-            replaced = self._unplug(old)
-            if replaced is not None:
-                self._close(replaced, Bye.REPLACED)
+            if self._cut_off(old, Bye.REPLACED):
                 self.notes.append(f"{old.name} left: taken over from {connection.address}")
         self._attach(connection, session, "logged in")
         if old is not None and old.held is not None:
@@ -2370,9 +2375,7 @@ class Hub:
         if held is None or seq > held.written:
             raise RefusedError(Code.UNKNOWN_SESSION)
         self._post.acknowledge(held, max(seq, held.acked))
-        old = self._unplug(session)
-        if old is not None:
-            self._close(old, Bye.RESUMED)
+        self._cut_off(session, Bye.RESUMED)
         self._reply(connection, tag, f"OK RESUME {session.name} {session.last_tag} {held.acked}")
         held.rewind()
         self._attach(connection, session, "resumed")
@@ -2513,9 +2516,7 @@ class Hub:
         """End the sessions of clients that never ACK. With their tokens they may begin new ones."""
         overfull, self._post.overfull = self._post.overfull, []
         for session in overfull:
-            connection = self._unplug(session)
-            if connection is not None:
-                self._close(connection, Bye.SLOW)
+            self._cut_off(session, Bye.SLOW)
             self._end(session, "never ACKs")
 
     def _ping(self, connection: Connection, tag: str, rest: str) -> str:

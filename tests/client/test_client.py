@@ -50,7 +50,7 @@ class Desk(Plain):
     def start(self, link: Link, helper: client.Recipients) -> None:
         link.watch(self.mailbox, self.mailbox.clear_wakeups)
 
-    def lines(self, most: int) -> list[Line | None]:
+    def lines(self) -> list[Line | None]:
         if self.answers and self.typed and isinstance(self.typed[0], str):
             then, hidden = self.answers.pop()
             answer = self.typed.pop(0)
@@ -59,7 +59,7 @@ class Desk(Plain):
             then(answer)
         if self.answers or self.holds:
             return []
-        lines, self.typed = self.typed[:most], self.typed[most:]
+        lines, self.typed = self.typed[:1], self.typed[1:]
         return [None if line is None else Line(line) if isinstance(line, str) else line for line in lines]
 
     def show(self, event: client.Printable) -> None:
@@ -384,17 +384,17 @@ def test_behind_a_password_nothing_is_shown_until_its_consequence_is_known(
     assert front.ask("one? ", answers.append)
     for line in ("a", "typed ahead", "dropped"):
         front.mailbox.put(line)
-    assert front.lines(1) == [] and front.lines(1) == []
+    assert front.lines() == [] and front.lines() == []
     assert answers == ["a"] and echo == [False]
     assert front.ask("two? ", answers.append)
-    assert front.lines(1) == []
+    assert front.lines() == []
     assert answers[1] in ("typed ahead", "dropped")
     front.mailbox.put("a secret, perhaps")
-    assert front.lines(1) == [] and echo == [False]
+    assert front.lines() == [] and echo == [False]
     front.release()
     assert echo == [False, True]
     front.mailbox.put("a line")
-    assert front.lines(1) == [Line("a line")]
+    assert front.lines() == [Line("a line")]
     front.flush(None)
     hidden = "one moment; what you type is hidden, and not sent\n"
     assert capsys.readouterr().err == f"one? \n{hidden}two? \n{hidden}"
@@ -416,7 +416,7 @@ def test_a_question_is_printed_behind_what_is_shown(
     assert front.ask("Password: ", refuse)
     front.flush(None)
     front.mailbox.put("a secret")
-    assert front.lines(1) == []
+    assert front.lines() == []
     front.show(client.Note("meanwhile"))
     front.flush(None)
     assert printed.getvalue() == "Password: \n-- wrong\n-- meanwhile\nAgain: \n"
@@ -427,12 +427,12 @@ def test_a_visible_question_shows_its_answer(asking: tuple[Plain, list[bool]]) -
     answers: list[str] = []
     assert front.ask("password? ", answers.append)
     front.mailbox.put("secret")
-    assert front.lines(1) == []
+    assert front.lines() == []
     assert front.ask("y/n ", answers.append, hidden=False)
     assert echo == [False, True]
     front.mailbox.put("y")
     front.mailbox.put("next")
-    assert front.lines(1) == [Line("next")]
+    assert front.lines() == [Line("next")]
     assert answers == ["secret", "y"]
 
 
@@ -441,7 +441,7 @@ def test_a_question_that_cannot_be_hidden_is_not_asked(monkeypatch: pytest.Monke
     front = Plain(io.StringIO(), interactive=True)
     assert not front.ask("password: ", lambda answer: None)
     front.mailbox.put("a line")
-    assert front.lines(1) == [Line("a line")]
+    assert front.lines() == [Line("a line")]
     front.close()
 
 
@@ -761,9 +761,11 @@ def test_in_a_pipe_a_name_and_a_colon_set_the_target(room: Room) -> None:
     chat, pipe = room.desk(interactive=False)
     pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}"]
     room.until(lambda: "-- online: bob" in pipe.seen)
-    pipe.typed += ["hello", "BOB: hi", "and this", "@bob at", "zoe: not to bob", None]
+    pipe.typed += ["hello", "BOB: hi", "and this", "@bob at", "@bob: once", "zoe: not to bob", None]
     room.until(lambda: chat.status is not None)
-    assert [line[9:] for line in pipe.seen if " -> " in line] == ["-> bob: hi", "-> bob: and this", "-> bob: at"]
+    assert [line[9:] for line in pipe.seen if " -> " in line] == [
+        "-> bob: hi", "-> bob: and this", "-> bob: at", "-> bob: once",
+    ]  # fmt: skip
     assert "!! to whom? SEND NAME TEXT, or /to NAME first" in pipe.seen
     assert "!! nobody called zoe is known here; for bob: SEND bob zoe: …" in pipe.seen
 

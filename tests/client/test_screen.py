@@ -622,7 +622,7 @@ def test_nothing_calls_while_the_window_has_the_focus(quiet_terminal: client.Ter
     for has_focus, bells, title in ((False, 1, "(1) bob - Vessages"), (True, 0, "Vessages"), (False, 1, "(1) bob - ")):
         out.truncate(0)
         quiet_terminal._console.has_focus = has_focus
-        quiet_terminal.lines(1)
+        quiet_terminal.lines()
         quiet_terminal.call(client.Bell(), message)
         quiet_terminal.flush(None)
         assert out.getvalue().count(client.BELL) == bells and f"\x1b]0;{title}" in out.getvalue()
@@ -649,9 +649,9 @@ def test_a_text_without_marks_that_is_too_long_is_refused_once_and_nothing_of_it
     lines: list[client.Line | None] = []
     for text in ["to be ", *bursts]:
         terminal._keys += burst(text)
-        lines += terminal.lines(1)
+        lines += terminal.lines()
     assert told(terminal) == ["!! that is too long for one message, which holds 60,000 bytes: send it in parts"]
     assert (lines, terminal._editor.text) == ([], "to be ")
     terminal._link.now = lambda: 100.0 + client.PASTE_PAUSE  # type: ignore[method-assign]
     terminal._keys += burst("or not\r")
-    assert terminal.lines(1) == [client.Line("to be or not")]
+    assert terminal.lines() == [client.Line("to be or not")]

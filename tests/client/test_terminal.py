@@ -162,7 +162,7 @@ def test_a_line_that_comes_with_the_dropped_one_is_had_at_once() -> None:
         plain._drops = True
         for line in ("half-a-secret", "hello"):
             plain.mailbox.put(line)
-        assert plain.lines(10) == [client.Line("hello")]
+        assert plain.lines() == [client.Line("hello")]
 
 
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
