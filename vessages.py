@@ -20,7 +20,8 @@ Rules of this file
     One bad connection never hurts another: a fault while one is served ends that one.
 
 Reading order
-    1. `Server.turn`, then each of its steps in its order: accepting, reading, writing, closing, jobs; at last stopping.
+    1. `Server.turn`, then each of its steps in its order: accepting, encryption, reading, writing, closing, jobs; at
+       last stopping.
     2. `Waker` and `Signals`: what interrupts the waiting. `Workers`: the slow work. `Log`.
     3. `serve`, near the end: how all is put together. Above it the options, listening, TLS, addresses, `Backups`.
 """
@@ -1269,7 +1270,8 @@ def _make_certificate(cert: Path, key: Path, names: Callable[[], list[str]], log
         (drafts / cert.name).replace(cert)
         storage.sync_folder(cert.parent)
     except OSError as error:
-        raise NoCertificateError(f"no certificate can be made in {cert.parent}: {reason_of(error)}") from None
+        why = f"no certificate can be made in {cert.parent}: {reason_of(error)}"
+        raise NoCertificateError(f"{why}; mend that and start again, or give one with --cert and --key") from None
     finally:
         _remove(drafts)
 

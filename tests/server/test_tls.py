@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 from unittest import mock
 
 import pytest
@@ -25,6 +26,7 @@ from vocabulary import END, PASSWORD, STAMP
 from wire import IDLE_TURNS, Peer, Rig, certificate, encode, fault, noting_in, running
 
 import protocol
+import storage
 import vessages
 
 HELLO = b"\x16\x03\x01\x02\x00\x01"  # the beginning of what a TLS client says first
@@ -576,6 +578,26 @@ def test_what_is_offered_where_no_certificate_can_be_made(
         assert context is None
         assert "\nNothing is encrypted, so the network can read passwords:\nthere is no openssl" in greeting
         assert "\n    openssl req -x509" in greeting
+
+
+def test_a_certificate_survives_a_power_cut_before_anybody_has_seen_it(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[object] = []
+    sync, sync_folder = storage.sync, storage.sync_folder
+
+    def note_and_sync(file: IO[bytes]) -> None:
+        synced.append(Path(file.name).name)
+        sync(file)
+
+    def note_and_sync_folder(folder: Path) -> bool:
+        synced.append((folder, *(path.exists() for path in pair)))
+        return sync_folder(folder)
+
+    monkeypatch.setattr(storage, "sync", note_and_sync)
+    monkeypatch.setattr(storage, "sync_folder", note_and_sync_folder)
+    vessages.tls_context(*pair)
+    assert synced == [*(path.name for path in pair), (pair[0].parent, True, True)]
 
 
 @pytest.mark.parametrize("moves", [0, 1])
