@@ -725,6 +725,7 @@ class FileLock:
                 if error.errno not in NO_LOCKS:
                     raise
                 if made:
+                    unless_taken.close()  # An open file cannot be deleted on Windows.
                     _discard(self._name)
                 raise StorageError(f"{path.parent} {CANNOT_LOCK}") from None
             with suppress(FileNotFoundError):
