@@ -288,6 +288,10 @@ def test_of_a_huge_log_only_the_end_is_read(log: Path, monkeypatch: pytest.Monke
     assert said == events[-len(said) :] and 10 < len(said) < 30
     log.write_bytes(b"x" * 10_000)
     assert client.said_before(log) == []
+    forged = b"2026-11-28 11:17:13 bob: a text that looks like a line, and there the reading begins\n"
+    log.write_bytes(b"2026-11-28 11:17:13 eve: " + forged)
+    monkeypatch.setattr(client, "LOG_READ", len(forged))
+    assert client.said_before(log) == []
 
 
 def test_a_log_that_cannot_be_read_has_nothing(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Row(list[Cell]):
 _TEXT = r"([^\x00-\x1f\x7f-\x9f]*)"
 _SEQUENCE = re.compile(
     rf"\x1b\[(\??)([0-9;]*)([A-Za-z])|\x1b\](?:0|2);{_TEXT}(?:\x1b\\|\a)"
-    rf"|(?:\x1bPtmux;\x1b)?\x1b\](?:9;Vessages: |777;notify;Vessages;){_TEXT}\a(?:(?<=\a)\x1b\\)?"
+    rf"|(?:\x1bPtmux;\x1b)?\x1b\](?:9;Vessages: |777;notify;Vessages;(?![^\a]*;)){_TEXT}\a(?:(?<=\a)\x1b\\)?"
 )
 
 
