@@ -77,6 +77,7 @@ def test_a_conversation_is_all_that_was_said_in_it_in_order(events: list[Saying]
         said.add(event, ME)
     assert said.of(None, ME) == events
     assert said.of(people.upper(), ME) == [event for event in events if others_of(event) == set(people.split(","))]
+    assert said.of(people, "carol") == said.of(people, ME)  # who is somebody else in the same program by now
 
 
 def test_the_oldest_is_forgotten_beyond_a_number_and_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
