@@ -24,6 +24,7 @@ for name in ("SIGINT", "SIGHUP", "SIGQUIT"):
 # Compiled once, also where the environment forbids Python to write that down: hundreds of programs are started.
 compileall.compile_dir(TESTS.parent, maxlevels=0, quiet=2)
 
+from room import Room  # noqa: E402
 from vocabulary import World  # noqa: E402
 from wire import KINDS, Rig, ServerProcess, ServerThread, running  # noqa: E402
 
@@ -72,3 +73,10 @@ def server_process(tmp_path: Path) -> Iterator[ServerProcess]:
     """The server as a person starts it: for tests that stop it, or are about the program itself."""
     with ServerProcess(tmp_path) as server:
         yield server
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    room = Room(tmp_path)
+    yield room
+    room.close()

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from test_client import Desk, Room
+from room import Desk, Room
 from vocabulary import PASSWORD
 
 import client
 import protocol
 from client import EVERYONE, Line
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    room = Room(tmp_path)
-    yield room
-    room.close()
 
 
 def three(room: Room) -> tuple[Desk, Desk, Desk]:

@@ -6,14 +6,13 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from room import Desk, Room
 from terminal import Terminal
-from test_client import Desk, Room
 from vocabulary import PASSWORD, examples
 
 import client
@@ -22,13 +21,6 @@ from client import Block, Recalled, Said, Saying, Screen, Span, Transcript, Whol
 
 WALL = 1_795_359_845.0
 ME, OTHERS = "bob", ("ann", "Eve", "zoë")
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    room = Room(tmp_path)
-    yield room
-    room.close()
 
 
 def shown(*events: client.Printable, width: int = 60, encoding: str = "utf-8") -> list[str]:

@@ -32,7 +32,7 @@ from between import (
     relaying,
     speaking_first,
 )  # fmt: skip
-from test_client import Desk
+from room import Desk
 from test_programs import run
 from vocabulary import PASSWORD
 from wire import PATIENCE, ROOT, ServerProcess, encode

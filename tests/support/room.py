@@ -1,0 +1,140 @@
+"""A `Room`: a server that the test turns by hand, and people at desks whose keyboard and screen are the test's."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vocabulary import PASSWORD
+from wire import Rig
+
+import client
+import protocol
+from client import Chat, Line, Link, Plain
+from protocol import ClientSession
+
+STEPS_MAX = 500
+STEP = 0.05  # seconds that pass, by the clock of the test, from one step to the next
+
+
+class Desk(Plain):
+    """A front end whose keyboard and screen are the test's."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO())
+        self.typed: list[str | Line | None] = []
+        self.seen: list[str] = []
+        self.prompts: list[str] = []
+        self.answers: list[tuple[Callable[[str], None], bool]] = []
+        self.rung = 0
+        self.holds = False  # a password was typed, and its consequence is not known yet
+
+    @property
+    def edits(self) -> bool:  # type: ignore[override]
+        return self.interactive
+
+    def call(self, bell: client.Bell, message: protocol.Message | None = None) -> None:
+        self.rung += 1
+
+    def start(self, link: Link, helper: client.Recipients) -> None:
+        link.watch(self.mailbox, self.mailbox.clear_wakeups)
+
+    def lines(self) -> list[Line | None]:
+        if self.answers and self.typed and isinstance(self.typed[0], str):
+            then, hidden = self.answers.pop()
+            answer = self.typed.pop(0)
+            assert isinstance(answer, str)
+            self.holds = hidden and answer != ""
+            then(answer)
+        if self.answers or self.holds:
+            return []
+        lines, self.typed = self.typed[:1], self.typed[1:]
+        return [None if line is None else Line(line) if isinstance(line, str) else line for line in lines]
+
+    def show(self, event: client.Printable) -> None:
+        self.seen += client.lines_of(event)
+
+    def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
+        if self.interactive:
+            self.prompts.append(prompt)
+            self.answers = [(then, hidden)]
+        return self.interactive
+
+    def release(self) -> None:
+        self.answers, self.holds = [], False
+
+
+def dial_in_clear(host: str, port: int) -> client.Dialled:
+    """A connection over which nothing was said yet."""
+    return client.Dialled(client.connect(host, port))
+
+
+class Room:
+    """A server and the people at their desks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rig = Rig(folder)
+        self.clock = self.rig.clock
+        self.up = True
+        self.desks: list[tuple[Chat, Desk]] = []
+
+    def dial(self, host: str, port: int) -> client.Dialled:
+        if not self.up:
+            raise ConnectionRefusedError
+        return dial_in_clear(*self.rig.listeners[0].getsockname()[:2])
+
+    def desk(self, **options: Any) -> tuple[Chat, Desk]:
+        desk = Desk()
+        desk.interactive = options.pop("interactive", True)
+        link = Link("lab", 5000, ClientSession(1), dial=self.dial, clock=self.clock, chance=lambda: 1.0)
+        link.waits = options.pop("wait", False)
+        user = options.pop("user", None)
+        chat = Chat(link, desk, **({"to": None, "secret": None, "tls": client.Tls("lab", 5000)} | options))
+        chat.begin(user)
+        self.desks.append((chat, desk))
+        return chat, desk
+
+    def person(self, name: str) -> tuple[Chat, Desk]:
+        chat, desk = self.desk()
+        self.types(desk, f"REGISTER {name} {PASSWORD}", see="-- online: ")
+        return chat, desk
+
+    def step(self) -> None:
+        self.clock.now += STEP
+        for chat, _ in self.desks:
+            if chat.status is None:
+                chat.turn(until=self.clock.now)
+        if self.up:
+            self.rig.turn()
+
+    def until(self, holds: Callable[[], object]) -> None:
+        """Turn everybody until this holds."""
+        for _ in range(STEPS_MAX):
+            if holds():
+                return
+            self.step()
+        raise AssertionError([line[:200] for _, desk in self.desks for line in desk.seen[-10:]])
+
+    def types(self, desk: Desk, *lines: str | Line | None, see: str) -> None:
+        """Type this; until a line that begins like this is seen."""
+        desk.seen.clear()
+        desk.typed += lines
+        self.until(lambda: any(see in line for line in desk.seen))
+
+    def stop(self) -> None:
+        self.up = False
+        self.rig.stop()
+
+    def start(self) -> None:
+        self.rig = Rig(self.folder)
+        self.rig.clock = self.clock
+        self.up = True
+
+    def close(self) -> None:
+        for chat, desk in self.desks:
+            chat.link.close()
+            desk.close()
+        self.rig.close()
