@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import doctest
-from pathlib import Path
+from types import ModuleType
 
 import pytest
 from wire import ServerThread
@@ -15,8 +15,7 @@ import vessages
 
 
 @pytest.mark.parametrize("module", [protocol, client, storage, vessages], ids=lambda module: module.__name__)
-def test_examples_in_docstrings(module: object, tmp_path: Path) -> None:
-    with ServerThread(tmp_path) as server:
-        host, port = server.address
-        outcome = doctest.testmod(module, extraglobs={"HOST": host, "PORT": port})  # type: ignore[arg-type]
+def test_examples_in_docstrings(module: ModuleType, server: ServerThread) -> None:
+    host, port = server.address
+    outcome = doctest.testmod(module, extraglobs={"HOST": host, "PORT": port})
     assert outcome.attempted and not outcome.failed

@@ -374,13 +374,12 @@ class Way:
 
     def __init__(self) -> None:
         self.clock, self.has_met, self.logged_in, self.unanswered = 0.0, True, True, 1
-        self.session, self.abandoned = self, 0
+        self.session = self
 
     def now(self) -> float:
         return self.clock
 
     def abandon(self) -> None:
-        self.abandoned += 1
         self.unanswered = 0
 
     def logout(self) -> int:

@@ -108,7 +108,6 @@ class Disk:
         self.events: list[Event] = []
         self.fails: Callable[[int], bool] = lambda _index: False
         self.code: int | None = None
-        self._files: dict[int, tuple[str, FileMethods]] = {}
         self._keep: list[Any] = []
 
     def add(self, kind: str, path: str, offset: int = 0, data: bytes = b"", other: str = "") -> int:
