@@ -232,6 +232,9 @@ class Crowd:
         """Everybody says and hears what is possible in this time."""
         end = clock() + seconds
         while (left := end - clock()) > 0:
+            if not self.selector.get_map():  # Windows does not wait for nothing
+                time.sleep(left)
+                break
             for key, mask in self.selector.select(left):
                 self._serve(key.data, mask)
 
