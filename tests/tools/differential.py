@@ -1,7 +1,8 @@
 """Plays the same random traces on the hub of an older commit and on the one in this folder, and compares all they say.
 
     python tests/tools/differential.py HEAD~1 --seeds 500
-    python tests/tools/differential.py HEAD~1 --seeds 500 --half session      the same with the client's end
+    python tests/tools/differential.py HEAD~1 --seeds 500 --part session      the same with the client's end
+    python tests/tools/differential.py HEAD~1 --seeds 500 --part terminal     with its keys, its editor and its screen
 
 A trace is what happens to a hub: connections come and go, bytes arrive in any pieces, readers stop and go on, workers
 take their time, the clock moves. After each step both hubs must have written the same bytes to the same connections,
@@ -14,16 +15,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
-import subprocess
 import sys
 import types
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import differential_session
+from differential_client import TerminalPlayer, client_at, module_at
 from differential_session import SessionPlayer
 
-ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse"
 NAMES = ("ann", "bob", "Carl", "dora", "ёж")
 WALL = 1_795_359_845.0
@@ -36,15 +36,8 @@ LIMITS = {
 
 
 def protocol_at(commit: str | None) -> types.ModuleType:
-    """The module `protocol` as it was at a commit; None: as it is in this folder."""
-    if commit is None:
-        source = (ROOT / "protocol.py").read_text(encoding="utf-8")
-    else:
-        command = ["git", "show", f"{commit}:protocol.py"]
-        source = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    module = types.ModuleType(f"protocol_{commit or 'here'}".replace("~", "_"))
-    sys.modules[module.__name__] = module
-    exec(compile(source, module.__name__, "exec"), module.__dict__)
+    """The module `protocol` of a commit, with small limits."""
+    module = module_at("protocol", commit)
     for name, value in (LIMITS | differential_session.LIMITS).items():
         setattr(module, name, value)
     return module
@@ -278,12 +271,15 @@ class Player:
         )[0]  # fmt: skip
 
 
-PLAYERS: dict[str, type[Player] | type[SessionPlayer]] = {"hub": Player, "session": SessionPlayer}
+Loader = Callable[[str | None], types.ModuleType]
+PARTS: dict[str, tuple[Loader, type[Player] | type[SessionPlayer] | type[TerminalPlayer]]] = {
+    "hub": (protocol_at, Player), "session": (protocol_at, SessionPlayer), "terminal": (client_at, TerminalPlayer),
+}  # fmt: skip
 
 
-def play(half: str, module: types.ModuleType, seed: int, steps: int) -> list[list[str]]:
-    """What a hub, or a client, did in each step of a trace."""
-    player = PLAYERS[half](module, seed)
+def play(part: str, module: types.ModuleType, seed: int, steps: int) -> list[list[str]]:
+    """What this part of a module did in each step of a trace."""
+    player = PARTS[part][1](module, seed)
     logs: list[list[str]] = []
     for _ in range(steps):
         player.step()
@@ -304,17 +300,17 @@ def first_difference(before: list[list[str]], after: list[list[str]]) -> tuple[i
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("commit", help="the older version, such as HEAD~1")
-    parser.add_argument("--half", choices=tuple(PLAYERS), default="hub", help="which end of the conversation")
+    parser.add_argument("--part", choices=tuple(PARTS), default="hub", help="what is played")
     parser.add_argument("--seeds", type=int, default=200, help="traces that are played")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first")
     parser.add_argument("--steps", type=int, default=300, help="steps of a trace")
     parser.add_argument("--meant", action="append", default=[], help="words of a difference that is meant to be: "
                         "the rest of that trace is not compared")  # fmt: skip
     options = parser.parse_args(argv)
-    old, new = protocol_at(options.commit), protocol_at(None)
+    old, new = (PARTS[options.part][0](commit) for commit in (options.commit, None))
     lines, meant = 0, 0
     for seed in range(options.first, options.first + options.seeds):
-        before, after = (play(options.half, module, seed, options.steps) for module in (old, new))
+        before, after = (play(options.part, module, seed, options.steps) for module in (old, new))
         lines += sum(map(len, before))
         difference = first_difference(before, after)
         if difference is None:
