@@ -318,15 +318,22 @@ def test_who_begins_again_and_again_does_not_keep_others_from_a_handshake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(tmp_path, tls=True) as rig:
-        monkeypatch.setattr(vessages, "HANDSHAKES_A_TURN", 1)
-        pests = [Slowly(rig) for _ in range(3)]
+        monkeypatch.setattr(vessages, "HANDSHAKES_A_TURN", 0)
         good = rig.connect()
+        good.take_in()  # says its hello
+        rig.turns(2)
+        pests = [Slowly(rig) for _ in range(6)]
+        for pest in pests:
+            pest.send(1)
+        rig.turns(2)
+        monkeypatch.setattr(vessages, "HANDSHAKES_A_TURN", 1)
         for _ in range(30):
             for pest in pests:
                 pest.peer.socket.sendall(pest.unsent[:1])
                 pest.unsent = pest.unsent[1:]
             rig.turns(2)
             good.take_in()
+        assert isinstance(good.socket, ssl.SSLSocket) and good.socket.version() is not None
         assert good.says("PING") == ["OK PING"]
 
 
@@ -426,11 +433,31 @@ def test_a_stop_is_told_over_tls_in_clear_to_the_undecided_and_not_to_half_a_han
         begun = rig.connect()
         rig.turns(3)
         begun.take_in()  # its hello is on its way when the server stops
+        began = rig.clock.now
         rig.stop()
+        assert rig.clock.now - began < vessages.STOP_WITHIN - 1
         assert alice.ends() == ["BYE shutdown", END]
         assert silent.ends() == ["BYE shutdown", END]
         assert half.ends() == [END]
         assert begun.take_in() and begun.ended
+
+
+def test_a_first_byte_that_comes_between_reading_and_writing_is_seen_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick = protocol.Hub.tick
+    with running(tmp_path, tls=True) as rig:
+        late = plain(rig)
+        rig.turns(2)
+
+        def say_and_tick(hub: protocol.Hub) -> None:
+            monkeypatch.undo()
+            late.say_bytes(HELLO)
+            tick(hub)
+
+        monkeypatch.setattr(protocol.Hub, "tick", say_and_tick)
+        rig.stop()
+        assert late.ends() == [END]
 
 
 # --- The connection ---------------------------------------------------------------------------------------------------
@@ -450,7 +477,8 @@ def test_somebody_who_says_much_in_little_records_is_heard_in_one_turn(tmp_path:
         for number in range(50):
             alice.say(f"SEND bob {number}")
         rig.turn()
-        assert bob.next(50) == [f"MSG alice 0 {STAMP} {number}" for number in range(50)]
+        bob.take_in()
+        assert list(bob._frames) == [f"MSG alice 0 {STAMP} {number}" for number in range(50)]
 
 
 def test_a_flood_of_tiny_records_does_not_keep_others_waiting(tmp_path: Path) -> None:
