@@ -917,9 +917,7 @@ class Client:
             ask = self._session.takeover if takeover else self._session.login
             self._await(ask(name, password), self.timeout)
 
-    def send(
-        self, to: str | Iterable[str], text: str, *, timeout: float | None = None, wait: bool = True
-    ) -> int:
+    def send(self, to: str | Iterable[str], text: str, *, timeout: float | None = None, wait: bool = True) -> int:
         """Send a message, and return when it is shown to all it is for: the number of people who were shown it.
 
         to: a name, several, EVERYONE (else who is here), or `Message.reply_to`, to answer in the same conversation.
@@ -1608,12 +1606,14 @@ class Line:
     block: whether the text begins with a pasted block of several lines. A block is text to the letter: it is never a
     command and never names a recipient, whatever its first line looks like.
     unseen: whether the line was finished before the person could see which recipient its first word has become.
+    dropped: the recipient that the line had before all of its text was deleted, and it with that; "" if there was none.
     """
 
     text: str = field(default="", repr=False)
     to: str = ""
     block: bool = False
     unseen: bool = False
+    dropped: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -1848,7 +1848,7 @@ class LineEditor:
 
     `text` is the line, newlines included; `cursor` is an index into it, between two clusters (or inside one, while a
     letter is typed before its mark). `to` is the line's own recipient, see `Line`: it is fixed while the line is typed,
-    by a key that the person presses, and shown in the prompt from then on.
+    by a key that the person presses, and shown in the prompt from then on. A line that is emptied has none any more.
 
     A key is a verb and a motion: see `EDITOR_KEYS`.
 
@@ -1870,6 +1870,7 @@ class LineEditor:
         self.to = ""
         self.hidden = self.waits = self.drains = False
         self._block = False  # the text begins with a pasted block
+        self._dropped = ""  # the recipient that went when the line was emptied
         self._candidates = candidates
         self._expand = expand
         self._expanded = False  # the first word has become a recipient since the line was last drawn
@@ -1933,7 +1934,7 @@ class LineEditor:
     @property
     def line(self) -> Line:
         """The line as it is."""
-        return Line(self.text, self.to, self._block and "\n" in self.text)
+        return Line(self.text, self.to, self._block and "\n" in self.text, dropped=self._dropped)
 
     @property
     def asks(self) -> bool:
@@ -2006,7 +2007,7 @@ class LineEditor:
 
     def _put(self, line: Line, cursor: int | None = None) -> None:
         """Put `line` in the line's place, cursor at its end if it is not told."""
-        self.text, self.to, self._block = line.text, line.to, line.block
+        self.text, self.to, self._block, self._dropped = line.text, line.to, line.block, line.dropped
         self.cursor = len(line.text) if cursor is None else cursor
         self._cycle = None
         self._kills = False
@@ -2044,7 +2045,14 @@ class LineEditor:
         self.text = self.text[:start] + self.text[end:]
         self._block = self._block and bool(self.text)
         self.cursor = next(place for place in _places(self.text, start) if place >= start)
+        if cut:
+            self._untie_if_empty()
         return cut
+
+    def _untie_if_empty(self) -> None:
+        """An emptied line is as new: a command or another recipient may be typed."""
+        if self.to and not self.text:
+            self._dropped, self.to, self._expanded = self.to, "", False
 
     # -- verbs: what a key does, to the text between the cursor and the end of a motion --------------------------------
 
@@ -2058,10 +2066,11 @@ class LineEditor:
         self._keep(*sorted((self.cursor, motion(self.text, self.cursor))))
 
     def _keep(self, start: int, end: int) -> None:
-        """Cut, and keep it for Ctrl-Y; kills in a row are kept as one."""
-        backwards = start < self.cursor
+        """Cut, and keep it for Ctrl-Y; kills in a row are kept as one, and a recipient that goes is kept as text."""
+        backwards, to = start < self.cursor, self.to
         cut, kept = self._cut(start, end), self._killed if self._kills else ""
-        self._killed = cut + kept if backwards else kept + cut
+        self._untie_if_empty()
+        self._killed = f"{to}: " * (to != self.to) + (cut + kept if backwards else kept + cut)
 
     def _kill_to_start(self) -> None:
         """At the start of the text also a recipient of its own is killed."""
@@ -2091,6 +2100,7 @@ class LineEditor:
         """Back to the line before the last change; what was undone cannot be redone."""
         if (before := self._undo.take()) is not None:
             self._put(*before)
+            self._untie_if_empty()
 
     def _discard(self) -> None:
         self._put(Line())
@@ -2115,7 +2125,7 @@ class LineEditor:
         line = self.line
         if (len(line.text) - len(line.text.rstrip("\\"))) % 2:  # two backslashes at the end are meant as they are
             return self._swap(len(line.text) - 1, len(line.text), "\n")
-        self._history.add(line)
+        self._history.add(replace(line, dropped=""))
         self._put(Line())
         unseen, self._expanded = self._expanded, False
         return EditorEvent("line", replace(line, unseen=unseen))
@@ -2157,7 +2167,6 @@ class LineEditor:
             self._warned = True
             return EditorEvent(kind)
         self._keep(0, len(self.text))
-        self._killed = f"{self.to}: {self._killed}" if self.to else self._killed
         self._put(Line())
         self._expanded = False
         self._history.leave()
@@ -4844,7 +4853,8 @@ class Recipients:
         lines = line.text.count("\n") + 1
         if lines > LINES_ASKED:
             return f"send {lines} lines to {to_words(to)}?"
-        if line.unseen and fold(to) != fold(self.to or ""):
+        elsewhere = line.dropped and not line.to and fold(to) != fold(line.dropped)
+        if elsewhere or (line.unseen and fold(to) != fold(self.to or "")):
             return f"send this to {to_words(to)}?"
         name = "" if line.to or line.block else named_by(line.text)
         known = self.spelling(name)
@@ -5044,7 +5054,7 @@ class Chat:
         if line.to or line.block:
             self._say(line)
         elif word.startswith("//"):
-            self._say(Line(text[1:]))
+            self._say(replace(line, text=text[1:]))
         elif typed.name and (typed.exact or self.front.interactive):
             self._do_command(word, typed, line)
         elif word.startswith("/"):
@@ -5055,7 +5065,7 @@ class Chat:
         elif word[:1] == "@" and rest and not self.front.edits:
             self.message(f"{word[1:].removesuffix(':')} {rest}")
         else:
-            self._say(Line(line.text))
+            self._say(line)
 
     def _do_command(self, word: str, typed: Reading, line: Line) -> None:
         """Do what a command says, or say how it is used."""

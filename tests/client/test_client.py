@@ -567,6 +567,19 @@ def test_a_recipient_that_was_not_seen_is_asked_about(room: Room) -> None:
     room.types(bob, Line("/msg carol after all", unseen=True), "y", see="-> carol: after all")
 
 
+def test_text_behind_a_recipient_that_was_deleted_is_asked_about(room: Room) -> None:
+    """`carol: x`, the x deleted and written anew: the prompt is bob's again, and the person may not have looked."""
+    room.person("carol")
+    _, bob = room.person("bob")
+    room.types(bob, "/to bob", Line("for whom?", dropped="carol"), "n", see="-- nothing was sent")
+    assert bob.prompts == ["send this to bob? y/n "]
+    room.types(bob, Line("/who", dropped="carol"), see="-- online: bob carol")
+    room.types(bob, Line("to me", dropped="BOB"), see="-> bob: to me")
+    room.types(bob, Line("to her", to="carol", dropped="bob"), see="-> carol: to her")
+    room.types(bob, Line("//me", dropped="bob"), "n", see="-- nothing was sent")
+    assert bob.prompts[1:] == ["send this to carol? y/n "]
+
+
 def test_a_person_called_yes_gets_nothing_by_an_answer(room: Room) -> None:
     _, y = room.person("y")
     room.person("carol")

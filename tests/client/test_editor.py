@@ -202,8 +202,25 @@ TABLE = {
     "Bob:_<paste:bea: hi\nbea: ho>": "Bob> bea: hi\nbea: ho|",
     "Bob:_<backspace>": "Bob:|",
     "Bob:_hi<home><backspace>": "Bob:|hi",
-    "Bob:_hi<ctrl-u>": "Bob> |",
+    # a line that is emptied is as new
+    "Bob:_hi<ctrl-u>": "|",
     "Bob:_hi<ctrl-u><ctrl-u>": "|",
+    "Bob:_hi<ctrl-u>/r_ho": "/msg bea ho|",
+    "Bob:_hi<ctrl-u>bea:_ho": "bea> ho|",
+    "Bob:_hi<ctrl-u><ctrl-y>": "Bob: hi|",
+    "Bob:_hi<ctrl-u><ctrl-_>": "Bob> hi|",
+    "Bob:_h<left>o<ctrl-_><ctrl-_>": "|",
+    "Bob:_hi<home><ctrl-k><ctrl-y>": "Bob: hi|",
+    "Bob:_one_two<ctrl-w><ctrl-w><ctrl-y>": "Bob: one two|",
+    "Bob:_<ctrl-w><ctrl-y>": "Bob: |",
+    "Bob:_<ctrl-k>": "|",
+    "Bob:_hi<backspace><backspace>/w<tab>": "/who |",
+    "Bob:_h<home><delete>": "|",
+    "Bob:_h<home><ctrl-d>": "|",
+    "Bob:_h<alt-backspace>": "|",
+    "Bob:_h<home><alt-d>": "|",
+    "Bob:_<paste:a\nb><ctrl-u><ctrl-u><ctrl-u>": "|",
+    "Bob:_hi<backspace>": "Bob> h|",
     "Bob:_hi<ctrl-c>": "|",
     "Bob:_<ctrl-c>": "|",
     "Bob:_<ctrl-d>": "Bob> |",
@@ -252,6 +269,16 @@ EVENTS = {
     "<paste:a\nb><enter><up><enter>": [EditorEvent("line", Line("a\nb", block=True))] * 2,
     "x<paste:a\nb><enter>": [EditorEvent("line", Line("xa\nb"))],
     "<paste:a\nb><ctrl-u><ctrl-u><ctrl-u>x<enter>": [EditorEvent("line", Line("x"))],
+    # a recipient that was deleted with the text is remembered, for the new text may be meant for that person
+    "Bob:_h<backspace>ho<enter><up><enter>": [
+        EditorEvent("line", Line("ho", dropped="Bob")),
+        EditorEvent("line", Line("ho")),
+    ],
+    "Bob:_h<backspace><enter>ho<enter>": [
+        EditorEvent("line", Line("", dropped="Bob")),
+        EditorEvent("line", Line("ho")),
+    ],
+    "Bob:_h<ctrl-c>ho<enter>": [EditorEvent("line", Line("ho"))],
     "<ctrl-d>": [EditorEvent("end")],
     "a<ctrl-d>": [],
     "a<ctrl-z>": [EditorEvent("suspend")],
@@ -629,6 +656,17 @@ def test_a_paste_never_chooses_or_changes_a_recipient(keys: list[Key], text: str
     assert editor.to == to
     event = editor.feed(Key("enter"))
     assert event is None or event.line.to == to
+
+
+@given(st.lists(KEY, max_size=20), st.sampled_from([*CUTS, "ctrl-d", "alt-backspace", "ctrl-c", "ctrl-_"]))
+def test_no_key_that_empties_a_line_leaves_it_a_recipient(keys: list[Key], last: str) -> None:
+    editor = new_editor()
+    press(editor, "Bob:_h")
+    for key in [*keys, Key(last)]:
+        before = editor.line
+        editor.feed(key)
+        empties = key.name in (*CUTS, "ctrl-d", "alt-backspace", "ctrl-c", "ctrl-_") and editor.search_prompt is None
+        assert not (empties and before.to and before.text and not editor.text and editor.to)
 
 
 @given(st.lists(st.sampled_from(["x", "y", "enter", "up", "down"]), min_size=8, max_size=40))

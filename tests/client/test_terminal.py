@@ -118,6 +118,22 @@ def test_the_prompt_names_the_recipient_while_the_line_is_typed(server: ServerTh
     assert [frame.split(" ", 4)[4] for frame in carol.hears() if frame.startswith("MSG bob ")] == ["for you"]
 
 
+@pytest.mark.parametrize("keys", ["\x15", "\x01\x0b", "\x17", "\x7f" * 4])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_line_that_is_emptied_is_as_new(server: ServerThread, seats: list[Seat], keys: str, at_once: bool) -> None:
+    bob = sit(seats, server)
+    alice = server.person("alice")
+    bob.types("/to bob\r").prompts("2 online bob>")
+    if at_once:
+        bob.types(f"alice: oops{keys}/who\r")
+    else:
+        bob.types("alice: oops").prompts("2 online alice> oops").types(keys).prompts("2 online bob>").types("/who\r")
+    bob.sees("-- online: alice bob").prompts("2 online bob>").types("alice: hm").prompts("2 online alice> hm")
+    bob.types(f"{keys if keys[0] != chr(127) else keys[:2]}bob: hi").prompts("2 online bob> hi").types("\r")
+    bob.until(lambda: any(row.endswith("→ bob  hi") for row in bob.screen.lines()))
+    assert not any(frame.startswith("MSG bob ") for frame in alice.hears())
+
+
 def test_a_paste_without_marks_is_one_block(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     carol = server.person("carol")
