@@ -116,7 +116,7 @@ PYTHON
 copy_project() {
   rm -rf "$drive/vessages"
   mkdir -p "$drive/vessages" "$drive/temp"
-  cp -r "$project"/{vessages,protocol,storage,client}.py "$project"/{README.md,pyproject.toml,tests} "$drive/vessages"
+  cp -r "$project"/{vessages,protocol,storage,client}.py "$project"/{README.md,pyproject.toml,tests,.ci} "$drive/vessages"
   find "$drive/vessages" -name __pycache__ -prune -exec rm -r {} +
 }
 
