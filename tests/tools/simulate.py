@@ -214,7 +214,7 @@ class Socket:
         self.link.client.over_at = min(self.link.client.over_at, FOREVER if self.link.broken else self.world.now)
 
     def close(self) -> None:
-        self.server.sockets.discard(self)
+        self.server.sockets.pop(self, None)
         self.link.close(self.link.server, self.world.now)
 
     def due(self, events: int, now: float) -> float:
@@ -234,7 +234,7 @@ class Listener:
         if not self.server.arrivals:
             raise BlockingIOError
         sock = Socket(self.server, self.server.arrivals.popleft())
-        self.server.sockets.add(sock)
+        self.server.sockets[sock] = None
         return sock, (sock.link.address, 0)
 
     def close(self) -> None: ...
@@ -348,7 +348,7 @@ class Server:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.sockets: set[Socket] = set()  # open ones
+        self.sockets: dict[Socket, None] = {}  # open ones; in order, so that a story can be repeated
         self.arrivals: deque[Link] = deque()
         self.results: deque[tuple[Job, object]] = deque()
         self.hasher, self.disk = Worker(self), Worker(self)
