@@ -72,22 +72,28 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, NoReturn, Protocol, TextIO
 
-import protocol
-from protocol import (
-    Back,
-    ClientSession,
-    Delivered,
-    Failed,
-    Linked,
-    LinkLost,
-    LoggedIn,
-    Message,
-    NotYet,
-    Presence,
-    Roster,
-    Waiting,
-    fold,
-)
+try:
+    import protocol
+    from protocol import (
+        Back,
+        ClientSession,
+        Delivered,
+        Failed,
+        Linked,
+        LinkLost,
+        LoggedIn,
+        Message,
+        NotYet,
+        Presence,
+        Roster,
+        Waiting,
+        fold,
+    )
+except ImportError as error:  # there is none, or one of another version
+    if __name__ != "__main__" or error.name != "protocol":
+        raise
+    print("client.py: copy protocol.py of the same version into the folder of client.py", file=sys.stderr)
+    sys.exit(2)
 
 if sys.platform == "win32":
     import ctypes
@@ -410,6 +416,7 @@ class Tls:
 
         TrustError if `ca` cannot be read or is no certificate.
         """
+        host = protocol.bare_host(host)
         self._host, self._name = host, f"{host} port {port}"
         self._server = f"{'_'.join(host.lower().split())} {port}"
         self._signed, self._wanted = ca is not None, True if ca else wanted
@@ -867,6 +874,7 @@ class Client:
         `Tls(host, port, ca=Path("ca.pem"))` takes what that CA vouches for.
         """
         self.timeout = timeout
+        host = protocol.bare_host(host)
         session = ClientSession(int(time.time() * 1_000_000))
         dialler = tls if isinstance(tls, Tls) else Tls(host, port, wanted=tls)
         self._link = Link(host, port, session, dial=dialler.dial)
@@ -5434,7 +5442,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
         epilog=f"Example: {PYTHON} client.py 192.168.1.5 5000. Passwords are asked for; scripts put theirs into the "
         "environment as VESSAGES_PASSWORD or into a file.",
     )
-    parser.add_argument("host", metavar="HOST", help="the server's name or address")
+    parser.add_argument("host", metavar="HOST", type=protocol.bare_host, help="the server's name or address")
     parser.add_argument("port", metavar="PORT", type=port_number, help="its port, like 5000")
     parser.add_argument("--user", metavar="NAME", help="log in as NAME at once")
     parser.add_argument("--password-file", metavar="FILE", type=Path, help="the password is the first line of FILE")
@@ -5472,6 +5480,11 @@ def given_secret(file: Path | None) -> str | None:
     if file is not None:
         return file.read_text(encoding="utf-8-sig").split("\n")[0].rstrip("\r")  # Notepad begins with a mark
     return os.environ.pop("VESSAGES_PASSWORD", None)
+
+
+def file_fault(error: OSError | UnicodeError) -> str:
+    """Why a file of the command line cannot be used."""
+    return str(error.strerror or error) if isinstance(error, OSError) else "it is no text in UTF-8"
 
 
 def open_log(file: Path) -> Output:
@@ -5537,10 +5550,16 @@ def run_client(options: argparse.Namespace) -> int:
     """Chat as the command line says; the exit status."""
     try:
         secret = given_secret(options.password_file)
+    except (OSError, UnicodeError) as error:
+        advice = "give a file whose first line is the password"
+        complain(f"client.py: --password-file {options.password_file}: {file_fault(error)}: {advice}")
+        return 2
+    try:
         before = said_before(options.log) if options.log else []
         log = open_log(options.log) if options.log else None
-    except (OSError, UnicodeError) as error:
-        complain(f"client.py: the file cannot be used: {error}")
+    except OSError as error:
+        advice = "give a file in a folder that is there, and that you may write to"
+        complain(f"client.py: --log {options.log}: {file_fault(error)}: {advice}")
         return 2
     try:
         tls = Tls(options.host, options.port, ca=options.ca, wanted=options.tls)

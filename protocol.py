@@ -1038,6 +1038,15 @@ def is_loopback(address: str) -> bool:
     return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
+def bare_host(text: str) -> str:
+    """A host without the brackets in which an address of IPv6 is often written.
+
+    >>> bare_host("[::1]"), bare_host("lab.local")
+    ('::1', 'lab.local')
+    """
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
 def network_of(address: str) -> int | None:
     """The first 64 bits of an IPv6 address; None of any other, also of an IPv4 address that is written as IPv6."""
     if ":" not in address:

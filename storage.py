@@ -55,10 +55,16 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, NoReturn
 
-import protocol
-from protocol import Account
+try:
+    import protocol
+    from protocol import Account
+except ImportError as error:  # There is none, or one of another version.
+    if __name__ != "__main__" or error.name != "protocol":
+        raise
+    print("storage.py: copy protocol.py of the same version into the folder of storage.py", file=sys.stderr)
+    sys.exit(2)
 
 if sys.platform == "win32":
     import msvcrt
@@ -1670,12 +1676,19 @@ def cost_option(text: str) -> Cost:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"storage.py: {message}: {PYTHON} {self.prog} --help says more\n")
+
+
+def _parser() -> Parser:
     # Each option is accepted before and after the command; SUPPRESS keeps the second parser's default from winning.
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--db", metavar="PATH", help="the file of the accounts (default: vessages.db)")
     common.add_argument("--json", action="store_true", help="answer with one JSON object, for scripts")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="storage.py",
         description="The accounts of a Vessages server: backup, restore and upkeep.",
         epilog="Exit code 0 when it was done; 2, with one line on standard error, when it was not.",

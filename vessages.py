@@ -63,10 +63,16 @@ from selectors import EVENT_READ, EVENT_WRITE
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn, Protocol, TextIO
 
-import protocol
-import storage
-from protocol import Connection, HashJob, Hub, Job, StorageFailedError
-from storage import PYTHON
+try:
+    import protocol
+    import storage
+    from protocol import Connection, HashJob, Hub, Job, StorageFailedError
+    from storage import PYTHON
+except ImportError as error:  # there is none, or one of another version
+    if __name__ != "__main__" or error.name not in ("protocol", "storage"):
+        raise
+    print(f"vessages.py: copy {error.name}.py of the same version into the folder of vessages.py", file=sys.stderr)
+    sys.exit(2)
 
 if sys.platform == "win32":
     import ctypes
@@ -1217,7 +1223,7 @@ def tls_context(
     `ours`: nobody has chosen these files. A pair that was never whole is then made. One that cannot be loaded stays: a
     new certificate would alarm everybody who knows the old one.
     """
-    if ours and not (_holds_something(cert) and _holds_something(key)):
+    if ours and not _are_there(cert, key):
         _make_certificate(cert, key, names, log)
     try:
         return _load(cert, key)
@@ -1253,6 +1259,10 @@ def _holds_something(file: Path) -> bool:
         return file.is_symlink() or file.stat().st_size > 0
     except FileNotFoundError:
         return False
+
+
+def _are_there(cert: Path, key: Path) -> bool:
+    return _holds_something(cert) and _holds_something(key)
 
 
 def _make_certificate(cert: Path, key: Path, names: Callable[[], list[str]], log: WriteLog) -> None:
@@ -1474,7 +1484,8 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=f"Example: {PYTHON} vessages.py 0.0.0.0 5000. Others then run: {PYTHON} client.py HOST 5000.",
     )  # fmt: skip
     add = parser.add_argument
-    add("host", metavar="HOST", help="the address to listen at; 0.0.0.0 for all of this machine, :: for IPv6 as well")
+    add("host", metavar="HOST", type=protocol.bare_host,
+        help="the address to listen at; 0.0.0.0 for all of this machine, :: for IPv6 as well")  # fmt: skip
     add("port", metavar="PORT", type=_number(0, 65535), help="the port, such as 5000; 0 lets the system choose")
     add("--db", metavar="PATH", type=Path, default=Path("vessages.db"), help="the accounts (default: %(default)s)")
     add("--grace", metavar="SECONDS", type=_number(1, 86400, float), default=protocol.GRACE,
@@ -1514,6 +1525,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line, understood; what is wrong with it goes to standard error, with exit code 2."""
     parser = make_parser()
     options = parser.parse_args(spell_out(sys.argv[1:] if arguments is None else arguments))
+    if not options.db.name:
+        parser.error(f"--db {options.db} is a folder: give the name of a file")
     if (options.cert or options.key) and options.tls == "off":
         parser.error("--cert and --key are of no use with --tls off: nothing would be encrypted")
     for file in (options.cert, options.key):
@@ -1522,6 +1535,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.given = bool(options.cert or options.key)
     options.cert = options.cert or options.db.with_name("vessages-cert.pem")
     options.key = options.key or options.db.with_name("vessages-key.pem")
+    for option, file in (("--cert", options.cert), ("--key", options.key)):
+        if options.given and not os.access(file, os.R_OK):
+            parser.error(f"a certificate and its key belong together: give {option} too")
     if options.keep and not options.backup_every:
         parser.error("--keep counts the backups of --backup-every, which is not given")
     return options
@@ -1640,6 +1656,10 @@ def serve(options: argparse.Namespace, log: Log) -> int:
         raise StartError(text) from None
     listeners = bind(options.host, options.port)
     new = not options.db.exists()
+    bound = [bound_address(listener) for listener in listeners]
+    offer = functools.partial(offer_tls, options, bound, log.write)
+    # A pair that is there is loaded before there are accounts: a start that fails should leave nothing new behind.
+    offered = offer() if options.given or _are_there(options.cert, options.key) else None
     with contextlib.closing(storage.open_store(options.db)) as store:
         limit = open_files_limit(options.connections + SPARE_FILES)
         spare = min(SPARE_FILES, max(LEAST_SPARE_FILES, limit // 4))
@@ -1651,8 +1671,7 @@ def serve(options: argparse.Namespace, log: Log) -> int:
         hub = Hub(grace=options.grace, password_min=options.password_min, registration=not options.no_register,
                   registrations=options.registrations,
                   connections_max=most)  # fmt: skip
-        bound = [bound_address(listener) for listener in listeners]
-        tls, why_plain = offer_tls(options, bound, log.write)
+        tls, why_plain = offered or offer()
         server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, spare_files=spare, tls=tls,
                         encrypted_only=options.tls == "only", log=log.write, verbose=options.verbose)  # fmt: skip
         hub.restore(store.recover(time.time()))

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -330,7 +331,11 @@ def test_a_line_that_is_far_too_long(server: ServerThread) -> None:
     ("arguments", "words"),
     [(arguments, f"{client.PYTHON} client.py 192.168.1.5 5000") for arguments in ([], ["lab"])]
     + [(["lab", port], "is not a port: a number from 1 to 65535") for port in ("0", "65536", "x", "٣")]
-    + [(["127.0.0.1", "5000", "--password-file", "no-such-file"], "the file cannot be used: ")],
+    + [
+        (["127.0.0.1", "5000", "--password-file", "no-such-file"], "a file whose first line is the password"),
+        (["127.0.0.1", "5000", "--password-file", sys.executable], "it is no text in UTF-8: give a file"),
+        (["127.0.0.1", "5000", "--log", "no-such-folder/log"], "a folder that is there"),
+    ],
 )
 def test_a_wrong_command_line_is_answered_in_one(
     capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
@@ -349,6 +354,29 @@ def test_nobody_listens() -> None:
     assert (status, lines) == (2, [])
     assert errors.startswith("client.py: nobody listens at 127.0.0.1 port ")
     assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "there", "lacks"),
+    [
+        ("client.py", [], "protocol.py"), ("storage.py", [], "protocol.py"),
+        ("vessages.py", ["protocol.py"], "storage.py"), ("vessages.py", ["storage.py"], "protocol.py"),
+    ],
+)  # fmt: skip
+def test_a_program_says_which_file_it_lacks(tmp_path: Path, program: str, there: list[str], lacks: str) -> None:
+    for name in (program, *there):
+        shutil.copy(ROOT / name, tmp_path)
+    command = (sys.executable, str(tmp_path / program))
+    said = f"{program}: copy {lacks} of the same version into the folder of {program}\n"
+    assert run(program=command, environ={"PYTHONPATH": ""}) == (2, [], said)
+    (tmp_path / lacks).write_text("# of another version\n")
+    assert run(program=command, environ={"PYTHONPATH": ""}) == (2, [], said)
+
+
+def test_an_address_in_brackets_is_that_address() -> None:
+    assert client.arguments_of(["[::1]", "5000"]).host == "::1"
+    with Client("[::1]", 5000) as bot:
+        assert bot._link.host == "::1"
 
 
 def test_help_and_version() -> None:

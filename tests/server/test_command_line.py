@@ -47,8 +47,9 @@ def test_where_there_is_only_select_its_sockets_are_enough(
 PORTS = ["", "-1", "65536", "70000", "five", "5000.0"]
 GRACES = ["nan", "inf", "0", "86401", "long"]
 TIMES = ["", "5", "h", "0h", "-1h", "1.5h", "1y", "²h", "31d", "721h", "9" * 99 + "s"]
-HOSTS = ["no.such.host.invalid", "256.0.0.1", "192.0.2.1", "-x" * 40, "ü" * 80, "x" * 300]
+HOSTS = ["", "[]", "no.such.host.invalid", "256.0.0.1", "192.0.2.1", "-x" * 40, "ü" * 80, "x" * 300]
 OTHERS = ["", "0 more", "0 --what", "0 --verbos", "0 --keep 3", "0 --cert none.pem", "0 --tls sometimes"]
+OTHERS += ["0 --db=", "0 --db /"]
 OTHERS += ["0 --tls --cert none.pem --key none.pem", "0 --tls off --cert vessages.py"]
 
 
@@ -86,6 +87,21 @@ def test_a_host_that_is_not_here_is_refused(capsys: pytest.CaptureFixture[str], 
     check_refusal(["--", host, "0"], "no address", capsys)
 
 
+@pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6")
+def test_an_address_in_brackets_is_that_address() -> None:
+    assert vessages.parse(["[::1]", "0"]).host == "::1"
+
+
+@pytest.mark.parametrize("alone", ["--cert", "--key"])
+def test_a_certificate_without_its_key_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], alone: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("given.pem").touch()
+    other = {"--cert": "--key", "--key": "--cert"}[alone]
+    check_refusal(["127.0.0.1", "0", alone, "given.pem"], f"give {other} too", capsys)
+
+
 def check_refusal(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         sys.exit(vessages.main(arguments))
@@ -101,8 +117,8 @@ def check_refusal(arguments: list[str], words: str, capsys: pytest.CaptureFixtur
     [
         ({}, "--db missing/vessages.db", "no folder"),
         ({"vessages.db": "my diary, " * 100}, "", "not a Vessages database"),
-        ({"cert.pem": "no certificate"}, "--tls --cert cert.pem", "one of them is not PEM"),
-        ({"cert.pem": "no certificate", "key.pem": "no key"}, "--tls --cert cert.pem --key key.pem", "cert.pem"),
+        ({"cert.pem": "no certificate", "key.pem": "no key"}, "--tls --cert cert.pem --key key.pem", "is not PEM"),
+        ({"vessages-cert.pem": "no certificate", "vessages-key.pem": "no key"}, "", "move both away"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused_and_stay_as_they_are(
@@ -113,8 +129,7 @@ def test_files_that_cannot_be_used_are_refused_and_stay_as_they_are(
     for name, text in given.items():
         Path(name).write_text(text)
     check_refusal(["127.0.0.1", "0", *options.split()], words, capsys)
-    assert {name: Path(name).read_text() for name in given} == given
-    assert not Path("vessages-key.pem").exists()
+    assert {file.name: file.read_text() for file in Path().iterdir()} == given
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="who may read everything")

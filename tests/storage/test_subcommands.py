@@ -308,7 +308,8 @@ def test_wrong_input_is_refused_in_one_line_and_changes_nothing(
 )
 def test_wrong_command_lines_end_with_2(arguments: tuple[str, ...], run: Run) -> None:
     code, out, err = run(*arguments)
-    assert code == 2 and not out and "error:" in err
+    assert code == 2 and not out
+    assert err.startswith("storage.py: ") and err.endswith(" --help says more\n") and err.count("\n") == 1
 
 
 COMMANDS = {  # And the arguments of each.
