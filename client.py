@@ -65,7 +65,7 @@ import time
 import unicodedata
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import TextIOWrapper
 from pathlib import Path
@@ -4324,6 +4324,17 @@ def has_password(name: str, rest: str) -> bool:
     return rest.strip() != "" and (name == "passwd" or protocol.clean_name(rest.strip()) is None)
 
 
+def is_bare_command(text: str) -> bool:
+    """Whether a text that was typed hidden is a command to the letter, and nothing behind it can be a password.
+
+    >>> [is_bare_command(text) for text in ("/logout", "/login bob", "/login bob pw", "/passwd pw", "/to pw", "WHO")]
+    [True, True, False, False, False, False]
+    """
+    typed = read_command(text)
+    is_name = typed.name in SECRETS and not has_password(typed.name, typed.rest)
+    return text.startswith("/") and typed.name != "" and typed.exact and (not typed.rest.strip() or is_name)
+
+
 def looks_secret(text: str) -> bool:
     """Whether a text may be a command with a password whose slash was forgotten or whose word is misspelt, also behind
     a name (`bob: login ann pw`). It may also be a sentence, so that a person has to say what it is.
@@ -4391,11 +4402,13 @@ class Ask(NamedTuple):
     """A step of a dialogue: a question to the person. Its outcome is the answer, "" if it was given up.
 
     hidden: whether the answer may be a password. strict: whether it is not asked where nothing can be hidden.
+    obeys: the commands that are done when they are typed there; a question whose answer is hidden is then given up.
     """
 
     prompt: str
     hidden: bool = True
     strict: bool = True
+    obeys: Collection[str] = TYPED
 
 
 class Await(NamedTuple):
@@ -4418,6 +4431,8 @@ NOT_TRUSTED = "not connected: ask whoever runs the server for the fingerprint th
 UNASKED = "a password is missing: set VESSAGES_PASSWORD or use --password-file"
 NOTHING_DONE = "no password, so nothing was done"
 NOTHING_SENT = "nothing was sent"
+# Lines that are dropped before what is typed is shown again: an old password and a new one, twice.
+DROPPED_MAX = 3
 
 
 class Tell(Protocol):
@@ -4426,11 +4441,13 @@ class Tell(Protocol):
     def __call__(self, words: str, /, *, failed: bool = False) -> None: ...
 
 
-def is_meant(question: str, *yes: str) -> Generator[Ask, str, bool]:
+def is_meant(question: str, note: Tell, *yes: str) -> Generator[Ask, str, bool]:
     """Ask for a yes or no where a password may be typed instead. `yes`: other answers that mean yes."""
-    while (answer := (yield Ask(f"{question} y/n (hidden) ", strict=False))).strip().lower() not in NO:
-        if answer.strip().lower() in YES or answer in yes:
-            return True
+    for _ in range(DROPPED_MAX):
+        answer = yield Ask(f"{question} y/n (hidden) ", strict=False)
+        if answer.strip().lower() in (*YES, *NO) or answer in yes:
+            return answer.strip().lower() not in NO
+        note("what you typed was dropped: y for yes, Enter alone for no")
     return False
 
 
@@ -4441,7 +4458,8 @@ def agrees(question: str) -> Generator[Ask, str, bool]:
 
 def trusting(question: str, note: Tell) -> Generator[Ask, str, bool]:
     """Ask whether a certificate is trusted. It interrupts what is being typed, so that nothing short is a yes."""
-    while (answer := (yield Ask(f"{question} yes/no (hidden) ", strict=False)).strip().lower()) not in NO:
+    ask = Ask(f"{question} yes/no (hidden) ", strict=False, obeys=("quit",))
+    while (answer := (yield ask).strip().lower()) not in NO:
         if answer == "yes":
             return True
         note("yes, as a whole word, or Enter alone for no")
@@ -4449,16 +4467,19 @@ def trusting(question: str, note: Tell) -> Generator[Ask, str, bool]:
 
 
 def hiding(note: Tell) -> Dialogue:
-    """Drop what is typed, up to a line with nothing in it: a new password is typed twice."""
-    while (yield Ask("hidden, and not sent; Enter alone goes on: ", strict=False)):
+    """Drop what is typed, up to a line with nothing in it or a command."""
+    ask = Ask("hidden, and not sent; Enter alone, or a command, goes on: ", strict=False)
+    for _ in range(DROPPED_MAX):
+        if not (yield ask):
+            return
         note("what you typed was dropped")
 
 
 class Dialogues:
     """Takes the one dialogue that is under way from step to step. A script's dialogue ends where it would wait."""
 
-    def __init__(self, front: Front, now: Callable[[], float], note: Tell, obey: Callable[[str], bool]) -> None:
-        """`obey` does an answer that is a command; False if it is none."""
+    def __init__(self, front: Front, now: Callable[[], float], note: Tell, obey: Callable[[str, Ask], bool]) -> None:
+        """`obey` does an answer that is a command which the question obeys; False if it is none."""
         self._front, self._now, self._note, self._obey = front, now, note, obey
         self._dialogue: Dialogue | None = None  # the one under way
         self._step: Ask | Await | Pause | None = None  # its last step
@@ -4499,9 +4520,11 @@ class Dialogues:
         if not isinstance(step, Ask):
             self._end()
             self._note("not waited for any more; its outcome will be told here")
-        elif step.hidden or not self._obey(text):
+        elif not self._obey(text, step):
             self._proceed(text)
-        elif self._step is step:  # else the command has begun another dialogue
+        elif self._step is step and step.hidden:  # else the command has begun another dialogue
+            self._proceed("")
+        elif self._step is step:
             self._ask(step)
 
     def _proceed(self, outcome: object) -> None:
@@ -4580,7 +4603,7 @@ class Accounts:
             if once or isinstance(reply, protocol.LoggedIn):
                 return
             if online:
-                takeover = yield from is_meant("end that session and log in here?", password, "/takeover")
+                takeover = yield from is_meant("end that session and log in here?", self._note, password)
                 if not takeover:
                     return
                 continue
@@ -4847,7 +4870,7 @@ class Recipients:
     def _is_sure(self, line: Line, to: str, doubt: str) -> Generator[Ask, str, bool]:
         """Whether the person means this text, and for `to`. A word that is no name is asked about once."""
         secret = f"this looks like a command with a password; send it to {to_words(to)}?"
-        if looks_secret(line.text) and not (yield from is_meant(secret)):
+        if looks_secret(line.text) and not (yield from is_meant(secret, self._note)):
             return False
         if doubt and not (yield from agrees(doubt)):
             return False
@@ -5092,13 +5115,16 @@ class Chat:
         elif (rest.strip() and " " not in usage) or getattr(self, TYPED[typed.name].method)(rest) is False:
             self._refuse(f"it is used like this: {usage}", hide=secret)
 
-    def _obey_aside(self, answer: str) -> bool:
+    def _obey_aside(self, answer: str, question: Ask) -> bool:
         """Do an answer that is a command, such as /who; False if it is none. `/to bob` is an answer like bob."""
         typed = read_command(answer)
-        if typed.exact and typed.name not in ("", "to", "msg"):
-            self.do(Line(answer))
-            return True
-        return False
+        is_answer = typed.name in ("to", "msg") and not question.hidden
+        if typed.name not in question.obeys or not typed.exact or is_answer:
+            return False
+        if question.hidden and not is_bare_command(answer):
+            return False
+        self.do(Line(answer))
+        return True
 
     def _refuse(self, words: str, *, hide: bool = True) -> None:
         """Say why something is not done. `hide`: a password may follow all the same, which nobody has asked for."""

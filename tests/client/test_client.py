@@ -1159,6 +1159,67 @@ def test_what_is_no_login_hides_nothing_that_follows(room: Room, line: str) -> N
     assert sum(hidden for _, hidden in alice.answers) == 0
 
 
+HIDING = ("/register alice", "/login", "/nick danny", "/lgoin carol", "/connect bob", "/login b@b")
+
+
+@pytest.mark.parametrize("line", HIDING)
+@pytest.mark.parametrize(
+    ("command", "does"),
+    [("/logout", "-- logged out"), ("/who", "-- online: carol"), ("/help who", "-- what you typed was dropped")]
+    + [("/register dan", "!! you are carol already; /logout first"), ("/HELP", "-- /help COMMAND tells more")]
+    + [("/login dan", ""), ("/quit", "-- logged out"), ("/ quit", "-- logged out")],
+)
+def test_a_command_that_is_typed_where_all_is_hidden_is_obeyed(room: Room, line: str, command: str, does: str) -> None:
+    _, carol = room.person("carol")
+    room.types(carol, line, see="!! ")
+    assert carol.answers[0][1], "hidden"
+    carol.prompts.clear()
+    if command == "/login dan":
+        carol.typed.append(command)
+        room.until(lambda: carol.prompts == ["Password for dan (logs carol out; Enter alone does not): "])
+        return
+    room.types(carol, command, see=does)
+    if command not in ("/register dan", "/help who"):
+        assert not carol.prompts and not carol.holds and not carol.answers
+
+
+@pytest.mark.parametrize("line", HIDING)
+@pytest.mark.parametrize(
+    "secret", ["hunter22", "/hunter22", "/login carol hunter22", "/passwd hunter22", "/msg carol x"]
+)
+def test_where_all_is_hidden_a_password_goes_nowhere_and_the_line_is_had_again(
+    room: Room, line: str, secret: str
+) -> None:
+    chat, carol = room.person("carol")
+    room.types(carol, "/to carol", line, see="!! ")
+    for _ in range(client.DROPPED_MAX):
+        room.types(carol, secret, see="-- what you typed was dropped")
+        assert carol.seen == ["-- what you typed was dropped"] and not chat.session.unanswered
+    room.types(carol, "the end", see="-> carol: the end")
+
+
+def test_a_question_whose_answer_is_hidden_is_not_asked_for_ever(room: Room) -> None:
+    _, bob = room.person("bob")
+    room.types(bob, "/to bob", "login bob hunter22", see="-- what you type goes to bob")
+    room.types(bob, "hunter22", "y no", "n n", see="-- nothing was sent")
+    assert bob.seen[0] == "-- what you typed was dropped: y for yes, Enter alone for no"
+    assert bob.prompts == ["this looks like a command with a password; send it to bob? y/n (hidden) "] * 3
+    room.types(bob, "login bob hunter22", "/who", see="-- online: bob")
+    assert bob.seen[0] == "-- nothing was sent"
+
+
+def test_a_command_is_obeyed_where_a_password_is_asked_for(room: Room) -> None:
+    _, bob = room.person("bob")
+    room.types(bob, "/passwd", PASSWORD, "/logout", see="-- logged out")
+    assert "-- no password, so nothing was done" in bob.seen
+    bob.typed += ["/login bob", "/login eve"]
+    room.until(lambda: bob.prompts[-1] == "Password for eve: ")
+    room.types(bob, "/who", see="!! WHO: log in first")
+    room.types(bob, "/passwd", "hunter22", "/login eve", see="-- what you typed was dropped")  # logged out
+    room.until(lambda: bob.prompts[-1] == "Password for eve: ")
+    assert bob.prompts[:4] == ["Old password: ", "New password: ", "Password for bob: ", "Password for eve: "]
+
+
 def test_a_login_while_one_is_logged_in_logs_out_once_the_password_is_there(room: Room) -> None:
     bob_chat, bob = room.person("bob")
     room.types(bob, "/logout", see="-- logged out")
