@@ -1131,16 +1131,25 @@ class RecordSocket(ssl.SSLSocket):
     def recv(self, size: int = READ_SIZE, flags: int = 0) -> bytes:
         """At most `size` bytes, and whole records, so that nothing waits in the library unseen.
 
-        The end is left for the next call: once OpenSSL has met one without a farewell it writes no more either.
+        The end is left for the next call: once OpenSSL has met one without a farewell it writes no more either. If it
+        was read already, as a farewell or a fault behind the bytes, the system would not report the socket again, so
+        reading is shut down, which it does report.
         """
         pieces = [super().recv(size, flags)]
         left = size - len(pieces[0])
-        with contextlib.suppress(OSError):  # no more of them; what else it may be is met at the next call
+        try:
             while pieces[-1] and left >= TLS_RECORD and len(pieces) < TLS_RECORDS:
                 if not socket.socket.recv(self, 1, socket.MSG_PEEK):
                     break
                 pieces.append(super().recv(left))
                 left -= len(pieces[-1])
+        except WOULD_BLOCK:  # no more of them
+            return b"".join(pieces)
+        except OSError:
+            pieces.append(b"")
+        if not pieces[-1]:
+            with contextlib.suppress(OSError):  # there is no connection any more
+                socket.socket.shutdown(self, socket.SHUT_RD)
         return b"".join(pieces)
 
     def send(self, data: Any, flags: int = 0) -> int:

@@ -506,6 +506,30 @@ def test_a_close_notify_is_a_close(tmp_path: Path) -> None:
         assert rig.server.sockets == 1
 
 
+BAD_RECORD = b"\x17\x03\x03\x00\x30" + bytes(48)  # as of application data, but nothing that can be decrypted
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its select need not tell of that: a PING without an answer does")
+@SELECTORS
+@pytest.mark.parametrize("end", ["farewell", "fault"])
+def test_an_end_that_is_read_together_with_a_frame_is_not_forgotten(
+    tmp_path: Path, selector: type[selectors.BaseSelector], end: str
+) -> None:
+    """The connection stays open below, and nothing is answered: the system has no reason to report it again."""
+    with running(tmp_path, tls=True, selector=selector) as rig:
+        rig.person("alice")
+        leaver = Slowly(rig)
+        leaver.shake_hands(10_000)
+        leaver.library.write(encode("ACK 0"))
+        if end == "farewell":
+            leaver.do(leaver.library.unwrap)
+        leaver.unsent += leaver.outgoing.read() + BAD_RECORD * (end == "fault")
+        leaver.send(len(leaver.unsent))
+        rig.turns(3)
+        assert rig.server.sockets == 1
+        assert rig.is_at_rest()
+
+
 def test_what_comes_with_the_end_of_the_connection_is_still_obeyed(tmp_path: Path) -> None:
     with running(tmp_path, tls=True) as rig:
         alice, bob = rig.people("alice", "bob")
