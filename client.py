@@ -4335,6 +4335,16 @@ def is_bare_command(text: str) -> bool:
     return text.startswith("/") and typed.name != "" and typed.exact and (not typed.rest.strip() or is_name)
 
 
+def nobody_named(word: str) -> str:
+    """Advice about a line of a pipe that begins with this word, and that nobody is to get."""
+    name = command_name(word)
+    if word in BARE or not (word.isascii() and word.isupper() and word.isalpha()):
+        return "to whom? SEND NAME TEXT, or /to NAME first"
+    if name in TYPED:
+        return f"there is no {word}: the command is {TYPED[name].usage}"
+    return f"there is no {word}: /help lists the commands; as a message: SEND NAME {word} …"
+
+
 def looks_secret(text: str) -> bool:
     """Whether a text may be a command with a password whose slash was forgotten or whose word is misspelt, also behind
     a name (`bob: login ann pw`). It may also be a sentence, so that a person has to say what it is.
@@ -4799,6 +4809,8 @@ class Recipients:
         """`bob: hi` goes to bob and makes him the recipient, if there is somebody of that name; else to nobody."""
         name, colon, rest = text.partition(":")
         known = self.spelling(name) if colon and name != EVERYONE else None
+        if known is None and colon and not self._session.roster and named_by(text) == name:
+            known = name  # nobody is known before the login is answered
         if looks_secret(text):
             self._note(UNSENT, failed=True)
         elif known is not None and not rest.strip():
@@ -4807,7 +4819,7 @@ class Recipients:
             self.to = known
             self._session.send(known, rest.removeprefix(" "))
         elif self.to is None:
-            self._note("to whom? SEND NAME TEXT, or /to NAME first", failed=True)
+            self._note(nobody_named(first_word(text)[0]), failed=True)
         elif name := named_by(text):
             self._note(f"{nobody(name)}; for {self.to}: SEND {self.to} {name}: …", failed=True)
         else:
@@ -5594,6 +5606,9 @@ def run_client(options: argparse.Namespace) -> int:
         return 2
     out = Output(sys.stdout) if isinstance(sys.stdout, TextIOWrapper) else sys.stdout
     person = is_terminal(0) and not options.json
+    if options.to is not None and options.user is None and not person:
+        complain("client.py: with --to every line of a pipe is a message: say with --user NAME whose")
+        return 2
     front = Plain(out, as_json=options.json, interactive=person) if wants_plain(options) else Terminal(out)
     link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=tls.dial)
     link.waits = options.wait

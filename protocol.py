@@ -2639,7 +2639,8 @@ class Message(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """The good fate of an own message. `time` is when it was written, in Unix seconds by the server's clock."""
+    """The good fate of an own message. `time` is when it was written, or when one was logged in if that was later, in
+    Unix seconds by the server's clock."""
 
     tag: int
     recipient: str  # a name, names with commas, or "*"
@@ -3591,6 +3592,8 @@ class ClientSession:
         self.name, self._password, self._token = name, command.text, facts.get("token")
         self._received.restart()
         if not command.by_itself:
+            for waiting in self._requests.sends:  # of a script that did not wait for its login: they are said now
+                waiting.written = waiting.written if waiting.transmitted else self.wall
             last = _parse_wall(facts["last"]) if "last" in facts else None
             self._events.append(LoggedIn(command.tag, name, last, int(facts.get("failed", 0))))
             self._roster.clear()

@@ -171,6 +171,29 @@ def test_with_to_every_line_of_a_pipe_is_a_message(room: Room) -> None:
     ]
 
 
+def test_a_pipe_names_somebody_before_its_login_is_answered(room: Room) -> None:
+    chat, pipe = room.desk(interactive=False)
+    pipe.typed += [f"REGISTER bot {PASSWORD}", f"LOGIN bot {PASSWORD}", "bot: one", "two", "note: three", None]
+    room.until(lambda: chat.status == 1)
+    assert [line[9:] for line in pipe.seen if " -> " in line] == ["-> bot: one", "-> bot: two"]
+    assert "not delivered to note (not-online" in "\n".join(pipe.seen)
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("HELP", "there is no HELP: the command is /help [COMMAND]"),
+        ("FOO bar", "there is no FOO: /help lists the commands; as a message: SEND NAME FOO …"),
+        ("hello", "to whom? SEND NAME TEXT, or /to NAME first"),
+    ],
+)
+def test_a_pipe_is_told_that_there_is_no_such_command(room: Room, line: str, advice: str) -> None:
+    chat, pipe = room.desk(interactive=False)
+    pipe.typed += [line, None]
+    room.until(lambda: chat.status == 1)
+    assert f"!! {advice}" in pipe.seen
+
+
 @pytest.mark.parametrize(
     "line", ["LOGIN nobody wrong-password", "SEND nobody hi", "what is this", "/nonsense", "LOGIN x"]
 )

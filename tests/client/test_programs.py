@@ -334,6 +334,7 @@ def test_a_line_that_is_far_too_long(server: ServerThread) -> None:
     + [
         (["127.0.0.1", "5000", "--password-file", "no-such-file"], "a file whose first line is the password"),
         (["127.0.0.1", "5000", "--password-file", sys.executable], "it is no text in UTF-8: give a file"),
+        (["127.0.0.1", "5000", "--to", "bob", "--json"], "say with --user NAME whose"),
         (["127.0.0.1", "5000", "--log", "no-such-folder/log"], "a folder that is there"),
     ],
 )

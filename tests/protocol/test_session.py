@@ -380,6 +380,20 @@ def test_own_messages_have_the_time_of_the_server() -> None:
     assert written(talk, 6) == 500.0
 
 
+def test_what_was_asked_for_before_the_login_has_the_time_at_which_it_could_be_said() -> None:
+    talk = Talk()
+    talk.session.wall = WALL
+    talk.session.login("bob", SECRET)
+    tag = talk.session.send("eve", "hi")
+    talk.link()
+    talk.turn()
+    talk.session.wall = WALL + 2.0  # so long takes the check of a password on a busy server
+    talk.hears("OK KEEP 60", f"#{tag - 1} OK LOGIN bob token=t", "ONLINE bob eve")
+    talk.turn()
+    talk.hears(f"@1 #{tag} OK SEND")
+    assert [event.time - WALL for event in talk.shows() if isinstance(event, Delivered)] == [2.0]
+
+
 @pytest.mark.parametrize("step", [-500.0, 500.0])
 def test_a_clock_that_is_set_is_followed_with_the_next_message(step: float) -> None:
     talk = Talk().enter()
