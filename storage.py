@@ -695,7 +695,7 @@ def _is_served(path: Path) -> bool:
 
 
 class FileLock:
-    """The right to be the only server of the database at `path`: held from creation until `release` or death.
+    """The right to serve the database at `path` alone, or to make that file: held until `release` or death.
 
     Raises LockedError if another process has it, StorageError if the lock file cannot be made or locked.
     """

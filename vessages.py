@@ -1162,6 +1162,7 @@ class RecordSocket(ssl.SSLSocket):
 
 
 CERTIFICATE_WITHIN = 10.0  # seconds for one to be made, before the server does without it
+CERTIFICATE_LOOK = 0.02  # seconds between two looks whether another server has made one: that takes 0.1 s
 CERTIFICATE_NAMES_MAX = 50  # of this machine in its certificate: one with many networks has more, and few are used
 OPENSSL = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 7300"  # twenty years
 OPENSSL_ELSEWHERE = OPENSSL + " -subj /CN=Vessages -addext subjectAltName={names} -keyout {key} -out {cert}"
@@ -1275,10 +1276,16 @@ def _are_there(cert: Path, key: Path) -> bool:
 
 
 def _make_certificate(cert: Path, key: Path, names: Callable[[], list[str]], log: WriteLog) -> None:
-    """Make both elsewhere, look whether they can be used, and only then put them into place."""
+    """Make both elsewhere, look whether they can be used, and only then put them into place.
+
+    Another server may be started in that folder now, with accounts of its own: the pair of the first one is for both.
+    """
     until = time.monotonic() + CERTIFICATE_WITHIN
+    lock = _lock_pair(cert, until)
     drafts = cert.with_name(cert.name + ".new")  # a folder: nobody else may read the key, from the first byte on
     try:
+        if _are_there(cert, key):
+            return
         _remove(drafts)  # of a start that was killed
         drafts.mkdir(0o700)
         _make_drafts(drafts, cert, key, names(), until)
@@ -1293,6 +1300,20 @@ def _make_certificate(cert: Path, key: Path, names: Callable[[], list[str]], log
         raise NoCertificateError(f"{why}; mend that and start again, or give one with --cert and --key") from None
     finally:
         _remove(drafts)
+        lock.release()
+
+
+def _lock_pair(cert: Path, until: float) -> storage.FileLock:
+    """The right to make this certificate. While another server has it, a wait until that has made one."""
+    while True:
+        try:
+            return storage.FileLock(cert)
+        except storage.LockedError:
+            if time.monotonic() >= until:
+                raise NoCertificateError(f"another server is still making {cert}: start this one again") from None
+            time.sleep(CERTIFICATE_LOOK)
+        except storage.StorageError as error:
+            raise NoCertificateError(f"no certificate can be made: {error}") from None
 
 
 def _remove(drafts: Path) -> None:

@@ -16,6 +16,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -23,7 +24,7 @@ from unittest import mock
 
 import pytest
 from vocabulary import END, PASSWORD, STAMP
-from wire import IDLE_TURNS, Peer, Rig, certificate, encode, fault, noting_in, running
+from wire import IDLE_TURNS, Peer, Rig, certificate, encode, fault, full, noting_in, running, shared_tls
 
 import protocol
 import storage
@@ -693,7 +694,7 @@ def test_a_certificate_that_root_makes_belongs_to_the_owner_of_the_folder(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "fchown", lambda *arguments: handed_over.append(arguments[1:]))
     vessages.tls_context(*pair)
-    assert handed_over == [(owner.st_uid, owner.st_gid)] * 2
+    assert handed_over == [(owner.st_uid, owner.st_gid)] * 3  # both, and the lock while they are made
 
 
 def test_a_certificate_that_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -857,6 +858,42 @@ def test_a_start_that_was_killed_leaves_nothing_in_the_way(pair: tuple[Path, Pat
     (drafts / "key.pem").write_text("half a k")
     vessages.tls_context(*pair)
     assert sorted(pair[0].parent.iterdir()) == sorted(pair)
+
+
+def test_servers_that_start_in_one_folder_at_once_share_the_pair_of_the_first(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = storage.FileLock(pair[0])
+
+    def make_it(_: float) -> None:
+        for name, file in zip(("cert.pem", "key.pem"), pair, strict=True):
+            shutil.copy(certificate() / name, file)
+        first.release()
+
+    shared_tls()
+    monkeypatch.setattr(time, "sleep", make_it)
+    monkeypatch.setattr(vessages, "openssl_programs", fault)
+    vessages.tls_context(*pair)
+    assert vessages.fingerprint(pair[0]) == vessages.fingerprint(certificate() / "cert.pem")
+    assert sorted(pair[0].parent.iterdir()) == sorted(pair)
+
+
+def test_a_server_that_does_not_finish_its_pair_is_not_waited_for(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = storage.FileLock(pair[0])
+    monkeypatch.setattr(vessages, "CERTIFICATE_WITHIN", 0.0)
+    with pytest.raises(vessages.NoCertificateError, match=r"another server is still making .*: start this one again"):
+        vessages.tls_context(*pair)
+    first.release()
+
+
+def test_a_folder_in_which_nothing_can_be_locked_has_no_certificate_made(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "FileLock", full)
+    with pytest.raises(vessages.NoCertificateError, match=r"no certificate can be made: .* the disk is full: free"):
+        vessages.tls_context(*pair)
 
 
 def encrypt(key: Path) -> None:
