@@ -1267,7 +1267,7 @@ def _holds_something(file: Path) -> bool:
     """Whether it is there and not empty. A link that leads nowhere is: its disk may be mounted again."""
     try:
         return file.is_symlink() or file.stat().st_size > 0
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -1758,7 +1758,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vessages.py: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # what every step needs: an open file, memory
-        print(f"vessages.py: cannot start: {reason_of(error)}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"vessages.py: cannot start: {where}{reason_of(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # while it was starting
         return 128 + signal.SIGINT

@@ -102,6 +102,16 @@ def test_a_certificate_without_its_key_is_refused_with_what_to_do(
     check_refusal(["127.0.0.1", "0", alone, "given.pem"], f"give {other} too", capsys)
 
 
+def test_a_fault_of_the_system_at_the_start_is_told_with_its_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(vessages, "serve", lambda options, log: refuse(options.db))
+    check_refusal(["127.0.0.1", "0", "--db", "secret/vessages.db"], f"{Path('secret/vessages.db')}: Permission", capsys)
+
+
 def check_refusal(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         sys.exit(vessages.main(arguments))
@@ -116,6 +126,7 @@ def check_refusal(arguments: list[str], words: str, capsys: pytest.CaptureFixtur
     ("given", "options", "words"),
     [
         ({}, "--db missing/vessages.db", "no folder"),
+        ({"file": "no folder"}, "--db file/vessages.db", "no folder"),
         ({"vessages.db": "my diary, " * 100}, "", "not a Vessages database"),
         ({"cert.pem": "no certificate", "key.pem": "no key"}, "--tls --cert cert.pem --key key.pem", "is not PEM"),
         ({"vessages-cert.pem": "no certificate", "vessages-key.pem": "no key"}, "", "move both away"),
