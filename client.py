@@ -1997,13 +1997,6 @@ class LineEditor:
         """The line was drawn, and so was its recipient."""
         self._expanded = False
 
-    def replace(self, line: Line) -> None:
-        """Put `line` in the line's place, cursor at its end, as for a message that may be sent otherwise."""
-        self.stop_asking()
-        self._undo.clear()
-        self._search = None
-        self._put(line)
-
     def forget_last(self) -> None:
         """Take the newest line out of the history: it may hold a secret."""
         self._history.forget_last()
@@ -3313,7 +3306,7 @@ class Front(Protocol):
 
     @property
     def edits(self) -> bool:
-        """Whether a line can be given back to be edited, and its recipient stands in a prompt."""
+        """Whether a line that was finished can be had again, and its recipient stands in a prompt."""
 
     @property
     def deadline(self) -> float | None:
@@ -3328,10 +3321,6 @@ class Front(Protocol):
 
     def lines(self) -> list[Line | None]:
         """The next line that was typed, if there is one; None is the end of them."""
-
-    def put_back(self, line: Line) -> None:
-        """Give a line back to be edited, where that can be."""
-        return
 
     def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
         """Ask the person and call `then` with the answer, "" if it is given up. False: there is nobody to ask, or no
@@ -3957,9 +3946,6 @@ class Terminal(Front):
             words = f"that is too long for one message, which holds {TYPED_MAX:,} bytes: send it in parts"
             self._transcript.tell(f"!! {words}")
 
-    def put_back(self, line: Line) -> None:
-        self._editor.replace(line)
-
     def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
         self._questions.ask(Question(prompt, then, hidden))
         if not hidden:
@@ -4352,7 +4338,10 @@ def looks_secret(text: str) -> bool:
     >>> [looks_secret(text) for text in ("lgoin ann pw", "1. login ann pw", "login is broken again", "the login works")]
     [True, True, True, False]
     """
-    return begins_secret(text) or (named_by(text) != "" and begins_secret(text.partition(":")[2]))
+    name = named_by(text)
+    behind = text.removeprefix("@").removeprefix(name).removeprefix(":") if name else ""
+    acted = re.sub(r"^\* \S+ ", "", text)  # what /me makes of a text
+    return any(map(begins_secret, (text, behind, acted)))
 
 
 def begins_secret(text: str) -> bool:
@@ -4386,6 +4375,8 @@ def holds_secret(line: Line) -> bool:
     typed = read_command(line.text)
     if typed.name in SECRETS:
         return has_password(typed.name, typed.rest)
+    if typed.name in ("msg", "all", "r", "me"):
+        return looks_secret(first_word(typed.rest.lstrip())[1] if typed.name == "msg" else typed.rest)
     return looks_secret(line.text) or (not typed.name and is_unknown(first_word(line.text.lstrip())[0]))
 
 
@@ -4712,6 +4703,21 @@ LINES_ASKED = 10  # lines of one message above which a person is asked: a block 
 UNSENT = "this was not sent: it looks like a command with a password, such as /login NAME"
 
 
+ONLY_A_NAME = "that is no name: type the name alone, or a command"
+QUOTED_MAX = 60  # characters of a text that stand in a question about it
+
+
+def quoted(text: str) -> str:
+    """The beginning of a text, for a question about it; not of one that may hold a password."""
+    cut = one_line(text[:QUOTED_MAX]) + "…" * (len(text) > QUOTED_MAX)
+    return "this" if looks_secret(text) else f'"{cut}"'
+
+
+def sending_question(text: str, to: str) -> str:
+    """The question whether a text is for this recipient."""
+    return f"send {quoted(text)} to {to_words(to)}?"
+
+
 def nobody(name: str) -> str:
     """The refusal of a name that cannot be one."""
     return f"nobody called {one_line(name)} is known here"
@@ -4833,14 +4839,12 @@ class Recipients:
             self.aim(known)
             return
         if to is None or (known is not None and fold(known) != fold(to)):
-            to = yield from self._whom([name for name in (known, to) if name is not None])
+            to = yield from self._whom(line, [name for name in (known, to) if name is not None])
             named = to is not None and known is not None and fold(to) == fold(known)
             line = Line(rest.removeprefix(" ") if named else line.text, to or "", line.block)
         doubt = self._doubt(line, to) if to is not None else ""
         if to is None or not (yield from self._is_sure(line, to, doubt)):
-            if not looks_secret(line.text):
-                self._front.put_back(typed)
-            self._note(NOTHING_SENT)
+            self.tell_unsent(typed)
             return
         if self._doubt(line, to) not in ("", doubt):  # somebody has come or gone meanwhile
             yield from self.saying(line)
@@ -4851,11 +4855,16 @@ class Recipients:
 
     def confirming(self, to: str, text: str) -> Dialogue:
         """Send text whose recipient the person has not seen before Enter, if that is right."""
-        if (yield from agrees(f"send this to {to_words(to)}?")):
+        line = Line(text, to)
+        if (yield from self._is_sure(line, to, "" if looks_secret(text) else sending_question(text, to))):
             self._session.send(self.spelled(to), text)
         else:
-            self._front.put_back(Line(f"/msg {to} {text}"))
-            self._note(NOTHING_SENT)
+            self.tell_unsent(line)
+
+    def tell_unsent(self, line: Line) -> None:
+        """Say that a line was not sent, and how to have it again: what is typed next must not be added to it."""
+        again = "; the Up arrow brings it back" if self._front.edits and not holds_secret(line) else ""
+        self._note(NOTHING_SENT + again)
 
     def _addressee(self, line: Line) -> tuple[str | None, str]:
         """Somebody known here whom the text itself names, `bob: hi` or `@bob hi`, and what stands behind the name."""
@@ -4864,19 +4873,23 @@ class Recipients:
             return None, ""
         return self.spelling(found[1] or found[2]), line.text[found.end() :]
 
-    def _whom(self, offered: list[str]) -> Generator[Ask, str, str | None]:
+    def _whom(self, line: Line, offered: list[str]) -> Generator[Ask, str, str | None]:
         """Ask for a recipient, however it is written; None if that is given up. `offered` may be chosen in any case."""
         others = sorted((name for name in self._session.roster if name != self._session.name), key=fold)
         here = f" (here: {people_words(others)})" if others else ""
-        question = f"to whom, {' or '.join(map(to_words, offered))}? " if len(offered) == 2 else f"to whom?{here} "
+        stranger = "" if offered or line.block else named_by(line.text)
+        why = f"{nobody(stranger)}; " if stranger else ""
+        either = f", {' or '.join(map(to_words, offered))}? " if len(offered) == 2 else f"?{here} "
+        question = f"{why}to whom is {quoted(line.text)}{either}"
         while answer := (yield Ask(question, hidden=False)).strip():
-            name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).partition(":")[0]
+            name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).removesuffix(":")
             choices = [choice for choice in offered if fold(name) in (fold(choice), fold(to_words(choice)))]
             if len(offered) < 2 and not choices and name.lower() not in (*YES, *NO):
                 choices = [known for known in (self.spelling(name),) if known is not None]
             if choices:
                 return choices[0]
-            self._note(f"{nobody(name)}; Enter alone sends nothing", failed=True)
+            is_more = re.search(r"[\s:]", name)
+            self._note(f"{ONLY_A_NAME if is_more else nobody(name)}; Enter alone sends nothing", failed=True)
         return None
 
     def _is_sure(self, line: Line, to: str, doubt: str) -> Generator[Ask, str, bool]:
@@ -4897,13 +4910,13 @@ class Recipients:
         if lines > LINES_ASKED:
             return f"send {lines} lines to {to_words(to)}?"
         elsewhere = line.dropped and not line.to and fold(to) != fold(line.dropped)
+        question = sending_question(line.text, to)
         if elsewhere or (line.unseen and fold(to) != fold(self.to or "")):
-            return f"send this to {to_words(to)}?"
+            return question
         name = "" if line.to or line.block else named_by(line.text)
         known = self.spelling(name)
         if not name or fold(name) == fold(to) or (not known and fold(name) in self._words):
             return ""
-        question = f"send this to {to_words(to)}?"
         return question if known else f"{nobody(name)}; {question}"
 
 
@@ -5128,9 +5141,12 @@ class Chat:
             self._refuse(f"it is used like this: {usage}", hide=secret)
 
     def _obey_aside(self, answer: str, question: Ask) -> bool:
-        """Do an answer that is a command, such as /who; False if it is none. `/to bob` is an answer like bob."""
+        """Do an answer that is a command, such as /who; False if it is none. `/to bob` and `@bob` are answers like bob,
+        `/msg bob hi` and `@bob hi` are not."""
+        answer = re.sub(r"^\s*@(?=\S+\s+\S)", "/msg ", answer) if not question.hidden else answer
         typed = read_command(answer)
-        is_answer = typed.name in ("to", "msg") and not question.hidden
+        has_text = typed.name == "msg" and len(typed.rest.split()) > 1
+        is_answer = typed.name in ("to", "msg") and not has_text and not question.hidden
         if typed.name not in question.obeys or not typed.exact or is_answer:
             return False
         if question.hidden and not is_bare_command(answer):
@@ -5151,9 +5167,9 @@ class Chat:
         elif self.session.name is None and looks_secret(line.text):
             self._refuse(UNSENT)
         elif self.session.name is None:
-            self.front.put_back(line)
             waits = "the login is not answered yet" if self.session.unanswered else f"log in first: {FIRST_HINT}"
             self.note(waits, failed=True)
+            self.recipients.tell_unsent(line)
         elif line.to and not line.text.strip():
             self.recipients.aim(line.to)
         else:
@@ -5217,15 +5233,20 @@ class Chat:
         """SEND NAME TEXT"""
         name, text = first_word(rest)
         if name and text:
-            self.session.send(self.recipients.spelled(name), text)
+            self._send(name, text, asks=looks_secret(text))
         return bool(name and text)
+
+    def _send(self, to: str, text: str, *, asks: bool) -> None:
+        """Send a text that stood behind a command. asks: whether a person is asked before."""
+        if asks and self.front.interactive:
+            self.dialogues.begin(self.recipients.confirming(to, text))
+        else:
+            self.session.send(self.recipients.spelled(to), text)
 
     def say_to_all(self, rest: str) -> bool:
         """To everybody else who is here."""
-        if rest and self.front.interactive and looks_secret(rest):
-            self.dialogues.begin(self.recipients.confirming(EVERYONE, rest))
-        elif rest:
-            self.session.send(EVERYONE, rest)
+        if rest:
+            self._send(EVERYONE, rest, asks=looks_secret(rest))
         return bool(rest)
 
     def reply(self, rest: str) -> bool:
@@ -5233,10 +5254,8 @@ class Chat:
         to = self.recipients.answer_to
         if rest and not to:
             self.note("nobody has written yet", failed=True)
-        elif rest and self.front.interactive:
-            self.dialogues.begin(self.recipients.confirming(to, rest))
         elif rest:
-            self.session.send(to, rest)
+            self._send(to, rest, asks=True)
         return bool(rest)
 
     def aim(self, rest: str) -> bool:

@@ -37,7 +37,7 @@ def test_register_log_in_talk_and_leave(room: Room) -> None:
     room.types(bob, "/msg alice good  morning ", see="-> alice: good  morning ")
     room.until(lambda: any(line.endswith(" bob: good  morning ") for line in alice.seen))
     room.types(alice, "/r hello", "y", see="-> bob: hello")
-    assert alice.prompts[-1] == "send this to bob? y/n "
+    assert alice.prompts[-1] == 'send "hello" to bob? y/n '
     room.types(bob, "/to alice", "and now?", "//who is a command", see="-> alice: /who is a command")
     assert any(line.endswith(" -> alice: and now?") for line in bob.seen)
     room.types(alice, "/who", see="-- online: alice bob")
@@ -511,7 +511,7 @@ def test_what_is_meant_for_somebody_else_does_not_reach_the_target(room: Room) -
     room.until(lambda: room.desks[0][0].status == 0)
     _, carol = room.person("carol")
     _, alice = room.person("alice")
-    question = "nobody called bob is known here; send this to carol? y/n "
+    question = 'nobody called bob is known here; send "bob: I think carol is wrong" to carol? y/n '
     room.types(alice, "/to carol", "bob: I think carol is wrong", see="-- what you type goes to carol")
     room.until(lambda: alice.prompts == [question])
     room.types(alice, "n", see="-- nothing was sent")
@@ -525,7 +525,7 @@ def test_what_is_meant_for_somebody_else_does_not_reach_the_target(room: Room) -
     room.person("ps")
     room.until(lambda: "-- ps is online" in alice.seen)
     room.types(alice, "ps: for whom?", "", see="-- nothing was sent")
-    assert alice.prompts[-1] == "to whom, ps or carol? "
+    assert alice.prompts[-1] == 'to whom is "ps: for whom?", ps or carol? '
     assert not any("wrong" in line or "know" in line for line in carol.seen)
 
 
@@ -534,7 +534,7 @@ def test_a_line_that_names_another_is_asked_about(room: Room) -> None:
     _, bob = room.person("bob")
     _, alice = room.person("alice")
     room.types(alice, "/to carol", "bob: hello", see="-- what you type goes to carol")
-    room.until(lambda: alice.prompts == ["to whom, bob or carol? "])
+    room.until(lambda: alice.prompts == ['to whom is "bob: hello", bob or carol? '])
     room.types(alice, "bob", see="-> bob: hello")
     room.types(alice, "carol: and you", "", see="-- nothing was sent")
     room.types(alice, "carol: and you", "@bob", see="-> bob: carol: and you")
@@ -571,6 +571,29 @@ def test_what_looks_like_a_secret_is_sent_to_nobody(room: Room, line: str | Line
 
 @pytest.mark.parametrize(
     "line",
+    [f"{command} {text}" for text in ("/login bob hunter22", "lgoin bob hunter22", "/passwd hunter22 hunter33")
+     for command in ("/msg alice", "SEND alice", "/w alice", "/r", "/all", "/me", "@alice", "/msg alice,bob", "alice:")]
+    + [Line("/login bob hunter22", to="alice"), Line("/register bob", to="alice", unseen=True)],
+)  # fmt: skip
+def test_a_login_behind_a_recipient_is_asked_about_and_not_kept(room: Room, line: str | Line) -> None:
+    _, alice = room.person("alice")
+    _, bob = room.person("bob")
+    room.types(alice, "/all hi", see="-> *: hi")
+    room.types(bob, "/to alice", line, see="-- what you type goes to alice")
+    room.until(lambda: bob.prompts)
+    assert bob.prompts[-1].startswith("this looks like a command with a password; send it to ")
+    assert bob.answers[0][1], "hidden"
+    room.types(bob, "n", see="-- nothing was sent")
+    assert bob.seen == ["-- nothing was sent"]  # and it cannot be had again
+    room.types(bob, "/msg alice the end", see="-> alice: the end")
+    assert not any("hunter" in seen for seen in alice.seen)
+    assert client.holds_secret(line if isinstance(line, Line) else Line(line))
+    bob.typed += [line, "y"]
+    room.until(lambda: any("hunter" in seen or "/register" in seen for seen in alice.seen))
+
+
+@pytest.mark.parametrize(
+    "line",
     ["the login works now", "long live the login", "password please", "long time no see you", "passed all tests"]
     + ["passed the exam", "logic board broken", "logging in now", "passwords are hashed", "registered two people"],
 )
@@ -584,7 +607,7 @@ def test_a_recipient_that_was_not_seen_is_asked_about(room: Room) -> None:
     room.types(bob, "/to bob", see="-- what you type goes to bob")
     room.types(bob, Line("at once", to="carol", unseen=True), "n", see="-- nothing was sent")
     room.types(bob, Line("/msg carol at once", unseen=True), "n", see="-- nothing was sent")
-    assert bob.prompts == ["send this to carol? y/n "] * 2
+    assert bob.prompts == ['send "at once" to carol? y/n '] * 2
     assert chat.recipients.to == "bob" and not any("at once" in line for line in carol.seen)
     room.types(bob, Line("at once", to="bob", unseen=True), see="-> bob: at once")
     room.types(bob, Line("/msg carol after all", unseen=True), "y", see="-> carol: after all")
@@ -595,12 +618,12 @@ def test_text_behind_a_recipient_that_was_deleted_is_asked_about(room: Room) -> 
     room.person("carol")
     _, bob = room.person("bob")
     room.types(bob, "/to bob", Line("for whom?", dropped="carol"), "n", see="-- nothing was sent")
-    assert bob.prompts == ["send this to bob? y/n "]
+    assert bob.prompts == ['send "for whom?" to bob? y/n ']
     room.types(bob, Line("/who", dropped="carol"), see="-- online: bob carol")
     room.types(bob, Line("to me", dropped="BOB"), see="-> bob: to me")
     room.types(bob, Line("to her", to="carol", dropped="bob"), see="-> carol: to her")
     room.types(bob, Line("//me", dropped="bob"), "n", see="-- nothing was sent")
-    assert bob.prompts[1:] == ["send this to carol? y/n "]
+    assert bob.prompts[1:] == ['send "/me" to carol? y/n ']
 
 
 def test_a_person_called_yes_gets_nothing_by_an_answer(room: Room) -> None:
@@ -622,7 +645,7 @@ def test_a_question_is_judged_again_when_it_is_answered(room: Room) -> None:
     room.person("bob")
     room.until(lambda: "-- bob is online" in alice.seen)
     room.types(alice, "y", "bob", see="-> bob: I think")
-    assert alice.prompts[1:] == ["to whom, bob or carol? "]
+    assert alice.prompts[1:] == ['to whom is "bob: I think", bob or carol? ']
     room.types(alice, "/to zed", "carol:hi", "zed", see="!! not delivered to zed")
 
 
@@ -716,16 +739,37 @@ def test_a_crowd_is_one_sentence() -> None:
 def test_text_without_a_target_is_asked_for_one(room: Room) -> None:
     chat, bob = room.person("bob")
     room.types(bob, "hello", "", see="-- nothing was sent")
-    assert bob.prompts == ["to whom? "]
+    assert bob.prompts == ['to whom is "hello"? ']
     room.person("carol")
     room.until(lambda: "-- carol is online" in bob.seen)
     room.types(bob, "hello", "/nobody", see="!! nobody called /nobody is known here; Enter alone")
     room.types(bob, "/quit it", see="!! it is used like this: /quit")
     room.types(bob, "/who", see="-- online: bob carol")
-    assert bob.prompts[1:] == ["to whom? (here: carol) "] * 4
+    assert bob.prompts[1:] == ['to whom is "hello"? (here: carol) '] * 4
     room.types(bob, "/to BOB", see="-> bob: hello")
     assert chat.recipients.to == "bob"
     room.types(bob, "/to", "bob: hi", "bob:", see="-> bob: hi")
+
+
+def test_the_question_to_whom_says_why_and_what_and_takes_commands(room: Room) -> None:
+    _, alice = room.person("alice")
+    _, bob = room.person("bob")
+    room.types(
+        bob, "zoe: the key is under the mat", "alice my secret plan", see="!! that is no name: type the name alone"
+    )
+    question = 'nobody called zoe is known here; to whom is "zoe: the key is under the mat"? (here: alice) '
+    room.types(bob, "alice: another text", see="!! that is no name: type the name alone")
+    room.types(bob, "/msg alice my secret plan", see="-> alice: my secret plan")
+    room.types(bob, "@alice and this", see="-> alice: and this")
+    assert bob.prompts == [question] * 5
+    room.types(bob, "@alice", see="-> alice: zoe: the key is under the mat")
+    room.types(bob, "/to", "x" * 100 + "\x1b[2J\n", "", see="-- nothing was sent")
+    assert bob.prompts[-1] == f'to whom is "{"x" * client.QUOTED_MAX}…"? (here: alice) '
+    room.types(bob, "\x1b]0;x\na", "/msg alice", see="-> alice: ")
+    assert bob.prompts[-1] == 'to whom is "<U+001B>]0;x\\na"? (here: alice) '
+    room.types(bob, "/to", "1. login bob hunter22", "", see="-- nothing was sent")
+    assert bob.prompts[-1] == "to whom is this? (here: alice) "
+    assert not any("hunter22" in line for line in alice.seen)
 
 
 def test_a_space_before_a_text_is_a_part_of_it(room: Room) -> None:

@@ -63,7 +63,7 @@ def test_a_list_with_somebody_unknown_is_asked_about(room: Room) -> None:
     alice, _, carol = three(room)
     room.types(alice, "/to carol", see="-- what you type goes to carol")
     assert asked(room, alice, "bob,zoe: a secret of three") == (
-        "nobody called bob,zoe is known here; send this to carol? y/n "
+        'nobody called bob,zoe is known here; send "bob,zoe: a secret of three" to carol? y/n '
     )
     room.types(alice, "n", see="-- nothing was sent")
     assert texts(carol) == []
@@ -72,7 +72,7 @@ def test_a_list_with_somebody_unknown_is_asked_about(room: Room) -> None:
 def test_an_answer_goes_to_all_who_had_the_message(room: Room) -> None:
     alice, bob, carol = three(room)
     room.types(alice, "/msg bob,carol who has the key?", see="-> Bob,carol: ")
-    assert asked(room, bob, "/r I have") == "send this to alice, carol? y/n "
+    assert asked(room, bob, "/r I have") == 'send "I have" to alice, carol? y/n '
     room.types(bob, "y", see="-> alice,carol: I have")
     assert texts(carol)[-1] == texts(alice)[-1] == "Bob -> alice,carol: I have"
     room.types(carol, "/all me too", see="-> *: me too")
@@ -152,7 +152,7 @@ def test_the_prompt_says_who_of_several_is_not_here() -> None:
 
 def test_a_burst_that_answers_everybody_is_for_everybody(room: Room) -> None:
     alice, bob, carol = three(room)
-    assert asked(room, alice, Line("/all hello everybody", unseen=True)) == "send this to everyone? y/n "
+    assert asked(room, alice, Line("/all hello everybody", unseen=True)) == 'send "hello everybody" to everyone? y/n '
     room.types(alice, "y", see="-> *: hello everybody")
     assert texts(bob) == texts(carol) == ["alice -> *: hello everybody"]
 
@@ -161,7 +161,7 @@ def test_a_burst_that_answers_everybody_is_for_everybody(room: Room) -> None:
 def test_a_secret_behind_a_recipient_is_asked_about(room: Room, line: str) -> None:
     alice, bob, _ = three(room)
     room.types(alice, "/to bob", see="-- what you type goes to Bob")
-    assert asked(room, alice, line).startswith(("send this to everyone?", "this looks like a command with a password"))
+    assert asked(room, alice, line).startswith("this looks like a command with a password; send it to ")
     room.types(alice, "n", see="-- nothing was sent")
     assert texts(bob) == []
 

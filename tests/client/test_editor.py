@@ -457,14 +457,12 @@ def test_a_second_question_leaves_the_line_aside() -> None:
     assert shown(editor) == "half|"
 
 
-def test_replace_and_forget() -> None:
+def test_a_line_is_forgotten() -> None:
     editor = new_editor()
     press(editor, "/login bob secret<enter>")
     editor.forget_last()
     press(editor, "<up>")
     assert shown(editor) == "|"
-    editor.replace(Line("again", to="bea"))
-    assert shown(editor) == "bea> again|"
     LineEditor().forget_last()
 
 
@@ -714,7 +712,3 @@ def test_undo_is_bounded_and_brings_back_no_answer() -> None:
     editor.ask(hidden=False)
     press(editor, "yes<ctrl-_><enter><ctrl-_>")
     assert editor.text == text
-    press(editor, "z")
-    editor.replace(client.Line("another"))
-    press(editor, "<ctrl-_>")
-    assert editor.text == "another"

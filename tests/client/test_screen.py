@@ -464,7 +464,8 @@ def play(window: Window, script: list[tuple[str, object]], check: bool) -> list[
     told: list[int] = []
     for kind, value in script:
         if check and len(expected_block(window.editor.text, 0, 16)[0]) > 20:
-            window.editor.replace(client.Line())  # so that the window is high enough
+            while window.editor.text:  # so that the window is high enough
+                window.editor.feed(Key("ctrl-c"))
         if kind == "type":
             window.type(str(value))
         elif kind == "press":

@@ -110,8 +110,11 @@ def test_the_prompt_names_the_recipient_while_the_line_is_typed(server: ServerTh
     bob.types("\x1b[200~carol: I think bob is lazy\nbob: I know\x1b[201~")
     bob.until(lambda: any(row == "3 online alice> carol: I think bob is lazy" for row in bob.screen.lines()))
     bob.types("\r").sees("→ alice  carol: I think bob is lazy").prompts("3 online alice>")
-    bob.types("zoe: not for alice\r").prompts("nobody called zoe is known here; send this to alice? y/n")
-    bob.types("\r").prompts("3 online alice> zoe: not for alice").sees("nothing was sent")
+    bob.types("zoe: not for alice\r").prompts(
+        'nobody called zoe is known here; send "zoe: not for alice" to alice? y/n'
+    )
+    bob.types("\r").sees("nothing was sent; the Up arrow brings it back").prompts("3 online alice>")
+    bob.types("\x1b[A").prompts("3 online alice> zoe: not for alice")
     assert [frame.split(" ", 4)[4] for frame in alice.hears() if frame.startswith("MSG bob ")] == [
         "carol: I think bob is lazy\nbob: I know"
     ]
@@ -132,6 +135,25 @@ def test_a_line_that_is_emptied_is_as_new(server: ServerThread, seats: list[Seat
     bob.types(f"{keys if keys[0] != chr(127) else keys[:2]}bob: hi").prompts("2 online bob> hi").types("\r")
     bob.until(lambda: any(row.endswith("→ bob  hi") for row in bob.screen.lines()))
     assert not any(frame.startswith("MSG bob ") for frame in alice.hears())
+
+
+def test_a_text_that_was_refused_is_not_in_the_line_that_follows(server: ServerThread, seats: list[Seat]) -> None:
+    alice, dan = server.person("alice"), server.person("dan")
+    bob = Seat(server.address[0], str(server.address[1]))
+    seats.append(bob)
+    bob.until(lambda: any("/register NAME" in row for row in bob.screen.lines()))
+    bob.types("hello\r").sees("nothing was sent; the Up arrow brings it back").prompts(">")
+    bob.types("\x1b[A").prompts("> hello").types("\x15").prompts(">").types("/register bob\r")
+    bob.prompts("New password for bob:").types(PASSWORD + "\r").prompts("Repeat password:").types(PASSWORD + "\r")
+    bob.until(lambda: online(bob)).types("fish2\r").prompts('to whom is "fish2"? (here: alice and dan)')
+    bob.types("\x1b").prompts("3 online >")
+    bob.types("/msg dan only for dan\r").sees("→ dan  only for dan").prompts("3 online >")
+    bob.types("\x1b[A\x1b[A").prompts("3 online > fish2").types("\r").prompts(
+        'to whom is "fish2"? (here: alice and dan)'
+    )
+    bob.types("alice\r").sees("→ alice  fish2").prompts("3 online alice>")
+    assert [frame.rpartition("Z ")[2] for frame in alice.hears() if frame.startswith("MSG bob ")] == ["fish2"]
+    assert [frame.rpartition("Z ")[2] for frame in dan.hears() if frame.startswith("MSG bob ")] == ["only for dan"]
 
 
 def test_a_paste_without_marks_is_one_block(server: ServerThread, seats: list[Seat]) -> None:
@@ -213,9 +235,11 @@ def test_what_came_at_once_with_its_recipient_is_asked_about(server: ServerThrea
     bob = sit(seats, server)
     carol = server.person("carol")
     bob.prompts("2 online >").types("/to bob\r").prompts("2 online bob>")
-    bob.types("carol: a line of a log\r").prompts("send this to carol? y/n").types("\r").sees("nothing was sent")
-    bob.types("\x15\x15/msg bob one\rcarol: private\r").sees("→ bob  one").prompts("send this to carol? y/n")
-    bob.types("n\r").prompts("2 online carol> private").types("\x03").prompts("2 online bob>")
+    bob.types("carol: a line of a log\r").prompts('send "a line of a log" to carol? y/n').types("\r")
+    bob.sees("nothing was sent; the Up arrow brings it back")
+    bob.types("/msg bob one\rcarol: private\r").sees("→ bob  one").prompts('send "private" to carol? y/n')
+    bob.types("n\r").prompts("2 online bob>").types("\x1b[A").prompts("2 online carol> private")
+    bob.types("\x03").prompts("2 online bob>")
     assert not any(frame.startswith("MSG bob ") for frame in carol.hears())
     bob.types("carol: gossip").prompts("2 online carol> gossip").types("\r").sees("→ carol  gossip")
     bob.types("/to bob\r").prompts("2 online bob>").types("\x12gos")
@@ -554,4 +578,5 @@ def test_what_is_shown_is_logged(server: ServerThread, seats: list[Seat], tmp_pa
 def test_lines_with_passwords_are_known(line: str) -> None:
     assert client.holds_secret(client.Line(line))
     assert not client.holds_secret(client.Line("/login bob"))
-    assert not client.holds_secret(client.Line("/msg bob login x y"))
+    assert client.holds_secret(client.Line(f"/msg bob {line}")) and client.holds_secret(client.Line(f"/all {line}"))
+    assert not client.holds_secret(client.Line("/msg bob log x y z"))
