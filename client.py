@@ -194,10 +194,10 @@ def connect(host: str, port: int) -> socket.socket:
 
 
 def first_answer(sock: socket.socket) -> bytes:
-    """The first frame that comes, with its length; less if it is cut, late or long."""
+    """The first frame that comes, with its length; less if it is cut, late or long. TimeoutError if nothing comes."""
     until = time.monotonic() + DIAL_SECONDS
     data, size = b"", 4
-    with contextlib.suppress(TimeoutError):
+    try:
         while len(data) < size <= 4 + ANSWER_MAX:
             sock.settimeout(max(0.001, until - time.monotonic()))
             piece = sock.recv(size - len(data))
@@ -206,6 +206,9 @@ def first_answer(sock: socket.socket) -> bytes:
             data += piece
             if len(data) == 4:
                 size += int.from_bytes(data, "big")
+    except TimeoutError:
+        if not data:
+            raise
     return data
 
 
@@ -242,7 +245,7 @@ def dial_words(host: str, port: int, error: Exception) -> str:
     if host.lower().startswith("fe80:") and "%" not in host:
         return f"{host} is an address of one network only: add %INTERFACE, such as {host}%eth0"
     if isinstance(error, TimeoutError) or getattr(error, "errno", None) in (errno.EHOSTUNREACH, errno.EHOSTDOWN):
-        return f"no answer from {host} port {port}: check the address, and whether a firewall lets this through"
+        return f"no answer from {host} port {port}: check address and port, and whether a firewall lets this through"
     return f"{host} port {port} cannot be reached: {getattr(error, 'strerror', None) or error}"
 
 
@@ -4974,7 +4977,8 @@ class Leaving:
             return
         if self._stays and self._link.waits:
             self._enter(Stage.SETTLING, PIPE_LEAVE_SECONDS)  # which begin when it is there
-        waits = session.unanswered or not self._link.has_met
+        is_new = not self._link.has_met or (not self._interactive and session.greets)  # a script wants to know the end
+        waits = session.unanswered or is_new
         if waits and self.deadline is not None and self._link.now() < self.deadline:
             return
         session.abandon()

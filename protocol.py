@@ -3340,6 +3340,11 @@ class ClientSession:
         return len(self._requests)
 
     @property
+    def greets(self) -> bool:
+        """Whether there is a connection on which the server has said nothing yet."""
+        return self._stage is Stage.GREETING
+
+    @property
     def logged_in(self) -> bool:
         """Whether commands go to a session right now."""
         return self._stage is Stage.LOGGED_IN

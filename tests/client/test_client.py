@@ -950,6 +950,26 @@ def test_a_server_that_hangs_up_without_a_word_is_no_server_for_a_pipe(room: Roo
         assert chat.last_words.endswith(" before it said a word")
 
 
+def test_a_pipe_whose_input_has_ended_is_told_that_nothing_answers(room: Room) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        room.dial = lambda host, port: dial_in_clear(*server.getsockname())  # type: ignore[method-assign]
+        chat, pipe = room.desk(interactive=False)
+        pipe.typed.append(None)
+        room.until(lambda: chat.link.is_up)
+        assert chat.status is None
+        at_once(room, 60)
+        assert chat.status == 2 and chat.last_words == "something is there, but it does not answer: check the port"
+
+
+@pytest.mark.parametrize("wanted", [None, True, False])
+def test_a_port_at_which_nothing_is_said_is_no_server(monkeypatch: pytest.MonkeyPatch, wanted: bool | None) -> None:
+    monkeypatch.setattr(client, "DIAL_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with pytest.raises(OSError) as caught:
+            client.Tls(*server.getsockname(), wanted=wanted).dial(*server.getsockname())
+        assert "check address and port" in client.dial_words("lab", 5000, caught.value)
+
+
 TRYING = "; trying until the server is there, Ctrl-C ends it"
 
 
