@@ -301,7 +301,7 @@ def format_time(wall: float) -> str:
     return f"{_format_second(second)}.{micros // 1000:03d}Z"
 
 
-@functools.lru_cache(maxsize=1)  # to make this part anew would cost a server as much as the message in its turn
+@functools.lru_cache(maxsize=1)  # the turns of a second share it: to format it takes as long as to pass on a message
 def _format_second(second: int) -> str:
     return f"{datetime.fromtimestamp(second, timezone.utc):%Y-%m-%dT%H:%M:%S}"
 
@@ -2178,9 +2178,10 @@ class Hub:
             else:
                 # To the session, which holds it if the connection is lost.
                 self._post.deliver(session, f"#{flow.tag} {answer}" if flow.tag else answer)
-        for each in () if session is None else (session, self.sessions.get(session.key)):
-            if each is not None and each.flow is flow:
-                each.flow = None
+        if session is not None:
+            for each in (session, self.sessions.get(session.key, session)):  # a later session may wait for it, too
+                if each.flow is flow:
+                    each.flow = None
         connection = flow.connection
         connection.flow = connection.session.flow if connection.session else None
         if connection.flow is not None:  # a flow of the session that was resumed here: it goes on before new frames

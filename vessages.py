@@ -84,7 +84,7 @@ VERSION = "1.0"
 
 READ_SIZE = 64 * 1024  # bytes a turn a connection; larger reads cost more than they save (measured)
 TLS_RECORD = 16 * 1024  # bytes of one write over TLS, the most that one of its records holds: see `RecordSocket`
-TLS_RECORDS = 100  # that are read at once, a connection: of somebody who puts each byte into one there are thousands
+TLS_RECORDS = 100  # of a connection read in a turn: READ_SIZE alone would be 65,536 of them with a byte in each
 ACCEPT_BATCH = 64  # newcomers a turn and listener: a storm of them is let in between messages, not before them
 ACCEPT_REST = 1.0  # seconds without accepting when descriptors have run out: trying again at once would only spin
 BACKLOG = 1024  # connections that the system queues for us: a class whose server was restarted
@@ -333,8 +333,11 @@ class Server:
 
     # --- Encryption ---
 
-    def _is_plain(self, connection: Connection) -> bool:
-        """Look at the first byte of an unsettled connection, without taking it: whether it begins a frame."""
+    def _settle_as_plain(self, connection: Connection) -> bool:
+        """Look at the first byte of an unsettled connection, without taking it. Whether it is to be read from in clear.
+
+        If it is that of TLS, the handshake is due.
+        """
         encryption = self.encryption
         try:
             first = connection.socket.recv(1, socket.MSG_PEEK)
@@ -356,7 +359,7 @@ class Server:
     def _may_write(self, connection: Connection) -> bool:
         """Whether anything may be written to an unsettled connection: as long as it counts as plain."""
         if connection not in self.encryption.handshaking:
-            self._is_plain(connection)
+            self._settle_as_plain(connection)
         return connection not in self.encryption.handshaking
 
     def _shake_hands_with_some(self) -> None:
@@ -404,7 +407,7 @@ class Server:
             if connection in self.encryption.handshaking:
                 self.encryption.due[connection] = None
                 return
-            if not self._is_plain(connection):
+            if not self._settle_as_plain(connection):
                 return
         try:
             data = sock.recv(READ_SIZE)
