@@ -185,6 +185,8 @@ class Mailbox:
 
 def connect(host: str, port: int) -> socket.socket:
     """A connected socket over which nothing was sent, or OSError. Blocks: it is called in a thread."""
+    if not host:  # Windows would take it for this machine
+        raise socket.gaierror(socket.EAI_NONAME, "no name was given")
     sock = socket.create_connection((host, port), DIAL_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a turn is written in one piece, and should go at once
     if sys.platform == "linux":

@@ -1031,10 +1031,12 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
     StartError if there is none, or if one of them is in use.
     """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError):
-        raise StartError(f"there is no address {host}: use 0.0.0.0 for all addresses of this machine") from None
+    found = []
+    with contextlib.suppress(socket.gaierror, UnicodeError):
+        if host:  # Windows would take an empty one for this machine
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    if not found:
+        raise StartError(f"there is no address {host}: use 0.0.0.0 for all addresses of this machine")
     listeners: list[socket.socket] = []
     fault: OSError | None = None
     for family, kind, number, _, address in dict.fromkeys(found):

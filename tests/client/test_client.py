@@ -923,6 +923,16 @@ def test_a_first_contact_that_fails_is_explained(room: Room, error: Exception, w
     assert len(chat.last_words.splitlines()) == 1
 
 
+def test_a_server_of_no_name_is_none_also_where_the_system_takes_that_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolve(host or "127.0.0.1", *rest, **more))
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(socket.gaierror) as refused:
+        client.connect("", server.getsockname()[1])
+    assert client.dial_words("", 5000, refused.value).startswith("there is no computer named ")
+
+
 @pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.0 400 Bad Request\r\n\r\n", b""])
 def test_something_that_is_not_vessages_is_told_from_a_server(room: Room, greeting: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -87,6 +87,13 @@ def test_a_host_that_is_not_here_is_refused(capsys: pytest.CaptureFixture[str], 
     check_refusal(["--", host, "0"], "no address", capsys)
 
 
+def test_an_empty_host_is_none_also_where_the_system_takes_it_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolve(host or "127.0.0.1", *rest, **more))
+    with pytest.raises(vessages.StartError, match="there is no address"):
+        vessages.bind("", 0)
+
+
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6")
 def test_an_address_in_brackets_is_that_address() -> None:
     assert vessages.parse(["[::1]", "0"]).host == "::1"
