@@ -3700,7 +3700,18 @@ else:
 
     def heed_closing(leave: Callable[[], object]) -> None:
         """Call `leave` when the terminal is closed."""
-        signal.signal(signal.SIGHUP, lambda *_: leave())
+        heed("SIGHUP", leave)
+
+
+def heed(name: str, answer: Callable[[], object]) -> None:
+    """Call `answer` at this signal, where the system has it.
+
+    One that was ignored before stays so: SIGHUP under nohup, SIGINT of a script's background job, SIGTSTP where no
+    shell could bring us back.
+    """
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, lambda *_: answer())
 
 
 class Console:
@@ -3734,8 +3745,8 @@ class Console:
             threading.Thread(target=read_console, args=(bursts, moved), daemon=True).start()
         else:
             link.watch(0, self.read)
-            for number in (signal.SIGWINCH, signal.SIGCONT):
-                signal.signal(number, lambda *_: moved())
+            for name in ("SIGWINCH", "SIGCONT"):
+                heed(name, moved)
 
     def begin(self) -> None:
         """Take the terminal."""
@@ -3770,8 +3781,9 @@ class Console:
         return keys
 
     def suspend(self) -> None:
-        """Stop here, like every program at Ctrl-Z, and go on here after `fg`. There is no such thing on Windows."""
-        if sys.platform != "win32":
+        """Stop here, like every program at Ctrl-Z, and go on here after `fg`. There is no such thing on Windows, and
+        none where SIGTSTP is ignored: see `heed`."""
+        if sys.platform != "win32" and signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN:
             handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
             os.kill(0, signal.SIGTSTP)
             signal.signal(signal.SIGTSTP, handler)
@@ -3857,10 +3869,9 @@ class Terminal(Front):
         self._console.start(link, self._mark_moved)
         self._console.begin()
         self._out.write(TERMINAL_BEGIN)
-        if sys.platform != "win32" and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
-            signal.signal(signal.SIGTSTP, self._mark_stop)
+        heed("SIGTSTP", self._mark_stop)
 
-    def _mark_stop(self, *_: object) -> None:
+    def _mark_stop(self) -> None:
         self._stops = True
         self._link.wake()
 
@@ -5648,8 +5659,7 @@ def run_client(options: argparse.Namespace) -> int:
 def chat_to_the_end(chat: Chat, user: str | None) -> int:
     """Run it, and give the terminal back as it was, whatever happens."""
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Ctrl-Break, on Windows only
-        if (number := getattr(signal, name, None)) is not None:
-            signal.signal(number, lambda *_: chat.interrupt())
+        heed(name, chat.interrupt)
     heed_closing(chat.hang_up)
     signal.set_wakeup_fd(chat.link.waker, warn_on_full_buffer=False)  # else Windows sleeps on
     try:

@@ -128,6 +128,41 @@ def test_ctrl_c_logs_out(server: ServerThread) -> None:
     assert alice.sees("alice")
 
 
+@posix
+def test_signals_ignored_at_the_start_stay_ignored(server: ServerThread) -> None:
+    alice = server.person("alice")
+    ignored = signal.SIGHUP, signal.SIGINT  # by nohup; in a background job of a script
+
+    def ignore() -> None:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+    with start(*place(server), preexec_fn=ignore) as process:
+        output = become_bob(process)
+        for number in ignored:
+            process.send_signal(number)
+        assert process.stdin is not None
+        process.stdin.write("PING still here\n")
+        process.stdin.flush()
+        assert output.readline() == "-- PING still here\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    assert alice.sees("alice")
+
+
+@posix
+@pytest.mark.parametrize("ignored", [True, False])
+def test_ctrl_z_does_nothing_where_no_shell_could_bring_us_back(monkeypatch: pytest.MonkeyPatch, ignored: bool) -> None:
+    stops: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda process, number: stops.append(number))
+    before = signal.signal(signal.SIGTSTP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        client.Console(lambda: 0.0).suspend()
+    finally:
+        signal.signal(signal.SIGTSTP, before)
+    assert stops == [signal.SIGTSTP] * (not ignored)
+
+
 def test_a_reader_that_has_seen_enough(server: ServerThread) -> None:
     alice = server.person("alice")
     with start(*place(server)) as process:
