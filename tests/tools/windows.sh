@@ -31,7 +31,7 @@ home=$drive/python-$version
 install_packages() {
   [ -x "$wine" ] && [ -x "$(command -v x86_64-w64-mingw32-gcc)" ] && [ -x "$(command -v unzip)" ] && return
   apt-get update -q
-  apt-get install -y -q --no-install-recommends wine64 wine gcc-mingw-w64-x86-64 unzip
+  apt-get install -y -q --no-install-recommends wine64 wine gcc-mingw-w64-x86-64 openssl unzip
 }
 
 find_python() {  # the first that really runs: a version manager may have a name for one that is not chosen
@@ -120,6 +120,47 @@ if "SCREEN_FILE" in os.environ:
 PYTHON
 }
 
+# openssl.exe: the openssl of Linux. wine starts it, but knows neither its end nor its output; and files have other
+# names for it.
+make_openssl() {
+  cat >"$folder/openssl" <<SHELL
+drive=$drive
+result=\$1
+shift
+for word; do
+  shift
+  case \$word in C:*) word=\$drive\$(printf %s "\${word#C:}" | tr '\\\\' /) ;; esac
+  set -- "\$@" "\$word"
+done
+said=\$(openssl "\$@" 2>/dev/null)
+printf '%s\n' \$? "\$said" >"\$drive\${result#C:}.new"
+mv "\$drive\${result#C:}.new" "\$drive\${result#C:}"
+SHELL
+  x86_64-w64-mingw32-gcc -municode -DSCRIPT="L\"$folder/openssl\"" -x c - -o "$drive/windows/openssl.exe" <<<'
+    #include <stdio.h>
+    #include <windows.h>
+    int wmain(int argc, wchar_t **argv) {
+      wchar_t line[8192], result[64];
+      STARTUPINFOW start = {sizeof start};
+      PROCESS_INFORMATION process;
+      int code = 1;
+      swprintf(result, 64, L"C:/temp/openssl-%lu", GetCurrentProcessId());
+      swprintf(line, 8192, L"sh \"%ls\" %ls", SCRIPT, result);
+      for (int i = 1; i < argc; i++) swprintf(line + wcslen(line), 8192 - wcslen(line), L" \"%ls\"", argv[i]);
+      if (!CreateProcessW(L"Z:\\bin\\sh", line, NULL, NULL, TRUE, 0, NULL, NULL, &start, &process)) return 1;
+      for (int i = 0; i < 3000; i++, Sleep(20)) {
+        FILE *file = _wfopen(result, L"r");
+        if (file == NULL) continue;
+        fscanf(file, "%d\n", &code);
+        for (int letter; (letter = fgetc(file)) != EOF;) putchar(letter);
+        fclose(file);
+        _wremove(result);
+        break;
+      }
+      return code;
+    }'
+}
+
 copy_project() {
   rm -rf "$drive/vessages"
   mkdir -p "$drive/vessages" "$drive/temp"
@@ -164,7 +205,7 @@ start_server() { # PORT
 }
 
 windows_client() { windows_python client.py 127.0.0.1 "$port" "$@"; }
-linux_client() { "$(find_python)" "$project/client.py" 127.0.0.1 "$port" "$@"; }
+linux_client() { env HOME="$folder" "$(find_python)" "$project/client.py" 127.0.0.1 "$port" "$@"; }
 storage() { windows_python storage.py "$@"; }
 
 try_programs() {
@@ -227,8 +268,8 @@ try_suite() { # [FILE ...]: from the project's folder
   for file in "${files[@]}"; do
     HYPOTHESIS_PROFILE=short windows_python -m pytest -p no:cacheprovider "$file" \
       </dev/null >"$folder/result" || true
-    result=$(tail -n 1 "$folder/result" | tr -d '\r')
-    grep -qE ' in [0-9.]+s' <<<"$result" || result="hung: $(grep -o 'in test_.*' "$folder/result" | head -n 1)"
+    result=$(tr -d '\r' <"$folder/result" | grep -E '(passed|failed|skipped|error).* in [0-9.]+s' | tail -n 1) ||
+      result="hung: $(grep -o 'in test_.*' "$folder/result" | head -n 1)" || result="hung: see the log"
     echo "$file: $result"
     if grep -qE 'failed|error|hung' <<<"$result"; then
       status=1
@@ -256,6 +297,7 @@ what=${1:-all}
 install_packages
 make_python
 work_around_wine
+make_openssl
 copy_project
 case $what in
   all) try_programs; try_suite ;;
