@@ -471,7 +471,7 @@ class Tls:
         return f"encrypted; certificate of {self._host} remembered: {blocks}"
 
     def refuse(self, fingerprint: str) -> None:
-        """A person has refused this certificate: it is not asked about again."""
+        """A person has refused this certificate: it is not asked about again. With "" it is."""
         self._refused = fingerprint
 
     def _expected(self) -> str | None:
@@ -550,7 +550,7 @@ class Tls:
         with closed_on_failure(sock):
             seen = fingerprint(sock)
             if seen == self._refused:  # whatever was said in another window
-                raise TrustError(f"{self._name} still shows the certificate that you have refused")
+                raise TrustError(f"{self._name} still shows the certificate that you have refused; Enter asks again")
             if seen == expected:
                 return Dialled(sock, b"", Encryption(True, "", seen))
             if not self._signed and (expected or self._wanted):
@@ -1603,7 +1603,7 @@ HISTORY_MAX: Final = 1_000
 # Steps back; each holds a line, which may be long.
 UNDO_MAX: Final = 100
 
-EventKind = Literal["line", "answer", "interrupt", "leave", "end", "suspend", "clear", "full"]
+EventKind = Literal["line", "answer", "give-up", "interrupt", "leave", "end", "suspend", "clear", "full"]
 # Text before the cursor -> where the word to be completed begins, and what may stand there, best first.
 Completer = Callable[[str], tuple[int, Sequence[str]]]
 # First word of a line, once a space is typed behind it -> the recipient that it names ("" for none) and the text that
@@ -1633,7 +1633,7 @@ class Line:
 class EditorEvent:
     """A message of the editor to its caller.
 
-    kind: "line" (a finished line), "answer" (to `LineEditor.ask`, in `line.text`; empty if it was given up),
+    kind: "line" (a finished line), "answer" (to `LineEditor.ask`, in `line.text`), "give-up" (no answer to it),
     "interrupt" (Ctrl-C on an empty line), "leave" (the same at once again), "end" (Ctrl-D on an empty line), "suspend"
     (Ctrl-Z), "clear" (Ctrl-L), "full" (what was typed or pasted does not fit).
     """
@@ -2160,7 +2160,7 @@ class LineEditor:
         if self.hidden and self.text:
             self._discard()
             return None
-        event = None if self.drains else EditorEvent("answer")
+        event = None if self.drains else EditorEvent("give-up")
         self.stop_asking()
         return event
 
@@ -3271,7 +3271,7 @@ class Question(NamedTuple):
     """Words for the person, what to do with the answer, and whether it is a password."""
 
     prompt: str
-    then: Callable[[str], None]
+    then: Callable[[str | None], None]
     hidden: bool
 
 
@@ -3291,8 +3291,8 @@ class Questions:
         """The one question from now on; None for none. A hidden answer before it has had its consequence."""
         self.asked, self._answered = question, None
 
-    def answer(self, text: str) -> None:
-        """Hand the answer on; "" also means that the person does not wait for a consequence any more."""
+    def answer(self, text: str | None) -> None:
+        """Hand the answer on, None if it was given up, or if nobody waits for the consequence of a hidden one."""
         question, hidden = self.asked or self._answered, self.asked is not None and self.asked.hidden
         self.asked, self._answered = None, question if hidden and text else None
         if question is not None:
@@ -3327,12 +3327,12 @@ class Front(Protocol):
     def lines(self) -> list[Line | None]:
         """The next line that was typed, if there is one; None is the end of them."""
 
-    def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
-        """Ask the person and call `then` with the answer, "" if it is given up. False: there is nobody to ask, or no
+    def ask(self, prompt: str, then: Callable[[str | None], None], *, hidden: bool = True) -> bool:
+        """Ask the person and call `then` with the answer, None if it is given up. False: there is nobody to ask, or no
         way to hide the answer.
 
         Behind a hidden answer what is typed stays hidden, until `ask` is called again or `release`. A line that
-        is typed meanwhile is the next answer, or is dropped. `then` is called with "" if the person no longer waits.
+        is typed meanwhile is the next answer, or is dropped. `then` is called with None if the person no longer waits.
         """
 
     def release(self) -> None:
@@ -3492,7 +3492,7 @@ class Plain(Front):
                     self._asides.append("one moment; what you type is hidden, and not sent")
         return [None if line is None else Line(line) for line in self.mailbox.take(1)]
 
-    def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
+    def ask(self, prompt: str, then: Callable[[str | None], None], *, hidden: bool = True) -> bool:
         if not self.interactive:
             return False
         if not hidden:
@@ -3950,6 +3950,8 @@ class Terminal(Front):
     def _obey(self, event: EditorEvent) -> None:
         if event.kind == "answer":
             self._questions.answer(event.line.text)
+        elif event.kind == "give-up":
+            self._questions.answer(None)
         elif event.kind == "interrupt":
             self._transcript.tell("-- Ctrl-C again leaves")
         elif event.kind == "leave":
@@ -3962,7 +3964,7 @@ class Terminal(Front):
             words = f"that is too long for one message, which holds {TYPED_MAX:,} bytes: send it in parts"
             self._transcript.tell(f"!! {words}")
 
-    def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
+    def ask(self, prompt: str, then: Callable[[str | None], None], *, hidden: bool = True) -> bool:
         self._questions.ask(Question(prompt, then, hidden))
         if not hidden:
             self._keys.clear()  # they were typed before the question could be read
@@ -4416,7 +4418,7 @@ def named_by(text: str) -> str:
 
 
 class Ask(NamedTuple):
-    """A step of a dialogue: a question to the person. Its outcome is the answer, "" if it was given up.
+    """A step of a dialogue: a question to the person. Its outcome is the answer, `given_up` if there is none.
 
     hidden: whether the answer may be a password. strict: whether it is not asked where nothing can be hidden.
     obeys: the commands that are done when they are typed there; a question whose answer is hidden is then given up.
@@ -4426,6 +4428,7 @@ class Ask(NamedTuple):
     hidden: bool = True
     strict: bool = True
     obeys: Collection[str] = TYPED
+    given_up: str = ""
 
 
 class Await(NamedTuple):
@@ -4474,13 +4477,13 @@ def agrees(question: str) -> Generator[Ask, str, bool]:
 
 
 def trusting(question: str, note: Tell) -> Generator[Ask, str, bool]:
-    """Ask whether a certificate is trusted. It interrupts what is being typed, so that nothing short is a yes."""
-    ask = Ask(f"{question} yes/no (hidden) ", strict=False, obeys=("quit",))
-    while (answer := (yield ask).strip().lower()) not in NO:
-        if answer == "yes":
-            return True
-        note("yes, as a whole word, or Enter alone for no")
-    return False
+    """Ask whether a certificate is trusted. It interrupts what is being typed, so that nothing short is a yes, and
+    Enter alone, which somebody may have pressed for another reason, is no answer."""
+    ask = Ask(f"{question} yes/no (hidden) ", strict=False, obeys=("quit",), given_up="no")
+    while (answer := (yield ask).strip().lower()) not in ("yes", "n", "no"):
+        if answer:
+            note("yes or no, as a whole word; Esc is a no too")
+    return answer == "yes"
 
 
 def hiding(note: Tell) -> Dialogue:
@@ -4531,12 +4534,14 @@ class Dialogues:
         if isinstance(self._step, Await) and self._step.tag == getattr(event, "tag", 0):
             self._proceed(event)
 
-    def answer(self, text: str) -> None:
-        """The person's answer; "" while there is no question means that nobody wants to wait any longer."""
+    def answer(self, text: str | None) -> None:
+        """The person's answer, None if it is given up; while there is no question nobody wants to wait any longer."""
         step = self._step
         if not isinstance(step, Ask):
             self._end()
             self._note("not waited for any more; its outcome will be told here")
+        elif text is None:
+            self._proceed(step.given_up)
         elif not self._obey(text, step):
             self._proceed(text)
         elif self._step is step and step.hidden:  # else the command has begun another dialogue
@@ -4615,6 +4620,8 @@ class Accounts:
                 else self._session.login(name, password, patient=patient)
             )
             online = isinstance(reply, protocol.Refused) and reply.code == protocol.Code.ALREADY_ONLINE.word
+            if not online:
+                self.refused = (name, "")  # a wrong password is not tried again
             if once and online:
                 self._note("/takeover ends the other session and logs you in here; a dead one ends after 5 s")
             if once or isinstance(reply, protocol.LoggedIn):
@@ -5109,6 +5116,8 @@ class Chat:
     def _take_line(self, line: Line | None) -> None:
         if self.front.interactive:
             self.link.dial_soon()
+            if line is not None and not line.text.strip() and not line.to:
+                self.tls.refuse("")
         if line is None:
             self.leave(insists=False)  # QUIT may have been the last line
         elif self.recipients.takes_all and self.recipients.to is not None:
@@ -5406,7 +5415,7 @@ class Chat:
             self.link.go_on(soon=True)
         elif self._met:
             self.tls.refuse(event.new)
-            self.note("not trusted: it goes on only when the server shows its old certificate again; /quit leaves")
+            self.note("not trusted: the server has to show its old certificate; Enter alone asks again, /quit leaves")
             self.link.go_on(soon=False)
         else:
             self.last_words, self.status = NOT_TRUSTED, 2

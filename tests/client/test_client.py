@@ -77,6 +77,23 @@ def test_a_name_that_is_online_can_be_taken_over(room: Room) -> None:
     room.types(first, f"LOGIN bob {PASSWORD}", see="-- you are bob")
 
 
+def test_a_password_that_was_refused_is_not_tried_again_unasked(room: Room) -> None:
+    room.person("bob")
+    _, desk = room.desk()
+    for words, *line in (
+        ["nothing was done", "/login bob", "wrong one", ""],
+        ["wrong name or password", "LOGIN bob wrong-one"],
+    ):  # fmt: skip
+        room.types(desk, *line, see=words)
+        desk.prompts.clear()
+        desk.typed.append("/takeover")
+        room.until(lambda: desk.prompts == ["Password for bob: "])
+        room.types(desk, "", see="-- no password, so nothing was done")
+        assert not any("TAKEOVER: " in line for line in desk.seen)
+    room.types(desk, "/login bob", PASSWORD, "n", see="!! LOGIN: bob is online since")
+    room.types(desk, "/takeover", see="-- you are bob")  # the password was right
+
+
 def test_a_new_password_is_asked_for_until_it_can_be_used(room: Room) -> None:
     _, bob = room.desk()
     room.types(bob, "/register bob", "", see="-- no password, so nothing was done")
@@ -270,7 +287,7 @@ def test_behind_a_password_nothing_is_shown_until_its_consequence_is_known(
     asking: tuple[Plain, list[bool]], capsys: Any
 ) -> None:
     front, echo = asking
-    answers: list[str] = []
+    answers: list[str | None] = []
     assert front.ask("one? ", answers.append)
     for line in ("a", "typed ahead", "dropped"):
         front.mailbox.put(line)
@@ -299,7 +316,7 @@ def test_a_question_is_printed_behind_what_is_shown(
     assert isinstance(printed, io.StringIO)
     monkeypatch.setattr("sys.stderr", printed)  # one terminal
 
-    def refuse(answer: str) -> None:
+    def refuse(answer: str | None) -> None:
         assert front.ask("Again: ", refuse)
         front.show(client.Note("wrong"))
 
@@ -314,7 +331,7 @@ def test_a_question_is_printed_behind_what_is_shown(
 
 def test_a_visible_question_shows_its_answer(asking: tuple[Plain, list[bool]]) -> None:
     front, echo = asking
-    answers: list[str] = []
+    answers: list[str | None] = []
     assert front.ask("password? ", answers.append)
     front.mailbox.put("secret")
     assert front.lines() == []

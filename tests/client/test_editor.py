@@ -401,7 +401,7 @@ def test_half_an_answer_that_came_early_is_finished_when_it_is_asked_for() -> No
 
 @pytest.mark.parametrize(
     ("script", "events"),
-    [("<ctrl-c>", [EditorEvent("answer")]), ("x<escape><escape>", [EditorEvent("answer")])]
+    [("<ctrl-c>", [EditorEvent("give-up")]), ("x<escape><escape>", [EditorEvent("give-up")])]
     + [("<ctrl-d>", [EditorEvent("end")]), ("x<escape>", []), ("x<ctrl-c>", [])],
 )
 def test_a_person_need_not_wait_for_the_consequence_of_a_password(script: str, events: list[EditorEvent]) -> None:
@@ -426,7 +426,7 @@ def test_a_question_is_given_up_and_the_line_comes_back(script: str) -> None:
     editor = new_editor()
     press(editor, "half")
     editor.ask(hidden=True)
-    assert press(editor, script) == [EditorEvent("answer", Line(""))]
+    assert press(editor, script) == [EditorEvent("give-up")]
     assert shown(editor) == "half|"
     press(editor, "<ctrl-y>")
     assert shown(editor) == "half|"  # nothing of the password was kept

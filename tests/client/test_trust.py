@@ -589,7 +589,7 @@ def test_at_a_first_contact_with_a_known_server_nobody_in_between_hears_anything
         if front == "person" and evil == "poses":
             until(chat, lambda: desk.answers)
             assert desk.prompts == ["trust the new certificate? yes/no (hidden) "]
-            desk.typed += ["y", "sure", ""]  # only a whole yes is one, and No is the default
+            desk.typed += ["y", "sure", "", "no"]  # only a whole yes is one
         until(chat, lambda: chat.status is not None)
         assert chat.status == 2
         words = chat.last_words
@@ -640,9 +640,16 @@ def test_at_a_return_nobody_in_between_hears_anything(
         for _ in range(10):
             chat.turn(until=chat.link.now() + 0.01)
         assert len(between.meetings) == meetings  # nothing is dialled while somebody thinks
-        desk.typed.append("")
+        desk.typed += ["", ""]  # an Enter that was pressed for another reason is no answer
+        until(chat, lambda: len(desk.prompts) == 3)
+        desk.typed.append("no")
         until(chat, lambda: any("still shows the certificate that you have refused" in line for line in desk.seen))
-        assert len(desk.prompts) == 1
+        assert len(desk.prompts) == 3
+        hasten()
+        desk.typed.append("")  # to be asked again
+        until(chat, lambda: len(desk.prompts) == 4)
+        desk.typed.append("n")
+        until(chat, lambda: not desk.answers)
         between.cut(honest)  # the right one is back, and so are we
         until(chat, lambda: any("-- back as" in line for line in desk.seen))
         until(chat, lambda: any(line.endswith(f"-> {name}: {NEVER_SAID}") for line in desk.seen))
@@ -786,9 +793,12 @@ def test_a_person_is_asked_in_the_chat_itself_at_a_return(
             shown = "\n".join(seat.screen.lines())
             for fingerprint in (greeted(server), greeted(moved)):
                 assert fingerprint[:39] in shown and fingerprint[40:] in shown
-            seat.types(f"{PASSWORD}\r").sees("yes, as a whole word, or Enter alone for no")
-            seat.types("yes\r").until(lambda: b"log in again" in seat.raw)  # there is no such account
+            seat.types(f"{PASSWORD}\r").sees("yes or no, as a whole word; Esc is a no too")
+            seat.types("\r\r").types("\x1b").until(lambda: b"Enter alone asks again" in seat.raw)
             seat.until(lambda: any(row.endswith("> half a line") for row in seat.screen.lines()))
+            seat.types("\x15\r").prompts("trust the new certificate? yes/no (hidden)")
+            seat.types("yes\r").until(lambda: b"log in again" in seat.raw)  # there is no such account
+            seat.types("half a line").until(lambda: any(row.endswith("> half a line") for row in seat.screen.lines()))
             assert PASSWORD not in "\n".join(seat.screen.history())
             seat.types("\x15/quit\r")
             assert seat.leaves() == 0
