@@ -430,7 +430,7 @@ class Tls:
         self._is_kept = True  # whether that one, if any, is in the file
         self._refused = ""  # fingerprint that a person has refused
         self._warned = ""  # last warning about a connection in clear
-        self._before = ""  # why a server that was perhaps met has to encrypt
+        self._doubt = ""  # what is wrong if a server that was perhaps met does not encrypt
         self._context = signed_by(ca) if ca is not None else with_anybody()
 
     def dial(self, host: str, port: int) -> Dialled:
@@ -456,7 +456,7 @@ class Tls:
     def trust(self, fingerprint: str) -> str:
         """The certificate with this fingerprint, however it is written, is the server's from now on. Words for a
         person. ValueError if that is no fingerprint."""
-        fingerprint = ":".join(re.findall("..?", re.sub("[ :\n]", "", fingerprint.upper())))
+        fingerprint = ":".join(re.findall("..?", re.sub(r"[\s:]", "", fingerprint.upper())))
         if not FINGERPRINT.fullmatch(fingerprint):
             raise ValueError("a fingerprint has 64 digits, 0 to 9 and A to F")
         self._accepted, self._is_kept, self._refused = fingerprint, False, ""
@@ -481,10 +481,10 @@ class Tls:
         """
         try:
             known = self._known.recall(self._server) if self._is_kept else None
-            self._before = "has encrypted before and does not now"
+            self._doubt = "has encrypted before and does not now"
         except OSError as error:
             known = ""  # perhaps it was met, so it has to encrypt
-            self._before = f"does not encrypt, and {self._path} does not tell whether it has before ({error.strerror})"
+            self._doubt = f"does not encrypt, and {self._path} does not tell whether it has before ({error.strerror})"
         return known or self._accepted or known
 
     def _in_clear(self, sock: socket.socket, warning: str) -> Dialled:
@@ -532,7 +532,7 @@ class Tls:
                 words = f"{self._name} does not answer with TLS: {NOTHING_TOLD}; {hint}"
             elif expected is not None:
                 words = (
-                    f"{self._name} {self._before}. Somebody may be in between, so {NOTHING_TOLD}. If whoever runs the "
+                    f"{self._name} {self._doubt}. Somebody may be in between, so {NOTHING_TOLD}. If whoever runs the "
                     "server says that it does not encrypt any more, --no-tls goes without"
                 )
             elif self._wanted:
@@ -612,7 +612,7 @@ class Link:
         self._socket: socket.socket | None = None
         self._unsent = bytearray()  # bytes that the socket had no room for
         self._events: list[ChatEvent] = []  # behind those of the session
-        self._said: list[ChatEvent] = []  # before those: how a connection is made, before anything is said on it
+        self._encryptions: list[ChatEvent] = []  # before those: each of a connection on which nothing was said yet
         self._dial_at: float | None = clock()  # time of the next attempt; None while connected, dialling or not wanted
         self._attempts = 0  # in vain, since somebody was logged in
         self._lost_at = 0.0  # time at which the link was lost, or dialled in vain
@@ -653,7 +653,7 @@ class Link:
 
     def patience(self, until: float | None = None) -> float | None:
         """Seconds until something is due, at the latest `until`; None for ever."""
-        tells = self.now() if self._events or self._said else None
+        tells = self.now() if self._events or self._encryptions else None
         deadlines = [self.session.next_deadline(), self._dial_at, until, tells]
         deadline = min((d for d in deadlines if d is not None), default=None)
         return None if deadline is None else max(0.0, deadline - self.now())
@@ -714,8 +714,8 @@ class Link:
 
     def take_events(self) -> list[ChatEvent]:
         """The events since the last call, in order."""
-        events = [*self._said, *self.session.take_events(), *self._events]
-        self._said.clear()
+        events = [*self._encryptions, *self.session.take_events(), *self._events]
+        self._encryptions.clear()
         self._events.clear()
         return events
 
@@ -769,7 +769,7 @@ class Link:
         self._socket.setblocking(False)
         self._selector.register(self._socket, selectors.EVENT_READ)
         if result.said is not None:
-            self._said.append(result.said)
+            self._encryptions.append(result.said)
         self.session.connected(self.now())
         if result.data:
             self.session.feed(result.data, self.now())
@@ -2635,7 +2635,7 @@ def unread_words(count: int, newest: str) -> str:
 
 
 def unread_title(count: int, newest: str) -> str:
-    """The sequence that sets the title to that, in short, or back."""
+    """The sequence that puts these words into the title of the window; without messages it is the plain one again."""
     return title_sequence(f"{shortened(unread_words(count, newest))} - Vessages" if count else "Vessages")
 
 
@@ -4974,7 +4974,7 @@ class Leaving:
         self.deadline: float | None = None  # end of the patience of this stage
         self.signals: deque[bool] = deque()  # signals that were not dealt with yet, each with whether it insists
         self._logout = 0  # tag of our own LOGOUT: that it has no answer is no failure
-        self._stays = False  # whether a server that is waited for is waited for also now
+        self._stays = False  # whether a first contact that is waited for is needed before leaving: a pipe has ended
 
     def begin(self, patience: float | None, *, insists: bool) -> bool:
         """Somebody wants to leave; when all is answered, at most `patience` seconds later. True if that is new.

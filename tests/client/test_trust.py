@@ -130,7 +130,12 @@ def test_a_person_accepts_a_changed_certificate_and_the_old_one_is_right_no_more
     assert dialled(between, known) == (True, "", second)  # in another client too
 
 
-@pytest.mark.parametrize("write", [str, str.lower, protocol.fingerprint_words, client.fingerprint_line])
+def windows_words(fingerprint: str) -> str:
+    """As it is copied out of a file of Windows."""
+    return protocol.fingerprint_words(fingerprint).replace("\n", "\r\n\t") + "\r\n"
+
+
+@pytest.mark.parametrize("write", [str, str.lower, protocol.fingerprint_words, client.fingerprint_line, windows_words])
 def test_a_script_says_beforehand_which_certificate_is_right(
     between: Between, known: Path, write: Callable[[str], str]
 ) -> None:
