@@ -463,6 +463,9 @@ PRESENCE_SLICE = 100  # people told of a change in one turn: about 1 ms, so that
 LIST_MAX = 100  # names in the recipients of one message
 SPREAD_SLICE = 100  # people who are handed a message to several in one turn, of all such messages together: about 1 ms
 SPREAD_BYTES = 256 * KIB  # the same in bytes
+# People whom messages to several still have to be handed to, all together: 32 MB, and so much to do for 40 s. It is
+# reached when 2,000 people say good morning to everybody in the same moment.
+SPREAD_MAX, SPREAD_AGAIN = 4_000_000, 10  # and the seconds after which one may try again
 PARTLY_MAX = 20  # names of those who were not shown a message that its answer tells
 LISTED = 1000, 0.01  # people in lists that one name may write to at once, and the seconds until one more
 TO_ALL = 10, 3.0  # messages to everybody that one name may send at once, and the seconds until one more
@@ -1618,7 +1621,7 @@ class Spread:
     of that name: so everybody has them in the same order.
     """
 
-    __slots__ = ("_clock", "_listed", "_post", "_sessions", "_to_all", "waiting")
+    __slots__ = ("_clock", "_left", "_listed", "_post", "_sessions", "_to_all", "waiting")
 
     def __init__(self, sessions: dict[str, Session], clock: Clock, post: Post) -> None:
         self._sessions = sessions
@@ -1628,6 +1631,7 @@ class Spread:
         self._to_all = Allowance(*TO_ALL)  # by account: messages to everybody
         # Messages under way, with their bytes for each person; each sender has one at the most.
         self.waiting: list[tuple[Flow, int]] = []
+        self._left = 0  # people whom they still have to be handed to
 
     def put(self, flow: Flow, size: int) -> None:
         """This one waits for its next share."""
@@ -1673,6 +1677,8 @@ class Spread:
 
     def _limit(self, sender: Session, limit: Allowance, count: int) -> None:
         """Refuse a message beyond the limits, unless it may be one that is sent again after a restart."""
+        if self._left + len(self._sessions) > SPREAD_MAX:
+            raise RefusedError(Code.TOO_MANY, f"{SPREAD_AGAIN} s to wait: too many people write to everybody now")
         if sender.sent_again:
             sender.sent_again -= 1
         elif wait := limit.take(sender.key, self._clock.now, count):
@@ -1683,11 +1689,16 @@ class Spread:
         sender, tag = group.sender, group.tag
         words = f"MSG {sender.name}>{to} {tag or '0'} {self._clock.stamp or self._clock.make_stamp()} {text}"
         whole = encode(words)
-        while people:
-            share = yield Share(len(whole))
-            for session in people[:share]:
-                self._hand(group, session, words, whole)
-            del people[:share]
+        self._left += len(people)
+        try:
+            while people:
+                share = yield Share(len(whole))
+                for session in people[:share]:
+                    self._hand(group, session, words, whole)
+                self._left -= len(people[:share])
+                del people[:share]
+        finally:
+            self._left -= len(people)  # none, unless a fault of ours has ended it
         return "#0 " + group.answer if group.has_failed and not tag else None
 
     def _hand(self, group: Group, session: Session, words: str, whole: bytes) -> None:

@@ -302,6 +302,20 @@ def test_so_many_people_in_lists_who_are_here(world: World) -> None:
     assert alice.says("#1002 SEND bob,eve x") == ["#1002 OK SEND 2"]
 
 
+def test_what_waits_to_be_handed_out_has_a_limit_for_all_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each of 15,000 who write to everybody in one moment would have a list of 15,000 people here."""
+    people = crowd(world, 4)
+    monkeypatch.setattr(protocol, "SPREAD_MAX", 9)
+    for person in people[:3]:
+        world.hub.feed(person.connection, protocol.frame(b"#1 SEND * good morning"))  # in one turn
+    answers = [[line for line in person.hears() if line[0] == "#"] for person in people[:3]]
+    refused = "#1 ERROR too-many 10 s to wait: too many people write to everybody now"
+    assert answers == [["#1 OK SEND 3"], ["#1 OK SEND 3"], [refused]]
+    assert people[2].says("#2 SEND * good morning") == ["#2 OK SEND 3"]
+
+
 def test_what_is_sent_again_after_a_restart_is_not_limited(world: World) -> None:
     world.person("alice", kept=True)
     token = str(world.disk.accounts["alice"].token)
