@@ -2675,11 +2675,13 @@ Saying = protocol.Message | protocol.Delivered | protocol.Failed  # what was sai
 
 
 class Recalled(NamedTuple):
-    """Messages that are printed again; `words` says which. faint: as a reminder, laid out as any other message."""
+    """Messages that are printed again; `words` says which. faint: as a reminder, laid out as any other message. names:
+    for each the person's own name at that time, if it is known."""
 
     words: str
     said: tuple[Saying | protocol.Waiting, ...]
     faint: bool = False
+    names: tuple[str | None, ...] = ()
 
 
 Printable = ChatEvent | Note | Recalled
@@ -2824,10 +2826,15 @@ FATES = {
 }  # fmt: skip
 
 
+def advised(words: str) -> str:
+    """A server's explanation, with the command that helps."""
+    return f"{words}: /login NAME" if words == protocol.Code.NOT_LOGGED_IN.explanation else words
+
+
 def fate_words(event: protocol.Failed) -> str:
     """Why a message failed; of one to several how many were shown it, and who was not."""
     if not event.fates:
-        return event.words
+        return advised(event.words)
     shown = event.words.partition(" ")[2]
     return f"{shown}; not to " + ", ".join(f"{name} ({FATES.get(code, code)})" for name, code in event.fates)
 
@@ -2885,7 +2892,7 @@ def failed_words(event: protocol.Failed) -> tuple[str, str]:
 
 def refused_words(event: protocol.Refused) -> str:
     """The ERROR to a command, as the person meant it."""
-    words = local_times(event.words)
+    words = advised(local_times(event.words))
     if event.verb == "PASSWD" and event.code == protocol.Code.BAD_LOGIN.word:
         words = "the old password is wrong"
     return f"{event.verb or 'refused'}: {words} ({event.code})"
@@ -2986,11 +2993,12 @@ def conversation(people: str, me: str | None) -> frozenset[str]:
     return names - {fold(me or "")} or names
 
 
-# A message among the lines of a log, as `log_lines` writes it, on a day that there may be.
+# A message among the lines of a log, as `log_lines` writes it, on a day that there may be; or the own name since then.
 _LOGGED: Final = re.compile(
     "^([12][0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01]) (?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-6][0-9]) "
-    r"(?:!! not (?:delivered to|confirmed by|shown to all of) (?P<failed>\S+) \((?P<code>[a-z-]+): (?P<why>.*?)\)"
-    r"|-> (?P<to>[^\s:]+)|(?P<sender>[^\s:]+)(?: -> (?P<several>[^\s:]+))?): (?P<text>.*)$",
+    r"(?:-- (?:you are|back as) (?P<me>[^\s:;,]+).*"
+    r"|(?:!! not (?:delivered to|confirmed by|shown to all of) (?P<failed>\S+) \((?P<code>[a-z-]+): (?P<why>.*?)\)"
+    r"|-> (?P<to>[^\s:]+)|(?P<sender>[^\s:]+)(?: -> (?P<several>[^\s:]+))?): (?P<text>.*))$",
     re.MULTILINE,
 )
 
@@ -3023,22 +3031,29 @@ def end_of_file(file: Path, most: int) -> bytes:
     return b""
 
 
-def said_before(log: Path) -> list[Saying]:
-    """The last messages of a log, however large it is and whoever has written it."""
+def said_before(log: Path) -> list[tuple[Saying, str | None]]:
+    """The last messages of a log, however large it is and whoever has written it, each with the own name of then."""
     text = end_of_file(log, LOG_READ).decode("utf-8", "replace")
-    last = deque(_LOGGED.finditer(text), SAID_MAX)
-    return [event for event in map(logged, last) if event is not None]
+    me: str | None = None
+    said: deque[tuple[Saying, str | None]] = deque(maxlen=SAID_MAX)
+    for found in _LOGGED.finditer(text):
+        event = None if found["me"] else logged(found)
+        if found["me"]:
+            me = found["me"]
+        elif event is not None:
+            said.append((event, me))
+    return [*said]
 
 
 class Said:
     """The last messages, own ones with their fate. The oldest are forgotten first."""
 
-    def __init__(self, before: Iterable[Saying] = ()) -> None:
-        """before: what the log has of earlier sessions."""
+    def __init__(self, before: Iterable[tuple[Saying, str | None]] = ()) -> None:
+        """before: what the log has of earlier sessions, see `said_before`."""
         self._kept: deque[tuple[Saying, str | None]] = deque()  # each with one's own name at that time, if it is known
         self._bytes = 0  # memory of their texts
-        for event in before:
-            self.add(event, None)
+        for event, me in before:
+            self.add(event, me)
 
     def add(self, event: Saying, me: str | None) -> None:
         """Something was said, while the person was called `me`."""
@@ -3047,12 +3062,15 @@ class Said:
         while len(self._kept) > SAID_MAX or (self._bytes > SAID_BYTES and len(self._kept) > 1):
             self._bytes -= sys.getsizeof(self._kept.popleft()[0].text)
 
-    def of(self, people: str | None, me: str | None) -> list[Saying]:
-        """Everything that was said in the conversation with these people, or all. me: the person's name now."""
+    def of(self, people: str | None, me: str | None) -> list[tuple[Saying, str | None]]:
+        """Everything that was said in the conversation with these people, or all, each with the own name of then.
+
+        me: the person's name now.
+        """
         if people is None:
-            return [event for event, _ in self._kept]
+            return [*self._kept]
         wanted = conversation(people, me)
-        return [event for event, name in self._kept if parties(event, name or me) == wanted]
+        return [(event, name) for event, name in self._kept if parties(event, name or me) == wanted]
 
 
 # --- What happened, as paragraphs -------------------------------------------------------------------------------------
@@ -3150,14 +3168,15 @@ class Transcript:
         """Messages again, below a line with the day where it is another one."""
         self.tell(f"-- {event.words}:")
         day = day_of(self._latest) if math.isfinite(self._latest) else ""
-        for each in event.said:
+        for each, name in itertools.zip_longest(event.said, event.names):
+            me = name or self._me
             if not isinstance(each, protocol.Waiting):
                 if day_of(each.time) != day:
                     day = day_of(each.time)
                     self.tell(f"-- {day}")
                 if event.faint:
                     self._latest = each.time
-            self._paragraphs.append(said_paragraph(each, self._me, DIM) if event.faint else said_look(each, self._me))
+            self._paragraphs.append(said_paragraph(each, me, DIM) if event.faint else said_look(each, me))
         self.tell("-- the end of what was said before")
 
 
@@ -3178,7 +3197,7 @@ def said_look(event: Saying | protocol.Waiting, me: str | None) -> Whole:
     fate: tuple[Span, ...] = ()
     if isinstance(event, protocol.Failed):
         partly = event.fates or event.code == protocol.Code.PARTLY.word
-        why = fate_words(event) if partly else f"{failed_words(event)[0]}: {event.words}"
+        why = fate_words(event) if partly else f"{failed_words(event)[0]}: {fate_words(event)}"
         fate = (Span(f"  {why}", RED),)
     head = Span(clock_time(event.time, "%H:%M "), DIM), Span(who, name_style(name))
     return Whole(head, Span(event.text, RED if fate else PLAIN), fate)
@@ -5031,7 +5050,7 @@ class Chat:
         secret: str | None,
         tls: Tls,
         log: Writer | None = None,
-        before: Iterable[Saying] = (),
+        before: Iterable[tuple[Saying, str | None]] = (),
     ) -> None:
         """`to` gets what is no command, `secret` stands in for a password that was left out, `tls` hears what a person
         says about a certificate, `log` gets a copy of what is shown; `before` is what it has already."""
@@ -5066,8 +5085,8 @@ class Chat:
             self.note(f"connecting to {self.link.host} port {self.link.port} …")
         before = self._said.of(None, None)
         if before and self.front.interactive:
-            last = tuple(before[-SAID_AGAIN:])
-            self.front.show(Recalled(f"{recalled_title(len(last), len(before))} in the log", last, faint=True))
+            last, names = zip(*before[-SAID_AGAIN:], strict=True)
+            self.front.show(Recalled(f"{recalled_title(len(last), len(before))} in the log", last, True, names))
         if user is not None:
             with self._while_showing():
                 self.log_in(user, patient=not self.front.interactive)  # a script was perhaps here a moment ago
@@ -5326,11 +5345,13 @@ class Chat:
             return True
         me = self.session.name
         waiting = [protocol.Waiting(each.tag, each.name, each.text) for each in self.session.undelivered]
-        said = [*self._said.of(to, me), *(w for w in waiting if to is None or parties(w, me) == conversation(to, me))]
+        wanted = [w for w in waiting if to is None or parties(w, me) == conversation(to, me)]
+        said = [*self._said.of(to, me), *((w, me) for w in wanted)]
         last = tuple(said[-count:])
         where = f" {'to' if to == EVERYONE else 'with'} {to_words(self.recipients.spelled(to), me)}" if to else ""
         if last and self.link.shows:
-            self.front.show(Recalled(recalled_title(len(last), len(said)) + where, last))
+            events, names = zip(*last, strict=True)
+            self.front.show(Recalled(recalled_title(len(last), len(said)) + where, events, names=names))
         elif not last:
             self.note(f"no messages{where} yet")
         return True

@@ -501,6 +501,14 @@ def test_a_wrong_line_is_answered_here(room: Room, line: str, words: str) -> Non
     assert chat.session.unanswered == 0
 
 
+@pytest.mark.parametrize("line", ["/msg bob hi", "/who", "PASSWD one-secret another-secret", "/all hi"])
+def test_a_server_that_wants_a_login_first_is_told_with_the_command(room: Room, line: str) -> None:
+    _, desk = room.desk()
+    room.types(desk, line, see="log in first: /login NAME")
+    failed = protocol.Failed(1, "bob", "hi", "not-logged-in", "log in first")
+    assert client.said_look(failed, None).spans[-1].text == "  not delivered: log in first: /login NAME"
+
+
 def test_a_recipient_in_the_prompt_is_the_target_from_then_on(room: Room) -> None:
     _, bob = room.person("bob")
     room.types(bob, Line("hi", to="bob"), see="-> bob: hi")

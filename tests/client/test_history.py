@@ -6,6 +6,7 @@ import io
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -61,14 +62,20 @@ def others_of(event: Saying) -> set[str]:
     return set(event.recipient.split(","))
 
 
+def events_of(said: Iterable[tuple[Saying, str | None]]) -> list[Saying]:
+    return [event for event, _ in said]
+
+
 @examples(40)
 @given(SAID, TO)
 def test_a_conversation_is_all_that_was_said_in_it_in_order(events: list[Saying], people: str) -> None:
     said = Said()
     for event in events:
         said.add(event, ME)
-    assert said.of(None, ME) == events
-    assert said.of(people.upper(), ME) == [event for event in events if others_of(event) == set(people.split(","))]
+    assert said.of(None, ME) == [(event, ME) for event in events]
+    assert events_of(said.of(people.upper(), ME)) == [
+        event for event in events if others_of(event) == set(people.split(","))
+    ]
     assert said.of(people, "carol") == said.of(people, ME)  # who is somebody else in the same program by now
 
 
@@ -77,10 +84,10 @@ def test_the_oldest_is_forgotten_beyond_a_number_and_a_size(monkeypatch: pytest.
     for most, bytes_most, kept in ((1_000, 10**9, 1_000), (1_000, 11_000, 10), (1_000, 10, 1), (7, 10**9, 7)):
         monkeypatch.setattr(client, "SAID_MAX", most)
         monkeypatch.setattr(client, "SAID_BYTES", bytes_most)
-        said = Said(events[:1_500])
+        said = Said((event, None) for event in events[:1_500])
         for event in events[1_500:]:
             said.add(event, ME)
-        assert said.of(None, ME) == events[-kept:]
+        assert events_of(said.of(None, ME)) == events[-kept:]
 
 
 # --- As it was written ---
@@ -256,7 +263,7 @@ def test_a_log_gives_back_all_that_was_said_in_order(log: Path, events: list[Say
     for number, piece in enumerate(noise):
         pieces.insert(number * 2, piece)
     log.write_bytes(b"".join(pieces))
-    assert client.said_before(log) == [as_logged(event) for event in events]
+    assert events_of(client.said_before(log)) == [as_logged(event) for event in events]
 
 
 @examples(40)
@@ -264,7 +271,7 @@ def test_a_log_gives_back_all_that_was_said_in_order(log: Path, events: list[Say
 def test_any_bytes_in_a_log_do_nothing_to_the_terminal(log: Path, data: bytes, events: list[Saying], cut: int) -> None:
     text = b"2026-11-28 11:17:13 ann: " + data.replace(b"\n", b"")
     log.write_bytes(log_of(events)[cut:] + data + b"\n" + text)
-    said = client.said_before(log)
+    said = events_of(client.said_before(log))
     assert said
     for faint in (True, False):
         assert shown(Recalled("the last", tuple(said), faint))  # the terminal of the tests refuses controls
@@ -272,12 +279,30 @@ def test_any_bytes_in_a_log_do_nothing_to_the_terminal(log: Path, data: bytes, e
         assert not set(line) & set("\r\n\x1b\x9b\u202e")
 
 
+def test_a_log_knows_who_one_was_when_something_was_said(room: Room, log: Path) -> None:
+    said = [
+        protocol.Message("bot", 0, WALL, "one", ("alice", "carol")),
+        protocol.Message("bot", 0, WALL, "two", ("alice",)),
+    ]
+    names = [protocol.LoggedIn(1, "alice", None, 0), protocol.LoggedIn(1, "carol", WALL, 2)]
+    back = protocol.Back("alice", 3.0, 0, protocol.Presence())
+    events: list[client.Printable] = [said[0], names[0], *said, names[1], said[0], back, said[1]]
+    log.write_text("".join(client.log_lines(event, WALL) for event in events), encoding="utf-8")
+    before = client.said_before(log)
+    assert [me for _, me in before] == [None, "alice", "alice", "carol", "alice"]
+    recalled = Recalled("the last 5 messages", tuple(events_of(before)), True, tuple(me for _, me in before))
+    rows = [re.sub(r"^\d\d:\d\d ", "", row) for row in shown(recalled) if re.match(r"\d", row)]
+    assert rows == ["bot → alice, carol  one", "bot → you, carol  one", "bot  two", "bot → you, alice  one", "bot  two"]
+    chat, desk = room.desk(before=before)
+    assert chat._said.of(None, None) == before and desk.seen[0] == "-- the last 5 messages in the log"
+
+
 def test_of_a_huge_log_only_the_end_is_read(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Saying] = [protocol.Message("ann", 0, WALL, f"number {number}") for number in range(2_000)]
     log.write_bytes(log_of(events))
-    assert client.said_before(log) == events[-1_000:]
+    assert events_of(client.said_before(log)) == events[-1_000:]
     monkeypatch.setattr(client, "LOG_READ", 1_000)
-    said = client.said_before(log)
+    said = events_of(client.said_before(log))
     assert said == events[-len(said) :] and 10 < len(said) < 30
     log.write_bytes(b"x" * 10_000)
     assert client.said_before(log) == []
@@ -306,13 +331,13 @@ def test_behind_a_line_that_was_cut_the_log_begins_another(tmp_path: Path) -> No
 
 
 def test_the_end_of_the_log_is_shown_faintly_at_the_start_and_the_rest_by_history(room: Room) -> None:
-    before = [protocol.Message("ann", 0, WALL + number, f"number {number}") for number in range(30)]
+    before = [(protocol.Message("ann", 0, WALL + number, f"number {number}"), None) for number in range(30)]
     for interactive in (True, False):
         _, bob = room.desk(before=before, interactive=interactive)
         assert bob.seen[:1] == ["-- the last 20 of 30 messages in the log"] * interactive
         assert len(bob.seen) == 21 * interactive
     terminal, transcript = Terminal(60, 30), Transcript()
-    transcript.add(Recalled("the last 1", (before[0],), faint=True), 0.0)
+    transcript.add(Recalled("the last 1", (before[0][0],), faint=True), 0.0)
     terminal.feed(Screen(60, 30).draw(Block(()), transcript.take(0.0)))
     assert {style for _, style in terminal.styles} == {f"0;{client.DIM}"}
     _, bob = room.person("bob")

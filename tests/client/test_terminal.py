@@ -156,6 +156,19 @@ def test_a_text_that_was_refused_is_not_in_the_line_that_follows(server: ServerT
     assert [frame.rpartition("Z ")[2] for frame in dan.hears() if frame.startswith("MSG bob ")] == ["only for dan"]
 
 
+def test_a_question_stands_in_a_small_window_whatever_is_asked_for_meanwhile(
+    server: ServerThread, seats: list[Seat]
+) -> None:
+    bob = sit(seats, server, width=50, height=15)
+    bob.types("zoe: the key is under the mat\r")
+    rows = ['nobody called zoe is known here; to whom is "zoe:', 'the key is under the mat"?']
+    told = ("/help COMMAND tells more", "  where the terminal tells", "-- online: bob")
+    for command, words in zip(("", "/help\r", "/help bell\r", "/who\r"), ("", *told), strict=True):
+        bob.types(command).until(lambda: [row for row in bob.screen.lines() if row][-2:] == rows)
+        bob.until(lambda words=words: words in bob.screen.lines())  # type: ignore[misc]
+        assert [row for row in bob.screen.lines() if row][-2:] == rows
+
+
 def test_a_paste_without_marks_is_one_block(server: ServerThread, seats: list[Seat]) -> None:
     bob = sit(seats, server)
     carol = server.person("carol")
