@@ -20,6 +20,7 @@ from vocabulary import PASSWORD
 
 import client
 import protocol
+import protocol
 from client import Chat, Line, Link, Plain
 from protocol import ClientSession
 
@@ -592,6 +593,12 @@ def test_what_looks_like_a_secret_is_sent_to_nobody(room: Room, line: str | Line
     room.types(bob, "the end", see="-> bob: the end")
     assert not any("secret" in text for text in bob.seen)
     assert client.holds_secret(line if isinstance(line, Line) else Line(line))
+
+
+def test_one_word_as_long_as_a_message_is_looked_at_at_once() -> None:
+    """Every letter left out in turn took minutes of it: nobody would wait for this test."""
+    word = "x" * protocol.CLIENT_FRAME_MAX
+    assert not client.looks_secret(f"{word} {word}") and not client.looks_secret(f"/{word}")
 
 
 @pytest.mark.parametrize(
