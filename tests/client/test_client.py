@@ -20,7 +20,6 @@ from vocabulary import PASSWORD
 
 import client
 import protocol
-import protocol
 from client import Chat, Line, Link, Plain
 from protocol import ClientSession
 
