@@ -141,6 +141,7 @@ def posing(cert: Path, key: Path) -> Behaviour:
     def pose(meeting: Meeting) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(cert, key)
+        meeting.socket.getpeername()  # an error if the client has gone: to wrap would then lose the socket open
         with context.wrap_socket(meeting.socket, server_side=True) as secure:
             meeting.socket = secure
             meeting.hear_out()
