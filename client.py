@@ -369,6 +369,13 @@ READABLE: Final = "your password and messages can be read on this network"
 NOTHING_TOLD: Final = "neither a password nor a message was sent"
 
 
+def file_fault(error: OSError | UnicodeError) -> str:
+    """Why a file of the command line cannot be used, without the codes of the system and of OpenSSL."""
+    if isinstance(error, UnicodeError):
+        return "it is no text in UTF-8"
+    return re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", error.strerror or str(error))  # [X509: CODE] words (_ssl.c:4154)
+
+
 def signed_by(ca: Path) -> ssl.SSLContext:
     """How to encrypt with those for whom a CA vouches. TrustError if that file is none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -376,7 +383,8 @@ def signed_by(ca: Path) -> ssl.SSLContext:
     try:
         context.load_verify_locations(ca)
     except OSError as error:
-        raise TrustError(f"{ca} cannot be used as the certificate of a CA: {error.strerror or error}") from None
+        words = f"--ca {ca}: {file_fault(error)}: give a file with the certificate of a CA, in PEM"
+        raise TrustError(words) from None
     return context
 
 
@@ -5586,11 +5594,6 @@ def given_secret(file: Path | None) -> str | None:
     if file is not None:
         return file.read_text(encoding="utf-8-sig").split("\n")[0].rstrip("\r")  # Notepad begins with a mark
     return os.environ.pop("VESSAGES_PASSWORD", None)
-
-
-def file_fault(error: OSError | UnicodeError) -> str:
-    """Why a file of the command line cannot be used."""
-    return str(error.strerror or error) if isinstance(error, OSError) else "it is no text in UTF-8"
 
 
 def open_log(file: Path) -> Output:

@@ -14,7 +14,7 @@ import sys
 
 try:
     from client import ChatError, Client, Failed, Message
-except ModuleNotFoundError as error:
+except ImportError as error:
     sys.exit(f"echo.py: copy {error.name}.py into this folder")
 
 NAME, ANSWER = "echo", "re: "

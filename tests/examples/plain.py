@@ -13,8 +13,8 @@ if len(sys.argv) != 7 or not sys.argv[2].isdecimal():
 host, port, name, password, recipient, text = sys.argv[1:]
 try:
     wire = socket.create_connection((host, int(port))).makefile("rwb")
-except (OSError, OverflowError) as error:
-    sys.exit(f"plain.py: there is no server at {host} port {port}: {error}")
+except OSError as error:
+    sys.exit(f"plain.py: there is no server at {host} port {port}: {error.strerror}")
 
 
 def say(line: str) -> None:

@@ -17,7 +17,7 @@ import sys
 
 try:
     from client import ChatError, Client, Failed, Message
-except ModuleNotFoundError as error:
+except ImportError as error:
     sys.exit(f"remind.py: copy {error.name}.py into this folder")
 
 NAME, ANSWER = "remind", "re: "
