@@ -1680,7 +1680,9 @@ class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"storage.py: {message}: {PYTHON} {self.prog} --help says more\n")
+        with suppress(OSError):  # Nobody may read it, or its disk be full; argparse minds that until Python 3.11.
+            print(f"storage.py: {message}: {PYTHON} {self.prog} --help says more", file=sys.stderr)
+        self.exit(2)
 
 
 def _parser() -> Parser:

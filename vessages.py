@@ -1476,7 +1476,10 @@ class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. Use it like this: {PYTHON} vessages.py 0.0.0.0 5000 (or --help)\n")
+        said = f"{self.prog}: {message}. Use it like this: {PYTHON} vessages.py 0.0.0.0 5000 (or --help)"
+        with contextlib.suppress(OSError):  # nobody may read it, or its disk be full; argparse minds until Python 3.11
+            print(said, file=sys.stderr)
+        self.exit(2)
 
 
 def _number(least: float, most: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
