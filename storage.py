@@ -1732,6 +1732,12 @@ def _reader_has_gone(error: OSError) -> bool:
     return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
 
 
+def drop_output(stream: IO[str]) -> None:
+    """Let all that is still to be written here go nowhere: else Python complains again at its end."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 (a device, not a path)
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
 def write_the_rest(program: str) -> None:
     """Write what Python has kept, such as the text of --help. Else Python would try at its very end, and complain."""
     for stream in (sys.stdout, sys.stderr):
@@ -1739,7 +1745,7 @@ def write_the_rest(program: str) -> None:
             if stream is not None:
                 stream.flush()
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Takes what is left.
+            drop_output(stream)
             if stream is sys.stdout and not _reader_has_gone(error):
                 print(f"{program}: standard output: {error.strerror}", file=sys.stderr)
                 sys.exit(2)
@@ -1757,7 +1763,7 @@ def _show(answer: Answer, as_json: bool) -> int:
             print(line)
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Else Python complains again at its end.
+        drop_output(sys.stdout)
         if _reader_has_gone(error):
             return 0
         done = f"{answer.done}, but this could not be printed" if answer.done else "the answer is not complete"

@@ -95,7 +95,7 @@ TCP_RTO_MAX_MS, SEND_AGAIN_WITHIN = 44, 4000  # the option (Linux 6.15; no Pytho
 TLS_FIRST = b"\x16"  # the first byte of a connection over TLS; that of a frame is 0
 HANDSHAKE_WITHIN = 30.0  # seconds for TLS to be agreed on, as for a frame that was begun
 # Steps of TLS handshakes a turn: the first takes half a millisecond, and everybody's messages wait meanwhile.
-HANDSHAKES_A_TURN = 4
+HANDSHAKE_STEPS_A_TURN = 4
 LINGER = 2.0  # seconds for the last frame to arrive before a connection is dropped
 # Seconds in which a second signal is taken for the first one: a Ctrl-C reaches the server from the terminal, and from a
 # wrapper that passes it on.
@@ -364,7 +364,7 @@ class Server:
 
     def _shake_hands_with_some(self) -> None:
         due = self.encryption.due
-        for connection in [*itertools.islice(due, HANDSHAKES_A_TURN)]:
+        for connection in [*itertools.islice(due, HANDSHAKE_STEPS_A_TURN)]:
             del due[connection]
             self._shake_hands(connection)
 
@@ -1101,7 +1101,8 @@ class Encryption:
     One port serves both: the first byte decides. It is looked at without being taken, once. Until it has come a
     connection counts as plain; after that of TLS nothing is written to it but over TLS.
 
-    Many may shake hands at once, after a restart everybody does: `HANDSHAKES_A_TURN` go on in a turn, in their order.
+    Many may shake hands at once, after a restart everybody does: in a turn `HANDSHAKE_STEPS_A_TURN` go on, in their
+    order.
     """
 
     __slots__ = ("context", "due", "handshaking", "only", "unsettled")
@@ -1681,8 +1682,8 @@ def tell(text: str) -> None:
     """Print this, if anybody wants to read it."""
     try:
         print(text, flush=True)
-    except OSError:  # a pipe that is closed already; without this it would be complained of again at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:  # a pipe that is closed already
+        storage.drop_output(sys.stdout)
 
 
 def serve(options: argparse.Namespace, log: Log) -> int:

@@ -276,7 +276,7 @@ def test_somebody_who_is_reset_before_his_handshake_begins_is_nobody(
 ) -> None:
     with running(tmp_path, tls=True, selector=selector) as rig:
         alice = rig.person("alice")
-        monkeypatch.setattr(vessages, "HANDSHAKES_A_TURN", 0)
+        monkeypatch.setattr(vessages, "HANDSHAKE_STEPS_A_TURN", 0)
         peer = plain(rig).say_bytes(HELLO)
         rig.turns(3)
         assert len(rig.server.encryption.due) == 1
@@ -310,7 +310,7 @@ def test_a_crowd_that_shakes_hands_takes_turns_and_the_chat_goes_on(
             rig.turn()
             assert alice.next() == ["OK PING"]
             most = max(most, len(steps) - done)
-        assert most <= vessages.HANDSHAKES_A_TURN
+        assert most <= vessages.HANDSHAKE_STEPS_A_TURN
         assert len(set(steps)) == len(crowd)
         assert rig.is_at_rest()
 
@@ -319,7 +319,7 @@ def test_who_begins_again_and_again_does_not_keep_others_from_a_handshake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(tmp_path, tls=True) as rig:
-        monkeypatch.setattr(vessages, "HANDSHAKES_A_TURN", 0)
+        monkeypatch.setattr(vessages, "HANDSHAKE_STEPS_A_TURN", 0)
         good = rig.connect()
         good.take_in()  # says its hello
         rig.turns(2)
@@ -327,7 +327,7 @@ def test_who_begins_again_and_again_does_not_keep_others_from_a_handshake(
         for pest in pests:
             pest.send(1)
         rig.turns(2)
-        monkeypatch.setattr(vessages, "HANDSHAKES_A_TURN", 1)
+        monkeypatch.setattr(vessages, "HANDSHAKE_STEPS_A_TURN", 1)
         for _ in range(30):
             for pest in pests:
                 pest.peer.socket.sendall(pest.unsent[:1])
@@ -342,7 +342,7 @@ def test_a_wait_for_our_turn_is_not_a_handshake_that_takes_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(tmp_path, tls=True) as rig:
-        monkeypatch.setattr(vessages, "HANDSHAKES_A_TURN", 0)
+        monkeypatch.setattr(vessages, "HANDSHAKE_STEPS_A_TURN", 0)
         slow = Slowly(rig)
         slow.send(10_000)
         for _ in range(10):
