@@ -2014,6 +2014,10 @@ class LineEditor:
         """Take the newest line out of the history: it may hold a secret."""
         self._history.forget_last()
 
+    def forget(self) -> None:
+        """Forget all that was typed, but for the line as it is."""
+        self._history, self._undo, self._killed = _History(), _Undo(), ""
+
     # -- changing the text ---------------------------------------------------------------------------------------------
 
     def _state(self) -> tuple[Line, int]:
@@ -3379,6 +3383,10 @@ class Front(Protocol):
         """Clear the screen, where there is one."""
         return
 
+    def forget(self) -> None:
+        """Forget what was typed, where that can be had again."""
+        return
+
     def close(self) -> None:
         """Give everything back as it was."""
 
@@ -4015,6 +4023,9 @@ class Terminal(Front):
 
     def clear(self) -> None:
         self._out.write(self._screen.clear())
+
+    def forget(self) -> None:
+        self._editor.forget()
 
     def flush(self, to: str | None) -> None:
         """Everything in one write: what arrived, what waits, the prompt and the line. While the window changes its
@@ -4784,11 +4795,17 @@ class Recipients:
     def __init__(self, session: ClientSession, front: Front, note: Tell, to: str | None) -> None:
         """`to` gets what names nobody; from a pipe it gets every line."""
         self._session, self._front, self._note = session, front, note
-        self.to = to
+        self.to = self._first = to
         self.takes_all = to is not None and not front.interactive  # whether every line is a text for `to`
         self.newest: Message | None = None  # the last message from somebody
         self._known: deque[str] = deque(maxlen=KNOWN_MAX)  # people who are or were here lately
         self._words: set[str] = set()  # words before a colon that are no names, as the person has said
+
+    def forget(self) -> None:
+        """Forget whom the person has met, and whom the prompt names, but for `to` of the command line."""
+        self.to, self.newest = self._first, None
+        self._known.clear()
+        self._words.clear()
 
     # Names
 
@@ -5080,6 +5097,7 @@ class Chat:
         self._told = False  # whether the person knows that the server is waited for
         self._distrusts = False  # whether the server has shown a certificate that a script cannot ask about
         self._pings: dict[int, float] = {}  # by tag: when a PING was asked for
+        self._person = ""  # name under which something was said and typed here; "" if there is none
 
     def run(self, user: str | None) -> int:
         """Until it is over; the exit status. `user` is logged in at the start."""
@@ -5458,6 +5476,24 @@ class Chat:
 
     def _logged_in(self, event: protocol.LoggedIn) -> None:
         self.accounts.refused = (event.name, "")  # a session that is ended elsewhere is brought back by /takeover alone
+        if self._person not in ("", event.name):
+            self._forget_person()
+        self._person = event.name
+
+    def _answered(self, event: protocol.Answer) -> None:
+        if event.verb == "LOGOUT":
+            self._forget_person()
+
+    def _forget_person(self) -> None:
+        """Somebody else may sit here from now on: forget all that was said and typed under the name before.
+
+        A script stays the same, and its next lines may have been read before the answer to its LOGOUT came.
+        """
+        self._person = ""
+        if self.front.interactive:
+            self._said = Said()
+            self.recipients.forget()
+            self.front.forget()
 
     def _listed(self, event: protocol.Roster) -> None:
         self.recipients.meet((*event.online, *event.lost))
@@ -5530,6 +5566,7 @@ REACTIONS: dict[type, Callable[[Chat, Any], None]] = {
     protocol.Message: Chat._heard,
     protocol.Delivered: Chat._remember,
     protocol.Failed: Chat._remember,
+    protocol.Answer: Chat._answered,
     protocol.LoginNeeded: Chat._is_out,
     protocol.LinkLost: Chat._lost,
     Untrusted: Chat._distrust,

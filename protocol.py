@@ -3081,7 +3081,8 @@ class Received:
     """
 
     def __init__(self) -> None:
-        self._messages: dict[tuple[str, int], None] = {}  # (sender, id) of the last SHOWN_MAX messages
+        # (own name, sender, id) of the last SHOWN_MAX messages: another person here has not had them
+        self._messages: dict[tuple[str, str, int], None] = {}
         self._ping_is_due = False  # whether a PING of the server waits for its ACK
         self.restart()
 
@@ -3103,12 +3104,12 @@ class Received:
         self._read = max(self._read, number)
         return new
 
-    def is_new(self, sender: str, number: int) -> bool:
+    def is_new(self, me: str, sender: str, number: int) -> bool:
         """Whether a message was not had yet; it is from now on. One without a number is always new."""
         if not number:
             return True
-        new = (sender, number) not in self._messages
-        self._messages[sender, number] = None
+        new = (me, sender, number) not in self._messages
+        self._messages[me, sender, number] = None
         if len(self._messages) > SHOWN_MAX:
             del self._messages[next(iter(self._messages))]
         return new
@@ -3703,7 +3704,7 @@ class ClientSession:
         origin, number, time, text = rest.split(" ", 3)
         sender, several, names = origin.partition(">")
         to = (names if names == EVERYBODY else tuple(names.split(","))) if several else None
-        if not self._received.is_new(sender, int(number)):
+        if not self._received.is_new(self.name or "", sender, int(number)):
             return  # shown already, before a crash of the server. Its number counts: it is ACKed once more
         wall = _parse_wall(time)
         if self._absence is not None:

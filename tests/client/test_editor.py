@@ -712,3 +712,14 @@ def test_undo_is_bounded_and_brings_back_no_answer() -> None:
     editor.ask(hidden=False)
     press(editor, "yes<ctrl-_><enter><ctrl-_>")
     assert editor.text == text
+
+
+@pytest.mark.parametrize("keys", ["<up>", "<ctrl-p>", "<ctrl-r>secret", "<ctrl-y>", "<ctrl-_>", "<ctrl-_><ctrl-_>"])
+def test_nothing_that_was_typed_before_forget_comes_back(keys: str) -> None:
+    editor = new_editor()
+    press(editor, "a_secret<enter>one_secret<ctrl-w>Bob:_draft_secret<up>secret<ctrl-k><down><ctrl-u>ab<backspace>")
+    before = shown(editor)
+    editor.forget()
+    assert shown(editor) == before  # it is being typed now
+    press(editor, keys)
+    assert "secret" not in shown(editor)

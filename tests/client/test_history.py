@@ -354,3 +354,42 @@ def test_below_an_old_log_another_day_begins_with_its_name() -> None:
     assert [row for row in rows if re.match("-- [A-Z]", row)] == [
         f"-- {client.day_of(WALL)}", f"-- {client.day_of(WALL + 2 * 86_400)}"
     ]  # fmt: skip
+
+
+# --- Another person at the same terminal ---
+
+
+@pytest.mark.parametrize("logs_out", [True, False])
+def test_nothing_of_the_person_before_is_had_again(room: Room, logs_out: bool) -> None:
+    """After a logout, and after a login of somebody else where the session has ended otherwise."""
+    room.person("ann")
+    chat, desk = room.person("bob")
+    room.types(desk, "/to ann", "between us", see="-> ann: between us")
+    room.types(desk, "/msg bob to myself", see="-> bob: to myself")
+    assert (chat.recipients.to, chat.recipients.answer_to) == ("ann", "bob")
+    if logs_out:
+        room.types(desk, "/logout", see="-- logged out")
+        assert desk.forgotten == 1
+    else:
+        room.types(room.desk()[1], f"TAKEOVER bob {PASSWORD}", see="-- you are bob")
+        room.until(lambda: "-- /takeover NAME brings the session back here" in desk.seen)
+    room.types(desk, f"REGISTER eve {PASSWORD}", see="-- online: ")
+    room.types(desk, "/history", see="-- no messages yet")
+    assert (chat.recipients.to, chat.recipients.answer_to, desk.forgotten) == (None, "", 1)
+
+
+def test_who_comes_back_under_the_own_name_finds_everything(room: Room) -> None:
+    _, bob = room.person("bob")
+    room.types(bob, "/msg bob to myself", see="-> bob: to myself")
+    _, elsewhere = room.desk()
+    room.types(elsewhere, f"TAKEOVER bob {PASSWORD}", see="-- you are bob")
+    room.until(lambda: "-- /takeover NAME brings the session back here" in bob.seen)
+    room.types(bob, f"TAKEOVER BOB {PASSWORD}", "/history", see="-- the last 2 messages")
+
+
+def test_the_logout_of_a_script_forgets_nothing(room: Room) -> None:
+    """Its next lines may have been read already."""
+    room.person("ann")
+    _, pipe = room.desk(interactive=False)
+    lines = f"REGISTER eve {PASSWORD}", f"LOGIN eve {PASSWORD}", "LOGOUT", f"LOGIN eve {PASSWORD}", "/to ann", "hi"
+    room.types(pipe, *lines, see="-> ann: hi")

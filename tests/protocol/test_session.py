@@ -610,6 +610,18 @@ def test_commands_of_one_person_are_not_sent_in_the_name_of_another() -> None:
     assert [(e.tag, e.code) for e in events] == [(sent, "unknown"), (queued, "not-sent")]
 
 
+def test_a_message_that_one_person_was_shown_is_new_to_another_at_the_same_place() -> None:
+    talk = Talk().enter()
+    for person, new in (("ann", True), ("bob", True), ("", False)):
+        talk.hears(f"@1 MSG eve>* 7 {NOON} to all of you")
+        assert any(isinstance(event, Message) for event in talk.shows()) is new
+        talk.session.logout()
+        tag = talk.session.takeover(person, SECRET)
+        talk.turn()
+        talk.hears("OK LOGOUT")
+        talk.hears(f"#{tag} OK TAKEOVER {person} token=t", f"ONLINE {person}")
+
+
 @pytest.mark.parametrize(("code", "seconds"), [("busy 7 seconds to wait", 7), ("storage sorry", 3)])
 def test_coming_back_is_tried_again_when_the_server_cannot(code: str, seconds: int) -> None:
     talk = Talk().enter()

@@ -29,6 +29,7 @@ class Desk(Plain):
         self.prompts: list[str] = []
         self.answers: list[tuple[Callable[[str], None], bool]] = []
         self.rung = 0
+        self.forgotten = 0  # how often what was typed was forgotten
         self.holds = False  # a password was typed, and its consequence is not known yet
 
     @property
@@ -37,6 +38,9 @@ class Desk(Plain):
 
     def call(self, bell: client.Bell, message: protocol.Message | None = None) -> None:
         self.rung += 1
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
     def start(self, link: Link, helper: client.Recipients) -> None:
         link.watch(self.mailbox, self.mailbox.clear_wakeups)
