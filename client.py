@@ -4802,9 +4802,9 @@ class Recipients:
         self._words: set[str] = set()  # words before a colon that are no names, as the person has said
 
     def forget(self) -> None:
-        """Forget whom the person has met, and whom the prompt names, but for `to` of the command line."""
+        """Forget whom the person writes to, but for `to` of the command line. The names of others who are or were here
+        are no secret, and keep a line for one of them from going to somebody else."""
         self.to, self.newest = self._first, None
-        self._known.clear()
         self._words.clear()
 
     # Names
