@@ -186,7 +186,7 @@ DEFAULT_COST = Cost(14)  # 16 MiB and p=5: one of the settings that OWASP calls 
 def parse_cost(text: str) -> Cost:
     """The `Cost` meant by the option `--hash-cost`: `14` is N=2^14 with r=8 and p=5; `14,8,5` says all three.
 
-    Raises ValueError with a sentence for a person. Costs far too low for real use are allowed: tests need them.
+    Raises ArgumentTypeError. Costs far too low for real use are allowed: tests need them.
 
     >>> parse_cost("14")
     Cost(log_n=14, r=8, p=5)
@@ -194,9 +194,11 @@ def parse_cost(text: str) -> Cost:
     try:
         cost = Cost(*(int(part) for part in text.split(",")))
     except (ValueError, TypeError):
-        raise ValueError("give log2 of N, as in 14, or all three numbers log2(N),r,p as in 14,8,5") from None
+        words = "give log2 of N, as in 14, or all three numbers log2(N),r,p as in 14,8,5"
+        raise argparse.ArgumentTypeError(words) from None
     if not cost.is_sane():
-        raise ValueError(f"log2(N) is 1 to {MAX_LOG_N}, r 1 to {MAX_R}, p 1 to {MAX_P}, memory at most 1 GiB")
+        words = f"log2(N) is 1 to {MAX_LOG_N}, r 1 to {MAX_R}, p 1 to {MAX_P}, memory at most 1 GiB"
+        raise argparse.ArgumentTypeError(words)
     return cost
 
 
@@ -972,6 +974,7 @@ def open_store(path: str | Path) -> Store:
 
 # --- Copies and backups ----------------------------------------------------------------------------------------------
 
+KEEP_MAX = 10_000  # The highest `--keep`: more backups are not a choice, they are kept without it.
 POLL_SECONDS = 0.001  # The pause between two looks whether a busy file is free.
 SQLITE_BUSY = 5  # The sqlite3 module names it from Python 3.11 on.
 
@@ -1640,7 +1643,7 @@ def _run_passwd(options: argparse.Namespace) -> Answer:
     path = _absolute(options.db)
     with closing(_open_current(path)) as db, _explained(path):
         username, _ = _find_user(db, options.user)  # A wrong name is told before the password is asked for.
-    set_password(path, options.user, _ask_password(username), options.hash_cost)
+    set_password(path, options.user, _ask_password(username))
     return Answer({"username": username}, [line := f"{_printable(username)} has a new password"], line)
 
 
@@ -1662,26 +1665,36 @@ def _run_remove(options: argparse.Namespace) -> Answer:
     return Answer({"username": username}, [line := f"{_printable(username)} is removed"], line)
 
 
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError("give a number from 1 on")
-    return int(text)
+def number_type(least: float, most: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
+    """An option's type: a number from `least` to `most`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:,} to {most:,}")
+        return value
+
+    return parse
 
 
-def cost_option(text: str) -> Cost:
-    """As `parse_cost`, for a command line."""
+def complain(words: str) -> None:
+    """A line on standard error. If nobody can read it, or its disk is full, it is let go."""
+    if sys.stderr is None:
+        return
     try:
-        return parse_cost(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        print(words, file=sys.stderr)
+    except OSError:
+        drop_output(sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        with suppress(OSError):  # Nobody may read it, or its disk be full; argparse minds that until Python 3.11.
-            print(f"storage.py: {message}: {PYTHON} {self.prog} --help says more", file=sys.stderr)
+        complain(f"storage.py: {message}: {PYTHON} {self.prog} --help says more")
         self.exit(2)
 
 
@@ -1707,7 +1720,7 @@ def _parser() -> Parser:
 
     add = command(_run_backup, "copy the accounts, also while the server runs, and check the copy")
     add("target", nargs="?", help="a new file or a folder (default: the folder backups beside the database)")
-    add("--keep", type=_positive, metavar="N", help="keep only the newest N backups in the folder")
+    add("--keep", type=number_type(1, KEEP_MAX), metavar="N", help="keep only the newest N backups in the folder")
     add = command(_run_restore, "replace the accounts by those of a backup; the server must be stopped")
     add("file", help="the backup")
     add("--dry-run", action="store_true", help="only say what would change")
@@ -1721,8 +1734,6 @@ def _parser() -> Parser:
     add("--overwrite", action="store_true", help="also replace accounts that are there already")
     add = command(_run_passwd, "give a user a new password; asks for it without echo")
     add("user", help="the user's name")
-    cost = "as the server's option (default: 14)"
-    add("--hash-cost", type=cost_option, default=DEFAULT_COST, metavar="COST", help=cost)
     add = command(_run_remove, "delete the account of a user who is offline")
     add("user", help="the user's name")
     return parser
@@ -1747,7 +1758,7 @@ def write_the_rest(program: str) -> None:
         except OSError as error:
             drop_output(stream)
             if stream is sys.stdout and not _reader_has_gone(error):
-                print(f"{program}: standard output: {error.strerror}", file=sys.stderr)
+                complain(f"{program}: standard output: {error.strerror}")
                 sys.exit(2)
 
 
@@ -1767,7 +1778,7 @@ def _show(answer: Answer, as_json: bool) -> int:
         if _reader_has_gone(error):
             return 0
         done = f"{answer.done}, but this could not be printed" if answer.done else "the answer is not complete"
-        print(f"storage.py: {done}: standard output: {error.strerror}", file=sys.stderr)
+        complain(f"storage.py: {done}: standard output: {error.strerror}")
         return 0 if answer.done else 2
     return 0
 
@@ -1818,10 +1829,10 @@ def _run(arguments: list[str] | None) -> int:
     try:
         return _show(options.run(options), options.json)
     except (StorageError, OSError) as error:
-        print(f"storage.py: {error}", file=sys.stderr)
+        complain(f"storage.py: {error}")
         return 2
     except (KeyboardInterrupt, EOFError):
-        print("interrupted: nothing was left half done", file=sys.stderr)
+        complain("interrupted: nothing was left half done")
         return 130
 
 

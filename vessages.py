@@ -67,7 +67,7 @@ try:
     import protocol
     import storage
     from protocol import Connection, HashJob, Hub, Job, StorageFailedError
-    from storage import PYTHON
+    from storage import PYTHON, complain, number_type
 except ImportError as error:  # there is none, or one of another version
     if __name__ != "__main__" or error.name not in ("protocol", "storage"):
         raise
@@ -1477,25 +1477,8 @@ class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        said = f"{self.prog}: {message}. Use it like this: {PYTHON} vessages.py 0.0.0.0 5000 (or --help)"
-        with contextlib.suppress(OSError):  # nobody may read it, or its disk be full; argparse minds until Python 3.11
-            print(said, file=sys.stderr)
+        complain(f"{self.prog}: {message}. Use it like this: {PYTHON} vessages.py 0.0.0.0 5000 (or --help)")
         self.exit(2)
-
-
-def _number(least: float, most: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
-    """An argument's type: a number from `least` to `most`."""
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = least - 1
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:,} to {most:,}")
-        return value
-
-    return parse
 
 
 def _duration(text: str) -> float:
@@ -1525,21 +1508,22 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("host", metavar="HOST", type=protocol.bare_host,
         help="the address to listen at; 0.0.0.0 for all of this machine, :: for IPv6 as well")  # fmt: skip
-    add("port", metavar="PORT", type=_number(0, 65535), help="the port, such as 5000; 0 lets the system choose")
+    add("port", metavar="PORT", type=number_type(0, 65535), help="the port, such as 5000; 0 lets the system choose")
     add("--db", metavar="PATH", type=Path, default=Path("vessages.db"), help="the accounts (default: %(default)s)")
-    add("--grace", metavar="SECONDS", type=_number(1, 86400, float), default=protocol.GRACE,
+    add("--grace", metavar="SECONDS", type=number_type(1, 86400, float), default=protocol.GRACE,
         help="how long a lost session is kept for its owner to come back (default: %(default).0f)")  # fmt: skip
-    add("--hash-cost", metavar="COST", type=storage.cost_option, default=storage.DEFAULT_COST,
+    add("--hash-cost", metavar="COST", type=storage.parse_cost, default=storage.DEFAULT_COST,
         help="what one password check costs: log2 of scrypt's N, or log2(N),r,p (default: 14,8,5)")  # fmt: skip
-    add("--password-min", metavar="N", type=_number(1, 100), default=protocol.PASSWORD_MIN,
+    add("--password-min", metavar="N", type=number_type(1, 100), default=protocol.PASSWORD_MIN,
         help="characters of the shortest password for new accounts (default: %(default)s)")  # fmt: skip
-    add("--connections", metavar="N", type=_number(1, 100_000), default=protocol.CONNECTIONS_MAX,
+    add("--connections", metavar="N", type=number_type(1, 100_000), default=protocol.CONNECTIONS_MAX,
         help="clients at once, as far as the system's open files allow (default: %(default)s)")  # fmt: skip
-    add("--registrations", metavar="N", type=_number(1, 100_000), default=protocol.REGISTRATIONS,
+    add("--registrations", metavar="N", type=number_type(1, 100_000), default=protocol.REGISTRATIONS,
         help="new accounts from one address at once, then one in 10 s (default: %(default)s)")  # fmt: skip
     add("--no-register", action="store_true", help="take no new accounts")
     add("--backup-every", metavar="TIME", type=_duration, help="back the accounts up so often, such as 6h")
-    add("--keep", metavar="N", type=_number(1, 10_000), help="with --backup-every: delete all but the newest N backups")
+    add("--keep", metavar="N", type=number_type(1, storage.KEEP_MAX),
+        help="with --backup-every: delete all but the newest N backups")  # fmt: skip
     add("--tls", choices=TLS_CHOICES, default=TLS_CHOICES[0],
         help="offered (the default): clients may encrypt, a certificate is made beside the accounts if there is none;"
         " only (or --tls alone): those that do not are refused; off: nothing is encrypted")
@@ -1764,11 +1748,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log = Log(console_of_errors())
         return serve(options, log)
     except (StartError, storage.StorageError) as error:
-        print(f"vessages.py: {error}", file=sys.stderr)
+        complain(f"vessages.py: {error}")
         return 2
     except OSError as error:  # what every step needs: an open file, memory
         where = f"{error.filename}: " if error.filename else ""
-        print(f"vessages.py: cannot start: {where}{reason_of(error)}", file=sys.stderr)
+        complain(f"vessages.py: cannot start: {where}{reason_of(error)}")
         return 2
     except KeyboardInterrupt:  # while it was starting
         return 128 + signal.SIGINT

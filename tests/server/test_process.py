@@ -151,9 +151,11 @@ def test_registration_can_be_closed(tmp_path: Path) -> None:
     [
         ("--help", 0, ""), ("--help >&-", 0, "usage: "), ("2>/dev/full", 2, ""),
         ("--help >/dev/full", 2, "PROGRAM: standard output: No space left on device\n"),
+        ("--db /nowhere/x.db REFUSED 2>/dev/full", 2, ""),
     ],
 )  # fmt: skip
 def test_last_words_that_nobody_reads_are_no_failure(program: str, shell: str, status: int, words: str) -> None:
+    shell = shell.replace("REFUSED", {"vessages.py": "127.0.0.1 0", "storage.py": "list"}[program])
     command = ["sh", "-c", f'exec "$0" "$1" {shell}', sys.executable, str(ROOT / program)]
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     reading, writing = os.pipe()

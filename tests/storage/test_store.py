@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import hashlib
 import os
@@ -141,7 +142,7 @@ def test_a_cost_is_read(text: str, cost: Cost) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "0", "21", "14,8,5,1", "14,0,5", "14,8,65", "20,16,1", "1e1", "-4"])
 def test_wrong_costs_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"log2|give"):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"log2|give"):
         storage.parse_cost(text)
 
 

@@ -211,9 +211,9 @@ def password_is(path: Path, key: str, password: str) -> bool:
 
 def test_passwd_asks_twice_without_echo(run: Run, accounts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     type_in(monkeypatch, "new seﬁret", "new seﬁret")
-    assert run("passwd", "TUẤN", "--hash-cost", "1,1,1") == (0, "Tuấn has a new password\n", "")
+    assert run("passwd", "TUẤN") == (0, "Tuấn has a new password\n", "")
     assert password_is(accounts, "tuấn", "new sefiret")  # In NFKC, as at a login.
-    assert str(storage.export(accounts)["users"]["tuấn"]["password"]).startswith("scrypt$1$1$1$")
+    assert str(storage.export(accounts)["users"]["tuấn"]["password"]).startswith("scrypt$14$8$5$")
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_wrong_input_is_refused_in_one_line_and_changes_nothing(
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("nonsense",), ("backup", "--keep", "0"), ("backup", "--keep", "x"), ("passwd", "a", "--hash-cost", "99")],
+    [(), ("nonsense",), ("backup", "--keep", "0"), ("backup", "--keep", "x"), ("passwd",)],
 )
 def test_wrong_command_lines_end_with_2(arguments: tuple[str, ...], run: Run) -> None:
     code, out, err = run(*arguments)
@@ -319,7 +319,7 @@ COMMANDS = {  # And the arguments of each.
     "list": set(),
     "export": {"file"},
     "import": {"file", "--overwrite"},
-    "passwd": {"user", "--hash-cost COST"},
+    "passwd": {"user"},
     "remove": {"user"},
 }
 
@@ -376,7 +376,7 @@ def test_pipes_have_utf_8_whatever_the_system_says(accounts: Path, encoding: str
 def test_passwd_reads_a_line_of_utf_8_where_there_is_no_terminal(accounts: Path, encoding: str, mark: str) -> None:
     """PowerShell may put a mark in front."""
     text = mark + "pässwörd-ok\n"
-    result = process(accounts.parent, "passwd", "alice", "--hash-cost", "1,1,1", text=text, encoding=encoding)
+    result = process(accounts.parent, "passwd", "alice", text=text, encoding=encoding)
     assert (result.returncode, result.stdout, result.stderr) == (0, "Alice has a new password\n", "")
     assert password_is(accounts, "alice", "pässwörd-ok")
 
@@ -445,7 +445,7 @@ class Deaf(io.StringIO):
         (("import", "new.json"), "the accounts were imported, but this could not be printed"),
         (("restore", "saved.db"), "the accounts were restored, but this could not be printed"),
         (("restore", "saved.db", "--dry-run"), "the answer is not complete"),
-        (("passwd", "alice", "--hash-cost", "1,1,1"), "Alice has a new password, but this could not be printed"),
+        (("passwd", "alice"), "Alice has a new password, but this could not be printed"),
         (("remove", "alice"), "Alice is removed, but this could not be printed"),
         (("export",), "the answer is not complete"),
         (("verify",), "the answer is not complete"),
@@ -495,7 +495,7 @@ def test_a_password_typed_at_a_terminal_is_not_shown(accounts: Path) -> None:
     import pty
 
     main, terminal = pty.openpty()
-    command = [sys.executable, str(PROGRAM), "passwd", "alice", "--hash-cost", "1,1,1"]
+    command = [sys.executable, str(PROGRAM), "passwd", "alice"]
     with subprocess.Popen(
         command, cwd=accounts.parent, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
     ) as child:
