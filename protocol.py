@@ -2974,30 +2974,46 @@ class Requests:
 class Pace:
     """The server's limits for messages to several, so that they wait here and none of this session is refused for them.
 
-    One that is sent again counts again: the server may have counted it.
+    The server counts them when it reads them, and a network that stalls gives it many at once. So behind them there is
+    a PING, and the time up to its answer does not count. One that is sent again counts again: the server may have
+    counted it.
 
     >>> pace, message = Pace(), Command(1, "SEND", EVERYBODY, "hi", 0.0, 0.0)
-    >>> [pace.holds_back(message, "ann", now=0.0) for _ in range(11)].index(True), pace.due > 3.0
-    (10, True)
+    >>> [pace.holds_back(message, "ann", now=3.0 * number) for number in range(11)].index(True)
+    10
+    >>> pace.go_on(now=60.0)
+    >>> pace.holds_back(message, "ann", now=60.0), pace.due > 63.0
+    (True, True)
     """
 
-    MARGIN = 1.05  # times the server's pause: one frame may be longer on its way than the next
+    MARGIN = 1.05  # times the server's pause: its clock may be a little slower than ours
 
     def __init__(self) -> None:
         self._listed, self._to_all = [Allowance(burst, pause * self.MARGIN) for burst, pause in (LISTED, TO_ALL)]
         self.due = NEVER  # when the message that is held back may be sent
+        self.unread = 0  # tag of the last message to several, if the server may not have read it yet; else 0
+        self._stopped_at = 0.0  # time at which the first of these was sent
+        self._uncounted = 0.0  # seconds that did not count
 
     def holds_back(self, command: Command, name: str | None, now: float) -> bool:
         """Whether this command has to wait. It counts as sent if not. `name`: the person who is logged in."""
         people = command.name.count(",") + 1
         if command.verb != "SEND" or (people == 1 and command.name != EVERYBODY):
             return False
-        if command.name == EVERYBODY:
-            wait = self._to_all.take(name, now)
+        limit = self._to_all if command.name == EVERYBODY else self._listed
+        start = self._stopped_at if self.unread else now
+        wait = limit.take(name, start - self._uncounted, min(people, LIST_MAX))
+        if wait:
+            self.due = FOREVER if self.unread else now + wait
         else:
-            wait = self._listed.take(name, now, min(people, LIST_MAX))
-        self.due = now + wait
+            self.unread, self._stopped_at = command.tag, start
         return wait > 0
+
+    def go_on(self, now: float) -> None:
+        """The server has read all that was sent."""
+        if self.unread:
+            self.unread, self.due = 0, NEVER
+            self._uncounted += now - self._stopped_at
 
 
 class RosterView:
@@ -3533,7 +3549,8 @@ class ClientSession:
         self._transmit(command)
 
     def _send_what_waits(self) -> None:
-        """Send from the queue, in order, as far as it may be said now."""
+        """Send from the queue, in order, as far as it may be said now; behind messages to several a PING: `Pace`."""
+        before = self._pace.unread
         while (command := self._next_command()) is not None:
             if self.logged_in and self._pace.holds_back(command, self.name, self._watch.now):
                 break
@@ -3542,6 +3559,8 @@ class ClientSession:
                 self._transmit(command)
             else:  # a frame that is too large for a stranger would end the connection
                 self._fail(command, (Code.LOGGED_IN if self.logged_in else Code.NOT_LOGGED_IN).word)
+        if self._pace.unread != before:
+            self._outbox.append(frame(b"PING %d" % self._pace.unread))
 
     def _next_command(self) -> Command | None:
         """The command to be sent, or to be refused, now; None if there is none or its time has not come."""
@@ -3589,6 +3608,8 @@ class ClientSession:
             self.grace = float(words)
         elif word == "PING" and command is None:
             self._watch.suspended_from = None
+            if words == str(self._pace.unread):
+                self._pace.go_on(self._watch.now)
         elif command is not None:
             command.settled = True
             OKS.get(command.verb, ClientSession._ok_plain)(self, command, words)
@@ -3629,6 +3650,7 @@ class ClientSession:
     def _enter(self, last_tag: int) -> None:
         """We are in. Commands that the server has not read go out again before all else; the rest it will answer."""
         self._stage, self._ghosts = Stage.LOGGED_IN, 0
+        self._pace.go_on(self._watch.now)  # it reads no more of what was sent before
         if self._absence is not None and last_tag == 0:
             # It has read none of our commands: a session that is new, or the old one if the grace time is not over.
             self._absence.ended = self._watch.now > self._absence.since + self.grace

@@ -42,6 +42,8 @@ class Talk:
         self.now = 100.0
         self.events: list[SessionEvent] = []
         self.showing = True  # False: what arrives is not shown for now
+        self.stalls = False  # whether the questions behind messages to several have no answer for now
+        self.asked: list[str] = []  # these questions
         self.session.tick(self.now)
 
     def turn(self) -> list[str]:
@@ -52,7 +54,17 @@ class Talk:
             self.session.shown()
         decoder = FrameDecoder(protocol.CLIENT_FRAME_MAX)
         decoder.feed(self.session.take_output())
-        return [payload.decode() for payload in decoder.payloads()]
+        said = [payload.decode() for payload in decoder.payloads()]
+        self.asked += [words for words in said if words.startswith("PING ")]
+        if not self.stalls:
+            self.answers()
+        return [words for words in said if not words.startswith("PING ")]
+
+    def answers(self) -> None:
+        """The server has read what was sent."""
+        for words in self.asked:
+            self.session.feed(frame(f"OK {words}".encode()), self.now)
+        self.asked.clear()
 
     def hears(self, *payloads: str) -> list[str]:
         """These frames arrive together; what is sent then."""
@@ -1207,13 +1219,39 @@ def test_oneself_is_left_out_of_a_list() -> None:
     assert [said.partition(" SEND ")[2] for said in talk.turn()] == ["ann,eve x", "bob y", "ann y", "BOB,bob y"]
 
 
-@given(st.lists(st.integers(0, 90), max_size=40), st.integers(0, 50))
-def test_no_server_refuses_what_a_session_sends(pauses: list[int], delay: int) -> None:
-    """The server takes each message `delay` hundredths of a second later than it was sent, or at once, in turn."""
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 20), st.booleans()), max_size=40))
+def test_no_server_refuses_what_a_session_sends(steps: list[tuple[int, int, bool]]) -> None:
+    """The network lets what was sent through in bursts, and the answers after a while, in which more is sent."""
     talk, limit = Talk().enter("bob"), protocol.Allowance(*protocol.TO_ALL)
-    late = 0.0
-    for number, pause in enumerate(pauses):
+    talk.stalls = True
+    under_way: list[str] = []
+
+    def sent(tenths: int) -> list[str]:
+        return [said for said in talk.wait(tenths / 10) if said != "PING"]
+
+    for pause, back, arrives in steps:
         talk.session.send("*", "x")
-        for _ in talk.wait(pause / 10):
-            late = max(late, talk.now) if number % 2 else max(late, talk.now + min(delay / 100, 0.1))
-            assert limit.take("bob", late) == 0.0
+        under_way += sent(pause)
+        if arrives:
+            assert [limit.take("bob", talk.now) for _ in under_way] == [0.0] * len(under_way)
+            answers, talk.asked = talk.asked, []
+            under_way = sent(back)
+            talk.asked, later = answers, talk.asked
+            talk.answers()
+            talk.asked = later
+
+
+def test_a_burst_behind_a_link_that_stalls_is_not_refused_and_waits_no_longer_than_it_has_to() -> None:
+    talk, limit = Talk().enter("bob"), protocol.Allowance(*protocol.TO_ALL)
+    talk.stalls = True
+    sent: list[str] = []
+    for number in range(16):
+        talk.session.send("*", f"{number}")
+        sent += talk.wait(1.0)
+    assert len(sent) == protocol.TO_ALL[0]  # all that a server takes at once
+    assert {limit.take("bob", talk.now) for _ in sent} == {0.0}
+    talk.answers()
+    talk.stalls = False
+    assert talk.wait(3.1) == []
+    assert len(talk.wait(0.1)) == 1
+    assert len(talk.wait(3.15 * 5)) == 5
