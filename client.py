@@ -44,7 +44,6 @@ import difflib
 import enum
 import errno
 import functools
-import hashlib
 import itertools
 import json
 import math
@@ -107,7 +106,6 @@ __all__ = (
     "LoggedIn", "Message", "NotYet", "Presence", "Roster", "Tls", "TrustError", "Waiting",
 )  # fmt: skip
 
-VERSION = "1.0"
 PYTHON = "py" if sys.platform == "win32" else "python3"  # how it is called: a plain Debian has no `python`
 
 DIAL_SECONDS = 10.0  # for a connection, and for a handshake; a LAN needs milliseconds, a far host a second or two
@@ -341,11 +339,6 @@ def doubt_words(server: str, old: str, new: str) -> str:
     )
 
 
-def fingerprint(sock: ssl.SSLSocket) -> str:
-    """The SHA-256 of the other side's certificate."""
-    return ":".join(f"{byte:02X}" for byte in hashlib.sha256(sock.getpeercert(binary_form=True) or b"").digest())
-
-
 class Encryption(NamedTuple):
     """A connection has been made: encrypted, with whose certificate; or in clear, if a person should be warned of that.
 
@@ -373,7 +366,7 @@ def file_fault(error: OSError | UnicodeError) -> str:
     """Why a file of the command line cannot be used, without the codes of the system and of OpenSSL."""
     if isinstance(error, UnicodeError):
         return "it is no text in UTF-8"
-    return re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", error.strerror or str(error))  # [X509: CODE] words (_ssl.c:4154)
+    return protocol.OPENSSL_CODES.sub("", error.strerror or str(error))
 
 
 def signed_by(ca: Path) -> ssl.SSLContext:
@@ -556,7 +549,7 @@ class Tls:
     def _check(self, sock: ssl.SSLSocket, expected: str | None) -> Dialled:
         """An encrypted connection, if its certificate is the right one."""
         with closed_on_failure(sock):
-            seen = fingerprint(sock)
+            seen = protocol.fingerprint_of(sock.getpeercert(binary_form=True) or b"")
             if seen == self._refused:  # whatever was said in another window
                 raise TrustError(f"{self._name} still shows the certificate that you have refused; Enter asks again")
             if seen == expected:
@@ -1319,14 +1312,6 @@ _SEQUENCE_KEYS: Final[Mapping[str, str]] = {
     "1~": "home", "2~": "insert", "3~": "delete", "4~": "end", "5~": "page-up", "6~": "page-down", "7~": "home",
     "8~": "end", "200~": _PASTE_BEGIN, "OM": "enter", "Oc": "ctrl-right", "Od": "ctrl-left",
 }  # fmt: skip
-# Code points by which terminals name keys of the keypad (kitty's protocol).
-_KEYPAD_CODES: Final[Mapping[int, str]] = dict(
-    enumerate(
-        (*"0123456789./*-+", "enter", "=", ",", "left", "right", "up", "down")
-        + ("page-up", "page-down", "home", "end", "insert", "delete"),
-        57_399,
-    )
-)
 _SHIFT, _ALT, _CTRL, _SUPER = 1, 2, 4, 8 | 16 | 32  # bits of a modifier; the higher ones are Caps Lock and Num Lock
 
 
@@ -1335,43 +1320,36 @@ def _modified(name: str, bits: int) -> str:
     return ("ctrl-" if bits & _CTRL else "") + ("alt-" if bits & _ALT else "") + name
 
 
-def _modifier_bits(modifiers: str) -> int | None:
-    """The bits of xterm's number, which is 1 + them; None if the key was let go (kitty's protocol)."""
-    number, _, event = modifiers.partition(":")
-    return None if event == "3" else int(number) - 1 if number.isdigit() and number != "0" else 0
-
-
 def _sequence_key(arguments: str, final: str) -> Key:
     """The key that sent ESC [ `arguments` `final`."""
-    fields = arguments.split(";")
-    bits = _modifier_bits(fields[1]) if len(fields) > 1 else 0
-    if bits is None or arguments[:1] in tuple("[<=>?"):  # the Linux console's function keys; answers of the terminal
+    fields = [*arguments.split(";"), "", ""]
+    bits = max(0, int(fields[1]) - 1) if fields[1].isdigit() else 0  # xterm's number is 1 + them
+    if arguments[:1] in tuple("[<=>?"):  # the Linux console's function keys; answers of the terminal
         return Key(_IGNORED)
     if not arguments and final in FOCUS:
         return Key(FOCUS[final])
     if final == "u":
-        return _coded_key(fields[0].split(":"), bits)
-    if final == "~" and fields[0] == "27" and len(fields) > 2:
-        return _coded_key(fields[2:3], bits)
+        return _coded_key(fields[0], bits)
+    if final == "~" and fields[0] == "27":
+        return _coded_key(fields[2], bits)
     name = _SEQUENCE_KEYS.get(fields[0] + final if final == "~" else final)
     return Key(_IGNORED if name is None else _modified(name, bits))
 
 
-def _coded_key(codes: list[str], bits: int) -> Key:
-    """A key that came as its code point (CSI u, modifyOtherKeys). codes: of the key, and of it with Shift, and where
-    the key is on an English keyboard, as far as the terminal tells."""
-    code, shifted, english = (int(text) if text.isdigit() and len(text) < 8 else 0 for text in (*codes, "", "")[:3])
-    name = _KEYPAD_CODES.get(code, _CONTROL_KEYS.get(code, "escape" if code == _ESCAPE else ""))
-    if not code or bits & _SUPER:
+def _coded_key(number: str, bits: int) -> Key:
+    """A key that came as its code point: CSI u, as a console of Windows sends it here, or xterm's modifyOtherKeys."""
+    code = int(number) if number.isdigit() and len(number) < 8 else 0
+    name = _CONTROL_KEYS.get(code, "escape" if code == _ESCAPE else "")
+    if not 0 < code <= sys.maxunicode or bits & _SUPER:
         return Key(_IGNORED)
-    if len(name) > 1:
+    if name:
         return Key(_named_key(name, bits))
     if bits & _CTRL:
-        return Key(_control_key(code if code < 0x80 else english, bits))
-    char = name or (chr(shifted) if shifted and bits & _SHIFT else _printable(code))
-    if bits & _SHIFT and not shifted and len(char.upper()) == 1:
+        return Key(_control_key(code, bits))
+    char = chr(code)
+    if bits & _SHIFT and len(char.upper()) == 1:
         char = char.upper()
-    if not char:
+    if not char.isprintable():
         return Key(_IGNORED)
     return Key(f"alt-{char}") if bits & _ALT else Key("char", char)
 
@@ -1394,16 +1372,10 @@ def _control_key(code: int, bits: int) -> str:
         char = "_"
     if char == " " or (char == "2" and bits & _SHIFT):
         char = "@"
-    if not "@" <= char <= "_":
+    if code > 0x7F or not "@" <= char <= "_":
         return _IGNORED
     name = "escape" if char == "[" else _CONTROL_KEYS[ord(char) & 0x1F]
     return f"alt-{name}" if bits & _ALT else name
-
-
-def _printable(code: int) -> str:
-    """The character, if it is one that can be typed."""
-    char = chr(code) if code <= sys.maxunicode else ""
-    return char if char.isprintable() else ""
 
 
 def _next_sequence(arguments: bytes, final: bytes) -> tuple[int, Key] | None:
@@ -5608,7 +5580,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--plain", action="store_true", help="one event a line, as in a pipe")
     parser.add_argument("--json", action="store_true", help="as --plain, each line a JSON object")
     parser.add_argument("--log", metavar="FILE", type=Path, help="append all that is shown to FILE")
-    parser.add_argument("--version", action="version", version=f"Vessages {VERSION}")
+    parser.add_argument("--version", action="version", version=f"Vessages {protocol.VERSION}")
     options = parser.parse_args(argv)
     if options.ca and options.tls is False:
         parser.error("--ca is for encryption, which --no-tls forbids")

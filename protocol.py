@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import hashlib
 import heapq
 import ipaddress
 import math
@@ -38,6 +39,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from struct import Struct
 from typing import NamedTuple
+
+VERSION = "1.0"  # of the four files together
 
 # --- Limits ---------------------------------------------------------------------------------------------------------
 
@@ -309,6 +312,15 @@ def _format_second(second: int) -> str:
 def parse_time(text: str) -> float:
     """The Unix seconds of a time on the wire; ValueError if it is none."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc).timestamp()
+
+
+# Codes around the words of an error of OpenSSL, which tell a person nothing: `[X509: CODE] words (_ssl.c:4154)`.
+OPENSSL_CODES = re.compile(r"^\[.*?\] | \(_ssl\.c:\d+\)$")
+
+
+def fingerprint_of(certificate: bytes) -> str:
+    """The SHA-256 of a certificate in DER, as it is remembered: `AB:CD:…`."""
+    return hashlib.sha256(certificate).digest().hex(":").upper()
 
 
 def fingerprint_words(fingerprint: str) -> str:

@@ -43,7 +43,6 @@ import contextlib
 import errno
 import functools
 import getpass
-import hashlib
 import itertools
 import os
 import queue
@@ -79,8 +78,6 @@ if sys.platform == "win32":
 else:
     import fcntl
     import resource
-
-VERSION = "1.0"
 
 READ_SIZE = 64 * 1024  # bytes a turn a connection; larger reads cost more than they save (measured)
 TLS_RECORD = 16 * 1024  # bytes of one write over TLS, the most that one of its records holds: see `RecordSocket`
@@ -733,8 +730,7 @@ def local_time(wall: float) -> str:
 
 def reason_of(error: OSError) -> str:
     """The fault as the system or OpenSSL names it, in words for a person."""
-    text = re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", error.strerror or "")  # [SSL: THE_CODE] the words (_ssl.c:1006)
-    return text or "connection lost"
+    return protocol.OPENSSL_CODES.sub("", error.strerror or "") or "connection lost"
 
 
 def fault_lines(what: str, fault: Exception) -> list[str]:
@@ -1374,11 +1370,10 @@ def _make_drafts(drafts: Path, cert: Path, key: Path, names: list[str], until: f
 
 
 def fingerprint(cert: Path) -> str:
-    """The SHA-256 of a certificate, as clients show it: `AB:CD:…`."""
+    """The fingerprint of a certificate, as clients remember it."""
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
     first = cert.read_text(encoding="latin-1").partition(begin)[2].partition(end)[0]
-    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(begin + first + end)).digest()
-    return ":".join(f"{byte:02X}" for byte in digest)
+    return protocol.fingerprint_of(ssl.PEM_cert_to_DER_cert(begin + first + end))
 
 
 # --- Addresses to join with -------------------------------------------------------------------------------------------
@@ -1530,7 +1525,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--cert", metavar="FILE", type=Path, help="the certificate (default: vessages-cert.pem beside the accounts)")
     add("--key", metavar="FILE", type=Path, help="its key (default: vessages-key.pem there)")
     add("--verbose", action="store_true", help="log every connection and why it ended, not only who logs in and leaves")
-    add("--version", action="version", version=f"Vessages {VERSION}")
+    add("--version", action="version", version=f"Vessages {protocol.VERSION}")
     return parser
 
 
@@ -1577,7 +1572,7 @@ class Greeting(NamedTuple):
 
     def text(self, addresses: Sequence[str]) -> str:
         others = "Others on this machine" if addresses and all(map(protocol.is_loopback, addresses)) else "Others"
-        lines = [f"Vessages {VERSION} listens at {', '.join(self.bound)} port {self.port}.", self.accounts]
+        lines = [f"Vessages {protocol.VERSION} listens at {', '.join(self.bound)} port {self.port}.", self.accounts]
         lines += [f"{others} join with ({OTHER_SYSTEM}: {OTHER_PYTHON} instead of {PYTHON})"]
         lines += [f"    {PYTHON} client.py {address} {self.port}" for address in addresses or ["ADDRESS"]]
         if not addresses:

@@ -417,7 +417,7 @@ def test_an_address_in_brackets_is_that_address() -> None:
 
 def test_help_and_version() -> None:
     status, lines, _ = run("--version", program=(sys.executable, str(ROOT / "client.py")))  # as a person starts it
-    assert (status, lines) == (0, [f"Vessages {client.VERSION}"])
+    assert (status, lines) == (0, [f"Vessages {protocol.VERSION}"])
     assert "VESSAGES_PASSWORD" in "\n".join(run("--help")[1])
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from wire import Rig, fault
 
+import protocol
 import storage
 import vessages
 
@@ -281,7 +282,7 @@ def test_a_greeting_without_an_address_does_not_say_loopback(
 ) -> None:
     vessages.greet(vessages.Greeting(EVERYWHERE, 5000, "Accounts: here"))
     assert told.get(timeout=60).splitlines() == [
-        f"Vessages {vessages.VERSION} listens at 0.0.0.0 port 5000.",
+        f"Vessages {protocol.VERSION} listens at 0.0.0.0 port 5000.",
         "Accounts: here",
         f"Others join with ({vessages.OTHER_SYSTEM}: {vessages.OTHER_PYTHON} instead of {storage.PYTHON})",
         f"    {storage.PYTHON} client.py ADDRESS 5000",
