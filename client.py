@@ -38,6 +38,7 @@ if sys.version_info < (3, 10):
     sys.exit(f"Vessages needs Python 3.10 or newer, and this is {sys.version.split()[0]}: run it with a newer one.")
 
 import argparse
+import atexit
 import codecs
 import contextlib
 import difflib
@@ -62,6 +63,7 @@ import struct
 import threading
 import time
 import unicodedata
+import weakref
 import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -895,6 +897,7 @@ class Client:
         self._holder: int | None = None  # thread that has the lock
         self._waiter: int | None = None  # thread whose turn of the link is under way
         self._closed = False
+        _open_clients.add(self)
 
     def __enter__(self) -> Client:
         return self
@@ -989,9 +992,10 @@ class Client:
             self._await(self._session.logout(), self.timeout)
 
     def close(self) -> None:
-        """Log out if logged in, which takes 2 s at the most, and close the connection. May be called twice."""
+        """Log out if logged in, or if a login is being answered, and close the connection: 2 s at the most. May be
+        called twice. A program that ends without it does it then."""
         with self._alone(even_closed=True):
-            if not self._closed and self._session.logged_in and self._link.is_up:
+            if not self._closed and self._session.may_be_in and self._link.is_up:
                 with contextlib.suppress(ChatError, TimeoutError):
                     self._await(self._session.logout(), LOGOUT_SECONDS)
         with self._lock:
@@ -1100,6 +1104,18 @@ class Client:
             self._trouble = "replaced", event.words
         elif not isinstance(event, (protocol.Answer, protocol.Refused)):  # to calls that have given up
             self._others.append((next(self._serial), event))
+
+
+_open_clients: weakref.WeakSet[Client] = weakref.WeakSet()  # those that were made, and perhaps not closed
+
+
+@atexit.register
+def _close_clients() -> None:
+    """The program ends: others need not see a lost connection for each session that it has left open."""
+    until = time.monotonic() + LOGOUT_SECONDS
+    for client in [*_open_clients]:
+        if time.monotonic() < until:
+            client.close()
 
 
 # --- Safe text --------------------------------------------------------------------------------------------------------

@@ -3391,6 +3391,12 @@ class ClientSession:
         return self._stage is Stage.LOGGED_IN
 
     @property
+    def may_be_in(self) -> bool:
+        """Whether the server may have a session of ours: somebody is logged in, or a login is being answered."""
+        asked = self._requests.barrier
+        return self.name is not None or (asked is not None and asked.verb in ("LOGIN", "TAKEOVER"))
+
+    @property
     def wants_link(self) -> bool:
         """Whether a lost link is worth dialling again: somebody is logged in, or a command waits to be sent."""
         waiting = self._requests.first_waiting

@@ -580,6 +580,47 @@ def test_a_closed_client_says_so(server: ServerThread) -> None:
     bot.close()
 
 
+@pytest.mark.parametrize("verb", ["LOGIN", "RESUME"])
+def test_ctrl_c_in_the_middle_of_a_login_leaves_nobody_behind(
+    server: ServerThread, monkeypatch: pytest.MonkeyPatch, quick: None, verb: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt), Client(*server.address) as bot:
+        bot.register("bot", PASSWORD)
+        select, verbs = bot._link.select, [verb]
+
+        def interrupted(patience: float | None) -> client.Ready:
+            asked = bot._session._requests.barrier
+            if asked is not None and asked.verb in verbs:
+                raise KeyboardInterrupt(verbs.pop())
+            return select(patience)
+
+        monkeypatch.setattr(bot._link, "select", interrupted)
+        bot.login("bot", PASSWORD)
+        sock = bot._link._socket
+        assert sock is not None
+        sock.shutdown(socket.SHUT_RDWR)
+        bot.who()
+    with Client(*server.address) as eve:
+        eve.register("eve", PASSWORD)
+        eve.login("eve", PASSWORD)
+        assert eve.who() == ["eve"]
+
+
+@pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "1 / 0"])
+def test_a_script_that_ends_without_closing_its_client_is_logged_out(server: ServerThread, end: str) -> None:
+    code = f"""from client import Client
+bot = Client(*{server.address!r})
+bot.register("bot", {PASSWORD!r})
+bot.login("bot", {PASSWORD!r})
+{end}"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
+    assert (done.returncode, "Zero" in done.stderr) == {"": (0, False), "1 / 0": (1, True)}.get(end, (3, False))
+    with Client(*server.address) as eve:
+        eve.register("eve", PASSWORD)
+        eve.login("eve", PASSWORD)
+        assert eve.who() == ["eve"]
+
+
 def test_a_loop_that_had_begun_ends_when_the_client_is_closed(server: ServerThread) -> None:
     bot = Client(*server.address)
     bot.register("bot", PASSWORD)
