@@ -23,7 +23,9 @@ for name in ("SIGINT", "SIGHUP", "SIGQUIT"):
 
 # Compiled once, also where the environment forbids Python to write that down: hundreds of programs are started.
 compileall.compile_dir(TESTS.parent, maxlevels=0, quiet=2)
+sys.dont_write_bytecode = False  # so are the tests, for the processes that run them
 
+from parallel import pytest_addoption, pytest_runtestloop  # noqa: E402, F401
 from room import Room  # noqa: E402
 from vocabulary import World  # noqa: E402
 from wire import KINDS, Rig, ServerProcess, ServerThread, running  # noqa: E402
