@@ -587,6 +587,11 @@ ChatEvent = protocol.SessionEvent | Dialling | Unreachable | Encryption | Untrus
 Ready = list[tuple[selectors.SelectorKey, int]]
 
 
+def earliest(*times: float | None) -> float | None:
+    """The first of these times; None stands for never."""
+    return min((each for each in times if each is not None), default=None)
+
+
 class Link:
     """The session's way to the server: dials, reads, writes, and dials again after a growing while.
 
@@ -657,8 +662,7 @@ class Link:
     def patience(self, until: float | None = None) -> float | None:
         """Seconds until something is due, at the latest `until`; None for ever."""
         tells = self.now() if self._events or self._encryptions else None
-        deadlines = [self.session.next_deadline(), self._dial_at, until, tells]
-        deadline = min((d for d in deadlines if d is not None), default=None)
+        deadline = earliest(self.session.next_deadline(), self._dial_at, until, tells)
         return None if deadline is None else max(0.0, deadline - self.now())
 
     def select(self, patience: float | None) -> Ready:
@@ -1203,22 +1207,26 @@ def _safe_cluster(cluster: str) -> str:
     return "".join(_code_point(char) if char in _JAMO_TAILS else char for char in text)
 
 
-def safe_text(text: str, limit: int = DISPLAYED_MAX) -> str:
+def cut(text: str, most: int) -> str:
+    """`text`, of which an ellipsis stands for what is beyond so many characters."""
+    return text[:most] + "…" if len(text) > most else text
+
+
+def safe_text(text: str) -> str:
     """Make `text`, from the network or from a paste, safe to write to a terminal on one line.
 
     Control, escape, bidi, private and unassigned characters, and marks without a letter, are displayed by their number
     as `<U+202E>`, a newline too (split first where lines are wanted); invisible hints are dropped; at most `MARKS_MAX`
     marks stay on a letter. Emoji are taken apart (a family is displayed as its members, a thumb without its skin tone,
     a flag as two letters), because terminals disagree about the width of the joined ones and a wrong width puts the
-    cursor in the wrong place. Text longer than `limit` characters is cut, which an ellipsis shows.
+    cursor in the wrong place. Text longer than `DISPLAYED_MAX` characters is cut, which an ellipsis shows.
 
     The result contains only characters of one or two cells and their marks; applying this twice changes nothing.
 
     >>> safe_text("red \\x1b[31malert")
     'red <U+001B>[31malert'
     """
-    if len(text) > limit:
-        text = text[:limit] + "…"
+    text = cut(text, DISPLAYED_MAX)
     if text.isascii() and text.isprintable():
         return text
     return "".join(map(_safe_cluster, clusters(text)))
@@ -2275,7 +2283,7 @@ KILLS: Final = (LineEditor._kill, LineEditor._kill_to_start)
 # --- The screen -------------------------------------------------------------------------------------------------------
 
 # Styles are the numbers of the terminal's "select graphic rendition".
-PLAIN: Final = ""
+NO_STYLE: Final = ""
 DIM: Final = "2"
 RED: Final = "31"
 # Readable on black and on white: the contrast is at least 2.5 in the palettes of xterm, VGA, GNOME, macOS and Windows
@@ -2335,7 +2343,7 @@ class Span(NamedTuple):
     """A stretch of text in one style. The text may come from anywhere: it is made safe when it is laid out."""
 
     text: str
-    style: str = PLAIN
+    style: str = NO_STYLE
 
 
 class Paragraph(NamedTuple):
@@ -2384,7 +2392,7 @@ class _Unit(NamedTuple):
 
 
 _Row = list[_Unit]
-_NEWLINE: Final = _Unit("\n", 0, PLAIN)
+_NEWLINE: Final = _Unit("\n", 0, NO_STYLE)
 
 
 class _Drawing(NamedTuple):
@@ -2414,8 +2422,7 @@ def _width(row: Iterable[_Unit]) -> int:
 
 def _displayed(text: str) -> str:
     """As much of `text` as is displayed, with our newlines in place of those of other systems."""
-    cut = text[:DISPLAYED_MAX] + "…" if len(text) > DISPLAYED_MAX else text
-    return cut.replace("\r\n", "\n")
+    return cut(text, DISPLAYED_MAX).replace("\r\n", "\n")
 
 
 def _units_of(spans: Iterable[Span], encoding: str) -> Iterator[_Unit]:
@@ -2455,7 +2462,7 @@ def _wrap(paragraph: Paragraph, width: int, encoding: str, *, flowing: bool = Fa
     that an address can be clicked and copied. Nothing else follows in that row: a blank in it would let the word pose
     as the beginning of another message, since its second half stands at the left edge.
     """
-    margin = [_unit(" ", PLAIN)] * max(1, min(paragraph.indent, width // 4))
+    margin = [_unit(" ", NO_STYLE)] * max(1, min(paragraph.indent, width // 4))
     rows: list[_Row] = []
     row: _Row = []
     used = 0
@@ -2590,7 +2597,7 @@ class Screen:
         for cluster in clusters(block.text):
             if marked is None and index >= block.cursor:
                 marked = len(units)
-            units.extend([_NEWLINE] if cluster == "\n" else _line_units(cluster, PLAIN, self._encoding))
+            units.extend([_NEWLINE] if cluster == "\n" else _line_units(cluster, NO_STYLE, self._encoding))
             index += len(cluster)
         rows, row, column = _break_rows(units, self._width, len(units) if marked is None else marked)
         room = self._height - 1
@@ -2603,9 +2610,9 @@ class Screen:
     def _paint(self, row: _Row) -> str:
         """A row as text with its styles."""
         parts = []
-        style = PLAIN
+        style = NO_STYLE
         for unit in row:
-            wanted = unit.style if self._colour else PLAIN
+            wanted = unit.style if self._colour else NO_STYLE
             if wanted != style:
                 parts.append(f"\x1b[0;{wanted}m" if wanted else "\x1b[0m")
                 style = wanted
@@ -2641,7 +2648,7 @@ def unread_title(count: int, newest: str) -> str:
 
 def shortened(text: str) -> str:
     """The beginning of `text` in one line."""
-    return text[:TITLE_MAX].replace("\n", " ") + "…" * (len(text) > TITLE_MAX)
+    return cut(text, TITLE_MAX).replace("\n", " ")
 
 
 def title_sequence(text: str) -> str:
@@ -2698,8 +2705,7 @@ def one_line(text: str) -> str:
 
     All else is left as it is, joiners and skin tones too: it is for pipes, where a width is nobody's concern.
     """
-    cut = text[: 2 * DISPLAYED_MAX] + "…" * (len(text) > 2 * DISPLAYED_MAX)
-    line = cut.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+    line = cut(text, 2 * DISPLAYED_MAX).replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
     return line if line.isprintable() else "".join(_code_point(char) if _acts(char) else char for char in line)
 
 
@@ -3134,7 +3140,7 @@ class Transcript:
         self.due = None
 
     def _note(self, event: Note) -> None:
-        style = RED if event.failed else PLAIN
+        style = RED if event.failed else NO_STYLE
         self._paragraphs += [Paragraph((Span(line, style),), 2) for line in event.words.split("\n")]
 
     def _linked(self, event: protocol.Linked) -> None:
@@ -3200,7 +3206,7 @@ def said_look(event: Saying | protocol.Waiting, me: str | None) -> Whole:
         why = fate_words(event) if partly else f"{failed_words(event)[0]}: {fate_words(event)}"
         fate = (Span(f"  {why}", RED),)
     head = Span(clock_time(event.time, "%H:%M "), DIM), Span(who, name_style(name))
-    return Whole(head, Span(event.text, RED if fate else PLAIN), fate)
+    return Whole(head, Span(event.text, RED if fate else NO_STYLE), fate)
 
 
 def said_paragraph(event: Saying | protocol.Waiting, me: str | None, style: str | None = None) -> Paragraph:
@@ -3908,8 +3914,7 @@ class Terminal(Front):
         wait = self._link.redial_in
         next_second = self._link.now() + (wait % 1 or 1) if wait else None
         settled = self._settled_at if self.settles else None
-        deadlines = (self._console.deadline, next_second, self._transcript.due, settled)
-        return min((d for d in deadlines if d is not None), default=None)
+        return earliest(self._console.deadline, next_second, self._transcript.due, settled)
 
     @property
     def settles(self) -> bool:
@@ -4092,7 +4097,7 @@ def pinned_paragraphs(waiting: Sequence[protocol.Command]) -> tuple[Paragraph, .
     more = len(waiting) - PINNED_MAX
     lines = [f"{WAITS}{more} more"] if more > 0 else []
     for command in waiting[-PINNED_MAX:]:
-        text = " ".join(command.text[:PINNED_TEXT].split()) + "…" * (len(command.text) > PINNED_TEXT)
+        text = " ".join(cut(command.text, PINNED_TEXT).split())
         lines.append(f"{WAITS}→ {to_words(command.name)}  {text}")
     return tuple(Paragraph((Span(line, DIM),), len(WAITS)) for line in lines)
 
@@ -4195,7 +4200,7 @@ HELP_GROUPS = (
 )
 NEW_LINE_KEY = "Ctrl-Enter" if sys.platform == "win32" else "Alt-Enter"  # there Alt-Enter is for the window
 # More that is good to know about a line, for /help.
-KEYS = (
+HELP_KEYS = (
     ("NAME: TEXT", "send to NAME, now and from now on"),
     ("BOB,EVE: TEXT", "send to both; /to * is everybody"),
     ("@NAME TEXT", "send to NAME this time"),
@@ -4251,7 +4256,7 @@ def help_words(name: str) -> str:
         lines = [f"{TYPED[name].usage}  {TYPED[name].help}", MORE.get(name, ""), aliases and f"also {aliases}"]
         return "\n".join(filter(None, lines))
     rows = [f"{group:<5} {' '.join('/' + word for word in words)}" for group, words in HELP_GROUPS]
-    keys = [f"{usage}  {words}" for usage, words in KEYS]
+    keys = [f"{usage}  {words}" for usage, words in HELP_KEYS]
     return "\n".join([*rows, *keys, "/help COMMAND tells more"])
 
 
@@ -4752,16 +4757,13 @@ class Accounts:
 KNOWN_MAX = 1_000  # people whose name before a colon tells whom a line is meant for, also when they have left
 LINES_ASKED = 10  # lines of one message above which a person is asked: a block may have been pasted by mistake
 UNSENT = "this was not sent: it looks like a command with a password, such as /login NAME"
-
-
 ONLY_A_NAME = "that is no name: type the name alone, or a command"
 QUOTED_MAX = 60  # characters of a text that stand in a question about it
 
 
 def quoted(text: str) -> str:
     """The beginning of a text, for a question about it; not of one that may hold a password."""
-    cut = one_line(text[:QUOTED_MAX]) + "…" * (len(text) > QUOTED_MAX)
-    return "this" if looks_secret(text) else f'"{cut}"'
+    return "this" if looks_secret(text) else f'"{one_line(cut(text, QUOTED_MAX))}"'
 
 
 def sending_question(text: str, to: str) -> str:
@@ -4982,7 +4984,7 @@ class Recipients:
 FIRST_HINT = "/login NAME, or /register NAME if you are new here; /help lists the commands"
 
 
-class Stage(enum.Enum):
+class LeavingStage(enum.Enum):
     """How far somebody has left."""
 
     HERE = "nobody wants to leave"
@@ -5004,7 +5006,7 @@ class Leaving:
 
     def __init__(self, link: Link, *, interactive: bool) -> None:
         self._link, self._interactive = link, interactive
-        self.stage = Stage.HERE
+        self.stage = LeavingStage.HERE
         self.deadline: float | None = None  # end of the patience of this stage
         self.signals: deque[bool] = deque()  # signals that were not dealt with yet, each with whether it insists
         self._logout = 0  # tag of our own LOGOUT: that it has no answer is no failure
@@ -5014,39 +5016,39 @@ class Leaving:
         """Somebody wants to leave; when all is answered, at most `patience` seconds later. True if that is new.
 
         insists: at once, if it was said before."""
-        new = self.stage is Stage.HERE
+        new = self.stage is LeavingStage.HERE
         if new:
             usual = LEAVE_SECONDS if self._interactive else PIPE_LEAVE_SECONDS
             self._stays = patience is None and not self._interactive
-            self._enter(Stage.SETTLING, usual if patience is None else patience)
+            self._enter(LeavingStage.SETTLING, usual if patience is None else patience)
         elif insists:
             self._link.session.abandon()  # what has no answer yet has failed
-            self._enter(Stage.GONE, 0.0)
+            self._enter(LeavingStage.GONE, 0.0)
         return new
 
     def tick(self) -> None:
         """Go on when all is answered or the patience has ended. A command without an answer has then failed."""
         session = self._link.session
-        if self.stage not in (Stage.SETTLING, Stage.LOGGING_OUT):
+        if self.stage not in (LeavingStage.SETTLING, LeavingStage.LOGGING_OUT):
             return
         if self._stays and self._link.waits:
-            self._enter(Stage.SETTLING, PIPE_LEAVE_SECONDS)  # which begin when it is there
+            self._enter(LeavingStage.SETTLING, PIPE_LEAVE_SECONDS)  # which begin when it is there
         is_new = not self._link.has_met or (not self._interactive and session.greets)  # a script wants to know the end
         waits = session.unanswered or is_new
         if waits and self.deadline is not None and self._link.now() < self.deadline:
             return
         session.abandon()
-        if self.stage is Stage.SETTLING and session.logged_in:
+        if self.stage is LeavingStage.SETTLING and session.logged_in:
             self._logout = session.logout()
-            self._enter(Stage.LOGGING_OUT, LOGOUT_SECONDS if self._interactive else PIPE_LOGOUT_SECONDS)
+            self._enter(LeavingStage.LOGGING_OUT, LOGOUT_SECONDS if self._interactive else PIPE_LOGOUT_SECONDS)
         else:
-            self._enter(Stage.GONE, 0.0)
+            self._enter(LeavingStage.GONE, 0.0)
 
     def owns(self, event: Printable) -> bool:
         """Whether an event is about our own LOGOUT, which nobody has asked for."""
         return isinstance(event, protocol.Refused) and event.tag != 0 and event.tag == self._logout
 
-    def _enter(self, stage: Stage, patience: float) -> None:
+    def _enter(self, stage: LeavingStage, patience: float) -> None:
         self.stage, self.deadline = stage, self._link.now() + patience
 
 
@@ -5109,8 +5111,7 @@ class Chat:
 
     def turn(self, until: float | None = None) -> None:
         """Wait until something happens, at the latest `until`, and deal with it."""
-        deadlines = [until, self.leaving.deadline, self.dialogues.deadline, self.front.deadline]
-        self.link.wait(min((d for d in deadlines if d is not None), default=None))
+        self.link.wait(earliest(until, self.leaving.deadline, self.dialogues.deadline, self.front.deadline))
         while self.leaving.signals:
             insists = self.leaving.signals.popleft()
             self.leave(LEAVE_SECONDS if self.link.is_up else 0.0, insists=insists)
@@ -5122,13 +5123,13 @@ class Chat:
         self._show_events()
         self.link.flush()
         self.leaving.tick()
-        if self.leaving.stage is Stage.GONE and self.status is None:
+        if self.leaving.stage is LeavingStage.GONE and self.status is None:
             self._show_events()
             self.status = 2 if self._distrusts else int(self.failed and not self.front.interactive)
 
     def _show_events(self) -> None:
         with self._while_showing():
-            ready = not self.front.settles or self.leaving.stage is not Stage.HERE
+            ready = not self.front.settles or self.leaving.stage is not LeavingStage.HERE
             for event in self.link.take_events() if ready else ():  # those that wait are not acknowledged
                 if self.status is None:  # after the end nothing is shown that only follows from it
                     self._react(event)

@@ -434,10 +434,10 @@ class Way:
     + [("waits", ["HERE", "SETTLING", "LOGGING_OUT", "GONE"]), ("out", ["HERE", "GONE", "GONE", "GONE"])],
 )
 def test_the_way_out_is_as_its_table_says(happens: str, stages: list[str]) -> None:
-    for stage, after in zip(client.Stage, stages, strict=True):
+    for stage, after in zip(client.LeavingStage, stages, strict=True):
         way = Way()
         leaving = client.Leaving(typing.cast(Link, way), interactive=True)
-        for steps in range([*client.Stage].index(stage)):
+        for steps in range([*client.LeavingStage].index(stage)):
             if steps == 0:
                 assert leaving.begin(None, insists=True)
             else:
@@ -445,7 +445,7 @@ def test_the_way_out_is_as_its_table_says(happens: str, stages: list[str]) -> No
                 leaving.tick()
         assert leaving.stage is stage
         if happens in ("insists", "ends"):
-            assert leaving.begin(None, insists=happens == "insists") == (stage is client.Stage.HERE)
+            assert leaving.begin(None, insists=happens == "insists") == (stage is client.LeavingStage.HERE)
         way.unanswered = int(happens not in ("answered", "out"))
         way.logged_in = happens != "out"
         way.clock += client.LEAVE_SECONDS if happens == "impatient" else 1.0

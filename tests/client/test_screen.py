@@ -542,7 +542,7 @@ def test_signs_that_a_terminal_lacks_are_spelled() -> None:
 @given(ENCODINGS, st.text(), st.text())
 def test_what_is_spelled_can_be_written_and_is_as_wide_as_it_is_counted(encoding: str, before: str, after: str) -> None:
     shown = client.spelled(before, encoding)
-    assert client.safe_text(shown, len(shown)) == shown
+    assert client.safe_text(shown) == shown
     screen, window = Screen(40, 500, encoding=encoding), Terminal(40, 500)
     block = Block(PROMPT, before + after, len(before), (Paragraph((Span(after),)),))
     drawn = screen.draw(block, [Paragraph((Span(before, client.RED), Span(after)))])

@@ -104,7 +104,7 @@ def test_text_in_many_scripts_is_left_alone() -> None:
 
 def test_long_text_is_cut_and_says_so() -> None:
     assert client.safe_text("x" * 70_000) == "x" * client.DISPLAYED_MAX + "…"
-    assert client.safe_text("abcdef", limit=3) == "abc…"
+    assert client.cut("abcdef", 3) == "abc…"
 
 
 @given(hostile)
