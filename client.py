@@ -4613,7 +4613,10 @@ class Dialogues:
 
 
 # Refusals behind which a password can be tried again a known moment later.
-LATER = frozenset({protocol.Code.BAD_LOGIN.word, protocol.Code.THROTTLED.word, protocol.Code.BUSY.word})
+_WAITED_FOR = (protocol.Code.BAD_LOGIN, protocol.Code.THROTTLED, protocol.Code.TOO_MANY, protocol.Code.BUSY)
+LATER = frozenset(code.word for code in _WAITED_FOR)
+# Refusals behind which a password is asked for: another one may do, or the same one later. Behind others none would.
+ASKS_AGAIN = LATER | {protocol.Code.BAD_PASSWORD.word, protocol.Code.STORAGE.word}
 
 
 class Accounts:
@@ -4638,8 +4641,11 @@ class Accounts:
             return f"that cannot be anybody's name: {protocol.Code.BAD_USERNAME.explanation}"
         return ""
 
-    def logging_in(self, name: str, password: str, *, takeover: bool = False, patient: bool = False) -> Dialogue:
-        """Log in. Somebody who is logged in already is logged out once there is a password."""
+    def logging_in(
+        self, name: str, password: str, *, takeover: bool = False, patient: bool = False, known: bool = False
+    ) -> Dialogue:
+        """Log in. Somebody who is logged in already is logged out once there is a password. known: whether there is
+        surely such an account."""
         once, before = bool(password), "" if password else self._logged_in_as()
         logs_out = f" (logs {before} out; Enter alone does not)" if before else ""
         prompt = f"Password for {one_line(name)}{logs_out}: "
@@ -4664,6 +4670,11 @@ class Accounts:
                 if not takeover:
                     return
                 continue
+            if reply.code not in ASKS_AGAIN:
+                return
+            if not known and reply.code == protocol.Code.BAD_LOGIN.word:
+                self._note(f"if you are new here: /register {one_line(name)}")
+                known = True  # it is said once
             if reply.code in LATER:
                 yield Pause(reply.wait)
             password, prompt = "", f"Password for {one_line(name)} (Enter alone gives up): "
@@ -4689,9 +4700,11 @@ class Accounts:
                 break
             if reply.code == protocol.Code.BAD_PASSWORD.word:
                 self._learn_from(password, name)
+            elif reply.code not in ASKS_AGAIN:
+                return
             elif reply.code in LATER:
                 yield Pause(reply.wait)
-        yield from self.logging_in(name, password)
+        yield from self.logging_in(name, password, known=True)
 
     def changing_password(self, name: str) -> Dialogue:
         """Change the password; the old one is asked for again only if that was wrong."""
@@ -4710,6 +4723,8 @@ class Accounts:
             if reply.code == protocol.Code.BAD_PASSWORD.word:
                 self._learn_from(new, name)
                 continue
+            if reply.code not in ASKS_AGAIN:
+                return
             old = ""
             if reply.code in LATER:
                 yield Pause(reply.wait)
@@ -4757,6 +4772,7 @@ class Accounts:
 KNOWN_MAX = 1_000  # people whose name before a colon tells whom a line is meant for, also when they have left
 LINES_ASKED = 10  # lines of one message above which a person is asked: a block may have been pasted by mistake
 UNSENT = "this was not sent: it looks like a command with a password, such as /login NAME"
+EVERYBODY = ("all", "everybody", "everyone")  # answers that mean EVERYONE, if nobody is called so
 ONLY_A_NAME = "that is no name: type the name alone, or a command"
 QUOTED_MAX = 60  # characters of a text that stand in a question about it
 
@@ -4935,16 +4951,17 @@ class Recipients:
     def _whom(self, line: Line, offered: list[str]) -> Generator[Ask, str, str | None]:
         """Ask for a recipient, however it is written; None if that is given up. `offered` may be chosen in any case."""
         others = sorted((name for name in self._session.roster if name != self._session.name), key=fold)
-        here = f" (here: {people_words(others)})" if others else ""
+        here = f"here: {people_words(others)}; * is everybody" if others else "nobody else is here"
         stranger = "" if offered or line.block else named_by(line.text)
         why = f"{nobody(stranger)}; " if stranger else ""
-        either = f", {' or '.join(map(to_words, offered))}? " if len(offered) == 2 else f"?{here} "
+        either = f", {' or '.join(map(to_words, offered))}? " if len(offered) == 2 else f"? ({here}) "
         question = f"{why}to whom is {quoted(line.text)}{either}"
         while answer := (yield Ask(question, hidden=False)).strip():
             name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).removesuffix(":")
             choices = [choice for choice in offered if fold(name) in (fold(choice), fold(to_words(choice)))]
             if len(offered) < 2 and not choices and name.lower() not in (*YES, *NO):
-                choices = [known for known in (self.spelling(name),) if known is not None]
+                known = self.spelling(name) or (EVERYONE if name.lower() in EVERYBODY else None)
+                choices = [known] if known is not None else []
             if choices:
                 return choices[0]
             is_more = re.search(r"[\s:]", name)
@@ -5331,7 +5348,8 @@ class Chat:
     def act(self, rest: str) -> bool:
         """/me: a message that says what one does."""
         if rest:
-            self._say(Line(f"* {self.session.name or 'somebody'} {rest}"))
+            name = self.session.name or self.accounts.refused[0] or "somebody"  # in a pipe the LOGIN may be on its way
+            self._say(Line(f"* {name} {rest}"))
         return bool(rest)
 
     def hide_presence(self, rest: str) -> None:

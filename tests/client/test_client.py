@@ -141,6 +141,45 @@ def test_after_too_many_wrong_passwords_the_next_is_asked_for_when_it_may_be_tri
     room.types(desk, PASSWORD, see="-- you are bob")
 
 
+def test_a_password_is_not_asked_for_again_where_none_would_do(room: Room) -> None:
+    room.rig.hub.settings = room.rig.hub.settings._replace(registration=False)
+    _, desk = room.desk()
+    room.types(desk, "/register bob", PASSWORD, PASSWORD, see="!! REGISTER: new accounts are closed on this server")
+    room.types(desk, "/who", see="!! WHO: log in first")
+    assert desk.prompts == ["New password for bob: ", "Repeat password: "]
+    room.rig.hub.settings = room.rig.hub.settings._replace(registration=True)
+    (_, bob), (_, elsewhere) = room.person("bob"), room.desk()
+    bob.prompts.clear()
+    bob.typed += ["/passwd", PASSWORD, "another-one"]
+    room.until(lambda: bob.prompts[-1:] == ["Repeat password: "])
+    room.types(elsewhere, f"TAKEOVER bob {PASSWORD}", see="-- you are bob")
+    room.types(bob, "another-one", see="!! PASSWD: log in first: /login NAME (not-logged-in)")
+    room.types(bob, "/who", see="!! WHO: log in first")
+    assert bob.prompts == ["Old password: ", "New password: ", "Repeat password: "]
+
+
+def test_after_too_many_new_accounts_the_password_is_asked_for_when_it_may_be_tried(room: Room) -> None:
+    chat, _ = room.desk()
+    dialogue = chat.accounts.registering("bob", "")
+    steps = [dialogue.send(answer) for answer in (None, PASSWORD, PASSWORD)]
+    assert isinstance(steps[-1], client.Await)
+    words = "7 s to wait: many new accounts came from your address"
+    refused = protocol.Refused(steps[-1].tag, "REGISTER", protocol.Code.TOO_MANY.word, words, 7)
+    assert [dialogue.send(refused), next(dialogue)] == [client.Pause(7), client.Ask("New password for bob: ")]
+
+
+def test_whoever_has_no_account_yet_is_told_how_to_make_one(room: Room) -> None:
+    _, desk = room.desk(user="eve")
+    room.types(desk, PASSWORD, see="-- if you are new here: /register eve")
+    room.types(desk, "wrong one", see="!! LOGIN: wrong name or password")
+    assert not any("if you are new here" in line for line in desk.seen)  # it is said once
+    room.types(desk, "/register eve", PASSWORD, PASSWORD, see="-- you are eve")
+    _, other = room.desk()
+    room.types(other, "/register eve", PASSWORD, PASSWORD, see="-- if this is your account, log in with its password")
+    room.types(other, "wrong one", "", see="-- no password, so nothing was done")
+    assert not any("if you are new here" in line for line in other.seen)  # that account is there
+
+
 def test_with_a_user_the_password_is_asked_for_at_once(room: Room) -> None:
     room.person("bob")[1].typed.append("/quit")
     _, desk = room.desk(user="bob")
@@ -190,9 +229,10 @@ def test_with_to_every_line_of_a_pipe_is_a_message(room: Room) -> None:
 
 def test_a_pipe_names_somebody_before_its_login_is_answered(room: Room) -> None:
     chat, pipe = room.desk(interactive=False)
-    pipe.typed += [f"REGISTER bot {PASSWORD}", f"LOGIN bot {PASSWORD}", "bot: one", "two", "note: three", None]
+    pipe.typed += [f"REGISTER bot {PASSWORD}", f"LOGIN bot {PASSWORD}", "bot: one", "two", "/me waves"]
+    pipe.typed += ["note: three", None]
     room.until(lambda: chat.status == 1)
-    assert [line[9:] for line in pipe.seen if " -> " in line] == ["-> bot: one", "-> bot: two"]
+    assert [line[9:] for line in pipe.seen if " -> " in line] == ["-> bot: one", "-> bot: two", "-> bot: * bot waves"]
     assert "not delivered to note (not-online" in "\n".join(pipe.seen)
 
 
@@ -770,13 +810,13 @@ def test_a_crowd_is_one_sentence() -> None:
 def test_text_without_a_target_is_asked_for_one(room: Room) -> None:
     chat, bob = room.person("bob")
     room.types(bob, "hello", "", see="-- nothing was sent")
-    assert bob.prompts == ['to whom is "hello"? ']
+    assert bob.prompts == ['to whom is "hello"? (nobody else is here) ']
     room.person("carol")
     room.until(lambda: "-- carol is online" in bob.seen)
     room.types(bob, "hello", "/nobody", see="!! nobody called /nobody is known here; Enter alone")
     room.types(bob, "/quit it", see="!! it is used like this: /quit")
     room.types(bob, "/who", see="-- online: bob carol")
-    assert bob.prompts[1:] == ['to whom is "hello"? (here: carol) '] * 4
+    assert bob.prompts[1:] == ['to whom is "hello"? (here: carol; * is everybody) '] * 4
     room.types(bob, "/to BOB", see="-> bob: hello")
     assert chat.recipients.to == "bob"
     room.types(bob, "/to", "bob: hi", "bob:", see="-> bob: hi")
@@ -788,19 +828,35 @@ def test_the_question_to_whom_says_why_and_what_and_takes_commands(room: Room) -
     room.types(
         bob, "zoe: the key is under the mat", "alice my secret plan", see="!! that is no name: type the name alone"
     )
-    question = 'nobody called zoe is known here; to whom is "zoe: the key is under the mat"? (here: alice) '
+    why = "nobody called zoe is known here; "
+    question = why + 'to whom is "zoe: the key is under the mat"? (here: alice; * is everybody) '
     room.types(bob, "alice: another text", see="!! that is no name: type the name alone")
     room.types(bob, "/msg alice my secret plan", see="-> alice: my secret plan")
     room.types(bob, "@alice and this", see="-> alice: and this")
     assert bob.prompts == [question] * 5
     room.types(bob, "@alice", see="-> alice: zoe: the key is under the mat")
     room.types(bob, "/to", "x" * 100 + "\x1b[2J\n", "", see="-- nothing was sent")
-    assert bob.prompts[-1] == f'to whom is "{"x" * client.QUOTED_MAX}…"? (here: alice) '
+    assert bob.prompts[-1] == f'to whom is "{"x" * client.QUOTED_MAX}…"? (here: alice; * is everybody) '
     room.types(bob, "\x1b]0;x\na", "/msg alice", see="-> alice: ")
-    assert bob.prompts[-1] == 'to whom is "<U+001B>]0;x\\na"? (here: alice) '
+    assert bob.prompts[-1] == 'to whom is "<U+001B>]0;x\\na"? (here: alice; * is everybody) '
     room.types(bob, "/to", "1. login bob hunter22", "", see="-- nothing was sent")
-    assert bob.prompts[-1] == "to whom is this? (here: alice) "
+    assert bob.prompts[-1] == "to whom is this? (here: alice; * is everybody) "
     assert not any("hunter22" in line for line in alice.seen)
+
+
+@pytest.mark.parametrize("answer", ["*", "all", "Everyone", "everybody", "/to *", "@all"])
+def test_everybody_is_an_answer_to_the_question_to_whom(room: Room, answer: str) -> None:
+    (_, alice), (chat, bob) = room.person("alice"), room.person("bob")
+    room.types(bob, "hi all", answer, see="-> *: hi all")
+    assert chat.recipients.to == client.EVERYONE
+    room.until(lambda: any(line.endswith("bob -> *: hi all") for line in alice.seen))
+
+
+def test_somebody_whose_name_is_a_word_for_everybody_is_meant_by_it(room: Room) -> None:
+    (_, everybody), (chat, bob) = room.person("all"), room.person("bob")
+    room.types(bob, "hi all", "all", see="-> all: hi all")
+    room.until(lambda: any(line.endswith(" bob: hi all") for line in everybody.seen))
+    assert chat.recipients.to == "all"
 
 
 def test_a_space_before_a_text_is_a_part_of_it(room: Room) -> None:

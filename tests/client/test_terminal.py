@@ -64,7 +64,8 @@ def test_a_password_is_never_shown(server: ServerThread, seats: list[Seat]) -> N
     bob.types(PASSWORD + "\r").prompts("1 online >")
     assert PASSWORD.encode() not in bob.raw
     bob.types("/logout\r").prompts(">").types(f"LOGIN bob {PASSWORD}\r").prompts("1 online >")
-    bob.types("\x1b[A").prompts("1 online > /logout")  # not the line with the password
+    bob.types("/quiet\r").sees("comings and goings are hidden")
+    bob.types("\x1b[A\x1b[A").prompts("1 online > /quiet")  # not the line with the password, which stood above
     bob.types("\x15\x04")
     assert bob.leaves() == 0
 
@@ -145,11 +146,11 @@ def test_a_text_that_was_refused_is_not_in_the_line_that_follows(server: ServerT
     bob.types("hello\r").sees("nothing was sent; the Up arrow brings it back").prompts(">")
     bob.types("\x1b[A").prompts("> hello").types("\x15").prompts(">").types("/register bob\r")
     bob.prompts("New password for bob:").types(PASSWORD + "\r").prompts("Repeat password:").types(PASSWORD + "\r")
-    bob.until(lambda: online(bob)).types("fish2\r").prompts('to whom is "fish2"? (here: alice and dan)')
+    bob.until(lambda: online(bob)).types("fish2\r").prompts('to whom is "fish2"? (here: alice and dan; * is everybody)')
     bob.types("\x1b").prompts("3 online >")
     bob.types("/msg dan only for dan\r").sees("→ dan  only for dan").prompts("3 online >")
     bob.types("\x1b[A\x1b[A").prompts("3 online > fish2").types("\r").prompts(
-        'to whom is "fish2"? (here: alice and dan)'
+        'to whom is "fish2"? (here: alice and dan; * is everybody)'
     )
     bob.types("alice\r").sees("→ alice  fish2").prompts("3 online alice>")
     assert [frame.rpartition("Z ")[2] for frame in alice.hears() if frame.startswith("MSG bob ")] == ["fish2"]
@@ -161,7 +162,7 @@ def test_a_question_stands_in_a_small_window_whatever_is_asked_for_meanwhile(
 ) -> None:
     bob = sit(seats, server, width=50, height=15)
     bob.types("zoe: the key is under the mat\r")
-    rows = ['nobody called zoe is known here; to whom is "zoe:', 'the key is under the mat"?']
+    rows = ['nobody called zoe is known here; to whom is "zoe:', 'the key is under the mat"? (nobody else is here)']
     told = ("/help COMMAND tells more", "  where the terminal tells", "-- online: bob")
     for command, words in zip(("", "/help\r", "/help bell\r", "/who\r"), ("", *told), strict=True):
         bob.types(command).until(lambda: [row for row in bob.screen.lines() if row][-2:] == rows)
