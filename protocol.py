@@ -103,22 +103,15 @@ class Bye(enum.Enum):
     RESUMED = "resumed"  # ignore: this client's own newer connection has the session
 
 
-class State(enum.Enum):
-    """Whether somebody is logged in on a connection: it decides which commands are allowed there."""
-
-    STRANGER = "not logged in"
-    LOGGED_IN = "logged in"
-
-
 class Verb(NamedTuple):
-    """A command: in which states it is allowed, the method of `Hub` that obeys it, and its form."""
+    """A command: where it is allowed, the method of `Hub` that obeys it, and its form."""
 
-    states: frozenset[State]
+    allowed: frozenset[bool]  # False: where nobody is logged in; True: where somebody is
     handler: str
     form: str
 
 
-STRANGERS, MEMBERS, ANYBODY = frozenset({State.STRANGER}), frozenset({State.LOGGED_IN}), frozenset(State)
+STRANGERS, MEMBERS, ANYBODY = frozenset({False}), frozenset({True}), frozenset({False, True})
 # Every command, in the order in which they are listed for somebody who says another one.
 HANDLERS = {
     "REGISTER": Verb(STRANGERS, "_register", "REGISTER <username> <password>"),
@@ -721,7 +714,6 @@ class Connection:
             return self.decoder.buffered < CLIENT_FRAME_MAX
         return not self.decoder.pending
 
-
     def overdue(self, now: float, stranger_since: float) -> Bye | None:
         """Why it is to be closed, if a time is over in which it had to do something.
 
@@ -882,7 +874,6 @@ class Held:
 # A frame of a kept session: its words without the number, its bytes on the wire, and whom its fate is told under which
 # tag; of a message to several it is told to the group, under the recipient's name.
 HeldFrame = tuple[str, int, "Session | Group | None", str]
-
 
 
 class Group:
@@ -2565,10 +2556,10 @@ class Hub:
 # A handler returns its answer (a str, such as `Hub._who`), None if there is none or it comes by itself (`Hub._ack`), or
 # the steps of a flow (`Hub._register`). It raises RefusedError to refuse the command, in a flow as well.
 Handler = Callable[[Hub, Connection, str, str], str | Steps | None]
-# By whether somebody is logged in: to look up a State, an enum's member, costs more for each read.
+# By whether somebody is logged in.
 METHODS: dict[bool, dict[str, Handler]] = {
-    state is State.LOGGED_IN: {verb: getattr(Hub, row.handler) for verb, row in HANDLERS.items() if state in row.states}
-    for state in State
+    logged_in: {verb: getattr(Hub, row.handler) for verb, row in HANDLERS.items() if logged_in in row.allowed}
+    for logged_in in (False, True)
 }
 
 
@@ -2838,7 +2829,7 @@ class _NotVessagesError(Exception):
 
 
 # Commands of strangers only, by the server's table: KEEP, REGISTER, LOGIN, TAKEOVER, RESUME.
-STRANGERS_ONLY = frozenset(verb for verb, row in HANDLERS.items() if row.states == STRANGERS)
+STRANGERS_ONLY = frozenset(verb for verb, row in HANDLERS.items() if row.allowed == STRANGERS)
 # Of the commands of a person those that say a name first, which must be one word.
 NAMED = STRANGERS_ONLY | {"SEND"}
 # While one of these is unanswered nothing else is sent: what may be said next depends on the answer.
@@ -3573,7 +3564,7 @@ class ClientSession:
             if self.logged_in and self._pace.holds_back(command, self.name, self._watch.now):
                 break
             self._requests.take()
-            if (State.LOGGED_IN if self.logged_in else State.STRANGER) in HANDLERS[command.verb].states:
+            if self.logged_in in HANDLERS[command.verb].allowed:
                 self._transmit(command)
             else:  # a frame that is too large for a stranger would end the connection
                 self._fail(command, (Code.LOGGED_IN if self.logged_in else Code.NOT_LOGGED_IN).word)
