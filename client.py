@@ -287,8 +287,10 @@ class KnownServers:
             return None
         if len(data) > KNOWN_BYTES_MAX:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # an editor of Windows: no server would be found
+            raise OSError(errno.EILSEQ, "it is UTF-16: save it as UTF-8")
         found = None
-        for line in data.decode("utf-8", "replace").split("\n"):
+        for line in data.decode("utf-8-sig", "replace").split("\n"):
             host, port, fingerprint = [*line.split(), "", "", ""][:3]
             if f"{host.lower()} {port}" == server:
                 found = fingerprint if FINGERPRINT.fullmatch(fingerprint) else ""
@@ -4066,7 +4068,7 @@ class Terminal(Front):
         spans = [Span(search, DIM)] if search is not None else link_spans(self._link, self._transcript.met)
         if self._editor.waits:
             return (*spans, Span("one moment; what you type is hidden ", DIM))
-        if self._editor.drains and self._editor.text:
+        if self._editor.drains:
             return (*spans, Span("hidden up to Enter, and not sent ", DIM))
         return (*spans, *recipient_spans(self._link.session, to), Span("> "))
 

@@ -202,6 +202,10 @@ def test_half_a_password_that_is_typed_when_the_login_is_answered_goes_nowhere(
     server_process.signal(signal.SIGCONT)
     words = b"hidden up to Enter" if term != "dumb" else b"finish the hidden line with Enter; it is not sent"
     seat.until(lambda: b"you are alice" in seat.raw).until(lambda: words in seat.raw)
+    if term != "dumb":
+        seat.types("\x15")  # an empty line is hidden too, and says so
+        server_process.person("carol").say("SEND alice hi")
+        seat.sees("carol  hi").prompts("2 online hidden up to Enter, and not sent")
     seat.types("secret\r").types("/who\r" if term != "dumb" else "")
     seat.types("hello\r").until(lambda: b"hello" in seat.raw.split(b"you are alice")[1])
     seat.types("\x04")

@@ -380,6 +380,18 @@ def test_servers_are_found_among_others_whatever_their_lines_look_like(known: Pa
     ]  # fmt: skip
 
 
+def test_servers_are_found_also_where_an_editor_has_saved_the_file_in_its_own_way(between: Between, known: Path) -> None:
+    line = f"127.0.0.1 {between.port} {fingerprint_of(pair('first')[0])}\r\n"
+    between.does = posing(*pair("second"))
+    known.write_text(line, encoding="utf-8-sig", newline="")
+    with pytest.raises(TrustError, match="CHANGED"):
+        dialled(between, known)
+    known.write_text(line, encoding="utf-16", newline="")
+    said, before = dialled(between, known), known.read_bytes()
+    assert said is not None and "cannot be used: it is UTF-16: save it as UTF-8" in said.words
+    assert known.read_bytes() == before
+
+
 def test_a_broken_line_says_that_the_server_was_met_and_not_with_what(between: Between, known: Path) -> None:
     known.write_text(f"127.0.0.1 {between.port} AB:CD", encoding="utf-8")
     between.does = EVIL["strips"]
