@@ -287,7 +287,7 @@ class KnownServers:
             return None
         if len(data) > KNOWN_BYTES_MAX:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # an editor of Windows: no server would be found
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # by an editor: none would be found
             raise OSError(errno.EILSEQ, "it is UTF-16: save it as UTF-8")
         found = None
         for line in data.decode("utf-8-sig", "replace").split("\n"):

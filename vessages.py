@@ -1239,6 +1239,9 @@ def tls_context(
         _make_certificate(cert, key, names, log)
     try:
         return _load(cert, key)
+    except PermissionError:
+        text = f"this user may not read {cert} or {key}: give them to this user, or start as the one whose they are"
+        raise StartError(text) from None
     except OSError as error:
         why = reason_of(error).replace("PEM lib", "one of them is not PEM, or damaged")
         text = f"cannot use {cert} and {key} as a certificate and its key: {why}; give others with --cert and --key"

@@ -380,7 +380,7 @@ def test_servers_are_found_among_others_whatever_their_lines_look_like(known: Pa
     ]  # fmt: skip
 
 
-def test_servers_are_found_also_where_an_editor_has_saved_the_file_in_its_own_way(between: Between, known: Path) -> None:
+def test_servers_are_found_where_an_editor_has_saved_the_file_in_its_own_way(between: Between, known: Path) -> None:
     line = f"127.0.0.1 {between.port} {fingerprint_of(pair('first')[0])}\r\n"
     between.does = posing(*pair("second"))
     known.write_text(line, encoding="utf-8-sig", newline="")

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from wire import Rig, fault
@@ -149,6 +149,20 @@ def test_files_that_cannot_be_used_are_refused_and_stay_as_they_are(
         Path(name).write_text(text)
     check_refusal(["127.0.0.1", "0", *options.split()], words, capsys)
     assert {file.name: file.read_text() for file in Path().iterdir()} == given
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a listener: here nothing ends
+def test_a_certificate_of_another_user_is_not_to_be_moved_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*files: Path) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(vessages, "_load", refuse)
+    for name in ("vessages-cert.pem", "vessages-key.pem"):
+        Path(name).write_text("of root")
+    check_refusal(["127.0.0.1", "0"], "may not read", capsys)
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="who may read everything")
