@@ -120,6 +120,7 @@ WAIT_MOST = 5.0  # the same for a server that is waited for: it has been started
 # minutes: a connection would stay dead that long when the network is back. The option (Linux 6.15), and milliseconds.
 TCP_RTO_MAX_MS, SEND_AGAIN_WITHIN = 44, 4000
 READ_SIZE = 64 * 1024  # a turn
+UNHEARD_SECONDS = 3.0  # after which a person is told that nothing was heard yet; a far server takes a second
 LEAVE_SECONDS = 5.0  # for the fates of the last messages
 PIPE_LEAVE_SECONDS = 30.0  # the same at the end of a pipe: a script wants the fates more than it minds the time
 LOGOUT_SECONDS, PIPE_LOGOUT_SECONDS = 2.0, 10.0  # for the answer to LOGOUT, which a script waits for on any network
@@ -196,7 +197,7 @@ def connect(host: str, port: int) -> socket.socket:
 
 
 def first_answer(sock: socket.socket) -> bytes:
-    """The first frame that comes, with its length; less if it is cut, late or long. TimeoutError if nothing comes."""
+    """The first frame that comes, with its length; less if it is cut, late or long. SilentError if nothing comes."""
     until = time.monotonic() + DIAL_SECONDS
     data, size = b"", 4
     try:
@@ -210,7 +211,7 @@ def first_answer(sock: socket.socket) -> bytes:
                 size += int.from_bytes(data, "big")
     except TimeoutError:
         if not data:
-            raise
+            raise SilentError from None
     return data
 
 
@@ -239,6 +240,8 @@ def dial_words(host: str, port: int, error: Exception) -> str:
         )
     if isinstance(error, TrustError):
         return str(error)
+    if isinstance(error, SilentError):
+        return f"something is at {host} port {port}, but it does not answer: check the port"
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
             f"--ca does not vouch for the certificate of {host}: {error.verify_message.rstrip('.')}. "
@@ -249,6 +252,10 @@ def dial_words(host: str, port: int, error: Exception) -> str:
     if isinstance(error, TimeoutError) or getattr(error, "errno", None) in (errno.EHOSTUNREACH, errno.EHOSTDOWN):
         return f"no answer from {host} port {port}: check address and port, and whether a firewall lets this through"
     return f"{host} port {port} cannot be reached: {getattr(error, 'strerror', None) or error}"
+
+
+class SilentError(TimeoutError):
+    """There is a connection, over which nothing comes."""
 
 
 class TrustError(OSError):
@@ -524,6 +531,8 @@ class Tls:
         try:
             with closed_on_failure(sock):
                 return self._context.wrap_socket(sock, server_hostname=self._name_for(host))
+        except TimeoutError:
+            raise SilentError from None
         except (ssl.SSLEOFError, ConnectionError):
             raise TrustError(f"{self._name} hung up before the connection was encrypted: {NOTHING_TOLD}") from None
         except ssl.SSLCertVerificationError:
@@ -533,8 +542,7 @@ class Tls:
             if code in protocol.BYE_WORDS:  # as a full server says before anything else
                 words = f"{self._name}: {protocol.BYE_WORDS[code]}; {NOTHING_TOLD}"
             elif code != protocol.Code.BAD_FRAME.word:
-                hint = "check the port, or ask whether the server encrypts"
-                words = f"{self._name} does not answer with TLS: {NOTHING_TOLD}; {hint}"
+                words = f"what answers at {self._name} is not a Vessages server: check the port; {NOTHING_TOLD}"
             elif expected is not None:
                 words = (
                     f"{self._name} {self._doubt}. Somebody may be in between, so {NOTHING_TOLD}. If whoever runs the "
@@ -626,6 +634,7 @@ class Link:
         self._dial_at: float | None = clock()  # time of the next attempt; None while connected, dialling or not wanted
         self._attempts = 0  # in vain, since somebody was logged in
         self._lost_at = 0.0  # time at which the link was lost, or dialled in vain
+        self.dialled_at = 0.0  # time at which the last attempt was begun
         self._dialling = self._closed = False
         self.has_met = False  # whether there ever was a connection
         self.waits = False  # whether the first contact is tried until it succeeds
@@ -718,7 +727,7 @@ class Link:
         if self._dial_at is None and self.session.wants_link:
             self._dial_at = now  # it was not wanted until now
         if self._dial_at is not None and now >= self._dial_at:
-            self._dial_at, self._dialling = None, True
+            self._dial_at, self.dialled_at, self._dialling = None, now, True
             threading.Thread(target=self._dial_in_thread, daemon=True).start()
 
     def take_events(self) -> list[ChatEvent]:
@@ -3913,8 +3922,8 @@ class Terminal(Front):
     @property
     def deadline(self) -> float | None:
         """A lonely escape, the next second of a countdown, or comings and goings to be told."""
-        wait = self._link.redial_in
-        next_second = self._link.now() + (wait % 1 or 1) if wait else None
+        wait, counts = self._link.redial_in, not self._transcript.met
+        next_second = self._link.now() + ((wait or 0.0) % 1 or 1) if wait or counts else None
         settled = self._settled_at if self.settles else None
         return earliest(self._console.deadline, next_second, self._transcript.due, settled)
 
@@ -4075,9 +4084,10 @@ class Terminal(Front):
 
 def link_spans(link: Link, met: bool) -> list[Span]:
     """The link in a prompt. met: whether the server has answered yet."""
-    wait, session = link.redial_in, link.session
+    wait, session, silent = link.redial_in, link.session, link.now() - link.dialled_at
     if not met and not wait:
-        return [Span(f"connecting to {link.host} port {link.port} … ", DIM)]
+        heard = f"nothing heard for {silent:.0f} s " * (silent >= UNHEARD_SECONDS)
+        return [Span(f"connecting to {link.host} port {link.port} … {heard}", DIM)]
     if wait is not None:
         return [Span(f"… {math.ceil(wait)} s " if wait else "… ", RED)]
     if session.logged_in and session.online:

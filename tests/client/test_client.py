@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
 import socket
+import threading
 import time
 import typing
 import unicodedata
@@ -17,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from room import Room, dial_in_clear
 from vocabulary import PASSWORD
+from wire import PATIENCE
 
 import client
 import protocol
@@ -1064,7 +1067,43 @@ def test_a_port_at_which_nothing_is_said_is_no_server(monkeypatch: pytest.Monkey
     with socket.create_server(("127.0.0.1", 0)) as server:
         with pytest.raises(OSError) as caught:
             client.Tls(*server.getsockname(), wanted=wanted).dial(*server.getsockname())
-        assert "check address and port" in client.dial_words("lab", 5000, caught.value)
+        words = client.dial_words("lab", 5000, caught.value)
+        assert words == "something is at lab port 5000, but it does not answer: check the port"
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9\r\n"])
+def test_a_port_at_which_something_else_is_said_is_no_server(answer: bytes) -> None:
+    def answers(server: socket.socket) -> None:
+        for _ in range(2):
+            sock, _ = server.accept()
+            with sock, contextlib.suppress(OSError):
+                sock.sendall(answer)
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(4096):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answers, args=(server,))
+        thread.start()
+        with pytest.raises(client.TrustError, match="what answers at .* is not a Vessages server: check the port"):
+            client.Tls(*server.getsockname(), wanted=True).dial(*server.getsockname())
+        thread.join(PATIENCE)
+
+
+def test_a_person_sees_for_how_long_nothing_was_heard(room: Room) -> None:
+    gate = threading.Event()
+
+    def dial(host: str, port: int) -> client.Dialled:
+        gate.wait(PATIENCE)
+        raise TimeoutError
+
+    room.dial = dial  # type: ignore[method-assign]
+    chat, _ = room.desk()
+    room.step()
+    for seconds, heard in ((0.0, ""), (2.5, ""), (1.5, "nothing heard for 4 s ")):
+        room.clock.now += seconds
+        assert client.link_spans(chat.link, met=False)[0].text == f"connecting to lab port 5000 … {heard}"
+    gate.set()
 
 
 TRYING = "; trying until the server is there, Ctrl-C ends it"
