@@ -633,8 +633,7 @@ class Link:
         self._encryptions: list[ChatEvent] = []  # before those: each of a connection on which nothing was said yet
         self._dial_at: float | None = clock()  # time of the next attempt; None while connected, dialling or not wanted
         self._attempts = 0  # in vain, since somebody was logged in
-        self._lost_at = 0.0  # time at which the link was lost, or dialled in vain
-        self.dialled_at = 0.0  # time at which the last attempt was begun
+        self.tried_at = 0.0  # time at which the last attempt was begun or has failed, or the link was lost
         self._dialling = self._closed = False
         self.has_met = False  # whether there ever was a connection
         self.waits = False  # whether the first contact is tried until it succeeds
@@ -704,7 +703,7 @@ class Link:
 
     def dial_soon(self) -> None:
         """Somebody is waiting for the link: dial now, or a moment after the last attempt."""
-        soon = max(self.now(), self._lost_at + RETRY_FIRST)
+        soon = max(self.now(), self.tried_at + RETRY_FIRST)
         if self._socket is None and not self._dialling and not self.holds:
             self._dial_at = soon if self._dial_at is None else min(self._dial_at, soon)
 
@@ -727,7 +726,7 @@ class Link:
         if self._dial_at is None and self.session.wants_link:
             self._dial_at = now  # it was not wanted until now
         if self._dial_at is not None and now >= self._dial_at:
-            self._dial_at, self.dialled_at, self._dialling = None, now, True
+            self._dial_at, self.tried_at, self._dialling = None, now, True
             threading.Thread(target=self._dial_in_thread, daemon=True).start()
 
     def take_events(self) -> list[ChatEvent]:
@@ -796,8 +795,8 @@ class Link:
         most = WAIT_MOST if self.waits else RETRY_MOST
         seconds = min(most, RETRY_FIRST * 2.0 ** min(self._attempts, 10)) * (0.5 + self._chance() / 2)
         self._attempts += 1
-        self._lost_at = self.now()
-        self._dial_at = self._lost_at + seconds
+        self.tried_at = self.now()
+        self._dial_at = self.tried_at + seconds
         self._events.append(Dialling(words, seconds))
 
     def _read(self, sock: socket.socket) -> None:
@@ -4084,8 +4083,9 @@ class Terminal(Front):
 
 def link_spans(link: Link, met: bool) -> list[Span]:
     """The link in a prompt. met: whether the server has answered yet."""
-    wait, session, silent = link.redial_in, link.session, link.now() - link.dialled_at
+    wait, session = link.redial_in, link.session
     if not met and not wait:
+        silent = link.now() - link.tried_at
         heard = f"nothing heard for {silent:.0f} s " * (silent >= UNHEARD_SECONDS)
         return [Span(f"connecting to {link.host} port {link.port} … {heard}", DIM)]
     if wait is not None:

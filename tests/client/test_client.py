@@ -1085,7 +1085,7 @@ def test_a_port_at_which_something_else_is_said_is_no_server(answer: bytes) -> N
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=answers, args=(server,))
         thread.start()
-        with pytest.raises(client.TrustError, match="what answers at .* is not a Vessages server: check the port"):
+        with pytest.raises(client.TrustError, match=r"what answers at .* is not a Vessages server: check the port"):
             client.Tls(*server.getsockname(), wanted=True).dial(*server.getsockname())
         thread.join(PATIENCE)
 
