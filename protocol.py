@@ -1365,37 +1365,71 @@ class PresenceBoard:
 
 
 class CheckQueue:
-    """Commands that wait for the hashing thread. Addresses take turns: many guesses from one delay only that one."""
+    """Commands that wait for the hashing thread, at most CHECKS_MAX.
 
-    __slots__ = ("_running", "_waiting", "_waiting_in_all")
+    Networks take turns, and so do the addresses of each; an IPv4 address is a network by itself. Many guesses from one
+    delay only that one, and fill the queue for that one only: where most wait, the newest makes room for others.
+    """
+
+    __slots__ = ("_counts", "_running", "_waiting", "_waiting_in_all")
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[Flow]] = {}  # by address, the next one first
+        self._waiting: dict[object, dict[str, deque[Flow]]] = {}  # by network and address, the next one first
+        self._counts: dict[object, int] = {}  # by network
         self._waiting_in_all = 0
         self._running = 0
 
     def __len__(self) -> int:
         return self._waiting_in_all + self._running
 
-    def put(self, address: str, flow: Flow) -> int:
-        """0 if this flow waits now, else (there are too many) the seconds until it may try again."""
-        if self._waiting_in_all >= CHECKS_MAX or len(self._waiting.get(address, ())) >= CHECKS_AN_ADDRESS:
-            return 1 + self._waiting_in_all // CHECKS_A_SECOND
-        self._waiting.setdefault(address, deque()).append(flow)
-        self._waiting_in_all += 1
-        return 0
+    @property
+    def seconds(self) -> int:
+        """The time after which one that has found no place may try again."""
+        return 1 + self._waiting_in_all // CHECKS_A_SECOND
+
+    def put(self, flow: Flow) -> Flow | None:
+        """This flow waits now. Returned is the one for which there is no place then, this or another, or None."""
+        address = flow.connection.address
+        network = network_of(address)
+        where: object = address if network is None else network
+        queue = self._waiting.setdefault(where, {}).setdefault(address, deque())
+        queue.append(flow)
+        self._count(where, 1)
+        if len(queue) <= CHECKS_AN_ADDRESS:
+            if self._waiting_in_all <= CHECKS_MAX:
+                return None
+            where = max(reversed(self._waiting), key=self._counts.__getitem__)
+            addresses = self._waiting[where]
+            address = max(reversed(addresses), key=lambda each: len(addresses[each]))
+        return self._take(where, address, newest=True)
 
     def next(self) -> Flow | None:
         """The flow whose turn it is, if a slot is free. It has no slot yet: see `begin`."""
         if not self._waiting or self._running >= CHECKS_AT_ONCE:
             return None
-        address = next(iter(self._waiting))
-        queue = self._waiting.pop(address)
-        flow = queue.popleft()
-        if queue:
-            self._waiting[address] = queue  # behind the other addresses
-        self._waiting_in_all -= 1
+        where, addresses = next(iter(self._waiting.items()))
+        address = next(iter(addresses))
+        flow = self._take(where, address)
+        if address in addresses:
+            addresses[address] = addresses.pop(address)  # behind the other addresses
+        if addresses:
+            self._waiting[where] = self._waiting.pop(where)  # behind the other networks
         return flow
+
+    def _take(self, where: object, address: str, newest: bool = False) -> Flow:
+        """The oldest or newest flow of this address, which waits no longer."""
+        addresses = self._waiting[where]
+        flow = addresses[address].pop() if newest else addresses[address].popleft()
+        self._count(where, -1)
+        if not addresses[address]:
+            del addresses[address]
+        if not addresses:
+            del self._waiting[where], self._counts[where]
+        return flow
+
+    def _count(self, where: object, change: int) -> None:
+        self._counts[where] = self._counts.get(where, 0) + change
+        self._waiting_in_all += change
 
     def begin(self, flow: Flow) -> None:
         """This flow takes a slot."""
@@ -2217,11 +2251,12 @@ class Hub:
 
     def _await_slot(self, flow: Flow) -> None:
         """Queue for the hashing thread."""
-        seconds = self._checks.put(flow.connection.address, flow)
-        if seconds:
-            self._finish(flow, error(Code.BUSY, f"{seconds} s to wait: many passwords are being checked"))
-        else:
-            self._next_checks()
+        left_out = self._checks.put(flow)
+        if left_out is not None:
+            left_out.steps.close()
+            words = f"{self._checks.seconds} s to wait: many passwords are being checked"
+            self._finish(left_out, error(Code.BUSY, words))
+        self._next_checks()
 
     def _next_checks(self) -> None:
         while (flow := self._checks.next()) is not None:

@@ -639,6 +639,44 @@ def test_the_queue_of_checks_is_bounded() -> None:
     assert all(answer.startswith("ERROR busy ") and answer.split(" ")[2].isdecimal() for answer in refused)
 
 
+@pytest.mark.parametrize("addresses", [
+    [f"10.6.6.{number}" for number in range(5)],
+    [f"2001:db8::{number:x}" for number in range(1, protocol.CHECKS_MAX)],  # one machine can have them all
+])  # fmt: skip
+def test_a_queue_of_checks_that_a_few_have_filled_has_a_place_for_others(addresses: list[str]) -> None:
+    world = World()
+    world.working = False
+    few = [world.connect(addresses[number % len(addresses)]) for number in range(protocol.CHECKS_MAX + 10)]
+    for number, guesser in enumerate(few):
+        guesser.say(f"LOGIN user{number} whatever")
+    honest = world.connect("10.0.0.1").say("LOGIN alice whatever")
+    assert len(world.hub._checks) == protocol.CHECKS_MAX + protocol.CHECKS_AT_ONCE
+    refused = [answer for guesser in few for answer in guesser.hears()]
+    assert len(refused) == 10 + 1 - protocol.CHECKS_AT_ONCE
+    assert all(answer.startswith("ERROR busy ") for answer in refused)
+    checked = 0
+    while not (answers := honest.hears()):
+        (job, *world.hub.jobs) = world.hub.jobs
+        checked += job.method == "check_password"
+        world.hub.complete(job, world.disk.perform(job))
+    assert answers == ["ERROR bad-login wrong name or password"]
+    assert checked <= protocol.CHECKS_AT_ONCE + 5 + 1
+
+
+def test_one_address_of_a_network_delays_its_neighbours_no_more_than_others() -> None:
+    world = World()
+    world.working = False
+    for number in range(protocol.CHECKS_AN_ADDRESS):
+        world.connect("fe80::6%2").say(f"LOGIN user{number} whatever")
+    neighbour = world.connect("fe80::7%2").say("LOGIN alice whatever")
+    checked = 0
+    while not neighbour.hears():
+        (job, *world.hub.jobs) = world.hub.jobs
+        checked += job.method == "check_password"
+        world.hub.complete(job, world.disk.perform(job))
+    assert checked <= protocol.CHECKS_AT_ONCE + 2
+
+
 def test_registrations_from_one_address_are_limited_but_a_class_gets_in() -> None:
     world = World()
     person = world.connect("10.0.0.7")

@@ -216,7 +216,9 @@ def check(hub: Hub) -> None:
         assert len(allowance._spent) <= TIGHT["REMEMBERED_MAX"]
     assert set(hub._presence._names) == set(hub.sessions)
     checks = hub._checks
-    assert checks._waiting_in_all == sum(map(len, checks._waiting.values())) <= TIGHT["CHECKS_MAX"]
+    waiting = {where: sum(map(len, addresses.values())) for where, addresses in checks._waiting.items()}
+    assert checks._counts == waiting
+    assert checks._waiting_in_all == sum(waiting.values()) <= TIGHT["CHECKS_MAX"]
     assert 0 <= checks._running <= protocol.CHECKS_AT_ONCE
     assert len(hub._statuses._claims) <= CONNECTIONS
     senders = [flow.session.key for flow, _ in hub._spread.waiting if flow.session is not None]
