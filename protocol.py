@@ -431,6 +431,9 @@ class FrameDecoder:
         self._missing = 4
 
 
+EMPTY: typing.Final = FrameDecoder(0)  # stands where nothing waits to be read; it is never fed
+
+
 # --- The server -----------------------------------------------------------------------------------------------------
 #
 # A *connection* is between two programs; a *session* is a person who is logged in. A plain session ends with its
@@ -630,7 +633,7 @@ class Connection:
         self.address = address
         self.socket: typing.Any = None  # the reactor's object; the hub does not look at it
         self.session: Session | None = None
-        self.decoder = FrameDecoder(STRANGER_FRAME_MAX)
+        self.decoder = EMPTY  # a decoder of its own only while bytes wait in it: idle connections stay small
         self.flow: Flow | None = None
         self.closed = ""  # the reason for closing it; empty while it is open
         # Going out: frames in the outbox wait for `Hub.take`; of unsent bytes the reactor has had, and not got rid.
@@ -764,7 +767,7 @@ class Session:
 
     def __init__(self, name: str, key: str, held: Held | None, wall: float) -> None:
         self.name = name
-        self.key = name if name == key else key  # one string is enough for both
+        self.key = key
         self.connection: Connection | None = None
         self.held = held  # None: a plain session
         self.began = wall
@@ -1777,7 +1780,7 @@ class Hub:
     """
 
     __slots__ = (
-        "_checks", "_clock", "_gate", "_post", "_presence", "_spread", "_statuses", "_stopping", "_strangers",
+        "_checks", "_clock", "_gate", "_post", "_presence", "_spare", "_spread", "_statuses", "_stopping", "_strangers",
         "_taken", "_tokens", "_unread", "_walk", "closing", "faults", "frames",
         "jobs", "notes", "ready", "sessions", "settings",
     )  # fmt: skip
@@ -1797,6 +1800,7 @@ class Hub:
         self._tokens: dict[str, Session] = {}  # token -> kept session; the disk is asked about others
         self._strangers: dict[Connection, float] = {}  # connections on which nobody is logged in -> since when
         self._taken = 0  # number of frames in the piece that `take` gave last, for `sent`
+        self._spare: FrameDecoder | None = None  # an empty decoder, for the next connection that bytes come from
         self._stopping = False
         self._unread: dict[Connection, None] = {}  # connections whose next frames are read in the next `tick`
         # Parts, each with a state of its own
@@ -1976,7 +1980,7 @@ class Hub:
         """
         self._leave(connection, why)
         connection.outbox = None
-        connection.decoder = FrameDecoder(0)  # frees the bytes of the old one: a flow may still hold the connection
+        connection.decoder = EMPTY  # frees the bytes of its own: a flow may still hold the connection
 
     def _close(self, connection: Connection, why: Bye | str) -> None:
         """Mark a connection for closing, with BYE if `why` is one. Nothing that it says from now on is read."""
@@ -2074,17 +2078,19 @@ class Hub:
         """
         if connection.closed:
             return True
+        if connection.decoder is EMPTY:
+            connection.decoder, self._spare = self._spare or FrameDecoder(0), None
         connection.decoder.feed(data)
         self._read(connection)
         return not connection.decoder.buffered or connection.wants_reading
 
     def _read(self, connection: Connection) -> None:
         """Obey the complete frames of a connection, at most FRAMES_A_TURN, while it takes the answers."""
-        if connection.closed or connection.flow is not None:
-            return
         decoder = connection.decoder
-        decoder.limit = STRANGER_FRAME_MAX if connection.session is None else CLIENT_FRAME_MAX
         before = decoder.buffered
+        if not before or connection.closed or connection.flow is not None:
+            return
+        decoder.limit = STRANGER_FRAME_MAX if connection.session is None else CLIENT_FRAME_MAX
         try:
             if not connection.behind:
                 payloads = iter(decoder.payloads(FRAMES_A_TURN))
@@ -2104,6 +2110,8 @@ class Hub:
             connection.rare.begun = None
         if left:
             self._read_on(connection)
+        else:
+            connection.decoder, self._spare = EMPTY, decoder
 
     def _watch_half_frame(self, connection: Connection, size: int, progress: bool) -> None:
         """An unfinished frame has `size` bytes: its time begins when it is new, and again with each HALF_FRAME_STEP.
@@ -2311,7 +2319,7 @@ class Hub:
         account: Account | None = yield DiskJob("find", key)
         right, better = yield HashJob("check_password", password, account.password if account else None)
         if account is not None and right:
-            self._gate.succeed(key, address)
+            self._gate.succeed(account.key, address)
             return account, better
         self._gate.fail(key, address, self._clock.now)
         self.jobs.append(DiskJob("record_failure", key, self._clock.wall))

@@ -298,6 +298,12 @@ SELECT_ACCOUNT = (
     "CASE WHEN last_login BETWEEN 0 AND 32503679999 THEN last_login END, failures FROM users"
 )
 
+
+def _account(username: str, key: str, *others: Any) -> Account:
+    """The account of a row. Where the key is the name, one string is both: it stays as long as its user is there."""
+    return Account(username, username if username == key else key, *others)
+
+
 # MIGRATIONS[n] takes a file from version n to n + 1, one statement after the other, in one transaction; a new file
 # begins at version 0 and goes through all of them. To change the schema, append; never edit what has been released.
 MIGRATIONS: list[tuple[str, ...]] = [
@@ -844,7 +850,7 @@ class Store:
     def find(self, key: str) -> Account | None:
         """The account of that key, or None."""
         rows = self._run(SELECT_ACCOUNT + " WHERE key = ?", (key,))
-        return Account(*rows[0]) if rows else None
+        return _account(*rows[0]) if rows else None
 
     def add(self, username: str, key: str, password_hash: str, now: float) -> bool:
         """Add an account, offline. False, and nothing changes, if the name is taken, or one that looks like it."""
@@ -904,7 +910,7 @@ class Store:
         """The account whose living token this is, or None. Costs one SHA-256 and one look into an index."""
         sql = SELECT_ACCOUNT + " WHERE token = ? AND ? - token_used <= ?"
         rows = self._run(sql, (_token_hash(token), now, TOKEN_LIFE))
-        return Account(*rows[0]) if rows else None
+        return _account(*rows[0]) if rows else None
 
     def change_password(self, key: str, checked: str, password_hash: str) -> bool:
         """`set_password`; False, and nothing changes, if `checked` is not this account's hash any more."""
@@ -933,7 +939,7 @@ class Store:
                 (now, TOKEN_LIFE),
             )
             rows = self._run(SELECT_ACCOUNT + " WHERE status = 'lost' ORDER BY key")
-        return [Account(*row) for row in rows]
+        return [_account(*row) for row in rows]
 
     def close(self) -> None:
         """Close the file and free it for another server. May be called twice."""

@@ -306,6 +306,18 @@ def test_the_figures_add_up() -> None:
     assert figures["frames written"] == written + 1
 
 
+def test_only_a_connection_with_unread_bytes_has_a_decoder() -> None:
+    alice, bob = World().people("alice", "bob")
+    for person in (alice, bob):
+        person.say_bytes(frame(b"PING one") + frame(b"PING two")[:7])
+        assert person.hears() == ["OK PING one"]
+    assert alice.connection.decoder is not bob.connection.decoder
+    for person in (bob, alice):
+        person.say_bytes(frame(b"PING two")[7:])
+        assert person.hears() == ["OK PING two"]
+        assert person.connection.decoder is protocol.EMPTY
+
+
 # --- Time ---
 
 

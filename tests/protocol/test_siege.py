@@ -241,6 +241,7 @@ def check_gate(gate: protocol.Gate, addresses: list[str]) -> None:
 def check_connection(connection: Connection, kept: bool) -> None:
     session = connection.session
     waiting = connection.decoder.buffered
+    assert (waiting == 0) == (connection.decoder is protocol.EMPTY)  # so nothing is ever fed to EMPTY, either
     assert waiting <= TIGHT["CLIENT_FRAME_MAX"] + 4 + READ_MAX + ANSWERS
     assert connection.outbox_bytes == sum(len(each) for each in connection.outbox or ())
     # Others may fill the queue; of oneself no more is read after the answer that goes beyond the backlog.

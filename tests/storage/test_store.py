@@ -163,6 +163,13 @@ def test_an_account_is_found_as_it_was_added(store: Store) -> None:
     assert store.find("alice") == Account("Alice", "alice", "hash", "offline", None, 0)
 
 
+def test_a_name_that_is_its_own_key_is_one_string(store: Store) -> None:
+    assert store.add("bob", "bob", "hash", WALL) and store.add("Alice", "alice", "hash", WALL)
+    bob, alice = store.find("bob"), store.find("alice")
+    assert bob and bob.username is bob.key
+    assert alice and (alice.username, alice.key) == ("Alice", "alice")
+
+
 @pytest.mark.parametrize(
     ("name", "posing"), [("georg", "ɡeorg"), ("alice", "aIice"), ("coco", "сосо"), ("HAMMO", "НАММО"), ("Ian", "lan")]
 )
