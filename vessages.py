@@ -390,7 +390,8 @@ class Server:
     def _begin_handshake(self, connection: Connection, context: ssl.SSLContext) -> None:
         """From now on its bytes go through TLS. OSError if it has gone already; then its socket is closed."""
         self.encryption.handshaking[connection] = self.hub.now + HANDSHAKE_WITHIN  # its wait for us is not counted
-        sock = context.wrap_socket(connection.socket, server_side=True, do_handshake_on_connect=False)
+        sock: Any = context.wrap_socket(connection.socket, server_side=True, do_handshake_on_connect=False)
+        sock.server = self
         connection.socket = sock
         self.selector.register(sock, EVENT_READ, connection)
 
@@ -1125,20 +1126,31 @@ class Encryption:
 class RecordSocket(ssl.SSLSocket):
     """A TLS socket that reads and writes as many records as there are, as if they were no records but bytes.
 
-    Python's own `recv` gives one record, which of somebody who says much in little pieces is one message a turn.
+    Python's own `recv` gives one record, which of somebody who says much in little pieces is one message a turn. To
+    look for more costs as much as a read, mostly in vain, so it is done where something came in the last turn, too.
     Its `send` tells nothing until all of a large piece has gone, so that a slow reader seems to take nothing.
     After a `send` that took less, the rest must be offered again as it is: OpenSSL has begun its next record.
     """
 
+    server: Server | None = None  # whose turns count; None while `wrap_socket` looks whether there is a connection
+    _heard = 0  # the last turn in which something came
+
     def recv(self, size: int = READ_SIZE, flags: int = 0) -> bytes:
-        """At most `size` bytes, and whole records, so that nothing waits in the library unseen.
+        """At most `size` bytes, and whole records, so that nothing waits in the library unseen."""
+        data = super().recv(size, flags)
+        if self.server is None:
+            return data
+        last, self._heard = self._heard, self.server.turns
+        return self._with_more(data, size - len(data)) if last >= self._heard - 1 else data
+
+    def _with_more(self, data: bytes, left: int) -> bytes:
+        """These bytes, and at most `left` of the records behind them.
 
         The end is left for the next call: once OpenSSL has met one without a farewell it writes no more either. If it
         was read already, as a farewell or a fault behind the bytes, the system would not report the socket again, so
         reading is shut down, which it does report.
         """
-        pieces = [super().recv(size, flags)]
-        left = size - len(pieces[0])
+        pieces = [data]
         try:
             while pieces[-1] and left >= TLS_RECORD and len(pieces) < TLS_RECORDS:
                 if not socket.socket.recv(self, 1, socket.MSG_PEEK):
@@ -1155,12 +1167,27 @@ class RecordSocket(ssl.SSLSocket):
         return b"".join(pieces)
 
     def send(self, data: Any, flags: int = 0) -> int:
+        if len(data) <= TLS_RECORD:
+            return super().send(data, flags)  # as nearly always
         rest = memoryview(data)
         sent = super().send(rest[:TLS_RECORD], flags)
         with contextlib.suppress(*WOULD_BLOCK):
             while sent < len(rest):
                 sent += super().send(rest[sent : sent + TLS_RECORD], flags)
         return sent
+
+    def shutdown(self, how: int) -> None:
+        self._say_farewell()
+        super().shutdown(how)
+
+    def close(self) -> None:
+        self._say_farewell()
+        super().close()
+
+    def _say_farewell(self) -> None:
+        """Tell the other side that this is an end and not a cut. Its answer, or room for it, is not waited for."""
+        with contextlib.suppress(OSError, ValueError):  # said already; no TLS was agreed on
+            self.unwrap()
 
 
 CERTIFICATE_WITHIN = 10.0  # seconds for one to be made, before the server does without it

@@ -472,14 +472,44 @@ def test_no_frame_waits_in_the_tls_library_for_the_next_event(tmp_path: Path) ->
         assert rig.is_at_rest()
 
 
-def test_somebody_who_says_much_in_little_records_is_heard_in_one_turn(tmp_path: Path) -> None:
+def test_somebody_who_says_much_in_little_records_is_heard_at_once(tmp_path: Path) -> None:
+    """The first one may come alone."""
+    with running(tmp_path, tls=True) as rig:
+        bob = Slowly(rig)
+        bob.shake_hands(10_000)
+        for number in range(50):
+            bob.library.write(encode(f"PING {number}"))
+        bob.unsent += bob.outgoing.read()
+        bob.send(len(bob.unsent))
+        assert bob.hears() == encode("OK PING 0")
+        assert bob.hears() == b"".join(encode(f"OK PING {number}") for number in range(1, 50))
+
+
+def test_for_more_records_is_looked_only_where_there_may_be_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    look = vessages.RecordSocket._with_more
+
+    def note_and_look(sock: vessages.RecordSocket, data: bytes, left: int) -> bytes:
+        looks.append(data[4:].decode())
+        return look(sock, data, left)
+
     with running(tmp_path, tls=True) as rig:
         alice, bob = rig.people("alice", "bob")
-        for number in range(50):
-            alice.say(f"SEND bob {number}")
-        rig.turn()
-        bob.take_in()
-        assert list(bob._frames) == [f"MSG alice 0 {STAMP} {number}" for number in range(50)]
+        rig.turns(2)
+        monkeypatch.setattr(vessages.RecordSocket, "_with_more", note_and_look)
+        for number in range(3):
+            for peer in (alice, bob):
+                peer.say(f"PING {number}")
+                rig.turn()
+                assert peer.next() == [f"OK PING {number}"]
+                rig.turn()
+        assert looks == []
+        for number in range(3):
+            alice.say(f"PING {number}")
+            rig.turn()
+        assert looks == ["PING 1", "PING 2"]
 
 
 def test_a_flood_of_tiny_records_does_not_keep_others_waiting(tmp_path: Path) -> None:
@@ -496,15 +526,54 @@ def test_a_flood_of_tiny_records_does_not_keep_others_waiting(tmp_path: Path) ->
         assert len(alice.next(100 - len(alice._frames))) > 0
 
 
-def test_a_close_notify_is_a_close(tmp_path: Path) -> None:
+def test_a_farewell_of_tls_ends_a_connection_and_is_returned(tmp_path: Path) -> None:
     with running(tmp_path, tls=True) as rig:
-        alice, bob = rig.people("alice", "bob")
-        assert isinstance(bob.socket, ssl.SSLSocket)
-        with contextlib.suppress(ssl.SSLError):
-            bob.socket.unwrap()  # says that no more will come, and leaves the connection open
-        assert alice.sees("alice")
+        alice, bob = rig.person("alice"), Slowly(rig)
+        bob.shake_hands(10_000)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            bob.library.unwrap()  # says that no more will come, and leaves the connection open
+        bob.unsent += bob.outgoing.read()
+        bob.send(len(bob.unsent))
+        rig.turn()
+        bob.take_in()
+        bob.library.unwrap()  # SSLWantReadError if it has not come
+        assert alice.says("WHO") == ["OK WHO alice"]
         rig.wait(3)
         assert rig.server.sockets == 1
+
+
+def end_by_bye(rig: Rig) -> None:
+    rig.stop()
+
+
+def end_by_silence(rig: Rig) -> None:
+    rig.wait(46)
+
+
+@pytest.mark.parametrize("end", [end_by_bye, end_by_silence])
+def test_an_end_can_be_told_from_a_cut(tmp_path: Path, end: Callable[[Rig], None]) -> None:
+    with running(tmp_path, tls=True) as rig:
+        bob = Slowly(rig)
+        bob.shake_hands(10_000)
+        end(rig)
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while data := bob.peer.socket.recv(65536):
+                bob.incoming.write(data)
+        bob.incoming.write_eof()
+        heard = b""
+        while data := bob.library.read(65536):  # b"" is a farewell, a cut an SSLEOFError
+            heard += data
+        assert b"BYE " in heard
+
+
+def test_a_farewell_waits_for_nobody(tmp_path: Path) -> None:
+    with running(tmp_path, tls=True, connections_max=3) as rig:
+        alice = rig.person("alice")
+        rig.slow_reader("bob")  # there is no room for one to him
+        alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
+        rig.wait(40)
+        assert rig.server.sockets == 1
+        assert alice.says("WHO") == ["OK WHO alice"]
 
 
 BAD_RECORD = b"\x17\x03\x03\x00\x30" + bytes(48)  # as of application data, but nothing that can be decrypted
