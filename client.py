@@ -5115,7 +5115,6 @@ class Chat:
         self._met = False  # whether a server has answered
         self._told = False  # whether the person knows that the server is waited for
         self._distrusts = False  # whether the server has shown a certificate that a script cannot ask about
-        self._pings: dict[int, float] = {}  # by tag: when a PING was asked for
         self._person = ""  # name under which something was said and typed here; "" if there is none
 
     def run(self, user: str | None) -> int:
@@ -5318,7 +5317,7 @@ class Chat:
 
     def ping(self, rest: str) -> None:
         """PING [TEXT]"""
-        self._pings[self.session.ping(rest)] = self.link.now()
+        self.session.ping(rest)
 
     def message(self, rest: str) -> bool:
         """SEND NAME TEXT"""
@@ -5460,11 +5459,10 @@ class Chat:
     def _timed(self, event: Printable) -> Printable:
         """A person is told with the answer to a PING how long it took, and whether the connection is encrypted. A
         script may wait for the words that it has sent, and no others."""
-        asked = self._pings.pop(getattr(event, "tag", 0), None)
-        if asked is None or not isinstance(event, protocol.Answer) or not self.front.interactive:
+        if not isinstance(event, protocol.Answer) or event.verb != "PING" or not self.front.interactive:
             return event
         how = "encrypted" if self.link.encrypts else "not encrypted"
-        return event._replace(words=f"{event.words} {1000 * (self.link.now() - asked):.1f} ms, {how}".lstrip())
+        return event._replace(words=f"{event.words} {1000 * self.session.echo:.1f} ms, {how}".lstrip())
 
     def _distrust(self, event: Untrusted) -> None:
         """The server shows another certificate than before. A person is asked; a script is over."""

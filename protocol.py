@@ -2797,7 +2797,9 @@ SessionEvent = (
 class Command:
     """One command on its way, from being asked for until its answer. No NamedTuple: its repr must show no password."""
 
-    __slots__ = ("asked", "by_itself", "doubtful", "name", "settled", "tag", "text", "transmitted", "verb", "written")
+    __slots__ = (
+        "asked", "by_itself", "doubtful", "name", "sent", "settled", "tag", "text", "transmitted", "verb", "written",
+    )  # fmt: skip
 
     def __init__(self, tag: int, verb: str, name: str, text: str, asked: float, written: float) -> None:
         self.tag = tag
@@ -2809,6 +2811,7 @@ class Command:
         self.by_itself = False  # whether it is the session's own attempt to come back, whose answer is no event
         self.settled = False  # whether it has its answer
         self.transmitted = False  # whether it was ever sent, even if it waits to be sent again
+        self.sent = 0.0  # when it was sent last, in monotonic seconds
         self.doubtful = False  # whether it was sent to a session that has ended: then it may have been obeyed there
 
     @property
@@ -3314,6 +3317,7 @@ class ClientSession:
         """`first_tag`: the clock in microseconds, so that another process of the same person does not repeat tags."""
         self.name: str | None = None  # who we are, also while the link is lost
         self.grace = 0.0  # how long the server holds a session without a connection, in seconds
+        self.echo = 0.0  # seconds from the last PING that was answered to its answer
         self.wall = 0.0  # the time of day here in Unix seconds, as far as the caller tells it
         # Seconds by which the server's clock was ahead of ours, as the last messages that came at once have told.
         self._ahead: deque[float] = deque(maxlen=CLOCKS_COMPARED)
@@ -3631,6 +3635,7 @@ class ClientSession:
         if command.verb in ("LOGIN", "TAKEOVER"):
             self._outbox.append(frame(b"KEEP"))  # first: what is said right after the login is already kept
         self._requests.transmit(command)
+        command.sent = self._watch.now
         self._outbox.append(command.frame())
 
     # Frames from the server
@@ -3669,6 +3674,8 @@ class ClientSession:
     def _ok_plain(self, command: Command, words: str) -> None:
         if command.verb == "PASSWD":
             self._password = command.text.partition("\n")[2]
+        if command.verb == "PING":
+            self.echo = self._watch.now - command.sent
         self._events.append(Answer(command.tag, command.verb, words))
 
     def _ok_send(self, command: Command, words: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from room import Room, dial_in_clear
+from room import STEP, Room, dial_in_clear
 from vocabulary import PASSWORD
 from wire import PATIENCE
 
@@ -61,6 +61,19 @@ def test_the_commands_of_the_wire_work_as_typed(room: Room) -> None:
     room.types(bob, "LOGIN bob first-one", see="!! LOGIN: ")
     room.types(bob, "LOGOUT", "LOGIN bob first-one", see="!! LOGIN: wrong name or password (bad-login)")
     room.types(bob, "LOGIN bob another-one", see=", 1 failed attempt since")
+
+
+def test_a_ping_that_waits_for_the_link_takes_no_longer_for_that(room: Room) -> None:
+    _, bob = room.person("bob")
+    room.stop()
+    room.until(lambda: any("trying again" in line for line in bob.seen))
+    bob.typed.append("/ping")
+    for _ in range(100):
+        room.step()
+    room.start()
+    room.types(bob, see="-- PING ")
+    took = next(float(line.split()[2]) for line in bob.seen if line.startswith("-- PING "))
+    assert took < 2_000 * STEP
 
 
 def test_a_name_that_is_online_can_be_taken_over(room: Room) -> None:
