@@ -636,8 +636,8 @@ class Link:
         self.tried_at = 0.0  # time at which the last attempt was begun or has failed, or the link was lost
         self._dialling = self._closed = False
         self.has_met = False  # whether there ever was a connection
-        self.waits = False  # whether the first contact is tried until it succeeds
-        self.holds = False  # whether a person is being asked about a certificate, and nothing is dialled meanwhile
+        self.awaits_server = False  # whether the first contact is tried until it succeeds
+        self.asks_trust = False  # whether a person is being asked about a certificate, and nothing is dialled meanwhile
         self.shows = True  # whether the events that are taken are still displayed: only then are they acknowledged
 
     def watch(self, source: int | Mailbox, read: Callable[[], None]) -> None:
@@ -704,12 +704,12 @@ class Link:
     def dial_soon(self) -> None:
         """Somebody is waiting for the link: dial now, or a moment after the last attempt."""
         soon = max(self.now(), self.tried_at + RETRY_FIRST)
-        if self._socket is None and not self._dialling and not self.holds:
+        if self._socket is None and not self._dialling and not self.asks_trust:
             self._dial_at = soon if self._dial_at is None else min(self._dial_at, soon)
 
     def go_on(self, *, soon: bool) -> None:
         """The person has answered about the certificate: dial now, or after a while."""
-        self.holds = False
+        self.asks_trust = False
         if soon:
             self._dial_at = self.now()
         else:
@@ -719,7 +719,7 @@ class Link:
         """Do what is due, in the session and here."""
         now = self.now()
         self.session.tick(now)
-        if self._socket is not None or self._dialling or self.holds:
+        if self._socket is not None or self._dialling or self.asks_trust:
             return
         if any(isinstance(event, (Unreachable, Untrusted)) for event in self._events):
             return  # what follows from that is decided when it is told
@@ -776,7 +776,7 @@ class Link:
             words = dial_words(self.host, self.port, result)
             if isinstance(result, TrustError) and result.new:
                 self._events.append(Untrusted(words, result.old, result.new))
-            elif self.has_met or self.waits:
+            elif self.has_met or self.awaits_server:
                 self._dial_later(words)
             else:
                 self._events.append(Unreachable(words))
@@ -792,7 +792,7 @@ class Link:
             self.session.feed(result.data, self.now())
 
     def _dial_later(self, words: str) -> None:
-        most = WAIT_MOST if self.waits else RETRY_MOST
+        most = WAIT_MOST if self.awaits_server else RETRY_MOST
         seconds = min(most, RETRY_FIRST * 2.0 ** min(self._attempts, 10)) * (0.5 + self._chance() / 2)
         self._attempts += 1
         self.tried_at = self.now()
@@ -834,7 +834,7 @@ class Link:
         if self.session.logged_in:
             self._attempts = 0
         self.session.disconnected(self.now(), why)
-        if self.session.wants_link or self.waits:
+        if self.session.wants_link or self.awaits_server:
             self._dial_later("")
 
 
@@ -2366,7 +2366,7 @@ class Paragraph(NamedTuple):
     indent: int = 1
 
 
-class Whole(NamedTuple):
+class Verbatim(NamedTuple):
     """A message to be printed above the line with nothing put into its text, no margin and no break, so that it can be
     copied as it was written: the terminal wraps its lines.
 
@@ -2500,11 +2500,11 @@ def _wrap(paragraph: Paragraph, width: int, encoding: str, *, flowing: bool = Fa
     return [*rows, row]
 
 
-def _wrap_whole(whole: Whole, width: int, encoding: str) -> list[_Row]:
+def _wrap_verbatim(message: Verbatim, width: int, encoding: str) -> list[_Row]:
     """Lay out a message whose lines the terminal wraps."""
-    text = whole.text.text
+    text = message.text.text
     if "\n" not in text and len(text) <= 4 * width:  # to lay out a long text in vain would take as long as to show it
-        rows = _wrap(Paragraph(whole.spans), width, encoding, flowing=True)
+        rows = _wrap(Paragraph(message.spans), width, encoding, flowing=True)
         if len(rows) == 1 and _width(rows[0]) <= width:
             return rows
     lines = [spelled(line, encoding) for line in _displayed(text).split("\n")]
@@ -2512,9 +2512,9 @@ def _wrap_whole(whole: Whole, width: int, encoding: str) -> list[_Row]:
     mark = f"--{next(number for number in itertools.count(1) if str(number) not in used)}--"
     count = f"  {len(lines):,} lines, up to {mark}" if len(lines) > 1 else f"  a long line, up to {mark}"
     return [
-        *_wrap(Paragraph((*whole.head, Span(count, DIM))), width, encoding),
-        *([_Unit(line, 0, whole.text.style)] for line in lines),
-        *_wrap(Paragraph((Span(mark, DIM), *whole.tail)), width, encoding),
+        *_wrap(Paragraph((*message.head, Span(count, DIM))), width, encoding),
+        *([_Unit(line, 0, message.text.style)] for line in lines),
+        *_wrap(Paragraph((Span(mark, DIM), *message.tail)), width, encoding),
     ]
 
 
@@ -2564,7 +2564,7 @@ class Screen:
         self._above = 0  # rows of the terminal between its first cell and the cursor
         self._top = 0  # first row of the line that is shown, when it has more rows than the window
 
-    def draw(self, block: Block, paragraphs: Iterable[Paragraph | Whole] = ()) -> str:
+    def draw(self, block: Block, paragraphs: Iterable[Paragraph | Verbatim] = ()) -> str:
         """Print `paragraphs` above the block and show the block: one string, empty if nothing changes."""
         printed = [row for each in paragraphs for row in self._printed(each)]
         drawing = self._lay_out(block)
@@ -2594,9 +2594,9 @@ class Screen:
             up_to_cursor = [unit for unit, start in zip(rows[row], starts, strict=False) if start <= column]
             self._above = sum(_reflowed_rows(each, self._width) for each in (*rows[:row], up_to_cursor)) - 1
 
-    def _printed(self, each: Paragraph | Whole) -> list[_Row]:
-        if isinstance(each, Whole):
-            return _wrap_whole(each, self._width, self._encoding)
+    def _printed(self, each: Paragraph | Verbatim) -> list[_Row]:
+        if isinstance(each, Verbatim):
+            return _wrap_verbatim(each, self._width, self._encoding)
         return _wrap(each, self._width, self._encoding, flowing=True)
 
     def _lay_out(self, block: Block) -> _Drawing:
@@ -3091,7 +3091,7 @@ class Said:
 
 # --- What happened, as paragraphs -------------------------------------------------------------------------------------
 
-WAITS = "…     "  # in place of the time of an own message whose fate is not known
+NO_TIME = "…     "  # in place of the time of an own message whose fate is not known
 GATHER_SECONDS = 0.5  # for which comings and goings wait to be told together; any other news ends it
 LATE_SECONDS = 3600.0  # by which an own message may be older than what stands above it, without a date line of its own
 
@@ -3106,7 +3106,7 @@ class Transcript:
     def __init__(self) -> None:
         self.due: float | None = None  # when the comings and goings are to be told
         self.met = False  # whether a server has answered
-        self._paragraphs: list[Paragraph | Whole] = []  # not taken yet
+        self._paragraphs: list[Paragraph | Verbatim] = []  # not taken yet
         self._changes: dict[str, tuple[str, str]] = {}  # by name: the first and the last change, fields of `Presence`
         self._latest = -math.inf  # the time of the newest message, but for those that come late
         self._trouble = ""  # the last words about a link that is lost
@@ -3129,7 +3129,7 @@ class Transcript:
         for line in lines:
             self._paragraphs.append(Paragraph((Span(line, RED if line.startswith("!!") else DIM),), 3))
 
-    def take(self, now: float) -> list[Paragraph | Whole]:
+    def take(self, now: float) -> list[Paragraph | Verbatim]:
         """The paragraphs to be printed now."""
         if self.due is not None and now >= self.due:
             self._tell_changes()
@@ -3201,7 +3201,7 @@ def day_of(wall: float) -> str:
     return clock_time(wall, "%A, %d %B %Y")
 
 
-def said_look(event: Saying | protocol.Waiting, me: str | None) -> Whole:
+def said_look(event: Saying | protocol.Waiting, me: str | None) -> Verbatim:
     """A message with its time, its people, and what became of it. me: the person's own name."""
     if isinstance(event, protocol.Message):
         to = ",".join(event.to or ())  # of EVERYONE, which is one sign, itself
@@ -3209,14 +3209,14 @@ def said_look(event: Saying | protocol.Waiting, me: str | None) -> Whole:
     else:
         name, who = event.recipient, f"→ {to_words(event.recipient)}"
     if isinstance(event, protocol.Waiting):
-        return Whole((Span(WAITS), Span(who)), Span(event.text, DIM))
+        return Verbatim((Span(NO_TIME), Span(who)), Span(event.text, DIM))
     fate: tuple[Span, ...] = ()
     if isinstance(event, protocol.Failed):
         partly = event.fates or event.code == protocol.Code.PARTLY.word
         why = fate_words(event) if partly else f"{failed_words(event)[0]}: {fate_words(event)}"
         fate = (Span(f"  {why}", RED),)
     head = Span(clock_time(event.time, "%H:%M "), DIM), Span(who, name_style(name))
-    return Whole(head, Span(event.text, RED if fate else NO_STYLE), fate)
+    return Verbatim(head, Span(event.text, RED if fate else NO_STYLE), fate)
 
 
 def said_paragraph(event: Saying | protocol.Waiting, me: str | None, style: str | None = None) -> Paragraph:
@@ -4107,11 +4107,11 @@ def recipient_spans(session: ClientSession, to: str | None) -> list[Span]:
 def pinned_paragraphs(waiting: Sequence[protocol.Command]) -> tuple[Paragraph, ...]:
     """The last own messages whose fate is not known."""
     more = len(waiting) - PINNED_MAX
-    lines = [f"{WAITS}{more} more"] if more > 0 else []
+    lines = [f"{NO_TIME}{more} more"] if more > 0 else []
     for command in waiting[-PINNED_MAX:]:
         text = " ".join(cut(command.text, PINNED_TEXT).split())
-        lines.append(f"{WAITS}→ {to_words(command.name)}  {text}")
-    return tuple(Paragraph((Span(line, DIM),), len(WAITS)) for line in lines)
+        lines.append(f"{NO_TIME}→ {to_words(command.name)}  {text}")
+    return tuple(Paragraph((Span(line, DIM),), len(NO_TIME)) for line in lines)
 
 
 def window_size() -> tuple[int, int]:
@@ -4230,7 +4230,7 @@ BELLS = {
 
 
 # Words of /help COMMAND about some commands, beside their line.
-MORE: Final[Mapping[str, str]] = {
+MORE_HELP: Final[Mapping[str, str]] = {
     "register": "the password is asked for without showing it, and you are logged in",
     "login": "the password is asked for without showing it",
     "takeover": "without NAME: the login that was just refused",
@@ -4265,7 +4265,7 @@ def help_words(name: str) -> str:
         return ""
     if name:
         aliases = " ".join("/" + alias for alias, command in ALIASES.items() if command == name)
-        lines = [f"{TYPED[name].usage}  {TYPED[name].help}", MORE.get(name, ""), aliases and f"also {aliases}"]
+        lines = [f"{TYPED[name].usage}  {TYPED[name].help}", MORE_HELP.get(name, ""), aliases and f"also {aliases}"]
         return "\n".join(filter(None, lines))
     rows = [f"{group:<5} {' '.join('/' + word for word in words)}" for group, words in HELP_GROUPS]
     keys = [f"{usage}  {words}" for usage, words in HELP_KEYS]
@@ -5060,7 +5060,7 @@ class Leaving:
         session = self._link.session
         if self.stage not in (LeavingStage.SETTLING, LeavingStage.LOGGING_OUT):
             return
-        if self._stays and self._link.waits:
+        if self._stays and self._link.awaits_server:
             self._enter(LeavingStage.SETTLING, PIPE_LEAVE_SECONDS)  # which begin when it is there
         is_new = not self._link.has_met or (not self._interactive and session.greets)  # a script wants to know the end
         waits = session.unanswered or is_new
@@ -5422,7 +5422,7 @@ class Chat:
         """Show an event, and do what follows from it."""
         if self.leaving.owns(event):
             return
-        if self.link.waits and isinstance(event, (Dialling, protocol.LinkLost, protocol.Waiting)):
+        if self.link.awaits_server and isinstance(event, (Dialling, protocol.LinkLost, protocol.Waiting)):
             self._tell_once(getattr(event, "words", ""))
             return
         fault = "" if self._met else self._first_contact_fault(event)
@@ -5467,7 +5467,7 @@ class Chat:
     def _distrust(self, event: Untrusted) -> None:
         """The server shows another certificate than before. A person is asked; a script is over."""
         if self.front.interactive:
-            self.link.holds = True
+            self.link.asks_trust = True
             self.dialogues.interrupt(self._trusting(event))
         else:
             self.last_words, self._distrusts = one_line(event.words), True
@@ -5489,7 +5489,7 @@ class Chat:
     def _linked(self, event: protocol.Linked) -> None:
         if not self._met and self.front.interactive and not self.dialogues.under_way:
             self.note(FIRST_HINT)
-        self._met, self.link.waits = True, False
+        self._met, self.link.awaits_server = True, False
 
     def _logged_in(self, event: protocol.LoggedIn) -> None:
         self.accounts.refused = (event.name, "")  # a session that is ended elsewhere is brought back by /takeover alone
@@ -5736,7 +5736,7 @@ def run_client(options: argparse.Namespace) -> int:
         return 2
     front = Plain(out, as_json=options.json, interactive=person) if wants_plain(options) else Terminal(out)
     link = Link(options.host, options.port, ClientSession(int(time.time() * 1_000_000)), dial=tls.dial)
-    link.waits = options.wait
+    link.awaits_server = options.wait
     try:
         chat = Chat(link, front, to=options.to, secret=secret, tls=tls, log=log, before=before)
         return chat_to_the_end(chat, options.user)

@@ -969,8 +969,8 @@ def test_help_lists_every_command(room: Room) -> None:
     for name in (*client.TYPED, *client.ALIASES):
         room.types(desk, f"/help {name}", see=f"-- {client.TYPED[client.command_name(name)].usage}  ")
         assert sum(len(line) // 40 + 1 for line in desk.seen) <= 14, "it fits a small window"
-    assert set(client.MORE) <= set(client.TYPED)
-    assert all(f"{when}:" in client.MORE["bell"] for when in client.BELLS)
+    assert set(client.MORE_HELP) <= set(client.TYPED)
+    assert all(f"{when}:" in client.MORE_HELP["bell"] for when in client.BELLS)
     room.types(desk, "/help nonsense", see="!! there is no /nonsense; /help lists the commands")
     for name, command in client.TYPED.items():
         assert command.usage.startswith("/" + name) and command.help and callable(getattr(Chat, command.method))

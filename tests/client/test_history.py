@@ -18,7 +18,7 @@ from vocabulary import PASSWORD, examples
 
 import client
 import protocol
-from client import Block, Recalled, Said, Saying, Screen, Span, Transcript, Whole
+from client import Block, Recalled, Said, Saying, Screen, Span, Transcript, Verbatim
 
 WALL = 1_795_359_845.0
 ME, OTHERS = "bob", ("ann", "Eve", "zoë")
@@ -138,7 +138,7 @@ FORGERY = st.lists(st.sampled_from(["--", "-", "1", "2", "--1--", "--2--", "\n",
 @given(FORGERY, st.sampled_from(["utf-8", "iso8859-1", "ascii"]))
 def test_nobody_can_write_the_mark_at_which_a_text_ends(text: str, encoding: str) -> None:
     terminal, screen = Terminal(20, 40), Screen(20, 40, encoding=encoding)
-    terminal.feed(screen.draw(Block(()), [Whole((Span("15:04 "), Span("eve")), Span(text + "\n" + "x" * 30))]))
+    terminal.feed(screen.draw(Block(()), [Verbatim((Span("15:04 "), Span("eve")), Span(text + "\n" + "x" * 30))]))
     rows = terminal.copied()
     (mark,) = re.findall("--[0-9]+--", " ".join(rows[:2]))
     assert sum(row.count(mark) for row in rows) == 2

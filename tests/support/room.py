@@ -94,7 +94,7 @@ class Room:
         desk = Desk()
         desk.interactive = options.pop("interactive", True)
         link = Link("lab", 5000, ClientSession(1), dial=self.dial, clock=self.clock, chance=lambda: 1.0)
-        link.waits = options.pop("wait", False)
+        link.awaits_server = options.pop("wait", False)
         user = options.pop("user", None)
         chat = Chat(link, desk, **({"to": None, "secret": None, "tls": client.Tls("lab", 5000)} | options))
         chat.begin(user)
