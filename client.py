@@ -35,7 +35,9 @@ from __future__ import annotations
 import sys
 
 if sys.version_info < (3, 10):
-    sys.exit(f"Vessages needs Python 3.10 or newer, and this is {sys.version.split()[0]}: run it with a newer one.")
+    words = f"Vessages needs Python 3.10 or newer, and this is {sys.version.split()[0]}: run it with a newer one"
+    print(f"{words}, such as python3.12, or install one from python.org.", file=sys.stderr)
+    sys.exit(2)
 
 import argparse
 import atexit
@@ -4533,7 +4535,7 @@ def trusting(question: str, note: Tell) -> Generator[Ask, str, bool]:
 
 def hiding(note: Tell) -> Dialogue:
     """Drop what is typed, up to a line with nothing in it or a command."""
-    ask = Ask("hidden, and not sent; Enter alone, or a command, goes on: ", strict=False)
+    ask = Ask("hidden, in case a password follows; Enter alone, or a command, goes on: ", strict=False)
     for _ in range(DROPPED_MAX):
         if not (yield ask):
             return

@@ -31,7 +31,9 @@ from __future__ import annotations
 import sys
 
 if sys.version_info < (3, 10):
-    sys.exit(f"Vessages needs Python 3.10 or newer, and this is {sys.version.split()[0]}: run it with a newer one.")
+    words = f"Vessages needs Python 3.10 or newer, and this is {sys.version.split()[0]}: run it with a newer one"
+    print(f"{words}, such as python3.12, or install one from python.org.", file=sys.stderr)
+    sys.exit(2)
 
 import argparse
 import base64
@@ -633,7 +635,7 @@ def _reserve(names: Iterable[Path]) -> tuple[Path, Path]:
     """
     for final in names:
         draft = _beside(final, ".part")
-        with suppress(FileExistsError):
+        with _explained(final), suppress(FileExistsError):
             _new_file(draft)
             if not final.exists() and not _beside(final, "-journal").exists():
                 return draft, final

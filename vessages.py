@@ -31,7 +31,9 @@ from __future__ import annotations
 import sys
 
 if sys.version_info < (3, 10):
-    sys.exit(f"Vessages needs Python 3.10 or newer, and this is {sys.version.split()[0]}: run it with a newer one.")
+    words = f"Vessages needs Python 3.10 or newer, and this is {sys.version.split()[0]}: run it with a newer one"
+    print(f"{words}, such as python3.12, or install one from python.org.", file=sys.stderr)
+    sys.exit(2)
 
 import signal
 
@@ -1727,7 +1729,8 @@ def serve(options: argparse.Namespace, log: Log) -> int:
         if backups is not None:
             backups.begin()
         server.signals.heed()
-        accounts = f"Accounts: {store.path}" + " (new, no accounts yet)" * new
+        closed = " and none can be made: start it once without --no-register" * options.no_register
+        accounts = f"Accounts: {store.path}" + f" (new, no accounts yet{closed})" * new
         port = listeners[0].getsockname()[1]
         log.write("started")
         if most < options.connections:

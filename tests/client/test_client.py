@@ -1409,6 +1409,7 @@ def test_a_command_that_is_typed_where_all_is_hidden_is_obeyed(room: Room, line:
     _, carol = room.person("carol")
     room.types(carol, line, see="!! ")
     assert carol.answers[0][1], "hidden"
+    assert carol.prompts == ["hidden, in case a password follows; Enter alone, or a command, goes on: "]
     carol.prompts.clear()
     if command == "/login dan":
         carol.typed.append(command)

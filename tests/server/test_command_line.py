@@ -370,6 +370,14 @@ def test_it_starts_and_stops(
         assert first.startswith("Vessages ") and second.endswith(words)
 
 
+def test_a_server_on_which_nobody_could_ever_log_in_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in ("(new, no accounts yet and none can be made: start it once without --no-register)", "vessages.db"):
+        assert run_main(tmp_path, monkeypatch, "--no-register") == 0
+        assert capsys.readouterr().out.splitlines()[1].endswith(words)
+
+
 def test_it_says_that_it_has_stopped_when_all_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
