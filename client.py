@@ -3445,6 +3445,30 @@ class Output:
         self._stream.close()
 
 
+class Log:
+    """The log of all that is shown. Lines for which its disk has no room are lost, and counted in it afterwards."""
+
+    def __init__(self, file: Writer) -> None:
+        self._file = file
+        self._lost = 0  # lines since the last that was written
+        self._told = False  # whether somebody knows that it could not be written
+
+    def write(self, event: Printable, now: float) -> None:
+        """Append an event. OSError if that cannot be done, the first time; the next event is tried all the same."""
+        lines, before = log_lines(event, now), ""
+        if self._lost:  # the last line may be cut
+            before = "\n" + log_lines(Note(f"lines that could not be written here: {self._lost}"), now)
+        self._lost += lines.count("\n")
+        try:
+            self._file.write(before + lines)
+            self._file.flush()
+            self._lost = 0
+        except OSError:
+            told, self._told = self._told, True
+            if not told:
+                raise
+
+
 @contextlib.contextmanager
 def proper_descriptors() -> Iterator[frozenset[int]]:
     """Make descriptors 0, 1 and 2 what every program expects, and give the numbers of those that were closed.
@@ -5113,7 +5137,7 @@ class Chat:
         self.quiet = False  # whether comings and goings are hidden
         self.bell = Bell()
         self._said = Said(before)
-        self._log = log
+        self._log = None if log is None else Log(log)
         self._met = False  # whether a server has answered
         self._told = False  # whether the person knows that the server is waited for
         self._distrusts = False  # whether the server has shown a certificate that a script cannot ask about
@@ -5549,11 +5573,9 @@ class Chat:
     def _write_log(self, event: Printable) -> None:
         try:
             if self._log is not None:
-                self._log.write(log_lines(event, self.session.wall + self.session.lead))
-                self._log.flush()
+                self._log.write(event, self.session.wall + self.session.lead)
         except OSError as error:
-            self._log = None
-            self.note(f"the log cannot be written any more: {error.strerror}", failed=True)
+            self.note(f"the log cannot be written: {error.strerror}; it goes on as soon as it can", failed=True)
 
     # Leaving
 

@@ -926,15 +926,27 @@ def test_comings_and_goings_can_be_hidden(room: Room) -> None:
     assert bob.rung >= 3
 
 
-def test_a_log_that_cannot_be_written_is_told_once(room: Room) -> None:
-    class FullDisk(io.StringIO):
-        def write(self, text: str) -> int:
-            raise OSError(28, "No space left on device")
+def test_a_log_that_cannot_be_written_is_told_once_and_goes_on_when_there_is_room(room: Room) -> None:
+    class Disk(io.StringIO):
+        full = True
 
-    _, bob = room.desk(log=FullDisk())
-    room.until(lambda: "!! the log cannot be written any more: No space left on device" in bob.seen)
+        def write(self, text: str) -> int:
+            if self.full:
+                raise OSError(28, "No space left on device")
+            return super().write(text)
+
+    log = Disk()
+    _, bob = room.desk(log=log)
+    told = "!! the log cannot be written: No space left on device; it goes on as soon as it can"
+    room.until(lambda: told in bob.seen)
+    missing = len(bob.seen)
     room.types(bob, "/help", see="-- /help COMMAND")
+    missing += len(bob.seen)
     assert not any(line.startswith("!! ") for line in bob.seen)
+    log.full = False
+    room.types(bob, "PING x", see="-- PING x")
+    lines = [line[len("2026-11-22 15:04:05 ") :] for line in log.getvalue().splitlines()]
+    assert lines == ["", f"-- lines that could not be written here: {missing}", *bob.seen]
 
 
 def test_a_log_has_one_clock_that_of_the_server(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

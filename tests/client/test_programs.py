@@ -188,7 +188,7 @@ def test_a_full_disk_behind_the_output_is_told(server: ServerThread) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
 def test_a_full_disk_behind_the_log_is_told_once(server: ServerThread) -> None:
     status, lines, errors = run(*place(server), "--log", "/dev/full", typed="PING x\n")
-    told = "!! the log cannot be written any more: No space left on device"
+    told = "!! the log cannot be written: No space left on device; it goes on as soon as it can"
     assert (status, lines, errors) == (1, [told, "-- connected", "-- PING x"], "")
 
 
