@@ -189,20 +189,33 @@ def test_a_second_server_on_the_same_accounts_is_refused(server: ServerProcess, 
     assert server.person("alice").says("WHO") == ["OK WHO alice"]
 
 
-HOMELESS = """
-import os, sys, tempfile
+PLANTED = """
+import os, signal, sys, tempfile, threading
 sys.path[0] = {folder!r}
-import vessages
+import protocol, storage, vessages
+{before}
+code = vessages.main(sys.argv[1:])
+{after}
+sys.exit(code)
+"""
+
+
+def planted(folder: Path, before: str, after: str = "") -> Path:
+    """A program that is the server, but that does something before it, and behind it."""
+    program = folder / "planted.py"
+    program.write_text(PLANTED.format(folder=str(ROOT), before=before, after=after))
+    return program
+
+
+HOMELESS = """
 os.chdir(tempfile.mkdtemp())
 os.rmdir(os.getcwd())
-sys.exit(vessages.main(sys.argv[1:]))
 """
 
 
 @posix
 def test_a_deleted_current_folder_is_refused_without_db(tmp_path: Path) -> None:
-    program = tmp_path / "homeless.py"
-    program.write_text(HOMELESS.format(folder=str(ROOT)))
+    program = planted(tmp_path, HOMELESS)
     command = [sys.executable, str(program), "127.0.0.1", "0"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert_refused(done, "folder was deleted", "--db")
@@ -211,9 +224,6 @@ def test_a_deleted_current_folder_is_refused_without_db(tmp_path: Path) -> None:
 
 
 THREADLESS = """
-import sys, threading
-sys.path[0] = {folder!r}
-import vessages
 start, left = threading.Thread.start, [None] * {count}
 def start_some(thread):
     if not left:
@@ -221,14 +231,12 @@ def start_some(thread):
     left.pop()
     start(thread)
 threading.Thread.start = start_some
-sys.exit(vessages.main(sys.argv[1:]))
 """
 
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_too_few_threads_are_told(tmp_path: Path, count: int) -> None:
-    program = tmp_path / "threadless.py"
-    program.write_text(THREADLESS.format(folder=str(ROOT), count=count))
+    program = planted(tmp_path, THREADLESS.format(count=count))
     command = [sys.executable, str(program), "127.0.0.1", "0", "--backup-every", "1d"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert_refused(done, "no more threads", "ulimit -u")
@@ -289,40 +297,25 @@ def test_a_signal_that_comes_twice_is_one(server: ServerProcess, tmp_path: Path)
     assert statuses(tmp_path) == {"alice": "lost"}
 
 
-PLANTED_SIGNALS = """
-import os, signal, sys
-sys.path[0] = {folder!r}
-import vessages
-code = vessages.main(sys.argv[1:])
+LATE_SIGNALS = """
 for name in vessages.STOP_SIGNALS + vessages.QUESTION_SIGNALS:
     if hasattr(signal, name):
         os.kill(os.getpid(), getattr(signal, name))
-sys.exit(code)
 """
 
 
 @posix
 def test_a_signal_while_python_ends_does_not_change_the_exit_code(tmp_path: Path) -> None:
-    (tmp_path / "late.py").write_text(PLANTED_SIGNALS.format(folder=str(ROOT)))
-    with ServerProcess(tmp_path, code=tmp_path / "late.py") as server:
+    with ServerProcess(tmp_path, code=planted(tmp_path, "", LATE_SIGNALS)) as server:
         server.signal()
         assert server.ends() == 0
         assert "Traceback" not in server.said()
 
 
-ENDLESS_BACKUP = """
-import sys, threading
-sys.path[0] = {folder!r}
-import storage, vessages
-storage.backup = lambda *arguments, **options: threading.Event().wait()
-sys.exit(vessages.main(sys.argv[1:]))
-"""
-
-
 @posix
 def test_a_second_signal_ends_a_server_that_waits_for_its_backup(tmp_path: Path) -> None:
-    (tmp_path / "endless.py").write_text(ENDLESS_BACKUP.format(folder=str(ROOT)))
-    with ServerProcess(tmp_path, "--backup-every", "1s", code=tmp_path / "endless.py") as server:
+    program = planted(tmp_path, f"storage.backup = {HANGS}")
+    with ServerProcess(tmp_path, "--backup-every", "1s", code=program) as server:
         while server.process.poll() is None:
             server.signal()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -330,21 +323,13 @@ def test_a_second_signal_ends_a_server_that_waits_for_its_backup(tmp_path: Path)
         assert server.ends() == 128 + signal.SIGTERM
 
 
-HUNG_DISK = """
-import sys, threading
-sys.path[0] = {folder!r}
-import storage, vessages
-vessages.STOP_WITHIN = 0.5
-{method} = lambda *arguments: threading.Event().wait()
-sys.exit(vessages.main(sys.argv[1:]))
-"""
+HANGS = "lambda *arguments, **options: threading.Event().wait()"
 
 
 @posix
 @pytest.mark.parametrize("method", ["storage.Store.record_statuses", "storage.Store.close"])
 def test_a_disk_that_hangs_does_not_hold_the_stop_up(tmp_path: Path, method: str) -> None:
-    (tmp_path / "hung.py").write_text(HUNG_DISK.format(folder=str(ROOT), method=method))
-    with ServerProcess(tmp_path, code=tmp_path / "hung.py") as server:
+    with ServerProcess(tmp_path, code=planted(tmp_path, f"vessages.STOP_WITHIN = 0.5; {method} = {HANGS}")) as server:
         server.person("alice").close()
         server.signal()
         assert server.ends() == vessages.FAULT
@@ -409,21 +394,16 @@ def test_a_signal_asks_for_figures_and_for_who_is_connected(server: ServerProces
     assert re.search(r" since +idle +unsent +held +address +name\n.*\d\d:\d\d .* 127\.0\.0\.1 alice\n", server.said())
 
 
-PLANTED = """
-import sys
-sys.path[0] = {folder!r}
-import protocol, vessages
+FAULT = """
 def fault(hub, connection, tag, rest):
     protocol.Hub.tick = lambda hub: 1 / 0
     return "OK KEEP 0"
 protocol.METHODS[False]["KEEP"] = fault
-sys.exit(vessages.main(sys.argv[1:]))
 """
 
 
 def test_a_fault_in_the_loop_itself_is_logged_and_ends_it(tmp_path: Path) -> None:
-    (tmp_path / "faulty.py").write_text(PLANTED.format(folder=str(ROOT)))
-    with ServerProcess(tmp_path, code=tmp_path / "faulty.py") as server:
+    with ServerProcess(tmp_path, code=planted(tmp_path, FAULT)) as server:
         alice = server.person("alice")
         server.connect().say("KEEP")
         assert alice.ends()[-1] == END

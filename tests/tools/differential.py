@@ -18,15 +18,19 @@ import random
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+
 import differential_session
+import vocabulary
 from differential_client import TerminalPlayer, client_at, module_at
 from differential_session import SessionPlayer
+from vocabulary import PASSWORD, WALL
 
-PASSWORD = "correct horse"
 NAMES = ("ann", "bob", "Carl", "dora", "ёж")
-WALL = 1_795_359_845.0
 # So small that every limit is reached again and again.
 LIMITS = {
     "BACKLOG_MAX": 600, "FRAMES_A_TURN": 3, "QUEUE_FRAMES": 6, "QUEUE_BYTES": 1500, "ASK_FRAMES": 3, "ASK_BYTES": 750,
@@ -43,94 +47,19 @@ def protocol_at(commit: str | None) -> types.ModuleType:
     return module
 
 
-# What jobs were called in older versions, where today's name is another one.
-OLD_JOBS = {"FindAccount": "find", "AddAccount": "add", "SetPassword": "change_password"}
-
-
-class Row:
-    """An account, with the fields that the hub looks at."""
-
-    def __init__(self, username: str, key: str, password: str) -> None:
-        self.username, self.key, self.password = username, key, password
-        self.status, self.failures = "offline", 0
-        self.last_login: float | None = None
-        self.token: str | None = None
-
-
-class Disk:
-    """What the workers would do, whatever form its jobs have in that version."""
+class Disk(vocabulary.Disk):
+    """What the workers would do, with the accounts of NAMES; it fails as that version expects it."""
 
     def __init__(self, module: types.ModuleType) -> None:
-        self.failed = module.StorageFailedError
-        self.rows = {module.fold(name): Row(name, module.fold(name), "hash:" + PASSWORD) for name in NAMES}
-        self.tokens = 0
-        self.failing = False
+        super().__init__()
+        self.module = module
+        for name in NAMES:
+            self.add(name, module.fold(name), "hash:" + PASSWORD, WALL)
 
-    def perform(self, job: Any) -> tuple[str, Any]:
-        """The name of the job, and its result."""
-        name, arguments = self._form(job)
-        if self.failing and name not in ("hash_password", "check_password"):
-            return name, self.failed()
-        return f"{name}{arguments}", getattr(self, name)(*arguments)
-
-    def _form(self, job: Any) -> tuple[str, tuple[Any, ...]]:
-        """The method's name today and its arguments, without the time: before, jobs were classes that had none."""
-        if hasattr(job, "method"):
-            return job.method, job.arguments[: getattr(self, job.method).__code__.co_argcount - 1]
-        name, fields = type(job).__name__, vars(job)
-        if name == "RecordLogin":
-            return "log_in", (job.key, job.checked_hash, job.new_hash, job.kept)
-        arguments = tuple(value for field, value in fields.items() if field != "flow")
-        return OLD_JOBS.get(name, "".join("_" * c.isupper() + c.lower() for c in name)[1:]), arguments
-
-    def hash_password(self, password: str) -> str:
-        return "hash:" + password
-
-    def check_password(self, password: str, stored: str | None) -> tuple[bool, str | None]:
-        return stored == "hash:" + password, None
-
-    def find(self, key: str) -> Row | None:
-        return self.rows.get(key)
-
-    def find_token(self, token: str) -> Row | None:
-        return next((row for row in self.rows.values() if row.token == token), None)
-
-    def add(self, username: str, key: str, password_hash: str) -> bool:
-        if key in self.rows:
-            return False
-        self.rows[key] = Row(username, key, password_hash)
-        return True
-
-    def log_in(self, key: str, checked: str, better: str | None, kept: bool) -> str | None:
-        if not self.change_password(key, checked, better or checked):
-            return None
-        row = self.rows[key]
-        self.tokens += kept
-        row.token, row.status, row.last_login = f"token{self.tokens}" if kept else None, "online", WALL
-        return row.token or ""
-
-    def record_failure(self, key: str) -> None:
-        if key in self.rows:
-            self.rows[key].failures += 1
-
-    def record_logout(self, key: str) -> None:
-        if key in self.rows:
-            self.rows[key].status, self.rows[key].token = "offline", None
-
-    def record_statuses(self, statuses: dict[str, str]) -> list[str]:
-        for key in statuses:
-            if key in self.rows:
-                self.rows[key].status = statuses[key]
-        return [key for key in statuses if key not in self.rows or self.rows[key].token is None]
-
-    def record_clock_step(self, before: float) -> None:
-        pass
-
-    def change_password(self, key: str, checked: str, password_hash: str) -> bool:
-        if key not in self.rows or self.rows[key].password != checked:
-            return False
-        self.rows[key].password = password_hash
-        return True
+    def perform(self, job: Any) -> object:
+        if self.failing and isinstance(job, self.module.DiskJob):
+            return self.module.StorageFailedError()
+        return getattr(self, job.method)(*job.arguments)
 
 
 class Player:
@@ -166,9 +95,8 @@ class Player:
             busy = self.given and self.chance.random() < 0.8
             if busy:
                 job = self.given.pop(0)
-                form, result = self.disk.perform(job)
-                self.log.append(form)
-                self.hub.complete(job, result)
+                self.log.append(f"{job.method}{job.arguments}")
+                self.hub.complete(job, self.disk.perform(job))
             ready, self.hub.ready = self.hub.ready, []
             for wire in ready:
                 self._write(wire)
