@@ -452,6 +452,8 @@ ASK_FRAMES, ASK_BYTES = QUEUE_FRAMES // 2, QUEUE_BYTES // 2  # un-ACKed, after w
 HELD_FRAMES_MAX = 4000  # un-ACKed frames, own answers included; a client with so many never ACKs, and is ended
 HELD_BYTES_MAX = SERVER_FRAME_MAX  # the same in bytes: one roster of the largest size still fits
 HELD_IN_ALL_MAX = 256 * MIB  # held for all kept sessions together; beyond it a kept recipient is `busy`
+HELD_CROWDED = HELD_IN_ALL_MAX // 2  # beyond it, nobody's own answers are held as if there was nobody else:
+HELD_BYTES_CROWDED = 2 * QUEUE_BYTES  # what a client then may leave un-ACKed, half of it messages
 HELD_LITTLE = 16 * KIB  # may always be held for one, so that a few which never ACK do not make everybody `busy`
 BACKLOG_MAX = 64 * KIB  # unsent bytes of a connection, beyond which it is not read from
 PING_AFTER, ANSWER_WITHIN = 20.0, 25.0  # seconds without a frame, then without an answer to PING
@@ -796,11 +798,11 @@ class Held:
     At every moment acked <= sent <= written <= last == acked + len(frames).
 
         >>> held = Held()
-        >>> held.hold("OK PING", None, ""), held.hold("OK WHO ann", None, "")
+        >>> held.hold(b"OK PING", None, ""), held.hold(b"OK WHO ann", None, "")
         (b'\\x00\\x00\\x00\\n@1 OK PING', b'\\x00\\x00\\x00\\r@2 OK WHO ann')
         >>> held.sent = 2  # both were written
-        >>> [words for words, *_ in held.acknowledge(1)], held.acked, held.written
-        (['OK PING'], 1, 2)
+        >>> [text for text, *_ in held.acknowledge(1)], held.acked, held.written
+        ([b'OK PING'], 1, 2)
         >>> held.rewind()  # the connection broke, and the client came back
         >>> held.unsaid, held.say_next(), held.unsaid
         (True, b'\\x00\\x00\\x00\\r@2 OK WHO ann', False)
@@ -827,20 +829,20 @@ class Held:
         """The number of the newest frame that was ever given to a connection."""
         return max(self.sent, self._sent_before)
 
-    def hold(self, words: str, sender: Session | Group | None, tag: str) -> bytes:
+    def hold(self, text: bytes, sender: Session | Group | None, tag: str) -> bytes:
         """Hold one more frame, and return it as it goes over the wire. `sender` is told its fate under `tag`."""
         self.last = number = self.last + 1
-        payload = f"@{number} {words}".encode()
-        whole = HEADER.pack(len(payload)) + payload  # `encode` written out: a call costs a streamed message 2 %
-        self.frames.append((words, len(whole), sender, tag))
+        payload = b"@%d %b" % (number, text)
+        whole = HEADER.pack(len(payload)) + payload  # `frame` written out: a call costs a streamed message 2 %
+        self.frames.append((text, len(whole), sender, tag))
         self.size += len(whole)
         return whole
 
     def say_next(self) -> bytes:
         """The next frame for the present connection, which counts as given from now on."""
-        words = self.frames[self.sent - self.acked][0]
+        text = self.frames[self.sent - self.acked][0]
         self.sent += 1
-        return encode(f"@{self.sent} {words}")
+        return frame(b"@%d %b" % (self.sent, text))
 
     def acknowledge(self, number: int) -> list[HeldFrame]:
         """The client has shown everything up to this number, at most `written`: hold it no longer, and return it."""
@@ -874,9 +876,10 @@ class Held:
         return frames
 
 
-# A frame of a kept session: its words without the number, its bytes on the wire, and whom its fate is told under which
-# tag; of a message to several it is told to the group, under the recipient's name.
-HeldFrame = tuple[str, int, "Session | Group | None", str]
+# A frame of a kept session: its payload without the number (as bytes: a text takes up to four times as much), its size
+# on the wire, and whom its fate is told under which tag; of a message to several it is told to the group, under the
+# recipient's name.
+HeldFrame = tuple[bytes, int, "Session | Group | None", str]
 
 
 class Group:
@@ -1548,18 +1551,21 @@ class Post:
         self.held_bytes = 0  # for all kept sessions together
         self.overfull: list[Session] = []  # people who never ACK: their sessions are to be ended
 
-    def deliver(self, session: Session, words: str, sender: Session | Group | None = None, tag: str = "") -> None:
+    def deliver(
+        self, session: Session, words: str | bytes, sender: Session | Group | None = None, tag: str = ""
+    ) -> None:
         """The next frame for this person; `sender` is told its fate under `tag`.
 
         If the session is kept, the frame is numbered and held until it is ACKed, and said now if it is its turn.
         """
         connection, held = session.connection, session.held
+        text = words.encode() if isinstance(words, str) else words
         if held is None:
             if connection is not None:
-                connection.write(encode(words))
+                connection.write(frame(text))
             return
         caught_up = held.sent == held.last
-        whole = held.hold(words, sender, tag)
+        whole = held.hold(text, sender, tag)
         self.held_bytes += len(whole)
         if caught_up and connection is not None and connection.outbox_bytes + connection.unsent < BACKLOG_MAX:
             held.sent += 1
@@ -1578,9 +1584,18 @@ class Post:
         if session.connection is not None and not held.asked:
             held.asked = True
             session.connection.write(PING)
-        count = len(held.frames)
-        if count >= HELD_FRAMES_MAX or (count > 2 and held.size > HELD_BYTES_MAX):
+        if self._never_acks(held):
             self.overfull.append(session)
+
+    def _never_acks(self, held: Held) -> bool:
+        """Whether so much is un-ACKed that the client never ACKs."""
+        most = HELD_BYTES_MAX if self.held_bytes <= HELD_CROWDED else HELD_BYTES_CROWDED
+        return len(held.frames) >= HELD_FRAMES_MAX or (held.size > most and len(held.frames) > 2)
+
+    def find_overfull(self, sessions: Iterable[Session]) -> None:
+        """If it is crowded, those who fill it are ended, also while they say nothing, or are lost."""
+        if self.held_bytes > HELD_CROWDED:
+            self.overfull += [each for each in sessions if each.held is not None and self._never_acks(each.held)]
 
     def catch_up(self, session: Session, all_of_it: bool = False) -> None:
         """Go on with the held frames that this connection has not had, as long as it takes them.
@@ -1638,10 +1653,10 @@ class Post:
 
     def adopt(self, session: Session, old: Held) -> None:
         """The messages held for the session before, not its answers, are said to this one."""
-        for number, (words, _, sender, tag) in enumerate(self._let_go(old), old.acked + 1):
-            if not words.startswith("MSG "):
+        for number, (text, _, sender, tag) in enumerate(self._let_go(old), old.acked + 1):
+            if not text.startswith(b"MSG "):
                 continue
-            self.deliver(session, words, sender, tag)
+            self.deliver(session, text, sender, tag)
             if session.held is None:
                 if sender is not None:
                     self.settle(sender, tag, None)
@@ -1728,20 +1743,21 @@ class Spread:
         """Queue a message for these people; a later session of the same name gets it in place of an earlier one."""
         sender, tag = group.sender, group.tag
         words = f"MSG {sender.name}>{to} {tag or '0'} {self._clock.stamp or self._clock.make_stamp()} {text}"
-        whole = encode(words)
+        payload = words.encode()  # once for all
+        whole = frame(payload)
         self._left += len(people)
         try:
             while people:
                 share = yield Share(len(whole))
                 for session in people[:share]:
-                    self._hand(group, session, words, whole)
+                    self._hand(group, session, payload, whole)
                 self._left -= len(people[:share])
                 del people[:share]
         finally:
             self._left -= len(people)  # none, unless a fault of ours has ended it
         return "#0 " + group.answer if group.has_failed and not tag else None
 
-    def _hand(self, group: Group, session: Session, words: str, whole: bytes) -> None:
+    def _hand(self, group: Group, session: Session, payload: bytes, whole: bytes) -> None:
         """Queue the message of a group for one of its people."""
         recipient = self._sessions.get(session.key)
         if recipient is None:
@@ -1750,7 +1766,7 @@ class Spread:
             is_queued = recipient.connection is not None and recipient.connection.offer(whole)
             self._post.settle(group, session.name, None if is_queued else Code.BUSY)
         elif self._post.may_hold(recipient.held, len(whole)):
-            self._post.deliver(recipient, words, group if group.tag else None, session.name)
+            self._post.deliver(recipient, payload, group if group.tag else None, session.name)
         else:
             self._post.settle(group, session.name, Code.BUSY)
 
@@ -1856,6 +1872,7 @@ class Hub:
             for session in sorted(lost, key=lambda each: each.lost_at):
                 self._end(session, "did not come back")
             self._walk.begin(self.connections)
+            self._post.find_overfull(self.sessions.values())
             self._statuses.mark_use(self._clock.now, self.sessions)
         for connection in self._walk.some():
             why = connection.overdue(self._clock.now, self._strangers.get(connection, FOREVER))

@@ -54,7 +54,9 @@ def test_every_reason_of_bye_is_explained(reason: str) -> None:
 def test_the_numbers_in_the_readme_are_those_of_the_code() -> None:
     for text in (
         f"{protocol.QUEUE_FRAMES:,} frames, own answers included, or {protocol.QUEUE_BYTES // protocol.MIB} MiB",
-        f"| {protocol.HELD_FRAMES_MAX:,} or {protocol.HELD_BYTES_MAX // protocol.MIB} MiB, then `BYE slow`",
+        f"| {protocol.HELD_FRAMES_MAX:,} or {protocol.HELD_BYTES_MAX // protocol.MIB} MiB, then `BYE slow` "
+        f"({protocol.HELD_BYTES_CROWDED // protocol.MIB} MiB while more than "
+        f"{protocol.HELD_CROWDED // protocol.MIB} MiB is held for all)",
         f"{protocol.HALF_FRAME_AFTER:.0f} s, a frame {protocol.HALF_FRAME_AFTER:.0f} s more for every "
         f"{protocol.HALF_FRAME_STEP // protocol.KIB} KiB |",
         f"beyond {protocol.BACKLOG_MAX // protocol.KIB} KiB, after {protocol.SLOW_AFTER:.0f} s, then `BYE slow`",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -292,6 +293,39 @@ def test_all_that_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert alice.says("SEND carol " + "x" * 500) == []
     world.wait(60 + protocol.WALK_PAUSE)  # carol does not come back
     assert world.hub._post.held_bytes == 0
+
+
+def test_those_who_fill_the_memory_with_their_own_answers_are_ended_and_others_have_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, limit in {"HELD_IN_ALL_MAX": 4000, "HELD_CROWDED": 2000, "HELD_BYTES_CROWDED": 600}.items():
+        monkeypatch.setattr(protocol, name, limit)
+    world = World()
+    alice = world.person("alice")
+    bob, _, eve, mallory = (world.person(name, kept=True) for name in ("bob", "carol", "eve", "mallory"))
+    alice.say("SEND bob " + "x" * 300, "SEND carol " + "x" * 300)
+    for each in (eve, mallory):
+        for _ in range(3):
+            each.say("PING " + "x" * 400)
+    eve.leave()
+    world.wait(protocol.WALK_PAUSE)
+    assert mallory.ends()[-2:] == ["BYE slow", END]
+    assert world.hub.sessions.keys() == {"alice", "bob", "carol"}
+    assert not any("busy" in answer for answer in alice.says("SEND bob " + "x" * 300))
+    assert bob.says("PING")[-1].endswith("OK PING")
+    assert world.resume(mallory.token, 0).hears()[0] == "OK RESUME mallory 0 0"
+
+
+@pytest.mark.parametrize("to", ["bob", "bob,carol", "*"])
+def test_what_is_held_takes_no_more_memory_than_it_counts(to: str) -> None:
+    world = World()
+    alice = world.person("alice")
+    for name in ("bob", "carol"):
+        world.person(name, kept=True)
+    alice.say(f"SEND {to} \N{PARTY POPPER}" + "x" * 50_000)  # as a text: four bytes for each letter
+    held = world.hub.sessions["bob"].held
+    assert held is not None
+    assert [sys.getsizeof(text) - 100 < size for text, size, _, _ in held.frames] == [True]
 
 
 def test_the_figures_add_up() -> None:

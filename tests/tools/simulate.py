@@ -1529,7 +1529,7 @@ class World:
                 raise Violation(f"{len(held.frames)} frames are held for {key}")
             if held.size != sum(size for _, size, _, _ in held.frames) or not held.acked <= held.written <= held.last:
                 raise Violation(f"what is held for {key} is miscounted")
-            if sum(words.startswith("MSG ") for words, *_ in held.frames) > protocol.QUEUE_FRAMES:
+            if sum(text.startswith(b"MSG ") for text, *_ in held.frames) > protocol.QUEUE_FRAMES:
                 raise Violation(f"too many messages are held for {key}")
         for connection in hub.connections:
             owner = connection.session
