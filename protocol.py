@@ -1937,17 +1937,21 @@ class Hub:
             "frames written": self.frames,
         }
 
-    def rows(self, most: int) -> list[Row]:
-        """The connected and the lost, for the operator: at most so many, those first for whom the most bytes wait."""
+    def rows(self, most: int, mark: Callable[[Connection], str]) -> list[Row]:
+        """The connected and the lost, for the operator: at most so many, those first for whom the most bytes wait.
+        `mark` says what to put behind the address of a connection."""
         people: list[tuple[Connection | None, Session | None]] = [(connection, None) for connection in self._strangers]
         people += [(session.connection, session) for session in self.sessions.values()]
-        return [self._row(*person) for person in heapq.nlargest(most, people, key=bytes_waiting)]
+        return [self._row(*person, mark) for person in heapq.nlargest(most, people, key=bytes_waiting)]
 
-    def _row(self, connection: Connection | None, session: Session | None) -> Row:
+    def _row(
+        self, connection: Connection | None, session: Session | None, mark: Callable[[Connection], str]
+    ) -> Row:
         address, name, began, heard, unsent, held = "", "", self._clock.now, self._clock.now, (0, 0), (0, 0)
         if connection is not None:
             frames = len(connection.outbox or ()) + (connection.clog.frames if connection.clog else 0)
-            address, heard, unsent = connection.address, connection.heard, (connection.backlog, frames)
+            address, heard = connection.address + mark(connection), connection.heard
+            unsent = connection.backlog, frames
             began = self._strangers.get(connection, self._clock.now)
         since = self._clock.wall - (self._clock.now - began)
         if session is not None:

@@ -273,7 +273,7 @@ class Server:
         self.waker.clear()
         if self.signals.figures_wanted:
             self.signals.figures_wanted = False
-            self.log(*report(self.hub, self.turns, self.wall()))
+            self.log(*report(self.hub, self.turns, self.wall(), self.encryption.is_in_clear))
         if self.signals.stop_wanted and not self._stop_by:
             self._begin_stop()
 
@@ -351,9 +351,14 @@ class Server:
             encryption.due[connection] = None
             return False
         encryption.unsettled.discard(connection)
+        self._log_encryption(connection, "does not encrypt")
         if first and encryption.only:
             self.hub.refuse_plain(connection)
         return True
+
+    def _log_encryption(self, connection: Connection, does: str) -> None:
+        if self.verbose:
+            self.log(f"{connection.address} {does}: socket {connection.socket.fileno()}")
 
     def _may_write(self, connection: Connection) -> bool:
         """Whether anything may be written to an unsettled connection: as long as it counts as plain."""
@@ -384,6 +389,7 @@ class Server:
             self._drop(connection, f"no TLS: {reason_of(error)}")
         else:
             self.encryption.settle(connection)
+            self._log_encryption(connection, "encrypts")
             self._update_interest(connection)
             if connection.outbox:
                 self.hub.ready.append(connection)
@@ -685,10 +691,10 @@ class Signals:
 # --- What the log shows -----------------------------------------------------------------------------------------------
 
 
-def report(hub: Hub, turns: int, now: float) -> list[str]:
+def report(hub: Hub, turns: int, now: float, is_in_clear: Callable[[Connection], bool]) -> list[str]:
     """The answer to a question of the person who runs the server: figures, and a table of who is connected."""
-    figures = hub.figures() | {"turns": turns}
-    rows = hub.rows(ROWS_MAX)
+    figures = hub.figures() | {"turns": turns, "in clear (!)": sum(map(is_in_clear, hub.connections))}
+    rows = hub.rows(ROWS_MAX, lambda connection: "!" if is_in_clear(connection) else "")
     more = figures["connections"] + figures["lost"] - len(rows)
     lines = [", ".join(f"{number:,} {name}" for name, number in figures.items())]
     lines += table(rows, now) if rows else []
@@ -703,7 +709,7 @@ def table(rows: Iterable[protocol.Row], now: float) -> list[str]:
     lines: list[tuple[str, ...]] = [("since", "idle", "unsent", "held", "address", "name")]
     for row in rows:
         numbers = [clock_or_day(row.since, now), f"{row.idle:.0f} s", amount(*row.unsent), amount(*row.held)]
-        lines.append((*numbers, row.address or "(lost)", row.name or "not logged in"))
+        lines.append((*numbers, row.address or "(lost)", row.name or "no login yet"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = [[*map(str.rjust, line[:4], widths), line[4].ljust(widths[4]), line[5]] for line in lines]
     return [" ".join(line) for line in aligned]
@@ -1119,6 +1125,12 @@ class Encryption:
         self.unsettled.discard(connection)
         self.handshaking.pop(connection, None)
         self.due.pop(connection, None)
+
+    def is_in_clear(self, connection: Connection) -> bool:
+        """Whether a network can read what is said there. The way from this machine to itself is none."""
+        if connection in self.unsettled or isinstance(connection.socket, RecordSocket):
+            return False
+        return not protocol.is_loopback(connection.address)
 
     def overdue(self, now: float) -> list[Connection]:
         """Connections whose handshake took too long."""

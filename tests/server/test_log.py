@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vocabulary import WALL
-from wire import Peer, Rig, running
+from wire import Peer, Rig, certificate, running
 
 import protocol
 import vessages
@@ -43,6 +43,15 @@ def test_the_verbose_log_says_why_a_connection_ended(
     if rig.tls and end == Peer.reset:
         reason = "closed by the client"  # Python's TLS cannot tell that from a close
     assert [line.rpartition(": ")[2] for line in rig.said if "disconnected" in line] == [reason]
+
+
+def test_the_verbose_log_says_who_encrypts(rig: Rig) -> None:
+    certificate()  # or the test is skipped
+    rig.server.verbose = True
+    rig.person("alice")
+    assert [line.partition(":")[0] for line in rig.said if "encrypt" in line] == [
+        "127.0.0.1 encrypts" if rig.tls else "127.0.0.1 does not encrypt"
+    ]
 
 
 def test_the_verbose_log_says_in_words_why_there_is_no_tls(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from vocabulary import END, STAMP, WALL
-from wire import Rig, encode
+from wire import Rig, encode, running
 
 import protocol
 import storage
@@ -141,7 +141,7 @@ def test_a_table_says_who_is_connected_and_what_waits(rig: Rig) -> None:
     assert asked(rig) == [
         "since idle unsent held address name",
         f"{came} 7 s 0 {two} B/2 127.0.0.1 bob",
-        f"{just_before} 7 s 0 0 127.0.0.1 not logged in",
+        f"{just_before} 7 s 0 0 127.0.0.1 no login yet",
         f"{came} 0 s 0 0 127.0.0.1 alice",
     ]
     bob.reset()
@@ -149,7 +149,26 @@ def test_a_table_says_who_is_connected_and_what_waits(rig: Rig) -> None:
     assert asked(rig)[1] == f"{came} 3 s 0 {two} B/2 (lost) bob"
 
 
-ROW = protocol.Row("192.168.1.23", "", WALL, 44.0, (0, 0), (0, 0))
+@pytest.mark.parametrize(("serves", "in_clear"), [("offered", ["alice"]), ("off", ["alice", "bob", "yet"])])
+def test_a_question_is_answered_with_who_can_be_read_on_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serves: str, in_clear: list[str]
+) -> None:
+    with running(tmp_path, serves=serves) as rig:
+        rig.person("local")
+        connect = protocol.Hub.connect
+        monkeypatch.setattr(protocol.Hub, "connect", lambda hub, address: connect(hub, "192.168.1.23"))
+        rig.person("alice")
+        rig.tls = serves == "offered"
+        rig.person("bob")
+        rig.connect()  # "no login yet": nothing has come, so it may still encrypt
+        rig.turns(2)
+        rows = asked(rig)[1:]
+        assert f", {len(in_clear)} in clear (!)" in rig.said[0]
+    assert len(rows) == 4
+    assert sorted(row.split()[-1] for row in rows if "192.168.1.23! " in row) == in_clear
+
+
+ROW = protocol.Row("192.168.1.23!", "", WALL, 44.0, (0, 0), (0, 0))
 
 
 def test_a_row_of_the_table_fits_80_columns_with_its_time() -> None:
@@ -161,7 +180,7 @@ def test_a_row_of_the_table_fits_80_columns_with_its_time() -> None:
 def test_a_name_in_wide_letters_moves_no_column_of_the_table() -> None:
     lines = vessages.table([ROW, ROW._replace(name="張偉"), ROW._replace(name="e\u0301ve")], WALL)
     assert len({line.index("192.") for line in lines[1:]}) == 1
-    assert [line.partition(ROW.address + " ")[2] for line in lines[1:]] == ["not logged in", "張偉", "e\u0301ve"]
+    assert [line.partition(ROW.address + " ")[2] for line in lines[1:]] == ["no login yet", "張偉", "e\u0301ve"]
 
 
 def test_somebody_who_came_on_another_day_has_it_in_the_table() -> None:
