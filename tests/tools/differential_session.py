@@ -34,7 +34,6 @@ class SessionPlayer:
     def __init__(self, module: types.ModuleType, seed: int) -> None:
         self.module, self.chance = module, random.Random(seed)
         self.session = module.ClientSession(FIRST)
-        self.take_output = getattr(self.session, "take_output", None) or self.session.take_outbox
         self.now = 1000.0
         self.session.tick(self.now)
         self.session.wall = WALL if self.chance.random() < 0.9 else 0.0
@@ -71,7 +70,7 @@ class SessionPlayer:
             self.events = None
             session.shown()
         if self.up and (chance.random() < 0.95 or session.hang_up):
-            self._hear(self.take_output())
+            self._hear(self.session.take_output())
             if session.hang_up:
                 self._lose("hung up")
         facts = (session.hang_up, session.unanswered, session.has_room, session.logged_in, session.wants_link)
