@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
+from between import Between, Meeting, relaying
 from vocabulary import PASSWORD
 from wire import CLIENT, ENVIRON, PATIENCE, ROOT, RunningServer, ServerProcess, ServerThread
 
@@ -730,56 +731,20 @@ def test_what_is_said_to_everybody_is_shown_once_to_each_though_the_server_is_ki
             assert [line for line in lines if other in line] == [f"{other}, to *: {number}" for number in range(6)]
 
 
-class CuttingProxy:
-    """Between clients and a server: it cuts each connection after so many bytes, in turn by FIN and by RST."""
-
-    def __init__(self, target: tuple[str, int], every: int) -> None:
-        self.target, self.every, self.cuts = target, every, 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = self.listener.getsockname()
-        self.threads = [threading.Thread(target=self._accept)]
-        self.threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                ours = self.listener.accept()[0]
-            except OSError:
-                return
-            theirs = socket.create_connection(self.target)
-            pair = (ours, theirs)
-            for a, b in (pair, pair[::-1]):
-                self.threads.append(threading.Thread(target=self._pump, args=(a, b, pair)))
-                self.threads[-1].start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket, pair: tuple[socket.socket, socket.socket]) -> None:
-        left = self.every
-        with contextlib.suppress(OSError):
-            while left and (data := source.recv(min(left, 997))):
-                sink.sendall(data)
-                left -= len(data)
-        self.cuts += not left
-        for sock in pair:
-            with contextlib.suppress(OSError):
-                if self.cuts % 2:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                sock.shutdown(socket.SHUT_RDWR)
-        sink.close()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        for thread in self.threads:
-            thread.join(PATIENCE)
-
-
 def test_everything_is_shown_once_and_in_order_over_links_that_are_cut(server: ServerThread, quick: None) -> None:
     texts = [f"message {n} " + "x" * (n % 50) for n in range(100)]
     heard: list[str] = []
-    proxy = CuttingProxy(server.address, every=1_500)
+    relay = relaying(server.address, most=1_500)
+
+    def cut(meeting: Meeting) -> None:
+        """After so many bytes, in turn by FIN and by RST."""
+        relay(meeting)
+        if len(proxy.meetings) % 2:
+            meeting.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    proxy = Between(cut)
     try:
-        with Client(*proxy.address) as alice, Client(*proxy.address) as bob:
+        with Client("127.0.0.1", proxy.port) as alice, Client("127.0.0.1", proxy.port) as bob:
             for name, who in (("alice", alice), ("bob", bob)):
                 who.register(name, PASSWORD)
                 who.login(name, PASSWORD)
@@ -795,7 +760,7 @@ def test_everything_is_shown_once_and_in_order_over_links_that_are_cut(server: S
     finally:
         proxy.close()
     assert heard == texts
-    assert proxy.cuts > 5
+    assert len(proxy.meetings) > 10
 
 
 def test_the_errors_of_a_script_are_words_and_codes() -> None:
