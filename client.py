@@ -4675,9 +4675,10 @@ class Accounts:
         own = self._logged_in_as()
         if own and (new or fold(own) == fold(name)):
             return f"you are {own} already; /logout first"
-        if protocol.clean_name(name) is None:
+        clean = protocol.clean_name(name)
+        if clean is None:
             return f"that cannot be anybody's name: {protocol.Code.BAD_USERNAME.explanation}"
-        return ""
+        return protocol.NO_NAME if new and protocol.means_people(clean) else ""
 
     def logging_in(
         self, name: str, password: str, *, takeover: bool = False, patient: bool = False, known: bool = False

@@ -187,6 +187,21 @@ def skeleton(name: str) -> str:
     return name
 
 
+# The looks of words that a client writes, or a person says, in place of names.
+WORDS_FOR_PEOPLE = frozenset(map(skeleton, ("all", "everybody", "everyone", "you")))
+NO_NAME = "that word means several people or anybody: choose a name"
+
+
+def means_people(name: str) -> bool:
+    """Whether `→ everyone` would not tell who gets a message, if somebody were called so. Nobody can choose such a
+    name; an account that has it already keeps it.
+
+    >>> means_people("Everyone"), means_people("a1l"), means_people("alla")
+    (True, True, False)
+    """
+    return not WORDS_FOR_PEOPLE.isdisjoint((skeleton(name), skeleton(fold(name))))
+
+
 def _alphabet(character: str) -> str:
     """The script of a letter or mark, as far as its Unicode name tells it."""
     word = unicodedata.name(character, "?").partition(" ")[0]
@@ -2307,6 +2322,8 @@ class Hub:
             raise RefusedError(Code.CLOSED)
         if username is None:
             raise RefusedError(Code.BAD_USERNAME)
+        if means_people(username):
+            raise RefusedError(Code.BAD_USERNAME, NO_NAME)
         fault = password_fault(password, username, self.settings.password_min)
         if fault:
             raise RefusedError(Code.BAD_PASSWORD, fault)
