@@ -3,6 +3,7 @@
 import ast
 import unicodedata
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -247,3 +248,17 @@ class Other(str):
 def test_a_name_of_ascii_is_judged_like_any_other(name: str) -> None:
     quickly = protocol.clean_name(name)
     assert protocol.clean_name(Other(name)) == quickly
+
+
+def test_a_list_of_a_hundred_long_names_is_soon_checked() -> None:
+    """One person who writes to such lists, to nobody, would hold up everybody else's messages."""
+    names = ",".join("がぎぐげご東京"[number % 7 :] + "ー" * (number % 11) for number in range(protocol.LIST_MAX))
+    with mock.patch.object(protocol, "unicodedata", wraps=unicodedata) as looked_up:
+        protocol.parse_list(names)
+    assert looked_up.name.call_count <= len(set(names))
+
+
+def test_no_variation_selector_is_in_a_name() -> None:
+    selectors = [c for c in map(chr, range(0x110000)) if "VARIATION SELECTOR" in unicodedata.name(c, "")]
+    assert len(selectors) > 250
+    assert not any(clean_name("東" + selector) or clean_name("a" + selector) for selector in selectors)
