@@ -734,7 +734,7 @@ def test_what_is_said_to_everybody_is_shown_once_to_each_though_the_server_is_ki
 def test_everything_is_shown_once_and_in_order_over_links_that_are_cut(server: ServerThread, quick: None) -> None:
     texts = [f"message {n} " + "x" * (n % 50) for n in range(100)]
     heard: list[str] = []
-    relay = relaying(server.address, most=1_500)
+    relay = relaying(server.address, most=1_500, asked=1_500)
 
     def cut(meeting: Meeting) -> None:
         """After so many bytes, in turn by FIN and by RST."""

@@ -113,24 +113,22 @@ class Between:
 # --- What somebody in between may do ---
 
 
-def relaying(address: tuple[str, int], most: float = float("inf")) -> Behaviour:
-    """Hand on everything, and of the server's bytes no more than so many: then all is cut."""
+def relaying(address: tuple[str, int], most: float = float("inf"), asked: float = float("inf")) -> Behaviour:
+    """Hand on everything, but of the server's bytes no more than `most`, of the client's `asked`: then all is cut."""
 
     def relay(meeting: Meeting) -> None:
-        left = most
+        left = {"server": asked, "client": most}
         with socket.create_connection(address) as server, selectors.DefaultSelector() as selector:
-            selector.register(server, selectors.EVENT_READ)
-            selector.register(meeting.socket, selectors.EVENT_READ)
-            while left > 0:
+            selector.register(server, selectors.EVENT_READ, "client")
+            selector.register(meeting.socket, selectors.EVENT_READ, "server")
+            while min(left.values()) > 0:
                 for key, _ in selector.select():
-                    if key.fileobj is meeting.socket:
-                        if not (data := meeting.hear()):
-                            return
-                        server.sendall(data)
-                    else:
-                        data = server.recv(65_536)
-                        meeting.socket.sendall(data[: int(min(left, len(data)))])
-                        left -= len(data) or left
+                    to = key.data
+                    data = meeting.hear() if to == "server" else server.recv(65_536)
+                    if not data:
+                        return
+                    (server if to == "server" else meeting.socket).sendall(data[: int(min(left[to], len(data)))])
+                    left[to] -= len(data)
 
     return relay
 
