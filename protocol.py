@@ -930,6 +930,11 @@ class Group:
                 self._told[name] = code
         return not self._open
 
+    def count_shown(self, count: int) -> bool:
+        """So many of them are shown it. Whether the fate of all is known now."""
+        self._open -= count
+        return not self._open
+
     @property
     def has_failed(self) -> bool:
         """Whether it is known already that somebody is not shown it."""
@@ -1647,14 +1652,15 @@ class Post:
         A group tells it when the fate of all its people is known.
         """
         if isinstance(sender, Group):
-            group = sender
-            if not group.settle(tag, code) or not group.tag:
-                return
-            sender, tag, answer = group.sender, group.tag, group.answer
-        else:
-            answer = "OK SEND" if code is None else error(code, why)
-        if not sender.over:
-            self.deliver(sender, f"#{tag} {answer}")
+            if sender.settle(tag, code):
+                self.answer_for(sender)
+        elif not sender.over:
+            self.deliver(sender, f"#{tag} {'OK SEND' if code is None else error(code, why)}")
+
+    def answer_for(self, group: Group) -> None:
+        """The fate of all people of a group is known: its sender is told."""
+        if group.tag and not group.sender.over:
+            self.deliver(group.sender, f"#{group.tag} {group.answer}")
 
     def settle_all(self, session: Session, tell: bool) -> None:
         """Nobody will ACK what is held for this person any more; if `tell`, its senders are told what is known."""
@@ -1767,26 +1773,29 @@ class Spread:
         try:
             while people:
                 share = yield Share(len(whole))
-                for session in people[:share]:
-                    self._hand(group, session, payload, whole)
+                shown = sum([self._hand(group, session, payload, whole) for session in people[:share]])
+                if shown and group.count_shown(shown):
+                    self._post.answer_for(group)
                 self._left -= len(people[:share])
                 del people[:share]
         finally:
             self._left -= len(people)  # none, unless a fault of ours has ended it
         return "#0 " + group.answer if group.has_failed and not tag else None
 
-    def _hand(self, group: Group, session: Session, payload: bytes, whole: bytes) -> None:
-        """Queue the message of a group for one of its people."""
+    def _hand(self, group: Group, session: Session, payload: bytes, whole: bytes) -> bool:
+        """Queue the message of a group for one of its people. Whether it counts as shown by that."""
         recipient = self._sessions.get(session.key)
         if recipient is None:
             self._post.settle(group, session.name, Code.NOT_ONLINE)
         elif recipient.held is None:
-            is_queued = recipient.connection is not None and recipient.connection.offer(whole)
-            self._post.settle(group, session.name, None if is_queued else Code.BUSY)
+            if recipient.connection is not None and recipient.connection.offer(whole):
+                return True
+            self._post.settle(group, session.name, Code.BUSY)
         elif self._post.may_hold(recipient.held, len(whole)):
             self._post.deliver(recipient, payload, group if group.tag else None, session.name)
         else:
             self._post.settle(group, session.name, Code.BUSY)
+        return False
 
 
 class Hub:
@@ -2082,9 +2091,9 @@ class Hub:
         self._taken = len(outbox)
         self.frames += self._taken
         session = connection.session
-        if session is not None and session.unsaid:
+        if session is not None and session.held is not None and session.held.unsaid:
             self._post.catch_up(session)
-        if connection.decoder.buffered:
+        if connection.decoder is not EMPTY:
             self._read_on(connection)
         return data
 

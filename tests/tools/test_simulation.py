@@ -74,12 +74,12 @@ def lose_a_share(post: Post, session: Session, old: Held, adopt: Callable[..., N
 
 
 def miss_the_new_session(
-    spread: Spread, group: Group, session: Session, *message: Any, hand: Callable[..., None] = Spread._hand
-) -> None:
+    spread: Spread, group: Group, session: Session, *message: Any, hand: Callable[..., bool] = Spread._hand
+) -> bool:
     if session.over:
         spread._post.settle(group, session.name, Code.NOT_ONLINE)
-    else:
-        hand(spread, group, session, *message)
+        return False
+    return hand(spread, group, session, *message)
 
 
 ANSWER = Group.answer.__get__
