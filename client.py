@@ -570,7 +570,18 @@ class Tls:
                 return Dialled(sock, b"", Encryption(True, "", seen))
             if not self._signed and (expected or self._wanted):
                 raise TrustError(doubt_words(self._name, expected or "", seen), expected or "", seen)
-        return Dialled(sock, b"", Encryption(True, self.trust(seen), seen))
+            answer = b"" if self._signed else self._introduced(sock)
+        return Dialled(sock, answer, Encryption(True, self.trust(seen), seen))
+
+    def _introduced(self, sock: ssl.SSLSocket) -> bytes:
+        """The answer to a PING. The certificate of something else, as of the page that asks for the password of a
+        Wi-Fi, is not remembered: that of the server, once it is reached, would be one that has changed."""
+        ping = protocol.frame(b"PING")
+        sock.sendall(ping)
+        answer = first_answer(sock)
+        if answer != protocol.frame(b"OK PING") and not refusal(answer):
+            raise TrustError(f"what answers at {self._name} is not a Vessages server: check address and port")
+        return answer
 
 
 class Dialling(NamedTuple):

@@ -92,6 +92,20 @@ def test_the_first_certificate_is_remembered_and_said_in_one_line(between: Betwe
     assert dialled(between, known) == (True, "", said.fingerprint)
 
 
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", encode("OK PONG"), encode("ERRORS are many")])
+def test_the_certificate_of_what_is_no_vessages_server_is_not_remembered(
+    between: Between, known: Path, answer: bytes
+) -> None:
+    """Else that of the server, which comes there later, would be one that has changed."""
+    between.does = posing(*pair("second"), answer)
+    with pytest.raises(TrustError, match="is not a Vessages server: check address and port"):
+        dialled(between, known)
+    assert not known.exists()
+    between.does = posing(*pair("first"), encode("BYE full"))
+    said = dialled(between, known)
+    assert said is not None and said.fingerprint == fingerprint_of(pair("first")[0])
+
+
 def test_another_certificate_is_refused_before_anything_is_said(between: Between, known: Path) -> None:
     dialled(between, known)
     between.does = posing(*pair("second"))
