@@ -112,7 +112,10 @@ __all__ = (
 
 PYTHON = "py" if sys.platform == "win32" else "python3"  # how it is called: a plain Debian has no `python`
 
-DIAL_SECONDS = 10.0  # for a connection, and for a handshake; a LAN needs milliseconds, a far host a second or two
+# For each step of a dial: a connection, a handshake, a first answer. A LAN needs milliseconds, a far host a second or
+# two. A server that is late with each keeps a dial for eight: a connection and what comes over it, to this machine
+# itself in clear, with TLS, with a hello alone to see how that is refused, and in clear then.
+DIAL_SECONDS = 10.0
 ANSWER_MAX = 4096  # bytes of a server's first frame that are waited for: it is a word or a sentence
 # Between two attempts: 1, 2, 4 … 30 s, each cut by chance to between half and all of it, so that a thousand clients
 # do not come back in the same moment.
@@ -244,11 +247,6 @@ def dial_words(host: str, port: int, error: Exception) -> str:
         return str(error)
     if isinstance(error, SilentError):
         return f"something is at {host} port {port}, but it does not answer: check the port"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"--ca does not vouch for the certificate of {host}: {error.verify_message.rstrip('.')}. "
-            "Without --ca it is known by its fingerprint"
-        )
     if host.lower().startswith("fe80:") and "%" not in host:
         return f"{host} is an address of one network only: add %INTERFACE, such as {host}%eth0"
     if isinstance(error, TimeoutError) or getattr(error, "errno", None) in (errno.EHOSTUNREACH, errno.EHOSTDOWN):
@@ -270,6 +268,10 @@ class TrustError(OSError):
     def __init__(self, words: str, old: str = "", new: str = "") -> None:
         super().__init__(words)
         self.old, self.new = old, new
+
+
+class NotVouchedError(TrustError):
+    """The CA of --ca does not vouch for the certificate, and there is no fingerprint to ask about."""
 
 
 class TlsNeededError(TrustError):
@@ -444,7 +446,6 @@ class Tls:
         self._is_kept = True  # whether that one, if any, is in the file
         self._refused = ""  # fingerprint that a person has refused
         self._warned = ""  # last warning about a connection in clear
-        self._doubt = ""  # what is wrong if a server that was perhaps met does not encrypt
         self._context = signed_by(ca) if ca is not None else with_anybody()
 
     def dial(self, host: str, port: int) -> Dialled:
@@ -452,7 +453,7 @@ class Tls:
 
         TrustError if the server is not who it was or does not encrypt as it did; then nothing has been told to it.
         """
-        expected = self._expected()
+        expected, doubt = self._expected()
         sock = connect(host, port)
         if self._wanted is False:
             warning = f"{self._name} has encrypted before; with --no-tls {READABLE}"
@@ -462,7 +463,7 @@ class Tls:
                 return self._in_clear(sock, "")
             except TlsNeededError:
                 sock = connect(host, port)
-        secure = self._encrypt(sock, host, port, expected)
+        secure = self._encrypt(sock, host, port, doubt)
         if secure is not None:
             return self._check(secure, expected)
         return self._in_clear(connect(host, port), f"{self._name} does not encrypt: {READABLE}")
@@ -488,18 +489,20 @@ class Tls:
         """A person has refused this certificate: it is not asked about again. With "" it is."""
         self._refused = fingerprint
 
-    def _expected(self) -> str | None:
+    def _expected(self) -> tuple[str | None, str]:
         """The fingerprint that the server should have; "" if it was met and that is not known, None if it was not met.
+        And what is wrong if it does not encrypt; "" if it was not met.
 
         A certificate that another client has accepted meanwhile counts here too.
         """
         try:
             known = self._known.recall(self._server) if self._is_kept else None
-            self._doubt = "has encrypted before and does not now"
+            doubt = "has encrypted before and does not now"
         except OSError as error:
             known = ""  # perhaps it was met, so it has to encrypt
-            self._doubt = f"does not encrypt, and {self._path} does not tell whether it has before ({error.strerror})"
-        return known or self._accepted or known
+            doubt = f"does not encrypt, and {self._path} does not tell whether it has before ({error.strerror})"
+        expected = known or self._accepted or known
+        return expected, "" if expected is None else doubt
 
     def _in_clear(self, sock: socket.socket, warning: str) -> Dialled:
         """A connection in clear, on which a PING was answered. TlsNeededError if the server does not want it so."""
@@ -528,8 +531,9 @@ class Tls:
             sock.sendall(hello.read())
             return refusal(first_answer(sock))
 
-    def _encrypt(self, sock: socket.socket, host: str, port: int, expected: str | None) -> ssl.SSLSocket | None:
-        """The connection encrypted, with whomever it is. None if the server surely speaks no TLS and never has."""
+    def _encrypt(self, sock: socket.socket, host: str, port: int, doubt: str) -> ssl.SSLSocket | None:
+        """The connection encrypted, with whomever it is. None if the server surely speaks no TLS and never has: then
+        there is no `doubt`, the words for one that has."""
         try:
             with closed_on_failure(sock):
                 return self._context.wrap_socket(sock, server_hostname=self._name_for(host))
@@ -537,17 +541,21 @@ class Tls:
             raise SilentError from None
         except (ssl.SSLEOFError, ConnectionError):
             raise TrustError(f"{self._name} hung up before the connection was encrypted: {NOTHING_TOLD}") from None
-        except ssl.SSLCertVerificationError:
-            raise
+        except ssl.SSLCertVerificationError as error:
+            why = error.verify_message.rstrip(".")
+            raise NotVouchedError(
+                f"--ca does not vouch for the certificate of {host}: {why}; {NOTHING_TOLD}. Give the file of the CA "
+                "that signed it, or leave --ca out: then it is known by its fingerprint"
+            ) from None
         except ssl.SSLError:
             code = self._refusal_of_hello(host, port)
             if code in protocol.BYE_WORDS:  # as a full server says before anything else
                 words = f"{self._name}: {protocol.BYE_WORDS[code]}; {NOTHING_TOLD}"
             elif code != protocol.Code.BAD_FRAME.word:
                 words = f"what answers at {self._name} is not a Vessages server: check the port; {NOTHING_TOLD}"
-            elif expected is not None:
+            elif doubt:
                 words = (
-                    f"{self._name} {self._doubt}. Somebody may be in between, so {NOTHING_TOLD}. If whoever runs the "
+                    f"{self._name} {doubt}. Somebody may be in between, so {NOTHING_TOLD}. If whoever runs the "
                     "server says that it does not encrypt any more, --no-tls goes without"
                 )
             elif self._wanted:
@@ -598,8 +606,9 @@ class Unreachable(NamedTuple):
 
 
 class Untrusted(NamedTuple):
-    """The server shows a certificate that is not the `old` one, or with --tls a first one ("" as `old`): there is no
-    connection, and no next attempt before somebody wants one. `words` is one line for a script."""
+    """The server shows a certificate that is not the `old` one, with --tls a first one ("" as `old`), with --ca one for
+    which that does not vouch ("" as both): there is no connection, and no next attempt before somebody wants one.
+    `words` is one line for a script."""
 
     words: str
     old: str
@@ -720,13 +729,13 @@ class Link:
         if self._socket is None and not self._dialling and not self.asks_trust:
             self._dial_at = soon if self._dial_at is None else min(self._dial_at, soon)
 
-    def go_on(self, *, soon: bool) -> None:
-        """The person has answered about the certificate: dial now, or after a while."""
+    def go_on(self, *, soon: bool, words: str = "") -> None:
+        """The person has answered about the certificate: dial now, or after a while, since `words`."""
         self.asks_trust = False
         if soon:
             self._dial_at = self.now()
         else:
-            self._dial_later("")
+            self._dial_later(words)
 
     def tick(self) -> None:
         """Do what is due, in the session and here."""
@@ -787,7 +796,7 @@ class Link:
         self._dialling = False
         if isinstance(result, Exception):
             words = dial_words(self.host, self.port, result)
-            if isinstance(result, TrustError) and result.new:
+            if isinstance(result, TrustError) and (result.new or isinstance(result, NotVouchedError)):
                 self._events.append(Untrusted(words, result.old, result.new))
             elif self.has_met or self.awaits_server:
                 self._dial_later(words)
@@ -5487,7 +5496,7 @@ class Chat:
     def _first_contact_fault(self, event: Printable) -> str:
         """Why there is no server, if this ends a first contact. A person waits for one that hangs up without a word."""
         if isinstance(event, (Unreachable, protocol.NotVessages)) or (
-            isinstance(event, Untrusted) and not self.front.interactive
+            isinstance(event, Untrusted) and not (self.front.interactive and event.new)
         ):
             return event.words
         if isinstance(event, protocol.LinkLost) and not event.bye and not self.front.interactive:
@@ -5503,8 +5512,10 @@ class Chat:
         return event._replace(words=f"{event.words} {1000 * self.session.echo:.1f} ms, {how}".lstrip())
 
     def _distrust(self, event: Untrusted) -> None:
-        """The server shows another certificate than before. A person is asked; a script is over."""
-        if self.front.interactive:
+        """The server does not show the right certificate. A person is asked, or waits for it; a script is over."""
+        if self.front.interactive and not event.new:
+            self.link.go_on(soon=False, words=event.words)
+        elif self.front.interactive:
             self.link.asks_trust = True
             self.dialogues.interrupt(self._trusting(event))
         else:

@@ -197,12 +197,10 @@ def test_with_tls_a_new_certificate_is_not_trusted_by_itself(between: Between, k
 def test_a_ca_is_trusted_for_its_names_only_and_its_server_is_remembered(between: Between, known: Path) -> None:
     cert = pair("first")[0]
     dialled(between, known, ca=cert)
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(TrustError, match=r"^--ca does not vouch for the certificate of localhost: Hostname mismatch"):
         tls_to(between, known, ca=cert, host="localhost").dial("localhost", between.port)
-    told = client.dial_words("localhost", 5000, caught.value)
-    assert told.startswith("--ca does not vouch for the certificate of localhost: Hostname mismatch")
     between.does = posing(*pair("second"))
-    with pytest.raises(OSError, match=r"self.signed certificate"):
+    with pytest.raises(TrustError, match=r"self.signed certificate.* Give the file of the CA that signed it"):
         dialled(between, known, ca=cert)
     between.does = answering(NO_TLS)
     with pytest.raises(TrustError, match="has encrypted before"):
@@ -684,6 +682,43 @@ def test_at_a_return_nobody_in_between_hears_anything(
         between.cut(honest)  # the right one is back, and so are we
         until(chat, lambda: any("-- back as" in line for line in desk.seen))
         until(chat, lambda: any(line.endswith(f"-> {name}: {NEVER_SAID}") for line in desk.seen))
+    assert nothing_was_told(between)
+
+
+@pytest.mark.parametrize("front", ["person", "pipe", "script"])
+@pytest.mark.parametrize("met", [False, True])
+def test_a_script_is_over_when_the_ca_does_not_vouch_for_the_server(
+    server: ServerProcess, between: Between, known: Path, name: str, honest: Behaviour, chat_of: ChatOf,
+    hasten: Hasten, front: str, met: bool,
+) -> None:  # fmt: skip
+    """A person waits for the right one at a return, and has nothing to be asked about."""
+    ca = server.errors.with_name("vessages-cert.pem")
+    has_account(between, known, name, honest)
+    between.does = honest if met else POSES["poses"]
+    said = "--ca does not vouch for the certificate of 127.0.0.1: "
+    if front == "script":
+        with Client("127.0.0.1", between.port, tls=tls_to(between, known, ca=ca)) as bot:
+            if met:
+                bot.login(name, PASSWORD)
+                hasten()
+                between.cut(POSES["poses"])
+            with pytest.raises(ChatError, match=said) as caught:
+                list(bot.events(timeout=PATIENCE)) if met else bot.login(name, PASSWORD)
+            assert caught.value.code == "untrusted"
+        return
+    chat, desk = chat_of(front == "person", name, ca=ca)
+    if met:
+        until(chat, lambda: chat.session.online)
+        hasten()
+        between.cut(POSES["poses"])
+    if met and front == "person":
+        until(chat, lambda: any(said in line and "; trying again in" in line for line in desk.seen))
+        assert desk.prompts == []
+        between.cut(honest)
+        until(chat, lambda: any("-- back as" in line for line in desk.seen))
+    else:
+        until(chat, lambda: chat.status is not None)
+        assert chat.status == 2 and said in chat.last_words and "\n" not in chat.last_words
     assert nothing_was_told(between)
 
 
