@@ -4409,7 +4409,7 @@ def unknown_words(word: str) -> str:
     if name.startswith(SECRETS):  # what stands behind it may be a password
         return "there is no such command: it is used like this: /login NAME"
     advice = f"did you mean /{alike}? " if alike else ""
-    return f"there is no {one_line(word)}: {advice}/help lists the commands; a text that begins so: /{one_line(word)}"
+    return f"there is no {one_line(word)}: {advice}/help lists the commands; to send that as text: /{one_line(word)}"
 
 
 def has_password(name: str, rest: str) -> bool:

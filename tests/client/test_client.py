@@ -530,7 +530,7 @@ def test_a_terminal_that_is_closed_is_told_twice_and_logs_out_all_the_same(room:
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("/nonsense x", "there is no /nonsense: /help lists the commands; a text that begins so: //nonsense")]
+    [("/nonsense x", "there is no /nonsense: /help lists the commands; to send that as text: //nonsense")]
     + [("hello", "log in first: /login NAME")]
     + [("/msg bob", "it is used like this: /msg NAME TEXT"), ("SEND", "it is used like this: /msg NAME TEXT")]
     + [("/login", "it is used like this: /login NAME"), ("/register", "it is used like this: /register NAME")]
@@ -1520,10 +1520,10 @@ def test_a_pipe_is_told_what_was_not_sent(room: Room) -> None:
     pipe.typed += ["SEND bob login bob PW", None]
     room.until(lambda: chat.status is not None)
     assert [line for line in pipe.seen if line.startswith("!! ")] == [
-        "!! there is no /lgoin: did you mean /login? /help lists the commands; a text that begins so: //lgoin",
+        "!! there is no /lgoin: did you mean /login? /help lists the commands; to send that as text: //lgoin",
         f"!! {client.UNSENT}",
         f"!! {client.UNSENT}",
-        "!! there is no /connect: /help lists the commands; a text that begins so: //connect",
+        "!! there is no /connect: /help lists the commands; to send that as text: //connect",
     ]
     assert [line[9:] for line in pipe.seen if " -> " in line] == ["-> bob: login bob PW"]
 
