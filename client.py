@@ -2448,6 +2448,12 @@ def _line_units(text: str, style: str, encoding: str) -> Iterator[_Unit]:
         yield _unit(cluster, style)
 
 
+@functools.lru_cache(maxsize=4096)  # a line of 60,000 letters is laid out with each key
+def _typed_units(cluster: str, encoding: str) -> tuple[_Unit, ...]:
+    """The units of a cluster of the line that is typed."""
+    return (_NEWLINE,) if cluster == "\n" else tuple(_line_units(cluster, NO_STYLE, encoding))
+
+
 def _width(row: Iterable[_Unit]) -> int:
     return sum(unit.width for unit in row)
 
@@ -2629,7 +2635,7 @@ class Screen:
         for cluster in clusters(block.text):
             if marked is None and index >= block.cursor:
                 marked = len(units)
-            units.extend([_NEWLINE] if cluster == "\n" else _line_units(cluster, NO_STYLE, self._encoding))
+            units += _typed_units(cluster, self._encoding)
             index += len(cluster)
         rows, row, column = _break_rows(units, self._width, len(units) if marked is None else marked)
         room = self._height - 1

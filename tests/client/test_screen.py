@@ -159,6 +159,21 @@ def test_a_line_longer_than_the_window_wraps() -> None:
     assert window.cursor() == (1, 10)
 
 
+def test_with_each_key_in_a_long_line_only_what_is_new_is_made_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_safe: list[str] = []
+
+    def spelled(text: str, encoding: str) -> str:
+        made_safe.append(text)
+        return text
+
+    monkeypatch.setattr(client, "spelled", spelled)
+    client._typed_units.cache_clear()
+    for text in ("日本語 " * 10_000, "日本語 " * 10_000 + "x"):
+        Screen(20, 4).draw(Block((), text))
+    client._typed_units.cache_clear()
+    assert made_safe == ["日", "本", "語", " ", "x"]
+
+
 def test_a_wide_character_does_not_fit_the_last_cell() -> None:
     window = Window(20, 8)
     window.type("x" * 9 + "中文")
