@@ -99,16 +99,11 @@ def test_the_reports_are_those_of_one_process(tmp_path: Path) -> None:
     assert seen[0] == seen[1]
 
 
-def test_the_first_failure_ends_the_run(tmp_path: Path) -> None:
-    code, said = run(tmp_path, ALL_KINDS, "-x", "--processes=2")
-    assert (code, said.count("\nFAILED ")) == (1, 1)
+def test_a_process_that_dies_is_a_failure_of_the_test_that_it_ran_and_the_first_ends_the_run(tmp_path: Path) -> None:
+    code, said = run(tmp_path, DYING, "-x", "--processes=2")
+    assert code == pytest.ExitCode.TESTS_FAILED
+    assert "a process that ran tests has died (exit code 0)" in said
     assert "stopping after 1 failures" in said
-
-
-def test_a_process_that_dies_is_a_failure_of_the_test_that_it_ran(tmp_path: Path) -> None:
-    code, said = run(tmp_path, DYING, "--processes=2")
-    assert code == pytest.ExitCode.INTERRUPTED
-    assert "Interrupted: a process that ran tests has died (exit code " in said
     assert said.count("FAILED test_it.py::") == said.count("FAILED test_it.py::test_number[40] - ") == 1
     assert "Traceback" not in said
 

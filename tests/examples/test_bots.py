@@ -27,7 +27,9 @@ def running(folder: Path, *command: str, environ: dict[str, str] = ENVIRON) -> I
     home = folder / "bot"
     home.mkdir(parents=True)
     for file in (ROOT / "client.py", ROOT / "protocol.py", Path(__file__).parent / command[1]):
-        shutil.copy(file, home)
+        shutil.copy2(file, home)
+    if (ROOT / "__pycache__").is_dir():  # then they are not compiled once more
+        shutil.copytree(ROOT / "__pycache__", home / "__pycache__")
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environ = ENVIRON | environ
     with subprocess.Popen(command, cwd=home, env=environ, text=True, **pipes) as process:  # type: ignore[call-overload]

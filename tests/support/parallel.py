@@ -1,4 +1,4 @@
-"""Runs the tests in several processes, one for each core, so that they end sooner.
+"""Runs the tests in several processes, one more than there are cores, since a test also waits.
 
 The first process collects the tests, starts the others, and hands one test after another to whichever is free; it runs
 none itself. Each of the others collects them too, and sends the reports of every test back. The first hands these to
@@ -19,13 +19,13 @@ from multiprocessing.connection import Connection, wait
 import pytest
 
 FEW = 50  # tests: one process has run them before others have begun
-PROCESSES_MAX = 4  # since each holds all tests in memory
+PROCESSES_MAX = 5  # since each holds all tests in memory
 STOP_SECONDS = 10  # for a test that is broken off, to end the programs that it has started
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    cores = min(os.cpu_count() or 1, PROCESSES_MAX)
-    parser.addoption("--processes", type=int, default=cores, metavar="N", help=f"that run the tests (here {cores})")
+    number = min((os.cpu_count() or 1) + 1, PROCESSES_MAX)
+    parser.addoption("--processes", type=int, default=number, metavar="N", help=f"that run the tests (here {number})")
 
 
 @pytest.hookimpl(tryfirst=True)
