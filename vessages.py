@@ -127,6 +127,8 @@ LOG_ENDS = frozenset({errno.EPIPE, errno.EBADF})  # the log has no reader any mo
 # of a password check on the same core; at 19 a core that is wholly taken would check one in ten seconds.
 HASHING_NICENESS, BACKUP_NICENESS = 15, 19
 
+CLIENT_CLOSED = "closed by the client"  # why a connection ended
+
 # Raised by a socket that has nothing or no room now. (TLS never needs to read in order to write: renegotiation is
 # off, and TLS 1.3's own messages are written with the next data.)
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -423,7 +425,7 @@ class Server:
             self._drop(connection, reason_of(error))
             return
         if not data:
-            self._drop(connection, "closed by the client")
+            self._drop(connection, CLIENT_CLOSED)
         elif not self.hub.feed(connection, data):
             self._update_interest(connection)
 
@@ -739,6 +741,8 @@ def local_time(wall: float) -> str:
 
 def reason_of(error: OSError) -> str:
     """The fault as the system or OpenSSL names it, in words for a person."""
+    if isinstance(error, ssl.SSLEOFError):  # what OpenSSL says at a write after the other side's end
+        return CLIENT_CLOSED
     return protocol.OPENSSL_CODES.sub("", error.strerror or "") or "connection lost"
 
 

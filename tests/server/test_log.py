@@ -60,7 +60,12 @@ def test_the_verbose_log_says_in_words_why_there_is_no_tls(tmp_path: Path) -> No
         rig.tls = False
         rig.connect().say_bytes(b"\x16GET / HTTP/1.0\r\n\r\n")
         rig.turns(3)
-    assert any(line.endswith(": no TLS: wrong version number") for line in rig.said)
+        stranger = rig.connect()
+        stranger.say_bytes(b"\x16\x03\x01\x02\x00")  # the beginning of a hello
+        stranger.finish()
+        rig.turns(3)
+    for reason in ("wrong version number", vessages.CLIENT_CLOSED):
+        assert any(line.endswith(f": no TLS: {reason}") for line in rig.said), rig.said
 
 
 def test_a_stop_has_room_in_the_log_for_everybody() -> None:
