@@ -4704,7 +4704,7 @@ class Accounts:
         clean = protocol.clean_name(name)
         if clean is None:
             return f"that cannot be anybody's name: {protocol.Code.BAD_USERNAME.explanation}"
-        return protocol.NO_NAME if new and protocol.means_people(clean) else ""
+        return protocol.NO_NAME if new and fold(clean) in protocol.WORDS_FOR_PEOPLE else ""
 
     def logging_in(
         self, name: str, password: str, *, takeover: bool = False, patient: bool = False, known: bool = False

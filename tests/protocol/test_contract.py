@@ -271,7 +271,7 @@ def test_counting_starts_after_the_login_and_again_after_the_next(place: Place) 
 # --- Accounts ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["alice", "Tuấn", "Мария", "田中さん", "スーパーマン", "a", "7up", "o_o.-", "x" * 32])
+@pytest.mark.parametrize("name", ["Tuấn", "Мария", "田中さん", "スーパーマン", "a", "7up", "a11", "o_o.-", "x" * 32])
 def test_good_names_are_taken_as_they_are(place: Place, name: str) -> None:
     peer = place.connect()
     assert peer.says(f"REGISTER {name} {PASSWORD}") == [f"OK REGISTER {name}"]
@@ -280,7 +280,7 @@ def test_good_names_are_taken_as_they_are(place: Place, name: str) -> None:
 
 def test_bad_names_are_refused(place: Place) -> None:
     names = ["x" * 33, "pаypal", "~bob", "_bob", "-bob", "+bob", "@bob", "bo\nb", "bo\tb", "bo\u200bb", "bob!", "😀"]
-    for name in [*names, "a/b", "\u0301a", "you", "All", "Everyone", "everyb0dy"]:
+    for name in [*names, "a/b", "\u0301a", "you", "All", "Everyone"]:
         assert codes(place.connect().says(f"REGISTER {name} {PASSWORD}")) == ["ERROR bad-username"], name
 
 
