@@ -2,9 +2,10 @@
 
     python tests/tools/bench.py [--peer NAME] [--old COMMIT] [--only ROW] [--quick] [--repeats N] [--readme]
 
-Peers are two relays of our own (tests/tools/asyncio_server.py) and ngIRCd, InspIRCd and miniircd if they are found,
-started with a configuration without limits on floods: private messages between registered nicks. `--old` adds an older
-Vessages; `--readme` measures the rows that README.md has, and ends with its table.
+Peers are two relays of our own (tests/tools/asyncio_server.py); the least that a relay in Python can cost
+(tests/tools/floor_server.py); and ngIRCd, InspIRCd and miniircd if they are found, started with a configuration without
+limits on floods: private messages between registered nicks. `--old` adds an older Vessages; `--readme` measures the
+rows that README.md has, and ends with its table.
 
 How it measures
     Each server is a fresh process on one core; this process is the load generator, on another core. The main figure is
@@ -268,10 +269,15 @@ def vessages(name: str, root: Path) -> Kind:
     return Kind(name, OURS, partial(start_vessages, root=root), is_ours=True, tells_port=True)
 
 
-OWN, OLD, FIGURE = "vessages", "old", "figure"
+def start_floor(setup: Setup) -> list[str]:
+    return [sys.executable, str(TOOLS / "floor_server.py"), HOST, "0"]
+
+
+OWN, OLD, FIGURE, FLOOR = "vessages", "old", "figure", "floor"
 ASYNCIO, IRC_SERVERS = ("asyncio-protocol", "asyncio-streams"), ("ngircd", "inspircd", "miniircd")
 PEERS: dict[str, Kind] = {
     **{name: Kind(name, OURS, partial(start_asyncio, variant=name[8:]), tells_port=True) for name in ASYNCIO},
+    FLOOR: Kind(FLOOR, OURS, start_floor, tells_port=True),
     **{
         name: Kind(name, IRC, partial(start_irc, program=name), install=install)
         for name, install in zip(
@@ -348,6 +354,13 @@ class Server:
             return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
         return parse_clock(self._ask_ps("time"))
 
+    def ticks(self) -> tuple[int, int]:
+        """The same in user space and in the system, in the hundredths of a second in which they are told apart."""
+        if not Path("/proc/self/stat").exists():
+            return 0, 0
+        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self._tree()]
+        return sum(int(stat[11]) for stat in stats), sum(int(stat[12]) for stat in stats)
+
     def memory(self) -> int:
         if Path("/proc/self/status").exists():
             statuses = [Path(f"/proc/{pid}/status").read_text() for pid in self._tree()]
@@ -420,13 +433,16 @@ class Meter:
         self._server = server
         self._before = self._now()
 
-    def _now(self) -> tuple[float, float, float]:
-        return self._server.cpu(), time.process_time(), clock()
+    def _now(self) -> tuple[float, ...]:
+        return self._server.cpu(), time.process_time(), clock(), *self._server.ticks()
 
     def reading(self, count: int, notes: dict[str, float] | None = None) -> Reading:
-        """The server's microseconds for each of `count`."""
-        server, generator, wall = (after - before for after, before in zip(self._now(), self._before, strict=True))
-        return Reading(server / count * 1e6, server / wall, generator / wall, notes or {})
+        """The server's microseconds for each of `count`, and how many of them the system takes for its own."""
+        differences = (after - before for after, before in zip(self._now(), self._before, strict=True))
+        server, generator, wall, user, system = differences
+        figure = server / count * 1e6
+        told = {"of it the system": figure * system / (user + system)} if user + system else {}
+        return Reading(figure, server / wall, generator / wall, (notes or {}) | told)
 
 
 # --- Clients ---------------------------------------------------------------------------------------------------------
@@ -1011,15 +1027,16 @@ def make_rows(scale: Scale) -> list[Row]:
     s, pairs, some, many = scale.seconds, scale.pairs, scale.some, scale.many
     stream, told = f"streaming, {pairs} pairs, {OUTSTANDING} outstanding", max(1, scale.broadcasts // 3)
     everyone, lean = (*ASYNCIO, *IRC_SERVERS), ASYNCIO[:1]
+    relays = (*everyone, FLOOR)
     return [
-        Row("streaming", f"message, {stream}", "µs", partial(streaming, pairs=pairs, seconds=s), everyone,
+        Row("streaming", f"message, {stream}", "µs", partial(streaming, pairs=pairs, seconds=s), relays,
             {"inspircd": 1.0, "ngircd": 0.7}, readme=f"a delivered message, {stream}"),
         Row("kept", "the same, kept and tagged (others: plain)", "µs", partial(kept, pairs=pairs, seconds=s), lean,
             {"asyncio": 0.40}, readme="the same in kept sessions, with tags, ACKs and OKs"),
         Row("ping-pong", f"message, ping-pong, {pairs} pairs", "µs", partial(ping_pong, pairs=pairs, seconds=s),
-            everyone, {"ngircd": 1.2, "asyncio": 0.52}, readme=f"a delivered message, ping-pong, {pairs} pairs"),
+            relays, {"ngircd": 1.2, "asyncio": 0.52}, readme=f"a delivered message, ping-pong, {pairs} pairs"),
         Row("ping-pong-1", "message, ping-pong, 1 pair", "µs", partial(ping_pong, pairs=1, seconds=s),
-            everyone, {"asyncio": 0.95}),
+            relays, {"asyncio": 0.95}),
         Row("growth", f"message, ping-pong, 5 pairs: among {many:,} connections to among 10", "x",
             partial(growth, few=10, many=many, seconds=s), lean, {FIGURE: 1.10}),
         Row("presence", f"one person's coming told to {many:,}, each", "µs",
@@ -1027,7 +1044,7 @@ def make_rows(scale: Scale) -> list[Row]:
         Row("presence-p99", f"p99 of 1,000 messages/s while presence is told to {many:,}", "ms",
             partial(presence_latency, watchers=many, seconds=3 * s), goals={FIGURE: 30}),
         Row("everybody-some", f"message to {some:,}, each", "µs",
-            partial(to_everybody, count=some, times=8 * told), lean, {"asyncio": 0.6},
+            partial(to_everybody, count=some, times=8 * told), (*lean, FLOOR), {"asyncio": 0.6},
             readme=f"a message to {some:,} people, for each"),
         Row("everybody", f"message to {many:,}, each", "µs",
             partial(to_everybody, count=many, times=told), lean, {"asyncio": 0.6}, once=True),
