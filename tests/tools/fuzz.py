@@ -2,9 +2,11 @@
 
     python tests/tools/fuzz.py --minutes 10                 one long attack; it prints its seed
     python tests/tools/fuzz.py --minutes 1 --seed 4711      the same attacks in the same order
-    python tests/tools/fuzz.py --minutes 1 --tls            through TLS, and at its handshake
+    python tests/tools/fuzz.py --minutes 1 --tls            all through TLS, at a server that takes nothing else
 
 How it works
+    Half of the connections are plain, half are encrypted, at the one port that serves both; of the pair one each.
+
     In each round one attack of a table begins: connections that say something wrong, nothing, half of it, too much of
     it, or do not listen. What they say is made of real commands and then mutated, frame by frame and byte by
     byte, so that it gets past the first check. Then the crowd has a moment, and the pair chats.
@@ -295,24 +297,24 @@ class Target:
     def __init__(self, folder: Path, tls: bool, code: Path = PROGRAM) -> None:
         options = ["--grace", str(GRACE), *(["--tls"] if tls else [])]
         self.server = ServerProcess(folder, *options, code=code)
-        self.tls = tls
+        self.share = 1.0 if tls else 0.5 if "fingerprint" in self.server.greeting else 0.0  # of those who encrypt
         self.memory: list[int] = []  # bytes, one figure a sample
         self.descriptors: list[int] = []
         self._read = 0  # bytes of its log
 
-    def connect(self, source: str = "127.0.0.1", secure: bool = True) -> socket.socket:
+    def connect(self, source: str, secure: bool) -> socket.socket:
         """A connection from this address (where there are many loopback addresses)."""
         address = (source if sys.platform == "linux" else "127.0.0.1", 0)
         sock = socket.create_connection(self.server.address, timeout=PATIENCE, source_address=address)
-        if not (self.tls and secure):
+        if not secure:
             return sock
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context.wrap_socket(sock, do_handshake_on_connect=False)
 
-    def peer(self) -> Peer:
+    def peer(self, secure: bool) -> Peer:
         """Somebody who keeps to the protocol."""
-        sock = self.connect()
+        sock = self.connect("127.0.0.1", secure)
 
         def step() -> None:
             if not select.select([sock], [], [], PATIENCE)[0]:
@@ -322,14 +324,14 @@ class Target:
         self.server.peers.append(peer)
         return peer
 
-    def person(self, name: str, kept: bool = False) -> Peer:
-        peer = self.peer()
+    def person(self, name: str, secure: bool, kept: bool = False) -> Peer:
+        peer = self.peer(secure)
         peer.enter(name, kept)
         return peer
 
     def visit(self, name: str) -> None:
         """Somebody registers, logs in and leaves."""
-        visitor = self.person(name)
+        visitor = self.person(name, self.share > 0)
         visitor.says("LOGOUT")
         visitor.close()
         self.server.peers.remove(visitor)
@@ -442,11 +444,11 @@ def one_name(fuzzer: Fuzzer, author: Author) -> Iterable[Attacker]:
 
 
 def bare(fuzzer: Fuzzer, author: Author) -> Iterable[Attacker]:
-    """Beneath TLS, if there is any: noise, half a handshake, plain frames."""
+    """Beneath TLS: noise, half a handshake, plain frames."""
     for _ in range(20):
         hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + author.rng.randbytes(100)
         says = author.rng.choice((hello[: author.rng.randrange(1, 100)], author.rng.randbytes(300), author.stream()))
-        yield Attacker(fuzzer.connect(secure=False), says)
+        yield Attacker(fuzzer.connect(bare=True), says)
 
 
 Attack = Callable[["Fuzzer", Author], Iterable[Attacker]]
@@ -469,8 +471,9 @@ class Fuzzer:
         self.rounds = self.newcomers = 0
         self.slowest_chat = self.slowest_newcomer = 0.0
 
-    def connect(self, secure: bool = True) -> socket.socket:
-        """From one of a thousand addresses, so that not all of them share one limit."""
+    def connect(self, *, bare: bool = False) -> socket.socket:
+        """From one of a thousand addresses, so that not all of them share one limit; some of them encrypt."""
+        secure = self.rng.random() < self.target.share and not bare
         return self.target.connect(f"127.0.{self.rng.randrange(1, 5)}.{self.rng.randrange(1, 255)}", secure)
 
     def run(self, enough: Callable[[], bool]) -> None:
@@ -478,7 +481,9 @@ class Fuzzer:
         self.target.sample()
         for name in ACCOUNTS:
             self.target.visit(name)
-        self.alice, self.bob = self.target.person("alice"), self.target.person("bob", kept=True)
+        share = self.target.share
+        self.alice = self.target.person("alice", share == 1.0)
+        self.bob = self.target.person("bob", share > 0, kept=True)
         try:
             while not enough():
                 self.round()
@@ -570,7 +575,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Attack a server of one's own, while a pair goes on chatting.")
     parser.add_argument("--minutes", type=float, default=1.0, help="how long (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="to see the same attacks again (default: a new one)")
-    parser.add_argument("--tls", action="store_true", help="through TLS, and at its handshake")
+    parser.add_argument("--tls", action="store_true", help="all through TLS, at a server that takes nothing else")
     options = parser.parse_args(arguments)
     seed = random.randrange(10**9) if options.seed is None else options.seed
     end = clock() + options.minutes * 60
