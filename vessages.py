@@ -53,6 +53,7 @@ import selectors
 import shutil
 import socket
 import ssl
+import stat
 import subprocess
 import threading
 import time
@@ -1235,6 +1236,12 @@ GIT_PROGRAMS = ("usr/bin/openssl.exe", "mingw64/bin/openssl.exe")
 PAIR_SIZE = 16 * 1024  # bytes: more than a certificate and its key take, to see whether the disk has room for them
 
 
+# Why OpenSSL cannot load a pair, where its words say too little.
+LOAD_FAULTS = {
+    "PEM lib": "one of them is not PEM, or damaged", "key values mismatch": "the key is that of another certificate",
+}  # fmt: skip
+
+
 class NoCertificateError(StartError):
     """There is no certificate, and none can be made. A command to be run elsewhere is on a line of its own."""
 
@@ -1283,12 +1290,14 @@ def tls_context(
     if ours and not _are_there(cert, key):
         _make_certificate(cert, key, names, log)
     try:
+        if sys.platform != "win32" and key.stat().st_mode & stat.S_IROTH:
+            log(f"everybody on this machine can read {key}, and so pose as this server: chmod 600 {key}")
         return _load(cert, key)
     except PermissionError:
         text = f"this user may not read {cert} or {key}: give them to this user, or start as the one whose they are"
         raise StartError(text) from None
     except OSError as error:
-        why = reason_of(error).replace("PEM lib", "one of them is not PEM, or damaged")
+        why = LOAD_FAULTS.get(reason_of(error), reason_of(error))
         text = f"cannot use {cert} and {key} as a certificate and its key: {why}; give others with --cert and --key"
         if ours:
             text += ", or move both away: new ones are made, and everybody is asked about them"

@@ -850,6 +850,28 @@ def test_the_key_is_its_owners_whatever_the_umask(pair: tuple[Path, Path], mask:
     assert [path.stat().st_mode & 0o777 for path in pair] == [0o644, 0o600]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
+@pytest.mark.parametrize(("mode", "told"), [(0o600, False), (0o640, False), (0o604, True), (0o644, True)])
+def test_a_key_that_everybody_may_read_is_told_of(pair: tuple[Path, Path], mode: int, told: bool) -> None:
+    said: list[str] = []
+    vessages.tls_context(*pair)
+    pair[1].chmod(mode)
+    vessages.tls_context(*pair, log=noting_in(said))
+    words = f"everybody on this machine can read {pair[1]}, and so pose as this server: chmod 600 {pair[1]}"
+    assert said == [words] * told
+
+
+def test_a_key_of_another_certificate_is_told_as_that(pair: tuple[Path, Path]) -> None:
+    vessages.tls_context(*pair)
+    key = pair[1].read_bytes()
+    for path in pair:
+        path.unlink()
+    vessages.tls_context(*pair)
+    pair[1].write_bytes(key)
+    with pytest.raises(vessages.StartError, match="the key is that of another certificate; give others"):
+        vessages.tls_context(*pair)
+
+
 @pytest.mark.parametrize("empty", [(0, 1), (0,), (1,)])
 def test_a_pair_that_was_never_whole_is_made_anew(pair: tuple[Path, Path], empty: tuple[int, ...]) -> None:
     for index in empty:
