@@ -9,7 +9,7 @@ import pytest
 from vocabulary import END, PASSWORD, STAMP, WALL, Disk, StoredAccount, World
 
 import protocol
-from protocol import frame
+from protocol import encode, frame
 
 # --- Frames and words ---
 
@@ -707,6 +707,35 @@ def test_a_queue_of_checks_that_a_few_have_filled_has_a_place_for_others(address
         world.hub.complete(job, world.disk.perform(job))
     assert answers == ["ERROR bad-login wrong name or password"]
     assert checked <= protocol.CHECKS_AT_ONCE + 5 + 1
+
+
+def test_strangers_who_flood_the_server_make_no_turn_long_and_each_of_them_is_heard() -> None:
+    world = World()
+    strangers = [world.connect(f"10.6.{number % 9}.{number % 7}") for number in range(300)]
+    flood = encode("PING") * 50
+    world.hub.wake(world.now, world.wall)
+    for stranger in strangers:
+        world.hub.feed(stranger.connection, flood)
+    world.hub.tick()
+    assert 0 < len(world.hub.ready) <= 2 * protocol.STRANGERS_A_TURN  # those read at once, and those who waited
+    world.turn()
+    assert all(stranger.hears() == ["OK PING"] * 50 for stranger in strangers)
+
+
+def test_newcomers_do_not_overtake_a_stranger_who_waits() -> None:
+    world = World()
+    crowd = [world.connect() for _ in range(2 * protocol.STRANGERS_A_TURN)]
+    for stranger in crowd:
+        world.hub.feed(stranger.connection, encode("PING"))
+    honest = crowd[-1]
+    for turn in range(4):
+        world.hub.wake(world.now + turn, world.wall)
+        for _ in range(2 * protocol.STRANGERS_A_TURN):
+            world.hub.feed(world.hub.connect("10.6.6.6"), encode("PING"))
+        world.hub.tick()
+        if honest.connection in world.hub.ready:
+            break
+    assert turn <= 1
 
 
 def test_one_address_of_a_network_delays_its_neighbours_no_more_than_others() -> None:
