@@ -1211,6 +1211,9 @@ def _open_alone(path: Path) -> sqlite3.Connection:
 # --- Restore ---------------------------------------------------------------------------------------------------------
 
 
+LOST_NAMED = 20  # Accounts that a restore takes away and names.
+
+
 class RestoreReport(NamedTuple):
     """The result of a restore, done or tried."""
 
@@ -1219,6 +1222,7 @@ class RestoreReport(NamedTuple):
     changed: int  # Accounts in both, with another spelling of the name or another password.
     accounts: int
     replaced: Path | None  # The place of the replaced file; None if there was none, or nothing was done.
+    lost: list[str]  # The names of the accounts in the live file only, at most LOST_NAMED.
 
 
 def restore(
@@ -1258,9 +1262,9 @@ def restore(
         _discard(draft)
         _new_file(draft)
         accounts = _snapshot(backup_file, draft, make_offline)
-        difference = (accounts, 0, 0) if live is None else _difference(draft, path)
+        difference, lost = ((accounts, 0, 0), []) if live is None else _difference(draft, path)
         replaced = None if dry_run else _put_in_place(draft, path, live, time.time() if now is None else now)
-        return RestoreReport(*difference, accounts, replaced)
+        return RestoreReport(*difference, accounts, replaced, lost)
 
 
 def _open_candidate(candidate: Path) -> sqlite3.Connection:
@@ -1303,18 +1307,21 @@ def _put_in_place(draft: Path, path: Path, live: sqlite3.Connection | None, now:
     return kept_or_none
 
 
-def _difference(draft: Path, path: Path) -> tuple[int, int, int]:
-    """How many accounts of the file `draft` the file at `path` has not, has more, and has otherwise."""
+def _difference(draft: Path, path: Path) -> tuple[tuple[int, int, int], list[str]]:
+    """How many accounts of the file `draft` the file at `path` has not, has more, and has otherwise; the first names of
+    those that it has more."""
     questions = (
         "SELECT count(*) FROM users WHERE key NOT IN (SELECT key FROM live.users)",
         "SELECT count(*) FROM live.users WHERE key NOT IN (SELECT key FROM main.users)",
         "SELECT count(*) FROM users JOIN live.users AS old USING (key) "
         "WHERE (users.username, users.password) <> (old.username, old.password)",
     )
+    names = "SELECT username FROM live.users WHERE key NOT IN (SELECT key FROM main.users) ORDER BY key LIMIT ?"
     with closing(_connect(draft)) as new:
         new.execute("ATTACH DATABASE ? AS live", (f"{_uri(path)}?mode=ro",))
         added, removed, changed = (int(new.execute(question).fetchone()[0]) for question in questions)
-    return added, removed, changed
+        lost = [str(name) for (name,) in new.execute(names, (LOST_NAMED,))]
+    return (added, removed, changed), lost
 
 
 # --- Export and import -----------------------------------------------------------------------------------------------
@@ -1564,6 +1571,10 @@ def _run_backup(options: argparse.Namespace) -> Answer:
 def _run_restore(options: argparse.Namespace) -> Answer:
     report = restore(options.db, options.file, options.dry_run)
     lines = [f"+{_accounts(report.added)}, -{report.removed}, {report.changed} changed"]
+    if report.lost:
+        gone = "they would be gone" if options.dry_run else "gone"
+        more = f" and {report.removed - LOST_NAMED} others" if report.removed > LOST_NAMED else ""
+        lines.append(f"not in the backup, so {gone}: {', '.join(report.lost)}{more}")
     if options.dry_run:
         lines.append("nothing was changed (--dry-run)")
     else:

@@ -116,6 +116,24 @@ def test_restore_shows_the_difference_and_keeps_the_replaced_file(run: Run, acco
     assert answer["changed"] == 0 and Path(answer["replaced"]).exists()
 
 
+def test_restore_names_the_accounts_that_it_takes_away(run: Run, accounts: Path) -> None:
+    run("backup", "both.db")
+    run("remove", "ALICE")
+    run("backup", "one.db")
+    run("restore", "both.db")
+    dry = run("restore", "--dry-run", "one.db")[1].splitlines()
+    assert dry[:2] == ["+0 accounts, -1, 0 changed", "not in the backup, so they would be gone: Alice"]
+    assert run("restore", "one.db")[1].splitlines()[1] == "not in the backup, so gone: Alice"
+    run("restore", "both.db")
+    assert json.loads(run("restore", "one.db", "--json")[1])["lost"] == ["Alice"]
+    names = [f"u{number:02}" for number in range(storage.LOST_NAMED + 2)]
+    with closing(open_store(accounts)) as store, store.transaction():
+        for name in names:
+            store.add(name, name, HASH, WALL)
+    told = run("restore", "one.db")[1].splitlines()[1]
+    assert told.endswith(f": {', '.join(names[: storage.LOST_NAMED])} and 2 others")
+
+
 def test_verify_list_and_export_show_what_is_there(run: Run, accounts: Path) -> None:
     assert run("verify")[1] == "vessages.db: whole, 2 accounts, 25 kB, version 3\n"
     assert json.loads(run("verify", "vessages.db", "--json")[1])["accounts"] == 2
