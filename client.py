@@ -5281,6 +5281,8 @@ class Chat:
         if line.unseen and typed.name in ("msg", "all") and text:
             self.dialogues.begin(self.recipients.confirming(to, text))
         elif (rest.strip() and " " not in usage) or getattr(self, TYPED[typed.name].method)(rest) is False:
+            if word in BARE:  # as it was written
+                usage = re.sub(r"^/\S+", word, usage.split(" or ")[-1])
             self._refuse(f"it is used like this: {usage}", hide=secret)
 
     def _obey_aside(self, answer: str, question: Ask) -> bool:

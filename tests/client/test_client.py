@@ -257,7 +257,10 @@ def test_a_pipe_names_somebody_before_its_login_is_answered(room: Room) -> None:
     [
         ("HELP", "there is no HELP: the command is /help [COMMAND]"),
         ("FOO bar", "there is no FOO: /help lists the commands; as a message: SEND NAME FOO …"),
-        ("hello", "to whom? SEND NAME TEXT, or /to NAME first"),
+        ("hunter22", "to whom? SEND NAME TEXT, or /to NAME first"),  # perhaps the password of the line before
+        ("SEND bob", "it is used like this: SEND NAME TEXT"),
+        ("PASSWD old", "it is used like this: PASSWD OLD NEW"),
+        ("/msg bob", "it is used like this: /msg NAME TEXT"),
     ],
 )
 def test_a_pipe_is_told_that_there_is_no_such_command(room: Room, line: str, advice: str) -> None:
@@ -532,12 +535,12 @@ def test_a_terminal_that_is_closed_is_told_twice_and_logs_out_all_the_same(room:
     ("line", "words"),
     [("/nonsense x", "there is no /nonsense: /help lists the commands; to send that as text: //nonsense")]
     + [("hello", "log in first: /login NAME")]
-    + [("/msg bob", "it is used like this: /msg NAME TEXT"), ("SEND", "it is used like this: /msg NAME TEXT")]
+    + [("/msg bob", "it is used like this: /msg NAME TEXT"), ("SEND", "it is used like this: SEND NAME TEXT")]
     + [("/login", "it is used like this: /login NAME"), ("/register", "it is used like this: /register NAME")]
     + [("/takeover", "it is used like this: /takeover [NAME]"), ("/r", "it is used like this: /r TEXT")]
     + [("/xyz hi", "there is no /xyz: /help"), ("/mgs bob hi", "there is no /mgs: did you mean /msg? /help lists")]
     + [("/r hi", "nobody has written yet"), ("/to two words", "it is used like this: /to [NAME]")]
-    + [("PASSWD one", "it is used like this: /passwd or PASSWD OLD NEW"), ("//hi", "log in first")]
+    + [("PASSWD one", "it is used like this: PASSWD OLD NEW"), ("//hi", "log in first")]
     + [("send bob hi", "log in first"), ("WHO are you", "log in first"), ("/who me", "it is used like this: /who")]
     + [("/bell loud", "it is used like this: /bell [off|title|msg|all]"), ("/me", "it is used like this: /me TEXT")]
     + [("/\x1b[2J", "there is no /<U+001B>[2J"), (" hello", "log in first"), ("  /nonsense", "there is no /nonsense")]
