@@ -188,8 +188,8 @@ def skeleton(name: str) -> str:
     return name
 
 
-# Words that a client writes, or a person says, in place of names: nobody new is called so. What only looks like one is
-# a name: `a11` is a seat in a lab.
+# Words that a client writes, or a person says, in place of names: nobody new is called so. A word that only looks like
+# one is a name: `a11` is a seat in a lab.
 WORDS_FOR_PEOPLE = frozenset({"all", "everybody", "everyone", "you"})
 NO_NAME = "that word means several people or anybody: choose a name"
 
