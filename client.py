@@ -4733,6 +4733,7 @@ class Accounts:
             if online:
                 takeover = yield from is_meant("end that session and log in here?", self._note, password)
                 if not takeover:
+                    self.refused = (name, "")  # somebody else may sit here when /takeover is typed
                     return
                 continue
             if reply.code not in ASKS_AGAIN:
@@ -5549,10 +5550,10 @@ class Chat:
         self._met, self.link.awaits_server = True, False
 
     def _logged_in(self, event: protocol.LoggedIn) -> None:
-        self.accounts.refused = (event.name, "")  # a session that is ended elsewhere is brought back by /takeover alone
         if self._person not in ("", event.name):
             self._forget_person()
         self._person = event.name
+        self.accounts.refused = (event.name, "")  # a session that is ended elsewhere is brought back by /takeover alone
 
     def _answered(self, event: protocol.Answer) -> None:
         if event.verb == "LOGOUT":
@@ -5565,7 +5566,7 @@ class Chat:
         """
         self._person = ""
         if self.front.interactive:
-            self._said = Said()
+            self._said, self.accounts.refused = Said(), ("", "")
             self.recipients.forget()
             self.front.forget()
 

@@ -106,8 +106,18 @@ def test_a_password_that_was_refused_is_not_tried_again_unasked(room: Room) -> N
         room.until(lambda: desk.prompts == ["Password for bob: "])
         room.types(desk, "", see="-- no password, so nothing was done")
         assert not any("TAKEOVER: " in line for line in desk.seen)
-    room.types(desk, "/login bob", PASSWORD, "n", see="!! LOGIN: bob is online since")
+    room.types(desk, f"LOGIN bob {PASSWORD}", see="!! LOGIN: bob is online since")
     room.types(desk, "/takeover", see="-- you are bob")  # the password was right
+
+
+def test_who_does_not_end_the_other_session_has_to_give_the_password_again(room: Room) -> None:
+    room.person("bob")
+    _, desk = room.desk()
+    room.types(desk, "/login bob", PASSWORD, "n", see="!! LOGIN: bob is online since")
+    desk.prompts.clear()
+    desk.typed.append("/takeover")
+    room.until(lambda: desk.prompts == ["Password for bob: "])
+    room.types(desk, PASSWORD, see="-- you are bob")
 
 
 def test_a_new_password_is_asked_for_until_it_can_be_used(room: Room) -> None:
