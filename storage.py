@@ -710,8 +710,6 @@ class FileLock:
     Raises LockedError if another process has it, StorageError if the lock file cannot be made or locked.
     """
 
-    __slots__ = ("_descriptor", "_name")
-
     def __init__(self, path: Path) -> None:
         self._name = _beside(path, ".lock")
         with _explained(self._name):
@@ -771,8 +769,6 @@ class Store:
     raises StorageError when the disk or the file fails; the next call opens and checks the file anew, so that the store
     works again as soon as the cause is gone.
     """
-
-    __slots__ = ("_db", "_file", "_in_transaction", "_lock", "path")
 
     def __init__(self, path: Path, lock: FileLock) -> None:
         self.path = path

@@ -609,8 +609,6 @@ class Server:
 class Waker:
     """Ends the waiting of the loop, from any thread or signal handler: what one end sends, the other can read."""
 
-    __slots__ = ("receiver", "sender")
-
     def __init__(self) -> None:
         self.receiver, self.sender = socket.socketpair()
         self.receiver.setblocking(False)
@@ -631,8 +629,6 @@ class Waker:
 
 class Signals:
     """The wishes of signals. Their handlers interrupt the loop anywhere, so they note it and wake the loop."""
-
-    __slots__ = ("_clock", "_console_handler", "_heeded", "_hurry_from", "_waker", "figures_wanted", "stop_wanted")
 
     def __init__(self, waker: Waker, clock: Callable[[], float]) -> None:
         self.stop_wanted = False

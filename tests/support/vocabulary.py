@@ -315,7 +315,7 @@ def left_behind(hub: Hub) -> dict[str, object]:
     """Every list, table and queue of the hub and of its parts that has something in it. Limits may remember people."""
     tables: dict[str, object] = {}
     for part in (hub, hub._presence, hub._statuses, hub._checks, hub._walk, hub._post):
-        for name in type(part).__slots__:
+        for name in (*getattr(part, "__slots__", ()), *getattr(part, "__dict__", ())):
             value = getattr(part, name)
             if isinstance(value, (list, dict, set, deque)) and value:
                 tables[name] = value
