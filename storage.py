@@ -1570,7 +1570,7 @@ def _run_restore(options: argparse.Namespace) -> Answer:
     if report.lost:
         gone = "they would be gone" if options.dry_run else "gone"
         more = f" and {report.removed - LOST_NAMED} others" if report.removed > LOST_NAMED else ""
-        lines.append(f"not in the backup, so {gone}: {', '.join(report.lost)}{more}")
+        lines.append(f"not in the backup, so {gone}: {', '.join(map(_printable, report.lost))}{more}")
     if options.dry_run:
         lines.append("nothing was changed (--dry-run)")
     else:
@@ -1644,6 +1644,7 @@ def _run_import(options: argparse.Namespace) -> Answer:
         raise StorageError(f"{file} is not JSON ({error}): give a file that export has written") from None
     report = import_accounts(options.db, data, options.overwrite)
     line = f"+{_accounts(report.added)}, {report.changed} changed, {report.kept} were there already and are as before"
+    line += " (--overwrite changes them)" * (report.kept > 0 and not options.overwrite)
     return Answer(report._asdict(), [line], "the accounts were imported")
 
 

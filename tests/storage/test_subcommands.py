@@ -190,6 +190,11 @@ def test_control_characters_in_names_are_not_printed(run: Run, accounts: Path) -
     with closing(open_store(accounts)) as store, store.transaction():
         store.add("\x1b[2J", "evil", HASH, WALL)
     assert "\x1b" not in run("list")[1]
+    run("backup", "saved.db")
+    with closing(open_store(accounts)) as store, store.transaction():
+        store.add("\x1b[3J", "worse", HASH, WALL)
+    told = run("restore", "saved.db")[1]
+    assert "\x1b" not in told and "[3J" in told
 
 
 def test_export_to_a_file_is_private_and_comes_back_by_import(run: Run, accounts: Path) -> None:
@@ -199,7 +204,9 @@ def test_export_to_a_file_is_private_and_comes_back_by_import(run: Run, accounts
         assert file.stat().st_mode & 0o777 == 0o600
     assert run("export", "all.json")[0] == 2
     run("remove", "Tuấn")
-    assert run("import", "all.json")[1] == "+1 account, 0 changed, 1 were there already and are as before\n"
+    assert run("import", "all.json")[1] == (
+        "+1 account, 0 changed, 1 were there already and are as before (--overwrite changes them)\n"
+    )
     assert json.loads(run("import", "all.json", "--overwrite", "--json")[1]) == {"added": 0, "changed": 0, "kept": 2}
     storage.set_password(accounts, "alice", "another password", CHEAP)
     assert run("import", "all.json", "--overwrite")[1].startswith("+0 accounts, 1 changed, 1 were there already")
