@@ -121,7 +121,7 @@ CANNOT_LOCK = "cannot lock files: put the accounts on a local disk"
 # Words in the name of SQLite's error, or in its text (the same in all versions), and what a person can do about it.
 ADVICE = (
     ("IOERR_LOCK", f"its folder {CANNOT_LOCK}"),
-    ("disk is full", "the disk is full: free some space, no restart is needed"),
+    ("disk is full", "the disk is full: free some space; a server that runs then goes on by itself"),
     ("readonly", "it cannot be written: give this user the right to write the file and its folder"),
     (  # SQLite also says so where a network share refuses a lock with ENOLCK.
         "locked",
