@@ -5656,6 +5656,10 @@ class Parser(argparse.ArgumentParser):
         complain(f"{self.prog}: {message}. Use it like this: {PYTHON} client.py 192.168.1.5 5000 (or --help)")
         self.exit(2)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        with contextlib.suppress(OSError):  # nobody reads: argparse itself does so from Python 3.11 on
+            super()._print_message(message, file)
+
 
 def arguments_of(argv: list[str]) -> argparse.Namespace:
     """The command line, understood; what is wrong with it goes to standard error, with status 2."""
@@ -5702,7 +5706,8 @@ def port_number(text: str) -> int:
 def given_secret(file: Path | None) -> str | None:
     """The password of the file or the environment, or None. OSError if the file cannot be read."""
     if file is not None:
-        return file.read_text(encoding="utf-8-sig").split("\n")[0].rstrip("\r")  # Notepad begins with a mark
+        with file.open(encoding="utf-8-sig") as lines:  # Notepad begins with a mark
+            return lines.readline(protocol.PASSWORD_MAX + 1).rstrip("\n")
     return os.environ.pop("VESSAGES_PASSWORD", None)
 
 

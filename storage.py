@@ -1713,6 +1713,10 @@ class Parser(argparse.ArgumentParser):
         complain(f"storage.py: {message}: {PYTHON} {self.prog} --help says more")
         self.exit(2)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        with suppress(OSError):  # nobody reads: argparse itself does so from Python 3.11 on
+            super()._print_message(message, file)
+
 
 def _parser() -> Parser:
     # Each option is accepted before and after the command; SUPPRESS keeps the second parser's default from winning.

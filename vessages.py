@@ -1521,7 +1521,7 @@ def named_addresses() -> list[str]:
 # --- The command line -------------------------------------------------------------------------------------------------
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(storage.Parser):
     """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:

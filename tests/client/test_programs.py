@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import itertools
 import json
@@ -332,9 +333,10 @@ def test_the_null_device_takes_the_place_of_what_is_closed() -> None:
     assert done.stdout == f"[0, 2] {Path(os.devnull).stat().st_rdev}\n"
 
 
-def test_a_password_file_with_a_mark_at_its_beginning(server: ServerThread, tmp_path: Path) -> None:
+def test_of_a_password_file_the_first_line_is_read_and_no_more(server: ServerThread, tmp_path: Path) -> None:
+    """It may begin with the mark of an editor, and be a pipe that stays open, or have no end."""
     server.person("bot").close()
-    (tmp_path / "secret").write_text(PASSWORD + "\r\n", encoding="utf-8-sig")
+    (tmp_path / "secret").write_bytes(codecs.BOM_UTF8 + f"{PASSWORD}\r\n".encode() + b"x" * 100_000 + b"\xff")
     status, lines, _ = run(*place(server), "--user", "bot", "--password-file", str(tmp_path / "secret"))
     assert status == 0
     assert any(line.startswith("-- you are bot") for line in lines)

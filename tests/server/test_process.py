@@ -169,6 +169,18 @@ def test_last_words_that_nobody_reads_are_no_failure(program: str, shell: str, s
     )  # fmt: skip
 
 
+@posix
+@pytest.mark.parametrize("program", ["vessages.py", "storage.py", "client.py"])
+def test_help_that_nobody_reads_is_no_failure_where_it_is_written_at_once(program: str) -> None:
+    """Python 3.10 minded; many an image of a container has set this variable."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command, environ = [sys.executable, str(ROOT / program), "--help"], os.environ | {"PYTHONUNBUFFERED": "1"}
+    with os.fdopen(writing, "wb") as nobody:
+        done = subprocess.run(command, env=environ, stdout=nobody, stderr=subprocess.PIPE, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_version(tmp_path: Path) -> None:
     done = run(tmp_path, "--version")
     assert (done.returncode, done.stderr) == (0, "")
