@@ -438,9 +438,11 @@ class Tls:
         TrustError if `ca` cannot be read or is no certificate.
         """
         host = protocol.bare_host(host)
-        self._host, self._name = host, f"{host} port {port}"
+        self._host, self._port, self._name = host, port, f"{host} port {port}"
+        # The name that the certificate must be for, with `ca`. It is not said where it does not count.
+        self._certified = None if ca is None else host.partition("%")[0]
         self._server = f"{'_'.join(host.lower().split())} {port}"
-        self._signed, self._wanted = ca is not None, True if ca else wanted
+        self._wanted = True if ca else wanted
         self._path, self._known, self._is_loopback = known, KnownServers(known), is_loopback
         self._accepted = ""  # fingerprint that was right for this process
         self._is_kept = True  # whether that one, if any, is in the file
@@ -448,13 +450,13 @@ class Tls:
         self._warned = ""  # last warning about a connection in clear
         self._context = signed_by(ca) if ca is not None else with_anybody()
 
-    def dial(self, host: str, port: int) -> Dialled:
+    def dial(self) -> Dialled:
         """A connection; not a byte is sent in clear before it is settled that this may be. Blocks; OSError.
 
         TrustError if the server is not who it was or does not encrypt as it did; then nothing has been told to it.
         """
         expected, doubt = self._expected()
-        sock = connect(host, port)
+        sock = connect(self._host, self._port)
         if self._wanted is False:
             warning = f"{self._name} has encrypted before; with --no-tls {READABLE}"
             return self._in_clear(sock, "" if expected is None else warning)
@@ -462,11 +464,11 @@ class Tls:
             try:
                 return self._in_clear(sock, "")
             except TlsNeededError:
-                sock = connect(host, port)
-        secure = self._encrypt(sock, host, port, doubt)
+                sock = connect(self._host, self._port)
+        secure = self._encrypt(sock, doubt)
         if secure is not None:
             return self._check(secure, expected)
-        return self._in_clear(connect(host, port), f"{self._name} does not encrypt: {READABLE}")
+        return self._in_clear(connect(self._host, self._port), f"{self._name} does not encrypt: {READABLE}")
 
     def trust(self, fingerprint: str) -> str:
         """The certificate with this fingerprint, however it is written, is the server's from now on. Words for a
@@ -521,22 +523,22 @@ class Tls:
         with closed_on_failure(sock):
             return self._is_loopback(sock.getpeername()[0])
 
-    def _refusal_of_hello(self, host: str, port: int) -> str:
+    def _refusal_of_hello(self) -> str:
         """How a hello is refused: by a server without TLS as a frame that is too long. It is seen on a connection of
         its own, since the library does not tell what it has read in place of an answer."""
         hello = ssl.MemoryBIO()
         with contextlib.suppress(ssl.SSLWantReadError):
-            self._context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=self._name_for(host)).do_handshake()
-        with connect(host, port) as sock:
+            self._context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=self._certified).do_handshake()
+        with connect(self._host, self._port) as sock:
             sock.sendall(hello.read())
             return refusal(first_answer(sock))
 
-    def _encrypt(self, sock: socket.socket, host: str, port: int, doubt: str) -> ssl.SSLSocket | None:
+    def _encrypt(self, sock: socket.socket, doubt: str) -> ssl.SSLSocket | None:
         """The connection encrypted, with whomever it is. None if the server surely speaks no TLS and never has: then
         there is no `doubt`, the words for one that has."""
         try:
             with closed_on_failure(sock):
-                return self._context.wrap_socket(sock, server_hostname=self._name_for(host))
+                return self._context.wrap_socket(sock, server_hostname=self._certified)
         except TimeoutError:
             raise SilentError from None
         except (ssl.SSLEOFError, ConnectionError):
@@ -544,11 +546,11 @@ class Tls:
         except ssl.SSLCertVerificationError as error:
             why = error.verify_message.rstrip(".")
             raise NotVouchedError(
-                f"--ca does not vouch for the certificate of {host}: {why}; {NOTHING_TOLD}. Give the file of the CA "
-                "that signed it, or leave --ca out: then it is known by its fingerprint"
+                f"--ca does not vouch for the certificate of {self._host}: {why}; {NOTHING_TOLD}. Give the file of the "
+                "CA that signed it, or leave --ca out: then it is known by its fingerprint"
             ) from None
         except ssl.SSLError:
-            code = self._refusal_of_hello(host, port)
+            code = self._refusal_of_hello()
             if code in protocol.BYE_WORDS:  # as a full server says before anything else
                 words = f"{self._name}: {protocol.BYE_WORDS[code]}; {NOTHING_TOLD}"
             elif code != protocol.Code.BAD_FRAME.word:
@@ -564,10 +566,6 @@ class Tls:
                 return None
             raise TrustError(words) from None
 
-    def _name_for(self, host: str) -> str | None:
-        """The name that the certificate must be for. It is not said where it does not count."""
-        return host.partition("%")[0] if self._signed else None
-
     def _check(self, sock: ssl.SSLSocket, expected: str | None) -> Dialled:
         """An encrypted connection, if its certificate is the right one."""
         with closed_on_failure(sock):
@@ -576,9 +574,9 @@ class Tls:
                 raise TrustError(f"{self._name} still shows the certificate that you have refused; Enter asks again")
             if seen == expected:
                 return Dialled(sock, b"", Encryption(True, "", seen))
-            if not self._signed and (expected or self._wanted):
+            if self._certified is None and (expected or self._wanted):
                 raise TrustError(doubt_words(self._name, expected or "", seen), expected or "", seen)
-            answer = b"" if self._signed else self._introduced(sock)
+            answer = b"" if self._certified is not None else self._introduced(sock)
         return Dialled(sock, answer, Encryption(True, self.trust(seen), seen))
 
     def _introduced(self, sock: ssl.SSLSocket) -> bytes:
@@ -637,12 +635,12 @@ class Link:
         port: int,
         session: ClientSession,
         *,
-        dial: Callable[[str, int], Dialled],
+        dial: Callable[[], Dialled],
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`dial` is called in a thread and gives a connection, or an OSError: see `Tls.dial`."""
+        """`dial` is called in a thread and gives a connection to HOST, or an OSError: see `Tls.dial`."""
         self.host, self.port, self.session = host, port, session
         self._dial, self._clock, self._chance, self._wall = dial, clock, chance, wall
         session.wall = wall()
@@ -781,7 +779,7 @@ class Link:
 
     def _dial_in_thread(self) -> None:
         try:
-            self._dialled.put(self._dial(self.host, self.port))
+            self._dialled.put(self._dial())
         except (OSError, UnicodeError) as error:
             self._dialled.put(error)
         if self._closed:  # while it was dialled

@@ -69,7 +69,7 @@ def tls_to(between: Between, known: Path, host: str = "127.0.0.1", **options: An
 
 def dialled(between: Between, known: Path, **options: Any) -> client.Encryption | None:
     """Dial, and hang up; what there was to say."""
-    connection = tls_to(between, known, **options).dial("127.0.0.1", between.port)
+    connection = tls_to(between, known, **options).dial()
     connection.sock.close()
     return connection.said
 
@@ -120,10 +120,12 @@ def test_another_certificate_is_refused_before_anything_is_said(between: Between
 
 
 def test_a_certificate_is_compared_as_a_whole_and_its_names_and_dates_are_not_looked_at(
-    between: Between, known: Path
+    between: Between, known: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    connect = client.connect
+    monkeypatch.setattr(client, "connect", lambda host, port: connect("127.0.0.1", port))
     for name in ("localhost", "LocalHost"):  # it is for 127.0.0.1
-        tls_to(between, known, host=name).dial("127.0.0.1", between.port).sock.close()
+        tls_to(between, known, host=name).dial().sock.close()
     assert len(known.read_text(encoding="utf-8").splitlines()) == 1
 
 
@@ -138,9 +140,9 @@ def test_a_person_accepts_a_changed_certificate_and_the_old_one_is_right_no_more
     tls, second = tls_to(between, known), fingerprint_of(pair("second")[0])
     assert tls.trust(second) == f"encrypted; certificate of 127.0.0.1 remembered: {blocks('second')}"
     with pytest.raises(TrustError, match="CHANGED"):  # it is played again by somebody who has its key
-        tls.dial("127.0.0.1", between.port)
+        tls.dial()
     between.does = posing(*pair("second"))
-    tls.dial("127.0.0.1", between.port).sock.close()
+    tls.dial().sock.close()
     assert dialled(between, known) == (True, "", second)  # in another client too
 
 
@@ -155,7 +157,7 @@ def test_a_script_says_beforehand_which_certificate_is_right(
 ) -> None:
     tls = tls_to(between, known, wanted=True)
     tls.trust(write(fingerprint_of(pair("first")[0])))
-    tls.dial("127.0.0.1", between.port).sock.close()
+    tls.dial().sock.close()
     for wrong in ("", "AB:CD", "AB:" * 31 + "XY", "AB" * 33):
         with pytest.raises(ValueError, match="64 digits"):
             tls.trust(wrong)
@@ -163,10 +165,10 @@ def test_a_script_says_beforehand_which_certificate_is_right(
 
 def test_a_client_that_is_running_learns_what_another_one_has_accepted(between: Between, known: Path) -> None:
     tls = tls_to(between, known)
-    tls.dial("127.0.0.1", between.port).sock.close()
+    tls.dial().sock.close()
     tls_to(between, known).trust(fingerprint_of(pair("second")[0]))
     between.does = posing(*pair("second"))
-    tls.dial("127.0.0.1", between.port).sock.close()
+    tls.dial().sock.close()
 
 
 def test_a_refused_certificate_is_not_asked_about_again(between: Between, known: Path) -> None:
@@ -175,14 +177,14 @@ def test_a_refused_certificate_is_not_asked_about_again(between: Between, known:
     tls.refuse(fingerprint_of(pair("second")[0]))
     between.does = posing(*pair("second"))
     with pytest.raises(TrustError, match="still shows the certificate that you have refused") as caught:
-        tls.dial("127.0.0.1", between.port)
+        tls.dial()
     assert caught.value.new == ""
     between.does = posing(*pair("first"))
-    tls.dial("127.0.0.1", between.port).sock.close()
+    tls.dial().sock.close()
     between.does = posing(*pair("second"))
     tls_to(between, known).trust(fingerprint_of(pair("second")[0]))  # somebody says yes in another window
     with pytest.raises(TrustError, match="still shows the certificate that you have refused"):
-        tls.dial("127.0.0.1", between.port)
+        tls.dial()
 
 
 def test_with_tls_a_new_certificate_is_not_trusted_by_itself(between: Between, known: Path) -> None:
@@ -198,7 +200,7 @@ def test_a_ca_is_trusted_for_its_names_only_and_its_server_is_remembered(between
     cert = pair("first")[0]
     dialled(between, known, ca=cert)
     with pytest.raises(TrustError, match=r"^--ca does not vouch for the certificate of localhost: Hostname mismatch"):
-        tls_to(between, known, ca=cert, host="localhost").dial("localhost", between.port)
+        tls_to(between, known, ca=cert, host="localhost").dial()
     between.does = posing(*pair("second"))
     with pytest.raises(TrustError, match=r"self.signed certificate.* Give the file of the CA that signed it"):
         dialled(between, known, ca=cert)
@@ -331,7 +333,7 @@ def test_without_tls_nothing_is_encrypted_and_for_a_known_server_there_is_a_warn
     client.KnownServers(known).remember(f"127.0.0.1 {between.port}", fingerprint_of(pair("first")[0]))
     words = f"127.0.0.1 port {between.port} has encrypted before; with --no-tls {client.READABLE}"
     for said in ((False, words, ""), None):
-        connection = tls.dial("127.0.0.1", between.port)
+        connection = tls.dial()
         connection.sock.close()
         assert (connection.data, connection.said) == (encode("OK PING"), said)  # it is warned of once
 
@@ -353,7 +355,7 @@ def test_on_this_machine_itself_it_is_plain_until_the_server_wants_tls(between: 
     between.does = answering(encode("OK PING"))
     assert dialled(between, known, **here) is None
     between.does = hanging_up
-    tls_to(between, known, **here).dial("127.0.0.1", between.port).sock.close()  # the session says why it is none
+    tls_to(between, known, **here).dial().sock.close()  # the session says why it is none
     between.does = by_turns(answering(encode("ERROR encrypted-only use TLS")), posing(*pair("first")))
     said = dialled(between, known, **here)
     assert said is not None and "remembered" in said.words
@@ -481,21 +483,21 @@ def test_where_nothing_can_be_remembered_it_is_encrypted_for_this_time(
     if kind == "endless" and sys.platform == "win32":
         pytest.skip("there is no such device")
     tls = tls_to(between, unusable(kind, known, monkeypatch))
-    connection = tls.dial("127.0.0.1", between.port)
+    connection = tls.dial()
     connection.sock.close()
     assert connection.said is not None
     words, shown = connection.said.words, f"; certificate of 127.0.0.1: {blocks('first')}"
     assert re.fullmatch(rf"encrypted for this time, as .* cannot be used: [^;\n]+{shown}", words)
     assert not known.is_file() or known.stat().st_size == 0
-    again = tls.dial("127.0.0.1", between.port)
+    again = tls.dial()
     again.sock.close()
     assert again.said == (True, "", connection.said.fingerprint)  # this client still knows
     between.does = EVIL["strips"]
     with pytest.raises(TrustError, match="so neither a password nor a message was sent"):
-        tls.dial("127.0.0.1", between.port)
+        tls.dial()
     between.does = posing(*pair("second"))
     with pytest.raises(TrustError, match="CHANGED"):
-        tls.dial("127.0.0.1", between.port)
+        tls.dial()
 
 
 def test_a_file_that_cannot_be_read_may_have_the_server_in_it(between: Between, known: Path) -> None:

@@ -85,7 +85,7 @@ class Room:
         self.up = True
         self.desks: list[tuple[Chat, Desk]] = []
 
-    def dial(self, host: str, port: int) -> client.Dialled:
+    def dial(self) -> client.Dialled:
         if not self.up:
             raise ConnectionRefusedError
         return dial_in_clear(*self.rig.listeners[0].getsockname()[:2])
