@@ -266,7 +266,7 @@ try_suite() { # [FILE ...]: from the project's folder
   [ $# -gt 0 ] || mapfile -t files < <(cd "$project" && find tests -name 'test_*.py' | sort)
   [ $# -eq 0 ] || files=("$@")
   for file in "${files[@]}"; do
-    HYPOTHESIS_PROFILE=short windows_python -m pytest -p no:cacheprovider "$file" \
+    HYPOTHESIS_PROFILE=short windows_python -m pytest --processes 1 -p no:cacheprovider "$file" \
       </dev/null >"$folder/result" || true
     result=$(tr -d '\r' <"$folder/result" | grep -E '(passed|failed|skipped|error).* in [0-9.]+s' | tail -n 1) ||
       result="hung: $(grep -o 'in test_.*' "$folder/result" | head -n 1)" || result="hung: see the log"
