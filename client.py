@@ -4142,6 +4142,8 @@ def link_spans(link: Link, met: bool) -> list[Span]:
         return [Span(f"… {math.ceil(wait)} s " if wait else "… ", RED)]
     if session.logged_in and session.online:
         return [Span(f"{session.online} online ", DIM)]
+    if link.is_up and session.is_stranded:  # else a password might be typed as a message, which waits for the login
+        return [Span("not logged in ", RED)]
     return [] if link.is_up else [Span("not connected ", RED)]
 
 

@@ -3440,7 +3440,7 @@ class ClientSession:
         command = self._requests.make(verb, name, text, self._watch.now, self.wall)
         if command.fault:
             self._fail(command, command.fault)
-        elif not self._requests.enqueue(command, first=self._is_stranded and verb in STRANGERS_ONLY):
+        elif not self._requests.enqueue(command, first=self.is_stranded and verb in STRANGERS_ONLY):
             self._fail(command, Code.BUSY.word)
         return command.tag
 
@@ -3481,7 +3481,7 @@ class ClientSession:
     def wants_link(self) -> bool:
         """Whether a lost link is worth dialling again: somebody is logged in, or a command waits to be sent."""
         waiting = self._requests.first_waiting
-        if self.name is None or self._is_stranded:
+        if self.name is None or self.is_stranded:
             return waiting is not None and (self.name is None or waiting.verb in STRANGERS_ONLY)
         return True
 
@@ -3524,7 +3524,7 @@ class ClientSession:
         return self._stage is not Stage.DOWN and not self.hang_up
 
     @property
-    def _is_stranded(self) -> bool:
+    def is_stranded(self) -> bool:
         """Whether the session is over and only the person can begin a new one."""
         return self.name is not None and self._token is None and self._password is None
 
@@ -3637,7 +3637,7 @@ class ClientSession:
         Not before all that was read was shown: RESUME tells the last number that was shown, and the server goes on
         behind that. A frame that is on the screen only afterwards would be shown a second time.
         """
-        if self.name is None or self._is_stranded or not self._received.all_shown:
+        if self.name is None or self.is_stranded or not self._received.all_shown:
             return
         if self._token is not None:
             words = "RESUME", self._token, str(self._received.shown)
@@ -3670,7 +3670,7 @@ class ClientSession:
             return command if self._watch.now >= self._pace.due else None
         if self._watch.now < self._retry_at:
             return None
-        if self.name is None or (self._is_stranded and command.verb in STRANGERS_ONLY):
+        if self.name is None or (self.is_stranded and command.verb in STRANGERS_ONLY):
             return command
         return None  # the session will go on
 

@@ -312,6 +312,19 @@ def test_a_pipe_that_cannot_come_back_ends(room: Room) -> None:
     assert any(line.startswith("!! log in again, /login bob: ") for line in pipe.seen)
 
 
+def test_a_prompt_tells_that_one_has_to_log_in_again(room: Room) -> None:
+    chat, bob = room.person("bob")
+    room.types(bob, "/to bob", see="-- what you type goes to bob")
+    room.up = False
+    room.rig.close()
+    (room.folder / "vessages.db").unlink()  # the account is gone
+    room.start()
+    room.until(lambda: any(line.startswith("!! log in again, /login bob: ") for line in bob.seen))
+    assert [span.text for span in client.link_spans(chat.link, met=True)] == ["not logged in "]
+    room.types(bob, f"REGISTER bob {PASSWORD}", see="-- online: bob")
+    assert [span.text for span in client.link_spans(chat.link, met=True)] == ["1 online "]
+
+
 def test_a_message_without_a_fate_is_given_up_in_the_end(room: Room) -> None:
     alice_chat, _ = room.person("alice")
     alice_chat.link.close()  # gone without a word: her session is kept for a while
