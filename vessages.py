@@ -1207,6 +1207,7 @@ class RecordSocket(ssl.SSLSocket):
 
 CERTIFICATE_WITHIN = 10.0  # seconds for one to be made, before the server does without it
 CERTIFICATE_LOOK = 0.02  # seconds between two looks whether another server has made one: that takes 0.1 s
+JOIN_LINES = 8  # of the greeting: the bridges of containers are addresses too; those with a route come first
 CERTIFICATE_NAMES_MAX = 50  # of this machine in its certificate: one with many networks has more, and few are used
 OPENSSL = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 7300"  # twenty years
 OPENSSL_ELSEWHERE = OPENSSL + " -subj /CN=Vessages -addext subjectAltName={names} -keyout {key} -out {cert}"
@@ -1627,10 +1628,13 @@ class Greeting(NamedTuple):
         others = "Others on this machine" if addresses and all(map(protocol.is_loopback, addresses)) else "Others"
         lines = [f"Vessages {protocol.VERSION} listens at {', '.join(self.bound)} port {self.port}.", self.accounts]
         lines += [f"{others} join with ({OTHER_SYSTEM}: {OTHER_PYTHON} instead of {PYTHON})"]
-        lines += [f"    {PYTHON} client.py {address} {self.port}" for address in addresses or ["ADDRESS"]]
+        shown, more = addresses[:JOIN_LINES] or ["ADDRESS"], len(addresses) - JOIN_LINES
+        lines += [f"    {PYTHON} client.py {address} {self.port}" for address in shown]
+        if more > 0:
+            lines += [f"({more} more addresses of this machine serve as well)"]
         if not addresses:
             lines += ["where ADDRESS is that of this machine in the network."]
-        if any("%" in address for address in addresses):
+        if any("%" in address for address in shown):
             lines += ["where the word behind % is this machine's network interface: others write their own."]
         if self.plain:
             lines += ["Nothing is encrypted, so the network can read passwords:", self.plain]

@@ -227,6 +227,16 @@ def test_a_link_local_address_has_its_zone(monkeypatch: pytest.MonkeyPatch) -> N
         assert vessages.bound_address(listener) == "fe80::77%1"
 
 
+def test_of_a_machine_with_very_many_addresses_the_first_are_shown() -> None:
+    addresses = [f"10.1.2.{number}" for number in range(1, 81)]
+    lines = vessages.Greeting(["0.0.0.0"], 5000, "").text(addresses).splitlines()
+    shown = [line.split()[2] for line in lines if " client.py " in line]
+    assert shown == addresses[: vessages.JOIN_LINES]
+    assert f"({80 - vessages.JOIN_LINES} more addresses of this machine serve as well)" in lines
+    exactly = vessages.Greeting(["0.0.0.0"], 5000, "").text(shown)
+    assert "more addresses" not in exactly and exactly.count(" client.py ") == vessages.JOIN_LINES
+
+
 def test_a_line_to_join_with_says_which_part_is_this_machines() -> None:
     text = vessages.Greeting(["fe80::77%lab0"], 5000, "").text(["fe80::77%lab0"])
     assert " client.py fe80::77%lab0 5000\nwhere the word behind % is this machine's " in text
