@@ -75,7 +75,7 @@ else:
 
 PYTHON = "py" if sys.platform == "win32" else "python3"  # The command: a plain Debian has no `python`.
 
-STATUSES = ("online", "offline", "lost")
+STATUSES = (protocol.ONLINE, protocol.OFFLINE, protocol.LOST)
 
 MAX_FAILURES = 2**53  # The highest count of wrong passwords: above 2^63 SQLite would make it a fraction.
 TOKEN_LIFE = 7 * 24 * 3600.0  # The life of an unused token in seconds: over a holiday week, not for ever.

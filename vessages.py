@@ -1342,7 +1342,7 @@ def _make_certificate(cert: Path, key: Path, names: Callable[[], list[str]], log
     try:
         if _are_there(cert, key):
             return
-        _remove(drafts)  # of a start that was killed
+        shutil.rmtree(drafts, ignore_errors=True)  # of a start that was killed
         drafts.mkdir(0o700)
         _make_drafts(drafts, cert, key, names(), until)
         for file in filter(_holds_something, (cert, key)):  # useless alone, but it may be somebody's
@@ -1355,7 +1355,7 @@ def _make_certificate(cert: Path, key: Path, names: Callable[[], list[str]], log
         why = f"no certificate can be made in {cert.parent}: {reason_of(error)}"
         raise NoCertificateError(f"{why}; mend that and start again, or give one with --cert and --key") from None
     finally:
-        _remove(drafts)
+        shutil.rmtree(drafts, ignore_errors=True)
         lock.release()
 
 
@@ -1370,10 +1370,6 @@ def _lock_pair(cert: Path, until: float) -> storage.FileLock:
             time.sleep(CERTIFICATE_LOOK)
         except storage.StorageError as error:
             raise NoCertificateError(f"no certificate can be made: {error}") from None
-
-
-def _remove(drafts: Path) -> None:
-    shutil.rmtree(drafts, ignore_errors=True)
 
 
 def openssl_programs() -> Iterator[str]:

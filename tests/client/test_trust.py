@@ -75,7 +75,7 @@ def dialled(between: Between, known: Path, **options: Any) -> client.Encryption 
 
 
 def blocks(name: str) -> str:
-    return client.fingerprint_line(fingerprint_of(pair(name)[0]))
+    return client.fingerprint_line(fingerprint_of(name))
 
 
 # --- The certificate ---
@@ -84,7 +84,7 @@ def blocks(name: str) -> str:
 def test_the_first_certificate_is_remembered_and_said_in_one_line(between: Between, known: Path) -> None:
     said = dialled(between, known)
     assert said == (
-        True, f"encrypted; certificate of 127.0.0.1 remembered: {blocks('first')}", fingerprint_of(pair("first")[0])
+        True, f"encrypted; certificate of 127.0.0.1 remembered: {blocks('first')}", fingerprint_of("first")
     )  # fmt: skip
     assert known.read_text(encoding="utf-8") == f"127.0.0.1 {between.port} {said.fingerprint}\n"
     if sys.platform != "win32":
@@ -103,7 +103,7 @@ def test_the_certificate_of_what_is_no_vessages_server_is_not_remembered(
     assert not known.exists()
     between.does = posing(*pair("first"), encode("BYE full"))
     said = dialled(between, known)
-    assert said is not None and said.fingerprint == fingerprint_of(pair("first")[0])
+    assert said is not None and said.fingerprint == fingerprint_of("first")
 
 
 def test_another_certificate_is_refused_before_anything_is_said(between: Between, known: Path) -> None:
@@ -111,7 +111,7 @@ def test_another_certificate_is_refused_before_anything_is_said(between: Between
     between.does = posing(*pair("second"))
     with pytest.raises(TrustError) as caught:
         dialled(between, known)
-    assert (caught.value.old, caught.value.new) == tuple(fingerprint_of(pair(name)[0]) for name in ("first", "second"))
+    assert (caught.value.old, caught.value.new) == tuple(fingerprint_of(name) for name in ("first", "second"))
     compared = f"It was {blocks('first')} and is now {blocks('second')}. "
     for words in ("has CHANGED", compared, "connect once in a terminal"):
         assert words in str(caught.value)
@@ -137,7 +137,7 @@ def test_what_is_known_of_one_port_says_nothing_of_another(between: Between, kno
 
 def test_a_person_accepts_a_changed_certificate_and_the_old_one_is_right_no_more(between: Between, known: Path) -> None:
     dialled(between, known)
-    tls, second = tls_to(between, known), fingerprint_of(pair("second")[0])
+    tls, second = tls_to(between, known), fingerprint_of("second")
     assert tls.trust(second) == f"encrypted; certificate of 127.0.0.1 remembered: {blocks('second')}"
     with pytest.raises(TrustError, match="CHANGED"):  # it is played again by somebody who has its key
         tls.dial()
@@ -156,7 +156,7 @@ def test_a_script_says_beforehand_which_certificate_is_right(
     between: Between, known: Path, write: Callable[[str], str]
 ) -> None:
     tls = tls_to(between, known, wanted=True)
-    tls.trust(write(fingerprint_of(pair("first")[0])))
+    tls.trust(write(fingerprint_of("first")))
     tls.dial().sock.close()
     for wrong in ("", "AB:CD", "AB:" * 31 + "XY", "AB" * 33):
         with pytest.raises(ValueError, match="64 digits"):
@@ -166,7 +166,7 @@ def test_a_script_says_beforehand_which_certificate_is_right(
 def test_a_client_that_is_running_learns_what_another_one_has_accepted(between: Between, known: Path) -> None:
     tls = tls_to(between, known)
     tls.dial().sock.close()
-    tls_to(between, known).trust(fingerprint_of(pair("second")[0]))
+    tls_to(between, known).trust(fingerprint_of("second"))
     between.does = posing(*pair("second"))
     tls.dial().sock.close()
 
@@ -174,7 +174,7 @@ def test_a_client_that_is_running_learns_what_another_one_has_accepted(between: 
 def test_a_refused_certificate_is_not_asked_about_again(between: Between, known: Path) -> None:
     dialled(between, known)
     tls = tls_to(between, known)
-    tls.refuse(fingerprint_of(pair("second")[0]))
+    tls.refuse(fingerprint_of("second"))
     between.does = posing(*pair("second"))
     with pytest.raises(TrustError, match="still shows the certificate that you have refused") as caught:
         tls.dial()
@@ -182,7 +182,7 @@ def test_a_refused_certificate_is_not_asked_about_again(between: Between, known:
     between.does = posing(*pair("first"))
     tls.dial().sock.close()
     between.does = posing(*pair("second"))
-    tls_to(between, known).trust(fingerprint_of(pair("second")[0]))  # somebody says yes in another window
+    tls_to(between, known).trust(fingerprint_of("second"))  # somebody says yes in another window
     with pytest.raises(TrustError, match="still shows the certificate that you have refused"):
         tls.dial()
 
@@ -190,7 +190,7 @@ def test_a_refused_certificate_is_not_asked_about_again(between: Between, known:
 def test_with_tls_a_new_certificate_is_not_trusted_by_itself(between: Between, known: Path) -> None:
     with pytest.raises(TrustError, match="is new here, and with --tls a person") as caught:
         dialled(between, known, wanted=True)
-    assert caught.value.old == "" and caught.value.new == fingerprint_of(pair("first")[0])
+    assert caught.value.old == "" and caught.value.new == fingerprint_of("first")
     assert not known.exists()
     dialled(between, known)
     assert dialled(between, known, wanted=True) == (True, "", caught.value.new)
@@ -330,7 +330,7 @@ def test_without_tls_nothing_is_encrypted_and_for_a_known_server_there_is_a_warn
     between.does = answering(encode("OK PING"))
     assert dialled(between, known, wanted=False) is None
     tls = tls_to(between, known, wanted=False)
-    client.KnownServers(known).remember(f"127.0.0.1 {between.port}", fingerprint_of(pair("first")[0]))
+    client.KnownServers(known).remember(f"127.0.0.1 {between.port}", fingerprint_of("first"))
     words = f"127.0.0.1 port {between.port} has encrypted before; with --no-tls {client.READABLE}"
     for said in ((False, words, ""), None):
         connection = tls.dial()
@@ -395,7 +395,7 @@ def test_servers_are_found_among_others_whatever_their_lines_look_like(known: Pa
 
 
 def test_servers_are_found_where_an_editor_has_saved_the_file_in_its_own_way(between: Between, known: Path) -> None:
-    line = f"127.0.0.1 {between.port} {fingerprint_of(pair('first')[0])}\r\n"
+    line = f"127.0.0.1 {between.port} {fingerprint_of('first')}\r\n"
     between.does = posing(*pair("second"))
     known.write_text(line, encoding="utf-8-sig", newline="")
     with pytest.raises(TrustError, match="CHANGED"):
@@ -453,6 +453,7 @@ def unusable(kind: str, known: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     elif kind == "on a full disk":
         monkeypatch.setattr("builtins.open", full_disk(0))
     else:
+        fingerprint_of("first")
 
         def refuse(*_: object) -> Any:
             raise PermissionError(errno.EACCES, "Permission denied")
@@ -728,7 +729,7 @@ def test_a_person_who_says_yes_goes_on_where_it_was_interrupted(
     between: Between, known: Path, name: str, honest: Behaviour, chat_of: ChatOf
 ) -> None:
     has_account(between, known, name, honest)
-    known.write_text(f"127.0.0.1 {between.port} {fingerprint_of(pair('second')[0])}\n", encoding="utf-8")
+    known.write_text(f"127.0.0.1 {between.port} {fingerprint_of('second')}\n", encoding="utf-8")
     between.does = honest
     chat, desk = chat_of(True, secret=None)
     desk.typed.append(f"/login {name}")  # which asks for the password before there is a connection

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import selectors
 import shutil
 import socket
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from wire import PATIENCE, certificate, encode
+
+import vessages
 
 HELLO = 22  # first byte of a connection that begins with TLS
 NO_TLS = encode("ERROR bad-frame the length is 0 or over the limit")
@@ -34,10 +35,9 @@ def pair(name: str) -> tuple[Path, Path]:
 
 
 @functools.cache
-def fingerprint_of(cert: Path) -> str:
-    """The fingerprint of a certificate, as clients remember it."""
-    der = ssl.PEM_cert_to_DER_cert(cert.read_text(encoding="ascii"))
-    return ":".join(f"{byte:02X}" for byte in hashlib.sha256(der).digest())
+def fingerprint_of(name: str) -> str:
+    """The fingerprint of the certificate of a pair; read once, since a test may take the disk away."""
+    return vessages.fingerprint(pair(name)[0])
 
 
 class Meeting:
