@@ -1115,8 +1115,8 @@ class Client:
     def _sleep(self, patience: float | None) -> Ready:
         """Wait at the link, and let other threads have the lock meanwhile."""
         me, self._holder = self._holder, None
-        self._lock.release()
         try:
+            self._lock.release()  # in here: Ctrl-C may come as soon as it is released
             return self._link.select(patience)
         finally:
             self._lock.acquire()

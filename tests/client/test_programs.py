@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import IO, Any
 
 import pytest
@@ -671,6 +671,24 @@ def test_what_waits_to_be_read_is_read_before_a_call_gives_up(
 
         monkeypatch.setattr(bot._link, "select", suspended)
         assert bot.who() == ["bot"]
+
+
+def test_ctrl_c_the_moment_before_a_script_waits_ends_it_as_ever(server: ServerThread) -> None:
+    def interrupt(frame: FrameType, event: str, function: object) -> None:
+        if event == "c_return" and frame.f_code.co_name == "_sleep" and getattr(function, "__name__", "") == "release":
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    alice = server.person("alice")
+    try:
+        with pytest.raises(KeyboardInterrupt), Client(*server.address) as bot:
+            bot.register("bot", PASSWORD)
+            bot.login("bot", PASSWORD)
+            sys.setprofile(interrupt)
+            list(bot.events(timeout=PATIENCE))
+    finally:
+        sys.setprofile(None)
+    assert alice.sees("alice")
 
 
 def test_a_script_outlives_its_server(server_process: ServerProcess, tmp_path: Path, quick: None) -> None:
