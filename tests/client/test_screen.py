@@ -575,7 +575,7 @@ def quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> client.Terminal:
     console = SimpleNamespace(deadline=None, keys=list, begin=lambda: None, end=lambda: None, has_focus=False)
     monkeypatch.setattr(client, "Console", lambda *_: console)
     terminal = client.Terminal(io.StringIO())
-    session = SimpleNamespace(online=0, logged_in=False, name=None, undelivered=[], roster={})
+    session = SimpleNamespace(online=0, logged_in=False, name=None, is_stranded=False, undelivered=[], roster={})
     link = SimpleNamespace(now=lambda: 100.0, redial_in=None, is_up=True, session=session, wake=lambda: None)
     terminal._link = link  # type: ignore[assignment]
     helper = SimpleNamespace(expand=lambda word: None, complete=lambda before, person: (0, []))
