@@ -164,7 +164,7 @@ def test_a_goal_is_held_against_the_leaner_of_two_peers_or_the_figure_itself() -
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "WARM_UP", 0.0)
-    monkeypatch.setattr(bench, "QUIET", 0.15)
+    monkeypatch.setattr(bench, "QUIET", 0.4)  # on a busy machine an answer takes that long
     monkeypatch.setattr(bench, "REAL_HASH", bench.CHEAP_HASH)
 
 
