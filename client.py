@@ -145,7 +145,8 @@ class Mailbox:
 
     def __init__(self, most: int = 0) -> None:
         """`most`: items that may wait before `put` blocks; 0 for no limit."""
-        self._queue: queue.Queue[Any] = queue.Queue(most)
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of which Ctrl-C leaves no lock taken
+        self._room = threading.Semaphore(most) if most else None
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
         self._theirs.setblocking(False)
@@ -160,6 +161,8 @@ class Mailbox:
 
     def put(self, item: object) -> None:
         """Hand over an item, from any thread. Blocks while the mailbox is full."""
+        if self._room is not None:
+            self._room.acquire()
         self._queue.put(item)
         self.wake()
 
@@ -176,6 +179,8 @@ class Mailbox:
         with contextlib.suppress(queue.Empty):
             while len(items) < most:
                 items.append(self._queue.get_nowait())
+        if self._room is not None and items:
+            self._room.release(len(items))
         return items
 
     def clear_wakeups(self) -> None:
@@ -926,8 +931,8 @@ class Client:
         self._awaited: dict[int, ChatEvent | None] = {}  # by tag: the answers that calls wait for
         self._trouble: tuple[str, str] | None = None  # code and words of why nothing comes before the next login
         # The lock is held by every thread that is in here, but for the one that sleeps at the link (`_waiter`), and
-        # those that wait for what that one reads.
-        self._lock = threading.Condition(threading.Lock())
+        # those that wait for what that one reads. The same thread may have it twice: see `__exit__`.
+        self._lock = threading.Condition()
         self._holder: int | None = None  # thread that has the lock
         self._waiter: int | None = None  # thread whose turn of the link is under way
         self._closed = False
@@ -937,6 +942,8 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._holder == threading.get_ident():  # Ctrl-C has ended a call in the moment in which it took the lock
+            self._holder = None
         self.close()
 
     @property
