@@ -129,7 +129,8 @@ IRC = Wire(
     send=lambda number: f"PRIVMSG {name_of(number)} :".encode() + TEXT + b"\r\n",
     ready=re.compile(rb" (376|422) "),  # the end of the message of the day, or that there is none
 )
-REFUSED = re.compile(rb"ERROR |BYE ")
+# Behind the length of a frame, or at the beginning of a line: a token may end with BYE.
+REFUSED = re.compile(rb"(?:\0\0..|^|\n)(?:ERROR|BYE) ", re.DOTALL)
 
 
 def keep_and_log_in(number: int) -> bytes:
@@ -891,7 +892,7 @@ def memory(kind: Kind, count: int, keep: bool = False, tls: bool = False) -> Rea
     """KiB of the server's memory for an idle connection that is logged in."""
     greet = kind.kept if keep else kind.wire.log_in
     with running(kind, count, tls=tls) as server, Crowd(server) as crowd:
-        first = min(50, count // 2)  # what a server takes once and for all is taken by then
+        first = count // 2  # what a server takes once, and what the end of its start frees, is behind it then
         crowd.log_in(map(greet, range(first)))
         crowd.settle()
         before, meter = server.memory(), Meter(server)
