@@ -774,7 +774,7 @@ def test_a_certificate_that_is_there_is_not_made_again(tmp_path: Path, monkeypat
     vessages.tls_context(folder / "cert.pem", folder / "key.pem")
 
 
-@pytest.mark.parametrize("program", [None, sys.executable, "/no/such/program"])
+@pytest.mark.parametrize("program", [None, sys.executable, "/no/such/program"], ids=["none", "another", "gone"])
 def test_without_openssl_the_command_to_run_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None
 ) -> None:
