@@ -4845,7 +4845,7 @@ class Accounts:
 KNOWN_MAX = 1_000  # people whose name before a colon tells whom a line is meant for, also when they have left
 LINES_ASKED = 10  # lines of one message above which a person is asked: a block may have been pasted by mistake
 UNSENT = "this was not sent: it looks like a command with a password, such as /login NAME"
-EVERYBODY = ("all", "everybody", "everyone")  # answers that mean EVERYONE, if nobody is called so
+WORDS_FOR_EVERYONE = protocol.WORDS_FOR_PEOPLE - {"you"}  # answers that mean EVERYONE, if nobody is called so
 ONLY_A_NAME = "that is no name: type the name alone, or a command"
 QUOTED_MAX = 60  # characters of a text that stand in a question about it
 
@@ -5033,7 +5033,7 @@ class Recipients:
             name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).removesuffix(":")
             choices = [choice for choice in offered if fold(name) in (fold(choice), fold(to_words(choice)))]
             if len(offered) < 2 and not choices and name.lower() not in (*YES, *NO):
-                known = self.spelling(name) or (EVERYONE if name.lower() in EVERYBODY else None)
+                known = self.spelling(name) or (EVERYONE if fold(name) in WORDS_FOR_EVERYONE else None)
                 choices = [known] if known is not None else []
             if choices:
                 return choices[0]
