@@ -54,7 +54,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import IO, Any, NamedTuple, NoReturn
@@ -88,6 +88,8 @@ MAX_R = 32
 MAX_P = 64
 MAX_MEMORY = 2**30  # The memory of one check in bytes, whatever N and r are.
 
+LAST_TIME = 32_503_679_999  # The end of the year 2999 in Unix seconds, the last that every system can show.
+
 BUSY_SECONDS = 5.0  # The wait for another program (a backup, `import`), which holds the file only briefly.
 
 APPLICATION_ID = 0x56455353  # "VESS": this number in the header of a file says that it is ours.
@@ -96,6 +98,11 @@ MAGIC = b"SQLite format 3\0"
 
 # The errors of file systems that cannot sync a folder (SMB, some FUSE). SQLite too ignores them, except in EXTRA.
 NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+def time_of_day() -> float:
+    """The clock, in Unix seconds. One that was set to a time that cannot be shown counts as the nearest that can."""
+    return min(max(0.0, time.time()), LAST_TIME)
 
 
 # --- Errors ----------------------------------------------------------------------------------------------------------
@@ -296,7 +303,7 @@ def _token_hash(token: str) -> bytes:
 
 SELECT_ACCOUNT = (
     "SELECT username, key, password, status, "
-    # To the end of the year 2999, the last that every system can show; another time is damage.
+    # To LAST_TIME; another time is damage.
     "CASE WHEN last_login BETWEEN 0 AND 32503679999 THEN last_login END, failures FROM users"
 )
 
@@ -455,9 +462,9 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
 
 def _check_origin(path: Path, application: int, version: int) -> None:
     if application != APPLICATION_ID or version < 1:
-        raise ForeignError(f"{path} is not a Vessages database: give the right file, or another one with --db")
+        raise ForeignError(f"{path} is not a Vessages database: give the right file (--db is that of the accounts)")
     if version > len(MIGRATIONS):
-        raise ForeignError(f"{path} was written by a newer Vessages: use that one, or give another file with --db")
+        raise ForeignError(f"{path} was written by a newer Vessages: use that one, or give another file")
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:
@@ -490,6 +497,14 @@ def _identity(db: sqlite3.Connection, live: Path | None = None) -> str | None:
     else:
         row = db.execute(SELECT_IDENTITY_HERE, _place(live)).fetchone()
     return str(row[0]) if row else None
+
+
+def _refuse_other_name(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file that a server has under another name (a hard link), which has another lock."""
+    for (name,) in db.execute("SELECT path FROM origin WHERE path <> ?", (os.fsencode(path),)):
+        other = Path(os.fsdecode(name))
+        if other.exists() and other.samefile(path) and _is_served(other):
+            raise LockedError(f"{path} is also {other}, in use by a running server: stop that first")
 
 
 def _identity_of(path: Path, wait: float, live: Path | None = None) -> str | None:
@@ -612,12 +627,10 @@ def _make_folder(folder: Path) -> None:
 
 
 STAMP = "%Y-%m-%dT%H%M%SZ"  # UTC. No colons: Windows allows none in names.
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def _utc(seconds: float, form: str) -> str:
-    """Unix seconds as text. By a sum, since the clock functions of Windows know no year after 3000."""
-    return (EPOCH + timedelta(seconds=seconds)).strftime(form)
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime(form)
 
 
 def _stamped(folder: Path, stem: str, now: float) -> Iterator[Path]:
@@ -786,8 +799,9 @@ class Store:
         db = _open_checked(self.path)
         with _closed_on_error(db), _explained(self.path):
             if _version(db) < len(MIGRATIONS):
-                _keep(self.path, db, f"version-{_version(db)}", time.time())
+                _keep(self.path, db, f"version-{_version(db)}", time_of_day())
                 _migrate(db)
+            _refuse_other_name(db, self.path)
             if _beside(self.path, "-journal").exists():
                 # A journal from a kill before anything was changed: SQLite did not need it, and any write removes it.
                 db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
@@ -1095,7 +1109,7 @@ def backup(
     with _explained(path), closing(_open_still(path)) as source:
         _check_origin(path, _pragma(source, "application_id"), _version(source))  # The rest is checked in the copy.
         identity = _identity(source, path)
-        draft, final = _reserve(_backup_names(path, target, keep, time.time() if now is None else now))
+        draft, final = _reserve(_backup_names(path, target, keep, time_of_day() if now is None else now))
         try:
             with _explained(final), _becoming(draft, final):
                 accounts = _snapshot(source, draft, _disown if identity is None else None)
@@ -1259,7 +1273,7 @@ def restore(
         _new_file(draft)
         accounts = _snapshot(backup_file, draft, make_offline)
         difference, lost = ((accounts, 0, 0), []) if live is None else _difference(draft, path)
-        replaced = None if dry_run else _put_in_place(draft, path, live, time.time() if now is None else now)
+        replaced = None if dry_run else _put_in_place(draft, path, live, time_of_day() if now is None else now)
         return RestoreReport(*difference, accounts, replaced, lost)
 
 
@@ -1322,8 +1336,6 @@ def _difference(draft: Path, path: Path) -> tuple[tuple[int, int, int], list[str
 
 # --- Export and import -----------------------------------------------------------------------------------------------
 
-MAX_TIME = 253_402_300_799  # The end of the year 9999, the last that datetime knows.
-
 EXPORTED = ("username", "password", "status", "created", "last_login", "failures", "last_failure")
 SELECT_EXPORT = (
     "SELECT key, username, password, status, created, last_login, failures, last_failure FROM users ORDER BY key"
@@ -1370,7 +1382,7 @@ def import_accounts(
     StorageError naming the first account that is wrong.
     """
     path = _absolute(path)
-    rows = _parse_import(data, time.time() if now is None else now)
+    rows = _parse_import(data, time_of_day() if now is None else now)
     if not path.exists():
         open_store(path).close()
     with closing(_open_current(path)) as db, _changing(db, path):
@@ -1430,7 +1442,7 @@ def _parse_account(name: str, entry: object, now: float) -> tuple[str, tuple[obj
 def _parse_time(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_TIME:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LAST_TIME:
         raise ValueError("a time is not a number of seconds")
     return float(value)
 
@@ -1548,7 +1560,7 @@ def _printable(text: str) -> str:
 
 def _time(seconds: object) -> str | None:
     """Unix seconds as ISO 8601, which people and programs can read; None for none, and for damage."""
-    if not isinstance(seconds, float) or not 0 <= seconds <= MAX_TIME:
+    if not isinstance(seconds, float) or not 0 <= seconds <= LAST_TIME:
         return None
     return _utc(seconds, "%Y-%m-%dT%H:%M:%SZ")
 

@@ -194,7 +194,7 @@ class Server:
     def __init__(
         self, hub: Hub, store: storage.Store, listeners: Iterable[socket.socket], *,
         cost: storage.Cost = storage.DEFAULT_COST, selector: selectors.BaseSelector | None = None,
-        clock: Callable[[], float] = uptime, wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = uptime, wall: Callable[[], float] = storage.time_of_day,
         tls: ssl.SSLContext | None = None, encrypted_only: bool = False, spare_files: int = SPARE_FILES,
         log: WriteLog = write_nowhere, verbose: bool = False,
     ) -> None:  # fmt: skip
@@ -929,7 +929,7 @@ class Log:
 
     def write(self, *lines: str) -> None:
         """Write these lines with the present time, from any thread; as many as there is room for."""
-        now = time.time()
+        now = storage.time_of_day()
         with self._lock:
             room = LOG_LINES - len(self._waiting)
             self._waiting += [(now, line) for line in lines[:room]]
@@ -960,7 +960,7 @@ class Log:
         lost = self._lost
         if lost:
             number = "1 line of the log was" if lost == 1 else f"{lost:,} lines of the log were"
-            when = lines[0][0] if lines else time.time()
+            when = lines[0][0] if lines else storage.time_of_day()
             lines = [(when, f"{number} lost: {self._lost_why}"), *lines]
         text = "".join(f"{local_time(wall)} {line}\n" for wall, line in lines)
         data = self._begun + text.encode(errors="backslashreplace")
@@ -1647,7 +1647,7 @@ class Backups:
     """
 
     def __init__(
-        self, path: Path, every: float, keep: int | None, log: WriteLog, wall: Callable[[], float] = time.time
+        self, path: Path, every: float, keep: int | None, log: WriteLog, wall: Callable[[], float] = storage.time_of_day
     ) -> None:
         self._path, self._every, self._keep, self._log, self._wall = path, every, keep, log, wall
         self._made: float | None = None  # our own last one: the folder may be one that cannot be listed
@@ -1745,7 +1745,7 @@ def serve(options: argparse.Namespace, log: Log) -> int:
         tls, why_plain = offered or offer()
         server = Server(hub, store, listeners, cost=options.hash_cost, selector=selector, spare_files=spare, tls=tls,
                         encrypted_only=options.tls == "only", log=log.write, verbose=options.verbose)  # fmt: skip
-        hub.restore(store.recover(time.time()))
+        hub.restore(store.recover(storage.time_of_day()))
         backups = Backups(store.path, options.backup_every, options.keep, log.write) if options.backup_every else None
         if backups is not None:
             backups.begin()

@@ -20,6 +20,7 @@ from vocabulary import WALL
 from wire import Peer, Rig, certificate, running
 
 import protocol
+import storage
 import vessages
 
 ENDINGS: list[tuple[str, Callable[[Peer], object]]] = [
@@ -139,6 +140,23 @@ def test_a_line_of_the_log_begins_with_its_time(monkeypatch: pytest.MonkeyPatch,
     stamp = datetime.fromtimestamp(WALL).astimezone().isoformat(" ", "seconds")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d", stamp)
     assert disk.written.decode() == f"{stamp} bob left\n{stamp} eve left\n"
+
+
+@pytest.mark.parametrize("seconds", [-1e9, 4e10, 3e11, 1e18])
+def test_a_clock_that_cannot_be_shown_ends_nothing(
+    seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: seconds)
+    log = vessages.Log()
+    store = storage.open_store(tmp_path / "vessages.db")
+    server = vessages.Server(protocol.Hub(), store, vessages.bind("127.0.0.1", 0), log=log.write)
+    said = protocol.format_time(server.wall())
+    log.write(*vessages.report(server.hub, 1, server.wall(), bool))
+    assert storage.backup(store.path).path.exists()
+    assert server.close()
+    log.finish()
+    year = "1970" if seconds < 0 else "2999"
+    assert said.startswith(year) and b" 0 connections" in disk.written
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows takes its time zone from elsewhere")

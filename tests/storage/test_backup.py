@@ -389,7 +389,7 @@ def nfkc(text: str) -> str:
 LETTERS = st.characters(categories=["Ll", "Lu", "Lo", "Nd"])
 ANY_NAMES = st.text(LETTERS, min_size=1, max_size=8).map(nfkc).filter(storage._is_name)
 NAMES = ANY_NAMES | st.sampled_from(["alice", "Alice", "Мария"])  # Some that meet each other in two files.
-TIMES = st.none() | st.floats(0, storage.MAX_TIME)
+TIMES = st.none() | st.floats(0, storage.LAST_TIME)
 
 
 @st.composite
@@ -401,7 +401,7 @@ def exports(draw: st.DrawFn) -> dict[str, Any]:
             "username": name,
             "password": draw(st.sampled_from([HASH, OTHER_HASH])),
             "status": draw(st.sampled_from(storage.STATUSES)),
-            "created": draw(st.floats(0, storage.MAX_TIME)),
+            "created": draw(st.floats(0, storage.LAST_TIME)),
             "last_login": draw(TIMES),
             "failures": draw(st.integers(0, storage.MAX_FAILURES)),
             "last_failure": draw(TIMES),
@@ -770,6 +770,8 @@ def test_a_restore_never_replaces_a_file_that_is_not_ours(path: Path) -> None:
         before = files_in(path.parent)
         with pytest.raises(ForeignError, match="move it away"):
             storage.restore(foreign, path)
+        with pytest.raises(ForeignError, match=r"give the right file|use that one, or give another file$"):
+            storage.restore(path, foreign)
         assert files_in(path.parent) == before
 
 

@@ -485,6 +485,18 @@ def test_a_second_server_is_refused_with_the_name_of_the_file(store: Store, path
         assert store.add("Alice", "alice", "hash", WALL)
 
 
+def test_a_file_with_two_names_has_one_server(store: Store, path: Path) -> None:
+    link = path.parent / "elsewhere" / "linked.db"
+    link.parent.mkdir()
+    os.link(path, link)
+    with pytest.raises(LockedError, match=re.escape(f"{link} is also {path}, in use by a running server")):
+        open_store(link)
+    assert files_in(link.parent) == {"linked.db": path.read_bytes()}
+    store.close()
+    with closing(open_store(link)), pytest.raises(LockedError, match=re.escape(f"{path} is also {link}")):
+        open_store(path)
+
+
 def test_the_lock_is_freed_by_closing_and_by_death(path: Path) -> None:
     open_store(path).close()
     code = f"import storage, os; store = storage.open_store({str(path)!r}); os._exit(0)"
