@@ -751,56 +751,32 @@ def fault_lines(what: str, fault: Exception) -> list[str]:
 # --- Workers ----------------------------------------------------------------------------------------------------------
 
 
-Deliver = Callable[[list[tuple[Job, object]]], None]  # takes jobs with their results back to the loop
-
-
-class Workers:
-    """The threads for slow work, and the results on their way back to the loop."""
-
-    def __init__(self, store: storage.Store, cost: storage.Cost, log: WriteLog, waker: Waker) -> None:
-        self._waker = waker
-        self._results: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()  # of jobs, which have a limit
-        self.hasher = HashWorker(cost, log, self._deliver)
-        self.disk = DiskWorker(store, log, self._deliver)
-
-    def put(self, job: Job) -> None:
-        (self.hasher if isinstance(job, HashJob) else self.disk).put(job)
-
-    def _deliver(self, results: list[tuple[Job, object]]) -> None:
-        """Called on the threads of the workers."""
-        for result in results:
-            self._results.put(result)
-        self._waker.wake()
-
-    def take_results(self) -> Iterator[tuple[Job, object]]:
-        while not self._results.empty():
-            yield self._results.get()
-
-    def finish(self) -> bool:
-        """Do what was given before. False if the disk does not answer."""
-        written = self.disk.finish()
-        self.hasher.finish()
-        return written
-
-
 class Worker(threading.Thread):
-    """A thread that does jobs in the order in which it gets them.
+    """A thread that runs `work`, which is to do the jobs of `batches`."""
 
-    A job beyond JOBS_MAX counts as failed at once: so many wait only where a disk hangs without an error.
-    """
-
-    def __init__(self, name: str, batch: int, deliver: Deliver) -> None:
-        super().__init__(name=name, daemon=True)
-        self._batch = batch
-        self._deliver = deliver
+    def __init__(self, name: str, work: Callable[[Worker], None]) -> None:
+        super().__init__(name=name, target=work, args=(self,), daemon=True)
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         start(self)
 
-    def put(self, job: Job) -> None:
-        if self._jobs.qsize() < JOBS_MAX:
+    def put(self, job: Job) -> bool:
+        """One more job; False if there is no room, which is only so where a disk hangs without an error."""
+        has_room = self._jobs.qsize() < JOBS_MAX
+        if has_room:
             self._jobs.put(job)
-        else:
-            self._deliver([(job, StorageFailedError())])
+        return has_room
+
+    def batches(self, most: int) -> Iterator[list[Job]]:
+        """The jobs in their order, those that wait together, at most so many; the last ones when it is to finish."""
+        finishing = False
+        while not finishing:
+            jobs = [self._jobs.get()]
+            while len(jobs) < most and not self._jobs.empty():
+                jobs.append(self._jobs.get())
+            wanted = [job for job in jobs if job is not None]
+            finishing = len(wanted) < len(jobs)
+            if wanted:
+                yield wanted
 
     def finish(self) -> bool:
         """Do all that was given before, and no more. Whether that took no longer than STOP_WITHIN."""
@@ -808,20 +784,77 @@ class Worker(threading.Thread):
         self.join(STOP_WITHIN)
         return not self.is_alive()
 
-    def run(self) -> None:
-        while True:
-            jobs = [self._jobs.get()]
-            while len(jobs) < self._batch and not self._jobs.empty():
-                jobs.append(self._jobs.get())
-            wanted = [job for job in jobs if job is not None]
-            if wanted:
-                self._deliver(list(zip(wanted, self.perform(wanted), strict=True)))
-            if len(wanted) < len(jobs):
-                return
+
+class Workers:
+    """The threads for slow work, one for passwords and one for the disk, and the results on their way to the loop."""
+
+    def __init__(self, store: storage.Store, cost: storage.Cost, log: WriteLog, waker: Waker) -> None:
+        self._store = store
+        self._cost = cost
+        self._log = log
+        self._waker = waker
+        self._results: queue.SimpleQueue[tuple[Job, object]] = queue.SimpleQueue()  # of jobs, which have a limit
+        self._hasher = Worker("hashing", self._hash_passwords)
+        self._disk = Worker("disk", self._use_disk)
+
+    def put(self, job: Job) -> None:
+        if not (self._hasher if isinstance(job, HashJob) else self._disk).put(job):
+            self._deliver([job], [StorageFailedError()])
+
+    def take_results(self) -> Iterator[tuple[Job, object]]:
+        while not self._results.empty():
+            yield self._results.get()
+
+    def finish(self) -> bool:
+        """Do what was given before, and close the store. False if the disk does not answer."""
+        written = self._disk.finish()
+        self._hasher.finish()
+        return written
+
+    # On the threads of the workers
+
+    def _deliver(self, jobs: list[Job], results: list[object]) -> None:
+        for result in zip(jobs, results, strict=True):
+            self._results.put(result)
+        self._waker.wake()
+
+    def _hash_passwords(self, worker: Worker) -> None:
+        """One at a time: each takes 16 MiB and a sixth of a second, and lets the loop run meanwhile."""
+        yield_to_the_chat(HASHING_NICENESS)
+        for jobs in worker.batches(1):
+            self._deliver(jobs, [self._hash(job) for job in jobs])
+
+    def _hash(self, job: Job) -> object:
+        try:
+            return getattr(storage, job.method)(*job.arguments, self._cost)
+        except storage.StorageError as error:
+            self._log(str(error))
+        except Exception as fault:
+            self._log(*fault_lines("a password could not be hashed", fault))
+        return StorageFailedError()
+
+    def _use_disk(self, worker: Worker) -> None:
+        """Jobs that come in while a commit goes on share the next one. The store is closed here: its disk may hang."""
+        for jobs in worker.batches(DISK_BATCH):
+            self._deliver(jobs, self.perform(jobs))
+        self._store.close()
 
     def perform(self, jobs: list[Job]) -> list[object]:
-        """The results of these jobs, in their order."""
-        raise NotImplementedError
+        """The results of jobs for the disk. A fault of our own in one undoes all; then each is done again, alone."""
+        reading = all(job.method in DISK_READS for job in jobs)
+        try:
+            with self._store.reading() if reading else self._store.transaction():
+                return [getattr(self._store, job.method)(*job.arguments) for job in jobs]
+        except storage.StorageError as error:
+            self._log(str(error))
+        except Exception as fault:
+            if len(jobs) > 1:
+                return [result for job in jobs for result in self.perform([job])]
+            self._log(*fault_lines("an internal error at the disk", fault))
+        return [StorageFailedError() for _ in jobs]
+
+
+DISK_READS = ("find", "find_token")  # methods that need no commit
 
 
 def start(thread: threading.Thread) -> None:
@@ -839,64 +872,6 @@ def yield_to_the_chat(niceness: int) -> None:
     if sys.platform == "linux":  # elsewhere a priority is the whole process's
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
-
-
-class HashWorker(Worker):
-    """Hashes passwords, one at a time: each takes 16 MiB and a sixth of a second, and lets the loop run meanwhile."""
-
-    def __init__(self, cost: storage.Cost, log: WriteLog, deliver: Deliver) -> None:
-        self._cost = cost
-        self._log = log
-        super().__init__("hashing", 1, deliver)
-
-    def run(self) -> None:
-        yield_to_the_chat(HASHING_NICENESS)
-        super().run()
-
-    def perform(self, jobs: list[Job]) -> list[object]:
-        return [self._hash(job) for job in jobs]
-
-    def _hash(self, job: Job) -> object:
-        try:
-            return getattr(storage, job.method)(*job.arguments, self._cost)
-        except storage.StorageError as error:
-            self._log(str(error))
-        except Exception as fault:
-            self._log(*fault_lines("a password could not be hashed", fault))
-        return StorageFailedError()
-
-
-DISK_READS = ("find", "find_token")  # methods that need no commit
-
-
-class DiskWorker(Worker):
-    """Reads and writes accounts. Jobs that have come in while the last commit went on share the next one.
-
-    A fault of our own in one of them undoes them all; then each is done again, alone. At the end the store is closed,
-    here, since a disk that hangs would hold up whoever does it.
-    """
-
-    def __init__(self, store: storage.Store, log: WriteLog, deliver: Deliver) -> None:
-        self._store = store
-        self._log = log
-        super().__init__("disk", DISK_BATCH, deliver)
-
-    def run(self) -> None:
-        super().run()
-        self._store.close()
-
-    def perform(self, jobs: list[Job]) -> list[object]:
-        reading = all(job.method in DISK_READS for job in jobs)
-        try:
-            with self._store.reading() if reading else self._store.transaction():
-                return [getattr(self._store, job.method)(*job.arguments) for job in jobs]
-        except storage.StorageError as error:
-            self._log(str(error))
-        except Exception as fault:
-            if len(jobs) > 1:
-                return [result for job in jobs for result in self.perform([job])]
-            self._log(*fault_lines("an internal error at the disk", fault))
-        return [StorageFailedError() for _ in jobs]
 
 
 # --- The log ----------------------------------------------------------------------------------------------------------
@@ -1262,12 +1237,9 @@ def own_names(host: str = "localhost", bound: Sequence[str] = ("127.0.0.1",)) ->
     >>> own_names("lab.example", ["192.0.2.7"])[:2]
     ['IP:192.0.2.7', 'DNS:lab.example']
     """
-    addresses = [address for address in bound if address not in EVERYWHERE]
+    addresses = lan_addresses(bound)
     names = [host, socket.gethostname()]
     if EVERYWHERE & set(bound):
-        addresses = lan_addresses(bound)
-        if not INTERFACES_TELL:
-            addresses = reachable(bound, [*addresses, *named_addresses()])
         addresses += ["127.0.0.1", "::1"]
     if any(map(protocol.is_loopback, addresses)):
         names.append("localhost")
@@ -1448,10 +1420,11 @@ def bound_address(listener: socket.socket) -> str:
 
 
 def lan_addresses(bound: Sequence[str]) -> list[str]:
-    """The addresses under which others reach what is bound to these, as far as this machine tells, without a wait."""
+    """The addresses under which others reach what is bound to these. A while, where not INTERFACES_TELL."""
     if not EVERYWHERE & set(bound):
         return list(bound)
-    return reachable(bound, [*route_addresses(), *interface_addresses()])
+    named = [] if INTERFACES_TELL else named_addresses()
+    return reachable(bound, [*route_addresses(), *interface_addresses(), *named])
 
 
 EVERYWHERE = {"0.0.0.0", "::"}
@@ -1699,15 +1672,14 @@ class Backups:
 
 def greet(greeting: Greeting) -> None:
     """Print it: at once, or where this machine does not tell all its addresses itself, when its name was asked for."""
-    addresses = lan_addresses(greeting.bound)
-    if not EVERYWHERE & set(greeting.bound) or (addresses and INTERFACES_TELL):
-        tell(greeting.text(addresses))
-        return
 
     def ask_and_tell() -> None:
-        tell(greeting.text(reachable(greeting.bound, [*addresses, *named_addresses()])))
+        tell(greeting.text(lan_addresses(greeting.bound)))
 
-    start(threading.Thread(target=ask_and_tell, name="greeting", daemon=True))
+    if INTERFACES_TELL:
+        ask_and_tell()
+    else:
+        start(threading.Thread(target=ask_and_tell, name="greeting", daemon=True))
 
 
 def tell(text: str) -> None:

@@ -212,7 +212,7 @@ def test_an_internal_error_in_one_job_of_the_disk_fails_no_other(rig: Rig, monke
 
     monkeypatch.setattr(storage.Store, "add", add_all_but_eve)
     names = ("alice", "eve", "bob", "carol")
-    results = rig.server.workers.disk.perform([protocol.DiskJob("add", name, name, "no hash", 0.0) for name in names])
+    results = rig.server.workers.perform([protocol.DiskJob("add", name, name, "no hash", 0.0) for name in names])
     assert [type(result) for result in results] == [bool, protocol.StorageFailedError, bool, bool]
     assert [name for name in names if rig.store.find(name)] == ["alice", "bob", "carol"]
 
