@@ -69,7 +69,6 @@ import weakref
 import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from io import TextIOWrapper
 from pathlib import Path
 from types import MappingProxyType
@@ -131,6 +130,8 @@ PIPE_LEAVE_SECONDS = 30.0  # the same at the end of a pipe: a script wants the f
 LOGOUT_SECONDS, PIPE_LOGOUT_SECONDS = 2.0, 10.0  # for the answer to LOGOUT, which a script waits for on any network
 LINES_WAITING = 100  # lines of a pipe that are read ahead
 LINE_MAX = 65_000  # characters; a longer line would not fit into a frame anyway
+PORTS = range(1, 65536)
+NO_PORT = "is not a port: a number from 1 to 65535, like 5000"
 KNOWN_SERVERS = Path("~/.vessages-servers")  # the certificates of the servers that were met
 KNOWN_BYTES_MAX = 1 << 20  # of that file: ten thousand servers, and a device in its place is not read for ever
 
@@ -286,9 +287,8 @@ class TlsNeededError(TrustError):
 class KnownServers:
     """The certificates of the servers that were met with TLS: a file with a line `HOST PORT SHA-256` for each.
 
-    A line is appended in one piece, so that several clients may write at once, and the last one of a server counts. (On
-    Windows one of two that write in the same moment may be lost: its server is met anew.) One that was cut short, as by
-    a full disk, still says that its server was met.
+    A line is appended in one piece, so that several clients may write at once, and the last one of a server counts. One
+    that was cut short, as by a full disk, still says that its server was met.
     """
 
     def __init__(self, path: Path) -> None:
@@ -319,6 +319,9 @@ class KnownServers:
         except RuntimeError as error:
             raise OSError(errno.ENOENT, str(error)) from None
         with open(path, "a+b", 0, opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            if sys.platform == "win32":  # where two clients may append at the same place
+                file.seek(KNOWN_BYTES_MAX)  # a place that nobody reads or writes
+                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)  # until the file is closed
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - 1))
             begin = "" if file.read(1) in (b"", b"\n") else "\n"  # the line before was cut short
@@ -440,8 +443,10 @@ class Tls:
     ) -> None:
         """wanted: True as with --tls: a new certificate is a TrustError; False as with --no-tls; None as without both.
 
-        TrustError if `ca` cannot be read or is no certificate.
+        TrustError if `ca` cannot be read or is no certificate, ValueError if the port is none.
         """
+        if port not in PORTS:
+            raise ValueError(f"{port} {NO_PORT}")
         host = protocol.bare_host(host)
         self._host, self._port, self._name = host, port, f"{host} port {port}"
         # The name that the certificate must be for, with `ca`. It is not said where it does not count.
@@ -1652,8 +1657,7 @@ Completer = Callable[[str], tuple[int, Sequence[str]]]
 Expander = Callable[[str], tuple[str, str] | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line that is typed. Its text is not in its repr: it may hold a password.
 
     to: the recipient that was typed in front of the text and now stands in the prompt; "" if there is none.
@@ -1663,15 +1667,17 @@ class Line:
     dropped: the recipient that the line had before all of its text was deleted, and it with that; "" if there was none.
     """
 
-    text: str = field(default="", repr=False)
+    text: str = ""
     to: str = ""
     block: bool = False
     unseen: bool = False
     dropped: str = ""
 
+    def __repr__(self) -> str:
+        return f"Line(to={self.to!r})"
 
-@dataclass(frozen=True, slots=True)
-class EditorEvent:
+
+class EditorEvent(NamedTuple):
     """A message of the editor to its caller.
 
     kind: "line" (a finished line), "answer" (to `LineEditor.ask`, in `line.text`), "give-up" (no answer to it),
@@ -2176,10 +2182,10 @@ class LineEditor:
         line = self.line
         if (len(line.text) - len(line.text.rstrip("\\"))) % 2:  # two backslashes at the end are meant as they are
             return self._swap(len(line.text) - 1, len(line.text), "\n")
-        self._history.add(replace(line, dropped=""))
+        self._history.add(line._replace(dropped=""))
         self._put(Line())
         unseen, self._expanded = self._expanded, False
-        return EditorEvent("line", replace(line, unseen=unseen))
+        return EditorEvent("line", line._replace(unseen=unseen))
 
     def _finish_answer(self) -> EditorEvent | None:
         """Only the first of the answers that come before their question is kept: one question can come again."""
@@ -3144,6 +3150,7 @@ class Transcript:
         self._latest = -math.inf  # the time of the newest message, but for those that come late
         self._trouble = ""  # the last words about a link that is lost
         self._me: str | None = None  # the person's own name
+        self._untold: set[str] = set()  # people whose connection is lost, which was not told
 
     def add(self, event: Printable, now: float) -> None:
         """An event, and when it came in monotonic seconds."""
@@ -3170,12 +3177,24 @@ class Transcript:
         return paragraphs
 
     def _gather(self, event: protocol.Presence, now: float) -> None:
-        for kind, people in event._asdict().items():
+        for kind, people in self._news(event)._asdict().items():
             for name in people:
                 first, _ = self._changes.pop(name, (kind, kind))
                 self._changes[name] = first, kind
-        if self.due is None:
+        if self.due is None and self._changes:
             self.due = now + GATHER_SECONDS
+
+    def _news(self, changes: protocol.Presence) -> protocol.Presence:
+        """These changes, but for the return of those whose loss was not told."""
+        returned = tuple(name for name in changes.returned if name not in self._untold)
+        self._untold.difference_update(*changes)
+        return changes._replace(returned=returned)
+
+    def _back(self, event: protocol.Back) -> None:
+        """The connections of others that are lost now are not told of: a restart cuts off all, who come back too."""
+        changes = self._news(event.changes)
+        self._untold.update(changes.lost)
+        self.tell("-- " + back_words(event._replace(changes=changes._replace(lost=()))))
 
     def _tell_changes(self) -> None:
         self.tell(*(f"-- {words}" for words in moment_words(self._changes)))
@@ -3266,6 +3285,7 @@ LOOKS: dict[type, Callable[[Transcript, Any], object]] = {
     protocol.Linked: Transcript._linked,
     protocol.LinkLost: Transcript._lost,
     protocol.LoggedIn: Transcript._logged_in,
+    protocol.Back: Transcript._back,
     protocol.Message: Transcript._say,
     protocol.Delivered: Transcript._say,
     protocol.Failed: Transcript._say,
@@ -4015,7 +4035,7 @@ class Terminal(Front):
             if event is not None and event.kind == "line":
                 if holds_secret(event.line):
                     self._editor.forget_last()
-                return [replace(event.line, text=event.line.text.rstrip("\n"))]
+                return [event.line._replace(text=event.line.text.rstrip("\n"))]
             if event is not None:
                 self._obey(event)
                 if event.kind == "full" and key.more:
@@ -4874,16 +4894,16 @@ class Recipients:
     def __init__(self, session: ClientSession, front: Front, note: Tell, to: str | None) -> None:
         """`to` gets what names nobody; from a pipe it gets every line."""
         self._session, self._front, self._note = session, front, note
-        self.to = self._first = to
+        self.to = to
         self.takes_all = to is not None and not front.interactive  # whether every line is a text for `to`
         self.newest: Message | None = None  # the last message from somebody
         self._known: deque[str] = deque(maxlen=KNOWN_MAX)  # people who are or were here lately
         self._words: set[str] = set()  # words before a colon that are no names, as the person has said
 
     def forget(self) -> None:
-        """Forget whom the person writes to, but for `to` of the command line. The names of others who are or were here
-        are no secret, and keep a line for one of them from going to somebody else."""
-        self.to, self.newest = self._first, None
+        """Forget whom the person writes to. The names of others who are or were here are no secret, and keep a line for
+        one of them from going to somebody else."""
+        self.to, self.newest = None, None
         self._words.clear()
 
     # Names
@@ -5261,7 +5281,7 @@ class Chat:
         if line.to or line.block:
             self._say(line)
         elif word.startswith("//"):
-            self._say(replace(line, text=text[1:]))
+            self._say(line._replace(text=text[1:]))
         elif typed.name and (typed.exact or self.front.interactive):
             self._do_command(word, typed, line)
         elif word.startswith("/"):
@@ -5705,8 +5725,8 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
 
 def port_number(text: str) -> int:
     """A port of the command line."""
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 1 to 65535, like 5000")
+    if not (text.isascii() and text.isdecimal() and int(text) in PORTS):
+        raise argparse.ArgumentTypeError(f"{text!r} {NO_PORT}")
     return int(text)
 
 

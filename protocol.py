@@ -35,7 +35,6 @@ import unicodedata
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from struct import Struct
 from typing import NamedTuple
@@ -3307,13 +3306,13 @@ class ServerWatch:
         self._expected = max(deadline, self.now)
 
 
-@dataclass
 class Absence:
     """The time from the loss of the link until the roster that follows the return."""
 
-    since: float
-    messages: int = 0  # messages that were missed
-    ended: bool = False  # whether the session was over, and another one was begun
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.messages = 0  # messages that were missed
+        self.ended = False  # whether the session was over, and another one was begun
 
 
 # Messages by which the server's clock is compared with ours: enough that one that was late does not matter, few enough

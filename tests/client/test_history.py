@@ -359,6 +359,15 @@ def test_below_an_old_log_another_day_begins_with_its_name() -> None:
 # --- Another person at the same terminal ---
 
 
+def test_the_next_person_does_not_write_to_the_recipient_of_the_command_line(room: Room) -> None:
+    room.person("bob")
+    chat, desk = room.desk(to="bob")
+    room.types(desk, f"REGISTER ann {PASSWORD}", see="-- online: ")
+    room.types(desk, "hi", see="-> bob: hi")
+    room.types(desk, "/logout", f"TAKEOVER bob {PASSWORD}", see="-- you are bob")
+    assert chat.recipients.to is None
+
+
 @pytest.mark.parametrize("logs_out", [True, False])
 def test_nothing_of_the_person_before_is_had_again(room: Room, logs_out: bool) -> None:
     """After a logout, and after a login of somebody else where the session has ended otherwise."""

@@ -62,6 +62,22 @@ def test_nobody_who_comes_and_goes_is_told_of_by_halves(kinds: list[str], words:
     assert told(*changes, protocol.Message("alice", 1, 0.0, "hi")) == [f"-- {words}", "alice  hi"]
 
 
+def test_a_restart_tells_nothing_of_those_who_come_back_too() -> None:
+    transcript, changed = Transcript(), protocol.Presence
+    back = protocol.Back("alice", 3.0, 1, changed(came=("carol",), lost=("bob", "dave")))
+    assert told(back, transcript=transcript) == ["-- back as alice after 3 s: 1 message, carol is online"]
+    assert told(changed(returned=("bob",)), transcript=transcript) == [] and transcript.due is None
+    for change, words in (
+        (changed(left=("dave",)), "-- dave has left"),
+        (changed(lost=("bob",)), "-- bob lost the connection"),
+        (changed(returned=("bob",)), "-- bob is back"),
+    ):
+        assert told(change, client.Note("hi"), transcript=transcript) == [words, "hi"]
+    assert told(back._replace(messages=0), transcript=transcript) == ["-- back as alice after 3 s: carol is online"]
+    again = protocol.Back("alice", 4.0, 0, changed(returned=("bob",)))
+    assert told(again, transcript=transcript) == ["-- back as alice after 4 s"]
+
+
 def test_every_two_changes_of_a_moment_have_words() -> None:
     fields = protocol.Presence._fields
     pairs = {(first, last) for first in fields for last in fields if first != last} - {

@@ -129,6 +129,29 @@ def test_a_certificate_is_compared_as_a_whole_and_its_names_and_dates_are_not_lo
     assert len(known.read_text(encoding="utf-8").splitlines()) == 1
 
 
+def test_clients_that_remember_in_the_same_moment_lose_no_line(known: Path) -> None:
+    begin = threading.Barrier(4)
+
+    def meet(number: int) -> None:
+        begin.wait(PATIENCE)
+        for port in range(50):
+            client.KnownServers(known).remember(f"lab{number} {port}", "AB:" * 31 + "CD")
+
+    threads = [threading.Thread(target=meet, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    lines = known.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(set(lines)) == 200 and all(len(line.split()) == 3 for line in lines)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65_536, 70_000])
+def test_a_port_that_cannot_be_is_refused_in_a_script_too(port: int) -> None:
+    with pytest.raises(ValueError, match=f"^{port} is not a port: a number from 1 to 65535"):
+        Client("127.0.0.1", port)
+
+
 def test_what_is_known_of_one_port_says_nothing_of_another(between: Between, known: Path) -> None:
     client.KnownServers(known).remember(f"127.0.0.1 {between.port}0", "AB:" * 31 + "CD")
     said = dialled(between, known)
