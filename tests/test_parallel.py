@@ -65,6 +65,9 @@ def test_number(number, watch):
 """
 
 
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="such a system runs all in one process")
+
+
 def start(folder: Path, source: str, *args: str, **environ: str) -> subprocess.Popen[str]:
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_it.py").write_text(source)
@@ -81,6 +84,7 @@ def run(folder: Path, source: str, *args: str) -> tuple[int, str]:
     return process.returncode, said
 
 
+@forks
 def test_the_reports_are_those_of_one_process(tmp_path: Path) -> None:
     seen = []
     for number in (1, 2):
@@ -99,6 +103,7 @@ def test_the_reports_are_those_of_one_process(tmp_path: Path) -> None:
     assert seen[0] == seen[1]
 
 
+@forks
 def test_a_process_that_dies_is_a_failure_of_the_test_that_it_ran_and_the_first_ends_the_run(tmp_path: Path) -> None:
     code, said = run(tmp_path, DYING, "-x", "--processes=2")
     assert code == pytest.ExitCode.TESTS_FAILED
@@ -108,7 +113,7 @@ def test_a_process_that_dies_is_a_failure_of_the_test_that_it_ran_and_the_first_
     assert "Traceback" not in said
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="such a signal cannot be sent there")
+@forks
 def test_ctrl_c_ends_all_and_what_they_have_started(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(PATIENCE)
@@ -130,10 +135,21 @@ SEVERAL = {"capture": "fd", "usepdb": False, "trace": False, "setupshow": False,
 
 
 @pytest.mark.parametrize(
-    ("option", "items"),
-    [({"capture": "no"}, 60), ({"usepdb": True}, 60), ({"collectonly": True}, 60), ({"processes": 1}, 60), ({}, 49)],
+    ("option", "items", "forks"),
+    [
+        ({"capture": "no"}, 60, True),
+        ({"usepdb": True}, 60, True),
+        ({"collectonly": True}, 60, True),
+        ({"processes": 1}, 60, True),
+        ({}, 49, True),
+        ({}, 60, False),
+    ],
 )
-def test_one_process_where_somebody_looks_on_or_tests_are_few(option: dict[str, object], items: int) -> None:
+def test_one_process_where_somebody_looks_on_or_tests_are_few_or_the_system_cannot_fork(
+    monkeypatch: pytest.MonkeyPatch, option: dict[str, object], items: int, forks: bool
+) -> None:
+    if not forks:
+        monkeypatch.delattr(os, "fork", raising=False)
     config = SimpleNamespace(option=SimpleNamespace(**(SEVERAL | option)))
     session = SimpleNamespace(config=config, items=[None] * items, testsfailed=0)
     assert parallel.pytest_runtestloop(session) is None  # type: ignore[arg-type]

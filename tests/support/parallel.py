@@ -1,47 +1,51 @@
 """Runs the tests in several processes, one more than there are cores, since a test also waits.
 
-The first process collects the tests, starts the others, and hands one test after another to whichever is free; it runs
-none itself. Each of the others collects them too, and sends the reports of every test back. The first hands these to
-pytest, for which they are as its own: dots, failures, `-x`, `--durations`, files of results and the exit code. Only
-warnings are not handed over: in this suite they are errors.
+The first process collects the tests and forks the others, which have them then. It hands one test after another to
+whichever is free, and runs none itself; they send the reports of every test back. To pytest these are as its own: dots,
+failures, `-x`, `--durations`, files of results and the exit code. Only warnings are not handed over: in this suite they
+are errors. A system that cannot fork runs all in the first process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
-import sys
 from collections import deque
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 
 import pytest
 
 FEW = 50  # tests: one process has run them before others have begun
-PROCESSES_MAX = 5  # since each holds all tests in memory
+PROCESSES_MAX = 5
 STOP_SECONDS = 10  # for a test that is broken off, to end the programs that it has started
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    number = min((os.cpu_count() or 1) + 1, PROCESSES_MAX)
+    number = min((os.cpu_count() or 1) + 1, PROCESSES_MAX) if hasattr(os, "fork") else 1
     parser.addoption("--processes", type=int, default=number, metavar="N", help=f"that run the tests (here {number})")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     option = session.config.option
-    is_one_of_the_others = hasattr(session.config, "workerinput")
     is_watched = option.capture == "no" or option.usepdb or option.trace or option.setupshow
-    if is_one_of_the_others or is_watched or option.collectonly or session.testsfailed:
+    if is_watched or option.collectonly or session.testsfailed:
         return None  # pytest goes on as if we were not here
-    if option.processes < 2 or len(session.items) < FEW:
+    if option.processes < 2 or len(session.items) < FEW or not hasattr(os, "fork"):
         return None
-    waiting = deque(session.items)
+    session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # one for all, which the first removes
+    gc.freeze()  # none of the others looks for garbage among all tests again
+    waiting = deque(enumerate(session.items))
     workers: list[Worker] = []
     try:
-        for number in range(option.processes):
-            workers.append(Worker(session, number, waiting))
+        # One begins at the end, with the tools: they wait in real time, best while others compute. What is left for the
+        # end of the run stands in the middle, where tests are short.
+        for take in (waiting.pop, *[waiting.popleft] * (option.processes - 1)):
+            workers.append(Worker(session, lambda take=take: take() if waiting else None))  # type: ignore[misc]
         while running := {worker.connection: worker for worker in workers if not worker.has_ended}:
             for connection in wait(list(running)):
                 running[connection].take_reports()  # type: ignore[index]  # a connection of ours
@@ -61,16 +65,13 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 class Worker:
     """One of the other processes, as the first one sees it."""
 
-    def __init__(self, session: pytest.Session, number: int, waiting: deque[pytest.Item]) -> None:
+    def __init__(self, session: pytest.Session, take: Callable[[], tuple[int, pytest.Item] | None]) -> None:
         self.session = session
-        self.waiting = waiting
+        self.take = take
         self.given: deque[pytest.Item] = deque()  # the test that it runs, and the one after that
-        self.has_begun = self.has_ended = False
-        args = [str(arg) for arg in session.config.invocation_params.args]
-        if session.config.option.basetemp:  # each empties its own
-            args.append(f"--basetemp={session.config.option.basetemp}-{number}")
+        self.has_ended = False
         self.connection, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.get_context("spawn").Process(target=work, args=(theirs, args), daemon=True)
+        self.process = multiprocessing.get_context("fork").Process(target=work, args=(theirs, session), daemon=True)
         self.process.start()
         theirs.close()  # so that the connection ends with the process
         self.give()
@@ -78,20 +79,17 @@ class Worker:
 
     def give(self) -> None:
         """The next test; None when there is no more."""
-        item = self.waiting.popleft() if self.waiting else None
+        number, item = self.take() or (None, None)
         if item:
             self.given.append(item)
         with contextlib.suppress(OSError):  # it has died: that is seen when its reports end
-            self.connection.send(item and item.nodeid)
+            self.connection.send(number)
 
     def take_reports(self) -> None:
         try:
             reports = self.connection.recv()
         except (EOFError, OSError):
             self.end()
-            return
-        if not self.has_begun:
-            self.has_begun = True
             return
         item = self.given.popleft()
         self.give()
@@ -104,7 +102,7 @@ class Worker:
     def end(self) -> None:
         self.has_ended = True
         self.process.join(STOP_SECONDS)
-        if self.process.exitcode in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not self.given:
+        if self.process.exitcode == 0 and not self.given:
             return
         self.session.shouldstop = f"a process that ran tests has died (exit code {self.process.exitcode})"
         if self.given:
@@ -114,54 +112,41 @@ class Worker:
 
     def interrupt(self) -> None:
         self.connection.close()
-        if not self.has_begun:
-            self.process.kill()
-        elif self.process.is_alive() and self.process.pid:
+        if self.process.is_alive() and self.process.pid:
             os.kill(self.process.pid, signal.SIGINT)  # so that a test clears up
 
 
-def work(connection: Connection, args: list[str]) -> None:
+def work(connection: Connection, session: pytest.Session) -> None:
     """What the other processes do."""
-    if sys.platform != "win32":
-        os.setsid()  # Ctrl-C is for the first process, which tells this one
+    os.setsid()  # Ctrl-C is for the first process, which tells this one
+    plugins = session.config.pluginmanager
+    capture = plugins.getplugin("capturemanager")
+    assert capture is not None
+    capture.stop_global_capturing()  # its files are those of the first process
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the first process shows how far it is
+    capture.start_global_capturing()
+    capture.suspend_global_capture()
+    reports: list[pytest.TestReport] = []
+    plugins.register(Reports(reports))
     try:
-        sys.exit(pytest.main(args, plugins=[Work(connection)]))
-    except KeyboardInterrupt:
-        sys.exit(pytest.ExitCode.INTERRUPTED)
+        number = connection.recv()
+        while number is not None:
+            following = connection.recv()  # fixtures that it shares with this one are kept
+            item, nextitem = session.items[number], None if following is None else session.items[following]
+            reports.clear()
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+            hook, config = session.config.hook, session.config
+            connection.send([hook.pytest_report_to_serializable(config=config, report=report) for report in reports])
+            number = following
+    except (KeyboardInterrupt, EOFError, BrokenPipeError):  # the first process wants no more
+        session._setupstate.teardown_exact(None)
 
 
-class Work:
-    """Runs the tests that the first process gives."""
+class Reports:
+    """Notes the reports of a process."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.reports: list[pytest.TestReport] = []
-
-    def pytest_cmdline_main(self, config: pytest.Config) -> None:
-        config.workerinput = {}  # type: ignore[attr-defined]  # pytest's word for: results are written elsewhere
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        hook = session.config.hook
-        items = {item.nodeid: item for item in session.items}
-        self.connection.send("begun")
-        item = self.next_of(items)
-        while item:
-            following = self.next_of(items)  # fixtures that it shares with this one are kept
-            self.reports.clear()
-            item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
-            reports = [hook.pytest_report_to_serializable(config=session.config, report=it) for it in self.reports]
-            self.connection.send(reports)
-            item = following
-        return True
-
-    def next_of(self, items: dict[str, pytest.Item]) -> pytest.Item | None:
-        nodeid = self.connection.recv()
-        return nodeid and items[nodeid]
+    def __init__(self, reports: list[pytest.TestReport]) -> None:
+        self.reports = reports
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.reports.append(report)
-
-    def pytest_internalerror(self, excrepr: object) -> None:
-        print(excrepr, file=sys.stderr)

@@ -13,7 +13,6 @@ from waiting. In a rig time is what the test says it is: `rig.wait(20)` is over 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import itertools
@@ -76,9 +75,7 @@ def certificate() -> Path:
     """A folder with a certificate for TLS, made once. The test is skipped where there is nothing to make one with."""
     if not shutil.which("openssl"):
         pytest.skip("there is no openssl here to make a certificate")
-    folder = tempfile.TemporaryDirectory()
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
+    return Path(tempfile.mkdtemp(dir=Path.home()))  # which is removed in the end
 
 
 def fault(*_: object) -> Any:
