@@ -3363,6 +3363,9 @@ class Question(NamedTuple):
     hidden: bool
 
 
+ONE_MOMENT = "one moment; what you type is hidden, and not sent"  # while a hidden answer has no consequence
+
+
 class Questions:
     """The question to the person, and the hidden answer before it as long as its consequence is not known."""
 
@@ -3605,7 +3608,7 @@ class Plain(Front):
             else:
                 self._questions.answer(typed[0])
                 if self._questions.waits:
-                    self._asides.append("one moment; what you type is hidden, and not sent")
+                    self._asides.append(ONE_MOMENT)
         return [None if line is None else Line(line) for line in self.mailbox.take(1)]
 
     def ask(self, prompt: str, then: Callable[[str | None], None], *, hidden: bool = True) -> bool:
@@ -4152,7 +4155,7 @@ class Terminal(Front):
         search, to = self._editor.search_prompt, self._editor.to or to
         spans = [Span(search, DIM)] if search is not None else link_spans(self._link, self._transcript.met)
         if self._editor.waits:
-            return (*spans, Span("one moment; what you type is hidden ", DIM))
+            return (*spans, Span(f"{ONE_MOMENT} ", DIM))
         if self._editor.drains:
             return (*spans, Span("hidden up to Enter, and not sent ", DIM))
         return (*spans, *recipient_spans(self._link.session, to), Span("> "))
@@ -4787,7 +4790,7 @@ class Accounts:
                 break
             if once:
                 return
-            if reply.code == protocol.Code.NAME_TAKEN.word:
+            if reply.words == protocol.Code.NAME_TAKEN.explanation:  # else it only looks like one: nobody can log in
                 self._note("if this is your account, log in with its password; Enter alone gives up")
                 password = ""
                 break

@@ -3792,7 +3792,7 @@ class ClientSession:
         if word != Code.UNKNOWN_SESSION.word:
             self._wait_and_retry(word, words, wait)
             return
-        self._token = None
+        self._token, self._ghosts = None, 0  # a session of ours would have known it: who is online now is no ghost
         if not self._was_logged_out() and self._password is None:
             self._strand(word, words)
 

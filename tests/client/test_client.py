@@ -206,6 +206,14 @@ def test_whoever_has_no_account_yet_is_told_how_to_make_one(room: Room) -> None:
     assert not any("if you are new here" in line for line in other.seen)  # that account is there
 
 
+def test_a_name_that_looks_like_another_is_no_account_to_log_in_to(room: Room) -> None:
+    room.person("bob")
+    _, desk = room.desk()
+    room.types(desk, "/register b0b", PASSWORD, PASSWORD, see="!! REGISTER: b0b looks like a name that is taken")
+    room.types(desk, "/who", see="!! WHO: log in first")
+    assert desk.prompts == ["New password for b0b: ", "Repeat password: "]
+
+
 def test_with_a_user_the_password_is_asked_for_at_once(room: Room) -> None:
     room.person("bob")[1].typed.append("/quit")
     _, desk = room.desk(user="bob")

@@ -274,7 +274,7 @@ def test_what_is_typed_while_a_password_is_checked_is_never_seen_or_sent(
     server_process.signal(signal.SIGSTOP)
     try:
         seat.types("wrong-secret\r")  # the server may have been stopped before its first word
-        seat.until(lambda: any(row.endswith("one moment; what you type is hidden") for row in seat.screen.lines()))
+        seat.until(lambda: any(row.endswith("hidden, and not sent") for row in seat.screen.lines()))
         seat.types(PASSWORD + "\r").types("half-a-secret")
     finally:
         server_process.signal(signal.SIGCONT)

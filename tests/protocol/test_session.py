@@ -682,6 +682,16 @@ def test_after_some_tries_a_name_that_stays_online_is_told() -> None:
     assert talk.shows() == [Refused(tag, "LOGIN", "already-online", "since")]
 
 
+def test_a_session_that_somebody_else_has_taken_over_meanwhile_is_not_tried_for() -> None:
+    """A laptop was closed, and the person logged in elsewhere. A ghost of our own would know the token."""
+    talk = Talk().enter()
+    talk.breaks()
+    (command,) = talk.link()
+    _, login = talk.hears(f"{command.split()[0]} ERROR unknown-session")
+    talk.hears(f"{login.split()[0]} ERROR already-online since")
+    assert talk.shows()[-1] == LoginNeeded("bob", "already-online", "since")
+
+
 def test_a_first_login_elsewhere_is_told_at_once() -> None:
     talk = Talk()
     tag = talk.session.login("bob", SECRET)
