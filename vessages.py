@@ -83,8 +83,10 @@ else:
     import resource
 
 READ_SIZE = 64 * 1024  # bytes a turn a connection; larger reads cost more than they save (measured)
-TLS_RECORD = 16 * 1024  # bytes of one write over TLS, the most that one of its records holds: see `RecordSocket`
-TLS_RECORDS = 100  # of a connection read in a turn: READ_SIZE alone would be 65,536 of them with a byte in each
+TLS_RECORD, TLS_HEADER = 16 * 1024, 5  # bytes: of the text of one record of TLS, the most; of what is before it
+# Bytes read of a connection over TLS in a turn: the longest record. READ_SIZE would be 3,000 of those with a byte each.
+TLS_READ = TLS_RECORD + 2048 + TLS_HEADER
+SILENT_RECORDS_MAX = 100  # of a connection, that bring nothing: a handshake has three, new keys for an hour's chat one
 ACCEPT_BATCH = 64  # newcomers a turn and listener: a storm of them is let in between messages, not before them
 ACCEPT_REST = 1.0  # seconds without accepting when descriptors have run out: trying again at once would only spin
 BACKLOG = 1024  # connections that the system queues for us: a class whose server was restarted
@@ -399,12 +401,10 @@ class Server:
             self._read(connection)
 
     def _begin_handshake(self, connection: Connection, context: ssl.SSLContext) -> None:
-        """From now on its bytes go through TLS. OSError if it has gone already; then its socket is closed."""
+        """From now on its bytes go through TLS."""
         self.encryption.handshaking[connection] = self.hub.now + HANDSHAKE_WITHIN  # its wait for us is not counted
-        sock: Any = context.wrap_socket(connection.socket, server_side=True, do_handshake_on_connect=False)
-        sock.server = self
-        connection.socket = sock
-        self.selector.register(sock, EVENT_READ, connection)
+        connection.socket = RecordSocket(connection.socket, context)
+        self.selector.register(connection.socket, EVENT_READ, connection)
 
     # --- Reading ---
 
@@ -1113,58 +1113,126 @@ class Encryption:
         return [*itertools.takewhile(lambda each: self.handshaking[each] <= now, self.handshaking)]
 
 
-class RecordSocket(ssl.SSLSocket):
-    """A TLS socket that reads and writes as many records as there are, as if they were no records but bytes.
+class RecordSocket(socket.socket):
+    """A socket that encrypts. Its way to OpenSSL is through memory, one record at a time.
 
-    Python's own `recv` gives one record, which of somebody who says much in little pieces is one message a turn. To
-    look for more costs as much as a read, mostly in vain, so it is done where something came in the last turn, too.
-    Its `send` tells nothing until all of a large piece has gone, so that a slow reader seems to take nothing.
-    After a `send` that took less, the rest must be offered again as it is: OpenSSL has begun its next record.
+    With a socket of its own, OpenSSL reads on as long as records come that bring nothing, such as orders to change the
+    keys: a stranger who sent 3 MB of them stopped the chat for ten seconds. So each record is counted here, and one
+    turn has those that a read of TLS_READ gave, all of them, so that none waits unseen.
     """
 
-    server: Server | None = None  # whose turns count; None while `wrap_socket` looks whether there is a connection
-    _heard = 0  # the last turn in which something came
+    __slots__ = ("_begun", "_ended", "_farewell", "_incoming", "_library", "_outgoing", "_raw", "_silent", "_unsent")
+
+    def __init__(self, plain: socket.socket, context: ssl.SSLContext) -> None:
+        """From now on the bytes of `plain`, whose place it takes, go through TLS."""
+        super().__init__(plain.family, plain.type, plain.proto, fileno=plain.detach())
+        self.setblocking(False)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._library = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._raw = b""  # the beginning of a record of which the rest has not come
+        self._unsent = b""  # encrypted, and not taken by the system
+        self._begun = 0  # bytes of text in the record that `_unsent` is of, if `send` has not counted them
+        self._silent = 0  # records so far that brought nothing
+        self._ended = False  # whether the other side has said that no more will come, or made a fault
+        self._farewell = False  # whether we have said it
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake as far as the client has; raises what an `SSLSocket` would."""
+        while True:
+            try:
+                self._library.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                done = False
+            finally:
+                room = self._flush()
+            if not room:
+                raise ssl.SSLWantWriteError
+            if done:
+                return
+            while not (size := record_size(self._raw, 0)):
+                try:
+                    data = super().recv(TLS_READ)
+                except BlockingIOError:
+                    raise ssl.SSLWantReadError from None
+                if not data:
+                    raise ConnectionAbortedError(errno.ECONNABORTED, CLIENT_CLOSED)
+                self._raw += data
+            self._incoming.write(self._raw[:size])
+            self._raw = self._raw[size:]
+            self._count_silent()
 
     def recv(self, size: int = READ_SIZE, flags: int = 0) -> bytes:
-        """At most `size` bytes, and whole records, so that nothing waits in the library unseen."""
-        data = super().recv(size, flags)
-        if self.server is None:
-            return data
-        last, self._heard = self._heard, self.server.turns
-        return self._with_more(data, size - len(data)) if last >= self._heard - 1 else data
+        """The text of the records that are here; empty at the end."""
+        if self._ended:
+            return b""
+        if self._farewell:
+            return super().recv(size, flags)  # nobody wants to know what it says
+        if not record_size(self._raw, 0):  # else they came together with the last one of the handshake
+            data = super().recv(TLS_READ, flags)
+            if not data:
+                return b""
+            self._raw = self._raw + data if self._raw else data
+        text = self._decrypt()
+        if self._outgoing.pending:  # such as the answer to an order to change the keys
+            self._flush()
+        if not text and not self._ended:
+            raise ssl.SSLWantReadError
+        return text
 
-    def _with_more(self, data: bytes, left: int) -> bytes:
-        """These bytes, and at most `left` of the records behind them.
+    def _decrypt(self) -> bytes:
+        """The text of all whole records. If a farewell or a fault comes behind it, the next call is told so.
 
-        The end is left for the next call: once OpenSSL has met one without a farewell it writes no more either. If it
-        was read already, as a farewell or a fault behind the bytes, the system would not report the socket again, so
-        reading is shut down, which it does report.
+        The system would not report the socket again for that, so reading is shut down, which it does report.
         """
-        pieces = [data]
+        raw, start, pieces = self._raw, 0, []
         try:
-            while pieces[-1] and left >= TLS_RECORD and len(pieces) < TLS_RECORDS:
-                if not socket.socket.recv(self, 1, socket.MSG_PEEK):
+            while size := record_size(raw, start):
+                self._incoming.write(raw[start : start + size])
+                start += size
+                try:
+                    pieces.append(self._library.read(TLS_RECORD))
+                except ssl.SSLWantReadError:
+                    self._count_silent()
+                    continue
+                if not pieces[-1]:
+                    self._ended = True
                     break
-                pieces.append(super().recv(left))
-                left -= len(pieces[-1])
-        except WOULD_BLOCK:  # no more of them
-            return b"".join(pieces)
         except OSError:
-            pieces.append(b"")
-        if not pieces[-1]:
+            if not pieces:
+                raise
+            self._ended = True
+        self._raw = raw[start:]
+        if self._ended:
             with contextlib.suppress(OSError):  # there is no connection any more
-                socket.socket.shutdown(self, socket.SHUT_RD)
-        return b"".join(pieces)
+                super().shutdown(socket.SHUT_RD)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _count_silent(self) -> None:
+        self._silent += 1
+        if self._silent > SILENT_RECORDS_MAX:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "too many TLS records that say nothing")
 
     def send(self, data: Any, flags: int = 0) -> int:
-        if len(data) <= TLS_RECORD:
-            return super().send(data, flags)  # as nearly always
-        rest = memoryview(data)
-        sent = super().send(rest[:TLS_RECORD], flags)
-        with contextlib.suppress(*WOULD_BLOCK):
-            while sent < len(rest):
-                sent += super().send(rest[sent : sent + TLS_RECORD], flags)
+        """How many bytes have gone. The rest is to be offered again as it is: a record of it may be half sent."""
+        rest, sent = memoryview(data), 0
+        while sent < len(rest):
+            self._begun = self._begun or self._library.write(rest[sent : sent + TLS_RECORD])
+            if not self._flush():
+                break
+            sent += self._begun
+            self._begun = 0
         return sent
+
+    def _flush(self) -> bool:
+        """Write what is encrypted. Whether the system has taken all of it."""
+        self._unsent = self._unsent + self._outgoing.read() if self._unsent else self._outgoing.read()
+        while self._unsent:
+            try:
+                self._unsent = self._unsent[super().send(self._unsent) :]
+            except BlockingIOError:
+                return False
+        return True
 
     def shutdown(self, how: int) -> None:
         self._say_farewell()
@@ -1176,8 +1244,26 @@ class RecordSocket(ssl.SSLSocket):
 
     def _say_farewell(self) -> None:
         """Tell the other side that this is an end and not a cut. Its answer, or room for it, is not waited for."""
-        with contextlib.suppress(OSError, ValueError):  # said already; no TLS was agreed on
-            self.unwrap()
+        if not self._farewell:
+            self._farewell = True
+            with contextlib.suppress(OSError, ValueError):  # no TLS was agreed on; there is no connection any more
+                self._library.unwrap()
+            with contextlib.suppress(OSError):
+                self._flush()
+
+
+def record_size(data: bytes, start: int) -> int:
+    """The bytes of the TLS record that begins there, with its header; 0 while it is not whole.
+
+    One that is longer than any may be is not waited for: OpenSSL refuses it on its header.
+
+    >>> record_size(bytes([23, 3, 3, 0, 2]) + b"hi" + b"more", 0), record_size(bytes([23, 3, 3, 0, 2]) + b"h", 0)
+    (7, 0)
+    """
+    if len(data) - start < TLS_HEADER:
+        return 0
+    size = TLS_HEADER + int.from_bytes(data[start + TLS_HEADER - 2 : start + TLS_HEADER], "big")
+    return size if size <= len(data) - start or size > TLS_READ else 0
 
 
 CERTIFICATE_WITHIN = 10.0  # seconds for one to be made, before the server does without it
@@ -1283,7 +1369,6 @@ def _load(cert: Path, key: Path) -> ssl.SSLContext:
         return getpass.getpass(f"passphrase of {key}: ")
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.sslsocket_class = RecordSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.num_tickets = 0  # to come back by a shorter handshake: no client of ours asks, and they cost a fifth of one

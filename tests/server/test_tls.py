@@ -128,9 +128,10 @@ def test_somebody_who_has_gone_before_a_first_byte_is_nobody(rig: Rig) -> None:
 class Slowly:
     """A TLS client that sends its bytes only when it is told to."""
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.maximum_version = version
         self.rig = rig
         self.peer = plain(rig)
         self.peer.reading = False  # what comes is read here
@@ -294,7 +295,7 @@ def test_a_crowd_that_shakes_hands_takes_turns_and_the_chat_goes_on(
     steps: list[int] = []
     do_handshake = vessages.RecordSocket.do_handshake
 
-    def note_and_do(sock: ssl.SSLSocket) -> None:
+    def note_and_do(sock: vessages.RecordSocket) -> None:
         steps.append(sock.fileno())
         do_handshake(sock)
 
@@ -473,7 +474,6 @@ def test_no_frame_waits_in_the_tls_library_for_the_next_event(tmp_path: Path) ->
 
 
 def test_somebody_who_says_much_in_little_records_is_heard_at_once(tmp_path: Path) -> None:
-    """The first one may come alone."""
     most = 2 * protocol.STRANGER_FRAMES_A_TURN  # where they are read, and at the end of the turn
     with running(tmp_path, tls=True) as rig:
         bob = Slowly(rig)
@@ -482,35 +482,7 @@ def test_somebody_who_says_much_in_little_records_is_heard_at_once(tmp_path: Pat
             bob.library.write(encode(f"PING {number}"))
         bob.unsent += bob.outgoing.read()
         bob.send(len(bob.unsent))
-        assert bob.hears() == encode("OK PING 0")
-        assert bob.hears() == b"".join(encode(f"OK PING {number}") for number in range(1, most))
-
-
-def test_for_more_records_is_looked_only_where_there_may_be_some(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks: list[str] = []
-    look = vessages.RecordSocket._with_more
-
-    def note_and_look(sock: vessages.RecordSocket, data: bytes, left: int) -> bytes:
-        looks.append(data[4:].decode())
-        return look(sock, data, left)
-
-    with running(tmp_path, tls=True) as rig:
-        alice, bob = rig.people("alice", "bob")
-        rig.turns(2)
-        monkeypatch.setattr(vessages.RecordSocket, "_with_more", note_and_look)
-        for number in range(3):
-            for peer in (alice, bob):
-                peer.say(f"PING {number}")
-                rig.turn()
-                assert peer.next() == [f"OK PING {number}"]
-                rig.turn()
-        assert looks == []
-        for number in range(3):
-            alice.say(f"PING {number}")
-            rig.turn()
-        assert looks == ["PING 1", "PING 2"]
+        assert bob.hears() == b"".join(encode(f"OK PING {number}") for number in range(most))
 
 
 def test_a_flood_of_tiny_records_does_not_keep_others_waiting(tmp_path: Path) -> None:
@@ -522,9 +494,80 @@ def test_a_flood_of_tiny_records_does_not_keep_others_waiting(tmp_path: Path) ->
         bob.say("PING bob")
         rig.turn()
         assert bob.next() == ["OK PING bob"]
-        alice.take_in()
-        assert len(alice._frames) <= vessages.TLS_RECORDS / len(encode("PING"))
-        assert len(alice.next(100 - len(alice._frames))) > 0
+        assert len(alice.next(100)) == 100
+
+
+class Mute:
+    """In the place of OpenSSL: every record is one that brings nothing, such as an order to change the keys."""
+
+    def read(self, size: int) -> bytes:
+        raise ssl.SSLWantReadError
+
+    def unwrap(self) -> None: ...
+
+
+def test_records_that_bring_nothing_are_given_to_openssl_one_by_one_and_end_at_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL, which looks for the next one itself, goes through millions of them before it returns."""
+    given: list[bytes] = []
+
+    class Noted:
+        pending = 0
+
+        def write(self, data: bytes) -> None:
+            given.append(data)
+
+    with running(tmp_path, tls=True) as rig:
+        alice, pest = rig.person("alice"), Slowly(rig)
+        pest.shake_hands(10_000)
+        (connection,) = (each for each in rig.hub.connections if each.session is None)
+        monkeypatch.setattr(connection.socket, "_library", Mute())
+        monkeypatch.setattr(connection.socket, "_incoming", Noted())
+        record = b"\x17\x03\x03\x00\x13" + b"x" * 19
+        before = connection.socket._silent
+        pest.unsent = record * vessages.SILENT_RECORDS_MAX + record[:7]
+        pest.send(len(record) * (vessages.SILENT_RECORDS_MAX - before) + 7)
+        assert given == [record] * (vessages.SILENT_RECORDS_MAX - before)
+        assert connection.closed == ""
+        pest.unsent = record[7:]
+        pest.send(len(record))
+        assert connection.closed == "too many TLS records that say nothing"
+        assert alice.says("WHO") == ["OK WHO alice"]
+
+
+@pytest.mark.parametrize("length", [0xFFFF, vessages.TLS_READ])
+def test_a_record_longer_than_any_is_not_waited_for(tmp_path: Path, length: int) -> None:
+    with running(tmp_path, tls=True) as rig:
+        alice, pest = rig.person("alice"), Slowly(rig)
+        pest.shake_hands(10_000)
+        pest.unsent = b"\x17\x03\x03" + length.to_bytes(2, "big") + b"x"
+        pest.send(100)
+        rig.turns(2)
+        assert rig.server.sockets == 1
+        assert alice.says("WHO") == ["OK WHO alice"]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("size", [1, 30, 17_000])
+def test_what_comes_and_goes_in_pieces_is_whole(tmp_path: Path, version: ssl.TLSVersion, size: int) -> None:
+    text = "x" * (60_000 if size > 100 else 300)
+    with running(tmp_path, tls=True) as rig:
+        rig.listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        rig.person("alice").close()
+        bob = Slowly(rig, version)
+        bob.shake_hands(10_000)
+        heard = bob.says("LOGIN alice " + PASSWORD)
+        while b"ONLINE" not in heard:
+            heard += bob.hears()
+        bob.library.write(encode("PING " + text))
+        bob.unsent += bob.outgoing.read()
+        while bob.unsent:
+            bob.send(size)
+        heard = b""
+        while len(heard) < len(encode("OK PING " + text)):
+            heard += bob.hears()
+        assert heard == encode("OK PING " + text)
 
 
 def test_a_farewell_of_tls_ends_a_connection_and_is_returned(tmp_path: Path) -> None:
