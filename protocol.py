@@ -32,7 +32,7 @@ import math
 import re
 import typing
 import unicodedata
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -254,8 +254,8 @@ def parse_list(names: str) -> dict[str, str]:
         {'bob': 'Bob', 'eve': 'eve'}
     """
     words, listed = names.split(",", LIST_MAX), dict[str, str]()
-    cleaned = [clean_name(word) for word in words] if len(words) <= LIST_MAX else [None]
-    for name in cleaned:
+    for word in words:
+        name = clean_name(word) if len(words) <= LIST_MAX else None
         if name is None:
             form = f"a list of recipients is 2 to {LIST_MAX} names with commas and no spaces"
             raise RefusedError(Code.BAD_COMMAND, form)
@@ -655,7 +655,7 @@ class Connection:
         self.version = 0  # version of the roster that was last written here, or STALE
         self.heard = now  # time of the last sign of life
         self.pinged = NEVER  # time of the last question for one
-        self.rare: Rare | None = None
+        self.rare = ORDINARY
 
     def write(self, whole: bytes) -> None:
         """Put a frame into the outbox. The same bytes may go to many connections."""
@@ -672,8 +672,8 @@ class Connection:
         """
         outbox, size = self.outbox or [], self.outbox_bytes + len(whole)
         frames, waiting = len(outbox), size + self.unsent
-        if self.unsent and (clog := self.clog):
-            frames += clog.frames
+        if self.unsent and self.rare.clog is not None:
+            frames += self.rare.clog.frames
         if frames >= QUEUE_FRAMES or waiting > QUEUE_BYTES:
             return False
         if not outbox:
@@ -686,21 +686,16 @@ class Connection:
     @property
     def facts(self) -> Rare:
         """Its rare facts, to be changed."""
-        if self.rare is None:
+        if self.rare is ORDINARY:
             self.rare = Rare()
         return self.rare
 
     def forget_keep(self) -> None:
         """KEEP holds for one login. Nearly always that was the only rare fact."""
-        if self.rare is not None:
+        if self.rare.keep:
             self.rare.keep = False
             if self.rare.clog is None and not self.rare.encoding_faults:
-                self.rare = None
-
-    @property
-    def clog(self) -> Clog | None:
-        """The facts of its unsent bytes, if it has any."""
-        return self.rare.clog if self.rare is not None else None
+                self.rare = ORDINARY
 
     @property
     def backlog(self) -> int:
@@ -739,10 +734,10 @@ class Connection:
         if self.flow is not None:  # the client waits for us, and its frames for the end of the flow
             self.heard = now
         rare = self.rare
-        if rare is not None and rare.clog is not None and now - rare.clog.since >= SLOW_AFTER:
+        if rare.clog is not None and now - rare.clog.since >= SLOW_AFTER:
             return Bye.SLOW
-        unfinished = rare is not None and rare.begun is not None and now - rare.begun[0] >= HALF_FRAME_AFTER
-        ghost = rare is not None and rare.probed >= self.heard and now - rare.probed >= PROBE_AFTER
+        unfinished = rare.begun is not None and now - rare.begun[0] >= HALF_FRAME_AFTER
+        ghost = rare.probed >= self.heard and now - rare.probed >= PROBE_AFTER
         silent = self.pinged > self.heard and now - self.pinged >= ANSWER_WITHIN
         if unfinished or ghost or silent or now - stranger_since >= STRANGER_AFTER:
             return Bye.SILENT
@@ -762,7 +757,7 @@ class Rare:
         self.begun: tuple[float, int] | None = None  # time of the last growth of an unfinished frame; bytes it had then
         self.encoding_faults = 0  # frames so far that were not UTF-8
         self.probed = NEVER  # time of the last PING because somebody else logs in under its name
-        self.clog: Clog | None = None  # facts of its unsent bytes
+        self.clog: Clog | None = None  # facts of its unsent bytes, if it has any
 
 
 class Clog(NamedTuple):
@@ -770,6 +765,10 @@ class Clog(NamedTuple):
 
     frames: int  # number of frames in the piece that is being written
     since: float  # time at which the system last took some of it
+
+
+NEVER, FOREVER = float("-inf"), float("inf")
+ORDINARY: typing.Final = Rare()  # the facts of a connection that has no rare ones; they are never changed
 
 
 class Session:
@@ -942,7 +941,6 @@ class Group:
         return error(Code.PARTLY, f"{told} shown to {self.count - self._failed} of {self.count}")
 
 
-NEVER, FOREVER = float("-inf"), float("inf")
 # In place of a version: a connection that missed changes, and gets a whole ONLINE when it has taken its backlog.
 STALE = -1
 
@@ -1254,7 +1252,7 @@ class Walk:
     """All connections are looked at once every WALK_PAUSE, so many a turn."""
 
     def __init__(self) -> None:
-        self._left: list[Connection] = []  # connections that are still to be looked at
+        self.left: list[Connection] = []  # connections that are still to be looked at
         self._next = 0.0  # time at which the next walk begins
         self.due = 0.0  # time at which the next connections are to be looked at; NEVER if at once
 
@@ -1263,20 +1261,16 @@ class Walk:
 
         Not before the last one is through: turns may be so slow that a crowd takes longer than a pause.
         """
-        if self._left or now < self._next:
+        if self.left or now < self._next:
             return False
         self._next = now + WALK_PAUSE
         return True
 
-    def begin(self, connections: list[Connection]) -> None:
-        """These are to be looked at."""
-        self._left = connections
-
     def some(self) -> list[Connection]:
         """The next connections to look at, as many as belong into one turn."""
-        some = self._left[-LOOKS_A_TURN:]
-        del self._left[-LOOKS_A_TURN:]
-        self.due = NEVER if self._left else self._next
+        some = self.left[-LOOKS_A_TURN:]
+        del self.left[-LOOKS_A_TURN:]
+        self.due = NEVER if self.left else self._next
         return some
 
 
@@ -1318,11 +1312,6 @@ class PresenceBoard:
         self._owed[connection] = None
         self.due = NEVER
 
-    def owe_roster_if_stale(self, connection: Connection) -> None:
-        """This reader has caught up with what was written for it, perhaps with more than that."""
-        if connection.version == STALE:
-            self.owe_roster(connection)
-
     def forget(self, connection: Connection) -> None:
         """Nobody is logged in on this connection any more."""
         self._owed.pop(connection, None)
@@ -1363,18 +1352,15 @@ class PresenceBoard:
         people = self._audience[-PRESENCE_SLICE:]
         del self._audience[-PRESENCE_SLICE:]
         for session in people:
-            self._tell_one(session)
+            connection = session.connection
+            if connection is None or connection.version >= self._news_version:
+                continue
+            if session.unsaid or connection.unsent:
+                connection.version = STALE
+            else:
+                connection.version = self._news_version
+                connection.write(self._news)
         self.due = NEVER if self._audience else self._not_before if self._changes else FOREVER
-
-    def _tell_one(self, session: Session) -> None:
-        connection = session.connection
-        if connection is None or connection.version >= self._news_version:
-            return
-        if session.unsaid or connection.unsent:
-            connection.version = STALE
-        else:
-            connection.version = self._news_version
-            connection.write(self._news)
 
     def _word(self, key: str, name: str) -> str:
         """The word for `name` as it is now: `+name`, `-name` or `~name`.
@@ -1396,17 +1382,16 @@ class CheckQueue:
 
     def __init__(self) -> None:
         self._waiting: dict[object, dict[str, deque[Flow]]] = {}  # by network and address, the next one first
-        self._counts: dict[object, int] = {}  # by network
-        self._waiting_in_all = 0
+        self._counts: Counter[object] = Counter()  # by network
         self._running = 0
 
     def __len__(self) -> int:
-        return self._waiting_in_all + self._running
+        return self._counts.total() + self._running
 
     @property
     def seconds(self) -> int:
         """The time after which one that has found no place may try again."""
-        return 1 + self._waiting_in_all // CHECKS_A_SECOND
+        return 1 + self._counts.total() // CHECKS_A_SECOND
 
     def put(self, flow: Flow) -> Flow | None:
         """This flow waits now. Returned is the one for which there is no place then, this or another, or None."""
@@ -1415,9 +1400,9 @@ class CheckQueue:
         where: object = address if network is None else network
         queue = self._waiting.setdefault(where, {}).setdefault(address, deque())
         queue.append(flow)
-        self._count(where, 1)
+        self._counts[where] += 1
         if len(queue) <= CHECKS_AN_ADDRESS:
-            if self._waiting_in_all <= CHECKS_MAX:
+            if self._counts.total() <= CHECKS_MAX:
                 return None
             where = max(reversed(self._waiting), key=self._counts.__getitem__)
             addresses = self._waiting[where]
@@ -1441,16 +1426,12 @@ class CheckQueue:
         """The oldest or newest flow of this address, which waits no longer."""
         addresses = self._waiting[where]
         flow = addresses[address].pop() if newest else addresses[address].popleft()
-        self._count(where, -1)
+        self._counts[where] -= 1
         if not addresses[address]:
             del addresses[address]
         if not addresses:
             del self._waiting[where], self._counts[where]
         return flow
-
-    def _count(self, where: object, change: int) -> None:
-        self._counts[where] = self._counts.get(where, 0) + change
-        self._waiting_in_all += change
 
     def begin(self, flow: Flow) -> None:
         """This flow takes a slot."""
@@ -1475,11 +1456,6 @@ class Statuses:
         self._not_before = NEVER  # earliest time of the next job
         self._use_at = NEVER  # time at which all tokens in use are next recorded as such
         self.due = FOREVER  # time at which `work` has something to do; FOREVER while all that is left has to wait
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether every status on disk is true."""
-        return not (self._changed or self._claims or self._job)
 
     @contextmanager
     def claim(self, key: str) -> Iterator[None]:
@@ -1623,7 +1599,8 @@ class Post:
                 if connection.backlog >= BACKLOG_MAX and not all_of_it:
                     return
                 connection.write(held.say_next())
-        self._presence.owe_roster_if_stale(connection)
+        if connection.version == STALE:
+            self._presence.owe_roster(connection)
 
     def acknowledge(self, held: Held, number: int) -> None:
         """The client has shown everything up to this number: the senders are told."""
@@ -1888,7 +1865,7 @@ class Hub:
             lost = [each for each in self.sessions.values() if each.connection is None and each.lost_at <= since]
             for session in sorted(lost, key=lambda each: each.lost_at):
                 self._end(session, "did not come back")
-            self._walk.begin(self.connections)
+            self._walk.left = self.connections
             self._post.find_overfull(self.sessions.values())
             self._statuses.mark_use(self._clock.now, self.sessions)
         for connection in self._walk.some():
@@ -1967,7 +1944,8 @@ class Hub:
     ) -> Row:
         address, name, began, heard, unsent, held = "", "", self._clock.now, self._clock.now, (0, 0), (0, 0)
         if connection is not None:
-            frames = len(connection.outbox or ()) + (connection.clog.frames if connection.clog else 0)
+            clog = connection.rare.clog
+            frames = len(connection.outbox or ()) + (clog.frames if clog else 0)
             address, heard = connection.address + mark(connection), connection.heard
             unsent = connection.backlog, frames
             began = self._strangers.get(connection, self._clock.now)
@@ -2036,7 +2014,7 @@ class Hub:
         if connection.closed:
             return
         connection.closed = why
-        connection.rare = None
+        connection.rare = ORDINARY
         self._gate.leave(connection.address)
         self._strangers.pop(connection, None)
         session = connection.session
@@ -2146,7 +2124,7 @@ class Hub:
             connection.heard = self._clock.now
         if left and not (decoder.pending or connection.flow is not None or connection.closed):
             self._watch_half_frame(connection, left, progress=left < before)
-        elif connection.rare is not None:
+        elif connection.rare is not ORDINARY:
             connection.rare.begun = None
         if left:
             self._read_on(connection)
@@ -2414,7 +2392,7 @@ class Hub:
             self._probe(session.connection)
             since = f"since {format_time(session.began)} from {session.connection.address}"
             raise RefusedError(Code.ALREADY_ONLINE, f"{session.name} is online {since}; TAKEOVER ends that session")
-        kept = connection.rare is not None and connection.rare.keep
+        kept = connection.rare.keep
         with self._statuses.claim(key):
             while (token := (yield DiskJob("log_in", key, account.password, better, kept, self._clock.wall))) is None:
                 # Meanwhile the operator has changed the password or removed the account, or another login the hash.
@@ -3190,7 +3168,7 @@ class Received:
     def __init__(self) -> None:
         # (own name, sender, id) of the last SHOWN_MAX messages: another person here has not had them
         self._messages: dict[tuple[str, str, int], None] = {}
-        self._ping_is_due = False  # whether a PING of the server waits for its ACK
+        self.ping_is_due = False  # whether a PING of the server waits for its ACK
         self.restart()
 
     def restart(self) -> None:
@@ -3229,16 +3207,12 @@ class Received:
         """All that was taken has been shown."""
         self.shown = self._taken
 
-    def ping(self, due: bool) -> None:
-        """Whether a PING of the server waits for its ACK."""
-        self._ping_is_due = due
-
     def ack(self, logged_in: bool) -> int | None:
         """The number that is to be acknowledged now, 0 by a stranger; None if there is nothing to say."""
         number = self.shown if logged_in else 0
-        if number <= self._acknowledged and not self._ping_is_due:
+        if number <= self._acknowledged and not self.ping_is_due:
             return None
-        self._acknowledged, self._ping_is_due = max(self._acknowledged, number), False
+        self._acknowledged, self.ping_is_due = max(self._acknowledged, number), False
         return number
 
     def resume(self) -> None:
@@ -3258,14 +3232,14 @@ class ServerWatch:
         self.now = 0.0  # monotonic seconds
         self.suspended_from: float | None = None  # time before a suspension that the link is not known to have outlived
         self._heard = 0.0  # time of the last sign of life
-        self._asked = False  # whether the server was asked for another one
+        self.asked = False  # whether the server was asked for another one
         self._patience = HELLO_SECONDS  # seconds after the last sign of life, after which it is given up
         self._expected = FOREVER  # latest time of the next thing that happens
 
     def begin(self, now: float) -> None:
         """There is a new connection, and the server is greeted."""
         self.now = self._heard = now
-        self.suspended_from, self._asked, self._patience, self._expected = None, True, HELLO_SECONDS, FOREVER
+        self.suspended_from, self.asked, self._patience, self._expected = None, True, HELLO_SECONDS, FOREVER
 
     def advance(self, now: float) -> bool:
         """Something happens. Whether the program was suspended until now."""
@@ -3278,16 +3252,12 @@ class ServerWatch:
 
     def hear(self) -> None:
         """The server has said something."""
-        self._heard, self._asked, self._patience = self.now, False, SILENT_AFTER
-
-    def ask(self) -> None:
-        """The server is being asked for life."""
-        self._asked = True
+        self._heard, self.asked, self._patience = self.now, False, SILENT_AFTER
 
     @property
     def due(self) -> float:
         """When the server is to be asked, or given up."""
-        return self._heard + (self._patience if self._asked else QUIET_SECONDS)
+        return self._heard + (self._patience if self.asked else QUIET_SECONDS)
 
     @property
     def is_silent(self) -> bool:
@@ -3532,7 +3502,7 @@ class ClientSession:
     def connected(self, now: float) -> None:
         """There is a new connection. Linked when the server has said something."""
         self._watch.begin(now)
-        self._received.ping(due=False)
+        self._received.ping_is_due = False
         self._stage = Stage.GREETING
         self._decoder = FrameDecoder(SERVER_FRAME_MAX)
         self._outbox = [frame(b"PING")]
@@ -3617,7 +3587,7 @@ class ClientSession:
             self._ask_for_life()
 
     def _ask_for_life(self) -> None:
-        self._watch.ask()
+        self._watch.asked = True
         self._outbox.append(frame(b"PING"))
 
     def _watch_the_server(self) -> None:
@@ -3860,7 +3830,7 @@ class ClientSession:
             self._events.append(changes)
 
     def _ping(self, rest: str) -> None:
-        self._received.ping(due=True)
+        self._received.ping_is_due = True
 
     def _goodbye(self, rest: str) -> None:
         self._bye = rest
@@ -3879,9 +3849,11 @@ def _parse_wall(text: str) -> float:
 
 
 # The methods for what is no answer, and for the OK to those commands that need more than an Answer.
-TIDINGS: dict[str, Callable[[ClientSession, str], None]]
-TIDINGS = {"MSG": ClientSession._message, "ONLINE": ClientSession._online, "PRESENCE": ClientSession._presence,
-           "PING": ClientSession._ping, "BYE": ClientSession._goodbye}  # fmt: skip
-OKS: dict[str, Callable[[ClientSession, Command, str], None]]
-OKS = {"SEND": ClientSession._ok_send, "LOGIN": ClientSession._ok_login, "TAKEOVER": ClientSession._ok_login,
-       "RESUME": ClientSession._ok_resume, "LOGOUT": ClientSession._ok_logout}  # fmt: skip
+TIDINGS: dict[str, Callable[[ClientSession, str], None]] = {
+    "MSG": ClientSession._message, "ONLINE": ClientSession._online, "PRESENCE": ClientSession._presence,
+    "PING": ClientSession._ping, "BYE": ClientSession._goodbye,
+}  # fmt: skip
+OKS: dict[str, Callable[[ClientSession, Command, str], None]] = {
+    "SEND": ClientSession._ok_send, "LOGIN": ClientSession._ok_login, "TAKEOVER": ClientSession._ok_login,
+    "RESUME": ClientSession._ok_resume, "LOGOUT": ClientSession._ok_logout,
+}  # fmt: skip

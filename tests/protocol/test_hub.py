@@ -403,10 +403,10 @@ def test_bytes_taken_for_a_closed_connection_leave_nothing_behind() -> None:
     hub.feed(connection, frame(b"PING"))
     hub.take(connection)
     hub.sent(connection, 5)
-    assert connection.clog is not None
+    assert connection.rare.clog is not None
     hub.disconnect(connection)
     hub.sent(connection, 4)
-    assert connection.clog is None
+    assert connection.rare.clog is None
 
 
 @pytest.mark.parametrize(("step", "arrives"), [(protocol.HALF_FRAME_STEP, True), (protocol.HALF_FRAME_STEP - 1, False)])

@@ -444,7 +444,7 @@ def everything(world: World) -> dict[str, Any]:
         for key, account in world.disk.accounts.items()
     }
     wires = {
-        id(c): (id(c.session), bool(c.rare and c.rare.keep), c.closed) for c in world.hub.connections
+        id(c): (id(c.session), c.rare.keep, c.closed) for c in world.hub.connections
     }
     return {"sessions": sessions, "accounts": accounts, "wires": wires}
 

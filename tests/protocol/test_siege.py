@@ -209,8 +209,8 @@ def check(hub: Hub) -> None:
     assert len(there) == hub._gate.connections and not any(connection.closed for connection in there)
     assert set(hub._strangers) == {connection for connection in there if connection.session is None}
     assert set(hub._presence._owed) <= there
-    assert all((connection.clog is not None) is bool(connection.unsent) for connection in there)
-    assert all(connection.session is None for connection in there if connection.rare and connection.rare.keep)
+    assert all((connection.rare.clog is not None) is bool(connection.unsent) for connection in there)
+    assert all(connection.session is None for connection in there if connection.rare.keep)
     check_gate(hub._gate, [connection.address for connection in there])
     for allowance in (hub._spread._listed, hub._spread._to_all):
         assert len(allowance._spent) <= TIGHT["REMEMBERED_MAX"]
@@ -218,7 +218,7 @@ def check(hub: Hub) -> None:
     checks = hub._checks
     waiting = {where: sum(map(len, addresses.values())) for where, addresses in checks._waiting.items()}
     assert checks._counts == waiting
-    assert checks._waiting_in_all == sum(waiting.values()) <= TIGHT["CHECKS_MAX"]
+    assert sum(waiting.values()) <= TIGHT["CHECKS_MAX"]
     assert 0 <= checks._running <= protocol.CHECKS_AT_ONCE
     assert len(hub._statuses._claims) <= CONNECTIONS
     senders = [flow.session.key for flow, _ in hub._spread.waiting if flow.session is not None]

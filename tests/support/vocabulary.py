@@ -320,7 +320,7 @@ def left_behind(hub: Hub) -> dict[str, object]:
             if isinstance(value, (list, dict, set, deque)) and value:
                 tables[name] = value
     counts = {"held_bytes": hub._post.held_bytes, "checks": len(hub._checks), "connections": hub.connections}
-    counts |= {"statuses": not hub._statuses.is_empty, "spread": bool(hub._spread.waiting)}
+    counts |= {"statuses": hub._statuses._job is not None, "spread": bool(hub._spread.waiting)}
     return tables | {name: value for name, value in counts.items() if value}
 
 
