@@ -1336,7 +1336,6 @@ def _difference(draft: Path, path: Path) -> tuple[tuple[int, int, int], list[str
 
 # --- Export and import -----------------------------------------------------------------------------------------------
 
-EXPORTED = ("username", "password", "status", "created", "last_login", "failures", "last_failure")
 SELECT_EXPORT = (
     "SELECT key, username, password, status, created, last_login, failures, last_failure FROM users ORDER BY key"
 )
@@ -1365,7 +1364,8 @@ def export(path: str | Path) -> dict[str, dict[str, dict[str, object]]]:
     path = _absolute(path)
     with closing(_open_current(path)) as db, _explained(path):
         rows = db.execute(SELECT_EXPORT)
-        users = {key: dict(zip(EXPORTED, values, strict=True)) for key, *values in rows}
+        _, *columns = (column[0] for column in rows.description)
+        users = {key: dict(zip(columns, values, strict=True)) for key, *values in rows}
     if not _is_served(path):  # The statuses are those that a killed server has left.
         for user in users.values():
             user["status"] = "offline"
@@ -1510,20 +1510,11 @@ REMOVAL_REFUSED = {
 def remove(path: str | Path, name: str) -> str:
     """Delete the account of `name` and return its name as registered. Refused while that user is online or lost."""
     path = _absolute(path)
-    with closing(_open_current(path)) as db, _explained(path):
-        try:
-            lock: FileLock | None = FileLock(path)
-        except LockedError:
-            lock = None
-        try:
-            with _changing(db, path):
-                username, status = _find_user(db, name)
-                if lock is None and status != "offline":  # Without a server it is left from one that was killed.
-                    raise StorageError(f"{username} is {REMOVAL_REFUSED[status]}, or stop the server")
-                db.execute("DELETE FROM users WHERE key = ?", (protocol.fold(name),))
-        finally:
-            if lock is not None:
-                lock.release()
+    with closing(_open_current(path)) as db, _changing(db, path):
+        username, status = _find_user(db, name)
+        if status != "offline" and _is_served(path):  # Without a server it is left from one that was killed.
+            raise StorageError(f"{username} is {REMOVAL_REFUSED[status]}, or stop the server")
+        db.execute("DELETE FROM users WHERE key = ?", (protocol.fold(name),))
     return username
 
 
@@ -1571,9 +1562,9 @@ def _run_backup(options: argparse.Namespace) -> Answer:
     _check_header(path)
     report = backup(path, options.target, options.keep)
     removed = [_short(file) for file in report.removed]
-    data = {**report._asdict(), "path": str(report.path), "removed": removed}
     lines = [f"{_short(report.path)}: {_accounts(report.accounts)}, {_size(report.size)}"]
-    return Answer(data, [*lines, *(f"removed {name}" for name in removed), *report.notes], "the backup was made")
+    lines += [*(f"removed {name}" for name in removed), *report.notes]
+    return Answer({**report._asdict(), "removed": removed}, lines, "the backup was made")
 
 
 def _run_restore(options: argparse.Namespace) -> Answer:
@@ -1590,15 +1581,14 @@ def _run_restore(options: argparse.Namespace) -> Answer:
         lines += kept + [
             f"{_short(_absolute(options.db))} restored: {_accounts(report.accounts)}, everybody is offline"
         ]
-    replaced = str(report.replaced) if report.replaced else None
     done = "" if options.dry_run else "the accounts were restored"
-    return Answer({**report._asdict(), "replaced": replaced, "dry_run": options.dry_run}, lines, done)
+    return Answer({**report._asdict(), "dry_run": options.dry_run}, lines, done)
 
 
 def _run_verify(options: argparse.Namespace) -> Answer:
     report = verify(options.file or options.db)
     line = f"{_short(report.path)}: whole, {_accounts(report.accounts)}, {_size(report.size)}, version {report.version}"
-    return Answer({**report._asdict(), "path": str(report.path)}, [line])
+    return Answer(report._asdict(), [line])
 
 
 def _run_list(options: argparse.Namespace) -> Answer:
@@ -1623,7 +1613,7 @@ def _run_export(options: argparse.Namespace) -> Answer:
     _write_export(data, file)
     accounts = len(data["users"])
     line = f"{_short(file)}: {_accounts(accounts)}, with their password hashes"
-    return Answer({"path": str(file), "accounts": accounts}, [line], "the export was made")
+    return Answer({"path": file, "accounts": accounts}, [line], "the export was made")
 
 
 def _export_lines(data: dict[str, dict[str, dict[str, object]]], ascii_only: bool = False) -> Iterator[str]:
@@ -1802,7 +1792,7 @@ def _show(answer: Answer, as_json: bool) -> int:
     if sys.stdout is None:
         return 0
     try:
-        for line in [json.dumps(answer.data)] if as_json else answer.lines:
+        for line in [json.dumps(answer.data, default=str)] if as_json else answer.lines:
             print(line)
         sys.stdout.flush()
     except OSError as error:
