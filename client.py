@@ -2953,6 +2953,11 @@ def refused_words(event: protocol.Refused) -> str:
     return f"{event.verb or 'refused'}: {words} ({event.code})"
 
 
+def way_in(event: protocol.LoginNeeded) -> str:
+    """The command that brings somebody in again."""
+    return f"/{'takeover' if event.code == protocol.Code.ALREADY_ONLINE.word else 'login'} {event.name}"
+
+
 def back_words(event: protocol.Back) -> str:
     """The cost of a lost connection, in words."""
     changes = presence_words(event.changes)
@@ -2984,7 +2989,7 @@ WORDS: dict[type, Callable[[Any], list[str]]] = {
     protocol.Answer: lambda e: ["-- " + answer_words(e)],
     protocol.Refused: lambda e: [f"!! {refused_words(e)}"],
     protocol.NotYet: lambda e: [f"-- not back yet: {local_times(e.words)}; trying again in {e.seconds:.0f} s"],
-    protocol.LoginNeeded: lambda e: [f"!! log in again, /login {e.name}: {local_times(e.words)} ({e.code})"],
+    protocol.LoginNeeded: lambda e: [f"!! log in again, {way_in(e)}: {local_times(e.words)} ({e.code})"],
     protocol.LinkLost: lambda e: ["-- " + e.words],
     protocol.NotVessages: lambda e: ["!! " + e.words],
     protocol.Back: lambda e: ["-- " + back_words(e)],

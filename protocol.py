@@ -2658,6 +2658,7 @@ BYE_WORDS = {
     Bye.FULL.value: "the server is full",
     Bye.REPLACED.value: "somebody logged in elsewhere under this name (TAKEOVER)",
 }
+NOBODY_CAME = "nobody has logged in here for too long, so the server hung up; the next command connects again"
 
 
 class Linked(NamedTuple):
@@ -3834,7 +3835,8 @@ class ClientSession:
 
     def _goodbye(self, rest: str) -> None:
         self._bye = rest
-        self._why = BYE_WORDS.get(rest, "the server closed the connection")
+        idle = rest == Bye.SILENT.value and self.name is None
+        self._why = NOBODY_CAME if idle else BYE_WORDS.get(rest, "the server closed the connection")
         if rest == Bye.REPLACED.value:
             self._clear_identity()
             self.abandon()

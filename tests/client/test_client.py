@@ -333,6 +333,12 @@ def test_a_prompt_tells_that_one_has_to_log_in_again(room: Room) -> None:
     assert [span.text for span in client.link_spans(chat.link, met=True)] == ["1 online "]
 
 
+@pytest.mark.parametrize(("code", "command"), [("bad-login", "/login bob"), ("already-online", "/takeover bob")])
+def test_the_way_in_again_is_one_that_leads_there(code: str, command: str) -> None:
+    (line,) = client.lines_of(protocol.LoginNeeded("bob", code, "why"))
+    assert line == f"!! log in again, {command}: why ({code})"
+
+
 def test_a_message_without_a_fate_is_given_up_in_the_end(room: Room) -> None:
     alice_chat, _ = room.person("alice")
     alice_chat.link.close()  # gone without a word: her session is kept for a while

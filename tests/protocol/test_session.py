@@ -852,6 +852,19 @@ def test_every_goodbye_of_the_server_has_words() -> None:
     assert set(protocol.BYE_WORDS) == {bye.value for bye in protocol.Bye} - {"resumed"}
 
 
+def test_a_client_at_which_nobody_has_logged_in_is_told_so_and_not_that_it_was_silent() -> None:
+    talk = Talk()
+    talk.link()
+    talk.hears("BYE silent")
+    assert talk.breaks().words == protocol.NOBODY_CAME
+    assert talk.link() == []
+    tag = talk.session.login("bob", SECRET)  # as it says, this connects again
+    assert talk.session.wants_link
+    assert talk.turn() == ["KEEP", f"#{tag} LOGIN bob {SECRET}"]
+    assert talk.hears(f"#{tag} OK LOGIN bob token=t1", "ONLINE bob", "BYE silent") == []
+    assert talk.breaks().words == protocol.BYE_WORDS["silent"]
+
+
 def test_nothing_is_believed_after_the_goodbye() -> None:
     talk = Talk().enter()
     talk.hears("BYE slow", f"@1 MSG eve 7 {NOON} hi")
