@@ -4582,6 +4582,7 @@ YES, NO = ("y", "yes"), ("", "n", "no")
 NOT_TRUSTED = "not connected: ask whoever runs the server for the fingerprint that it prints when it is started"
 UNASKED = "a password is missing: set VESSAGES_PASSWORD or use --password-file"
 NOTHING_DONE = "no password, so nothing was done"
+FORGOTTEN = "if you have forgotten it: whoever runs the server can set a new one"
 NOTHING_SENT = "nothing was sent"
 # Lines that are dropped before what is typed is shown again: an old password and a new one, twice.
 DROPPED_MAX = 3
@@ -4749,6 +4750,7 @@ class Accounts:
         once, before = bool(password), "" if password else self._logged_in_as()
         logs_out = f" (logs {before} out; Enter alone does not)" if before else ""
         prompt = f"Password for {one_line(name)}{logs_out}: "
+        hints = [*[f"if you are new here: /register {one_line(name)}"] * (not known), FORGOTTEN]
         while password or (password := (yield from self._given_or_asked(prompt))):
             if before and before == self._logged_in_as():
                 yield Await(self._session.logout())
@@ -4773,9 +4775,8 @@ class Accounts:
                 continue
             if reply.code not in ASKS_AGAIN:
                 return
-            if not known and reply.code == protocol.Code.BAD_LOGIN.word:
-                self._note(f"if you are new here: /register {one_line(name)}")
-                known = True  # it is said once
+            if reply.code == protocol.Code.BAD_LOGIN.word and hints:  # each is said once
+                self._note(hints.pop(0))
             if reply.code in LATER:
                 yield Pause(reply.wait)
             password, prompt = "", f"Password for {one_line(name)} (Enter alone gives up): "
