@@ -241,6 +241,9 @@ def refusal(answer: bytes) -> str:
     return match[1].decode() if match is not None and whole else ""
 
 
+OFF_THE_NETWORK = (errno.ENETUNREACH, errno.ENETDOWN)  # no way leads there: the cable or the Wi-Fi is off
+
+
 def dial_words(host: str, port: int, error: Exception) -> str:
     """Why there is no connection, and what to try."""
     if isinstance(error, (socket.gaierror, UnicodeError)):
@@ -257,7 +260,8 @@ def dial_words(host: str, port: int, error: Exception) -> str:
         return f"{host} is an address of one network only: add %INTERFACE, such as {host}%eth0"
     if isinstance(error, TimeoutError) or getattr(error, "errno", None) in (errno.EHOSTUNREACH, errno.EHOSTDOWN):
         return f"no answer from {host} port {port}: check address and port, and whether a firewall lets this through"
-    return f"{host} port {port} cannot be reached: {getattr(error, 'strerror', None) or error}"
+    off = "; look whether this computer is on the network" * (getattr(error, "errno", None) in OFF_THE_NETWORK)
+    return f"{host} port {port} cannot be reached: {getattr(error, 'strerror', None) or error}{off}"
 
 
 class SilentError(TimeoutError):

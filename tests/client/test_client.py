@@ -1078,7 +1078,8 @@ def test_without_a_password_a_script_is_told_where_it_could_be(room: Room) -> No
     [(ConnectionRefusedError(), "nobody listens at lab port 5000"), (TimeoutError(), "no answer from lab port 5000")]
     + [(socket.gaierror(-2, "x"), "there is no computer named lab"), (UnicodeError(), "there is no computer named lab")]
     + [(OSError(number, "x"), "whether a firewall lets this") for number in (errno.EHOSTUNREACH, errno.EHOSTDOWN)]
-    + [(OSError(101, "Network is unreachable"), "lab port 5000 cannot be reached: Network is unreachable")],
+    + [(OSError(5, "Input/output error"), "lab port 5000 cannot be reached: Input/output error")]
+    + [(OSError(errno.ENETUNREACH, "x"), "cannot be reached: x; look whether this computer is on the network")],
 )
 def test_a_first_contact_that_fails_is_explained(room: Room, error: Exception, words: str) -> None:
     def dial() -> client.Dialled:
