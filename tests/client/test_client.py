@@ -691,6 +691,16 @@ def test_what_looks_like_a_secret_is_sent_to_nobody(room: Room, line: str | Line
     assert client.holds_secret(line if isinstance(line, Line) else Line(line))
 
 
+@pytest.mark.parametrize(
+    "line", ["LOGIN bob secret", "/login bob secret", "REGISTER a b", "/takeover a b c", "PASSWD a b"]
+)
+def test_lines_with_passwords_are_known(line: str) -> None:
+    for words in (line, f"/msg bob {line}", f"/all {line}"):
+        assert client.holds_secret(Line(words))
+    for words in ("/login bob", "/msg bob log x y z"):
+        assert not client.holds_secret(Line(words))
+
+
 def test_one_word_as_long_as_a_message_is_looked_at_at_once() -> None:
     """Every letter left out in turn took minutes of it: nobody would wait for this test."""
     word = "x" * protocol.CLIENT_FRAME_MAX

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
+import stat
+import sys
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -318,6 +320,12 @@ def test_a_log_that_cannot_be_read_has_nothing(tmp_path: Path) -> None:
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "fifo")
         assert client.said_before(tmp_path / "fifo") == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there it is for its owner by the folder it is in")
+def test_a_new_log_is_for_its_owner_only(tmp_path: Path) -> None:
+    client.open_log(tmp_path / "log").close()
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600  # private messages are in it
 
 
 def test_behind_a_line_that_was_cut_the_log_begins_another(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from terminal import Onlooker, Terminal
 from vocabulary import PASSWORD
 from wire import Rig
 
 import client
 import protocol
-from client import Chat, Line, Link, Plain
+from client import Chat, Front, Line, Link, Plain
 from protocol import ClientSession
 
 STEPS_MAX = 500
@@ -70,6 +71,73 @@ class Desk(Plain):
         self.answers, self.holds = [], False
 
 
+class Keyboard(client.Console):
+    """Keys of the test: an escape that stays alone is the Escape key at once, and there is no terminal to take."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0.0)
+
+    def start(self, link: Link, moved: Callable[[], None]) -> None:
+        self._link = link
+
+    def begin(self) -> None:
+        return
+
+    end = suspend = begin
+
+    def take(self, data: bytes) -> None:
+        super().take(data)
+        self._link.wake()
+
+
+class Window(Terminal):
+    """A terminal in memory that is written to as to a file."""
+
+    written = ""  # all of it
+
+    def write(self, text: str) -> None:
+        self.written += text
+        self.feed(text)
+
+    def flush(self) -> None:
+        return
+
+
+class ScreenDesk(client.Terminal, Onlooker):
+    """A person in front of the client's real screen, whose keyboard and clock are the test's; as `Seat` is one at a
+    real terminal. `step` lets everybody do something."""
+
+    screen: Window
+
+    def __init__(self, step: Callable[[], None], width: int = 80, height: int = 24) -> None:
+        self.screen = Window(width, height)
+        super().__init__(self.screen)
+        self._console = Keyboard()
+        self._screen = client.Screen(width, height)
+        self._step = step
+
+    def start(self, link: Link, helper: client.Recipients) -> None:
+        self._link, self._helper = link, helper
+        self._console.start(link, self._mark_moved)
+
+    def types(self, text: str) -> ScreenDesk:
+        """Press these keys, all at once."""
+        self._console.take(text.encode())
+        self._step()
+        return self
+
+    def until(self, holds: Callable[[], object]) -> ScreenDesk:
+        for _ in range(STEPS_MAX):
+            if holds():
+                return self
+            self._step()
+        raise AssertionError(self.screen.history())
+
+    def stays_secret(self, *secrets: str) -> bool:
+        """Whether none of these was ever on the screen."""
+        return not any(secret in self.screen.written for secret in secrets)
+
+
 def dial_in_clear(host: str, port: int) -> client.Dialled:
     """A connection over which nothing was said yet."""
     return client.Dialled(client.connect(host, port))
@@ -83,6 +151,7 @@ class Room:
         self.rig = Rig(folder)
         self.clock = self.rig.clock
         self.up = True
+        self.chats: list[Chat] = []
         self.desks: list[tuple[Chat, Desk]] = []
 
     def dial(self) -> client.Dialled:
@@ -90,16 +159,27 @@ class Room:
             raise ConnectionRefusedError
         return dial_in_clear(*self.rig.listeners[0].getsockname()[:2])
 
-    def desk(self, **options: Any) -> tuple[Chat, Desk]:
-        desk = Desk()
-        desk.interactive = options.pop("interactive", True)
+    def chat(self, front: Front, user: str | None = None, wait: bool = False, **options: Any) -> Chat:
         link = Link("lab", 5000, ClientSession(1), dial=self.dial, clock=self.clock, chance=lambda: 1.0)
-        link.awaits_server = options.pop("wait", False)
-        user = options.pop("user", None)
-        chat = Chat(link, desk, **({"to": None, "secret": None, "tls": client.Tls("lab", 5000)} | options))
+        link.awaits_server = wait
+        chat = Chat(link, front, **({"to": None, "secret": None, "tls": client.Tls("lab", 5000)} | options))
         chat.begin(user)
+        self.chats.append(chat)
+        return chat
+
+    def desk(self, interactive: bool = True, **options: Any) -> tuple[Chat, Desk]:
+        desk = Desk()
+        desk.interactive = interactive
+        chat = self.chat(desk, **options)
         self.desks.append((chat, desk))
         return chat, desk
+
+    def at_screen(self, name: str = "", width: int = 80, height: int = 24, **options: Any) -> ScreenDesk:
+        """Somebody who looks at the screen; has registered and logged in, if there is a name."""
+        desk = ScreenDesk(self.step, width, height)
+        chat = self.chat(desk, **options)
+        desk.until(lambda: chat.link.is_up)
+        return desk.types(f"REGISTER {name} {PASSWORD}\r").shows(" online ") if name else desk
 
     def person(self, name: str) -> tuple[Chat, Desk]:
         chat, desk = self.desk()
@@ -108,7 +188,7 @@ class Room:
 
     def step(self) -> None:
         self.clock.now += STEP
-        for chat, _ in self.desks:
+        for chat in self.chats:
             if chat.status is None:
                 chat.turn(until=self.clock.now)
         if self.up:
@@ -138,7 +218,7 @@ class Room:
         self.up = True
 
     def close(self) -> None:
-        for chat, desk in self.desks:
+        for chat in self.chats:
             chat.link.close()
-            desk.close()
+            chat.front.close()
         self.rig.close()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from terminal import Terminal
+from terminal import Onlooker, Terminal
 from wire import CLIENT, ENVIRON, PATIENCE
 
 if sys.platform == "win32":
@@ -28,7 +28,7 @@ import termios
 HALF_A_SEQUENCE = re.compile(r"\x1b(?:\[[0-9;?]*|\][^\x07\x1b]*\x1b?)?$")
 
 
-class Seat:
+class Seat(Onlooker):
     """Somebody at a terminal of so many columns and rows, in front of a client."""
 
     def __init__(
@@ -83,14 +83,6 @@ class Seat:
         while not holds():
             assert self.read(), self.screen.history()
         return self
-
-    def sees(self, line: str) -> Seat:
-        """Until a row is exactly this, but for a time at its beginning."""
-        return self.until(lambda: any(re.sub(r"^\d\d:\d\d ", "", row) == line for row in self.screen.history()))
-
-    def prompts(self, line: str) -> Seat:
-        """Until the last row is this."""
-        return self.until(lambda: [row for row in self.screen.lines() if row][-1:] == [line])
 
     def leaves(self) -> int:
         """The exit status; and the terminal is as it was."""

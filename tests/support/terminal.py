@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
+from typing import TypeVar
 
 
 class Cell(str):
@@ -219,6 +221,31 @@ class Terminal:
                 lines[-1] = lines[-1].rstrip()
                 lines.append("")
         return lines
+
+
+Looking = TypeVar("Looking", bound="Onlooker")
+
+
+class Onlooker:
+    """Somebody who looks at a terminal."""
+
+    screen: Terminal
+
+    def until(self: Looking, holds: Callable[[], object]) -> Looking:
+        """Until this holds."""
+        raise NotImplementedError
+
+    def shows(self: Looking, words: str) -> Looking:
+        """Until this stands somewhere in the window."""
+        return self.until(lambda: any(words in row for row in self.screen.lines()))
+
+    def sees(self: Looking, line: str) -> Looking:
+        """Until a row is exactly this, but for a time at its beginning."""
+        return self.until(lambda: any(re.sub(r"^\d\d:\d\d ", "", row) == line for row in self.screen.history()))
+
+    def prompts(self: Looking, line: str) -> Looking:
+        """Until the last row is this."""
+        return self.until(lambda: [row for row in self.screen.lines() if row][-1:] == [line])
 
 
 def reflowed(rows: list[Row], cursor: tuple[int, int], width: int) -> tuple[list[Row], tuple[int, int]]:
