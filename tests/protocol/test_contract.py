@@ -1,13 +1,15 @@
 """The contract: what anybody may rely on who speaks the protocol, written from the README's page on the protocol alone.
 
-Each dialogue is had in four places: with nothing but a hub, and by real sockets with a real server, over the system's
-best selector, over `select`, and over TLS. What only a hub can be asked (its workers stopped, its tables looked into)
-is in `test_hub.py` and `test_kept.py`; what only sockets can do is in `tests/server`.
+Each dialogue is had with nothing but a hub, and by real sockets with a real server. Where it may matter how the bytes
+travel (many at once, cut anywhere, a connection that ends, stalls or is silent), it is had in every place: also over
+`select` and over TLS. What only a hub can be asked (its workers stopped, its tables looked into) is in `test_hub.py`
+and `test_kept.py`; what only sockets can do is in `tests/server`.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -24,14 +26,18 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 TOKEN = r"\S+"
 
 
+HUB_AND_SERVER = PLACES[:2]
+
+
+@pytest.fixture(params=HUB_AND_SERVER)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    with place_of(request.param, tmp_path) as place:
+        yield place
+
+
 @pytest.fixture(params=PLACES)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def place(kind: str, tmp_path: Path) -> Iterator[Place]:
-    with place_of(kind, tmp_path) as place:
+def every_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    with place_of(request.param, tmp_path) as place:
         yield place
 
 
@@ -47,8 +53,8 @@ def codes(answers: list[str]) -> list[str]:
 # --- Frames -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_length_of_nothing_is_refused(place: Place) -> None:
-    assert codes(place.connect().say_bytes(bytes(4)).ends()) == ["ERROR bad-frame", END]
+def test_a_length_of_nothing_is_refused(every_place: Place) -> None:
+    assert codes(every_place.connect().say_bytes(bytes(4)).ends()) == ["ERROR bad-frame", END]
 
 
 def check_frame_of(size: int, fine: bool, peer: Somebody) -> None:
@@ -61,24 +67,22 @@ def check_frame_of(size: int, fine: bool, peer: Somebody) -> None:
         assert codes(peer.ends()) == ["ERROR bad-frame", END]
 
 
-@pytest.mark.parametrize(("size", "fine"), [(4096, True), (4097, False), (65536, False), (2**32 - 1, False)])
-def test_a_stranger_may_say_4096_bytes_and_is_refused_on_the_header(place: Place, size: int, fine: bool) -> None:
-    check_frame_of(size, fine, place.connect())
+def test_a_frame_that_is_too_long_is_refused_on_its_header(every_place: Place) -> None:
+    """A stranger may say 4096 bytes, somebody who is logged in 65536."""
+    for size, fine in ((4096, True), (4097, False), (65536, False), (2**32 - 1, False)):
+        check_frame_of(size, fine, every_place.connect())
+    for name, size, fine in (("alice", 65536, True), ("bob", 65537, False)):
+        check_frame_of(size, fine, every_place.person(name))
 
 
-@pytest.mark.parametrize(("size", "fine"), [(65536, True), (65537, False)])
-def test_somebody_who_is_logged_in_may_say_65536_bytes(place: Place, size: int, fine: bool) -> None:
-    check_frame_of(size, fine, place.person("alice"))
-
-
-def test_answers_before_a_bad_frame_come_first_and_nothing_after_it_is_read(place: Place) -> None:
-    peer = place.connect()
+def test_answers_before_a_bad_frame_come_first_and_nothing_after_it_is_read(every_place: Place) -> None:
+    peer = every_place.connect()
     peer.say_bytes(encode("PING 1") + encode("PING 2") + bytes(4) + encode("PING 3"))
     assert codes(peer.ends()) == ["OK PING 1", "OK PING 2", "ERROR bad-frame", END]
 
 
-def test_bad_utf8_is_refused_and_the_third_time_is_the_last(place: Place) -> None:
-    peer = place.connect()
+def test_bad_utf8_is_refused_and_the_third_time_is_the_last(every_place: Place) -> None:
+    peer = every_place.connect()
     assert codes(peer.says(b"PING \xff", b"\xc0\x80", "PING")) == ["ERROR bad-encoding"] * 2 + ["OK PING"]
     assert codes(peer.say(b"PING \xed\xa0\x80").ends()) == ["ERROR bad-encoding", END]
 
@@ -89,78 +93,81 @@ def test_a_refusal_of_what_is_not_utf8_is_numbered_in_a_kept_session(place: Plac
 
 
 DIALOGUE = [
-    "PING", "#7 PING a b", "REGISTER {name} " + PASSWORD, "LOGIN {name} " + PASSWORD, "PING " + "x" * 5000, "WHO",
+    "PING", "#7 PING a b", "REGISTER {name} " + PASSWORD, "LOGIN {name} " + PASSWORD, "PING {long}", "WHO",
     "#9 WHO", "SEND {name} to myself\nin two lines", "#10 SEND nobody hi", "PING", "LOGOUT", "WHO", "#2 PING",
     "#1 PING",
 ]  # fmt: skip
 HEARD = [
-    "OK PING", "#7 OK PING a b", "OK REGISTER {name}", "OK LOGIN {name}", "ONLINE {name}", "OK PING " + "x" * 5000,
+    "OK PING", "#7 OK PING a b", "OK REGISTER {name}", "OK LOGIN {name}", "ONLINE {name}", "OK PING {long}",
     "OK WHO {name}", "#9 OK WHO {name}", f"MSG {{name}} 0 {STAMP} to myself\nin two lines", "#10 ERROR not-online",
     "OK PING", "OK LOGOUT", "ERROR not-logged-in", "#2 OK PING", "#1 OK PING",
 ]  # fmt: skip
 
 
-def dialogue(name: str) -> bytes:
-    return b"".join(encode(line.replace("{name}", name)) for line in DIALOGUE)
+LONG = "x" * 5000  # more than a stranger may say
 
 
-def heard(name: str) -> list[str]:
-    return [line.replace("{name}", name) for line in HEARD]
+def filled_in(lines: list[str], name: str, long: str) -> list[str]:
+    return [line.replace("{name}", name).replace("{long}", long) for line in lines]
 
 
-def test_the_same_bytes_one_at_a_time_give_the_same_answers(place: Place) -> None:
-    peer = place.connect()
-    for byte in dialogue("alice"):
+def dialogue(name: str, long: str = LONG) -> bytes:
+    return b"".join(map(encode, filled_in(DIALOGUE, name, long)))
+
+
+def test_the_same_bytes_one_at_a_time_give_the_same_answers(every_place: Place) -> None:
+    peer = every_place.connect()
+    for byte in dialogue("alice", "x"):
         peer.say_bytes(bytes([byte]))
-        place.turn()
-    assert codes(peer.next(len(HEARD))) == heard("alice")
+        every_place.turn()
+    assert codes(peer.next(len(HEARD))) == filled_in(HEARD, "alice", "x")
 
 
-def test_the_same_bytes_cut_anywhere_give_the_same_answers(place: Place) -> None:
+def test_the_same_bytes_cut_anywhere_give_the_same_answers(every_place: Place) -> None:
     numbers = iter(range(10**6))
 
     @settings(examples(15), suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.integers(0, len(dialogue("p000000"))), max_size=12))
     def check(cuts: list[int]) -> None:
         name = f"p{next(numbers):06d}"
-        data, peer = dialogue(name), place.connect()
+        data, peer = dialogue(name), every_place.connect()
         for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(data)], strict=True):
             peer.say_bytes(data[start:end])
-            place.turn()
-        assert codes(peer.next(len(HEARD))) == heard(name)
+            every_place.turn()
+        assert codes(peer.next(len(HEARD))) == filled_in(HEARD, name, LONG)
         peer.close()
 
     check()
 
 
-def test_a_frame_that_is_said_during_the_login_is_judged_after_it(place: Place) -> None:
-    place.connect().says(f"REGISTER alice {PASSWORD}")
+def test_a_frame_that_is_said_during_the_login_is_judged_after_it(every_place: Place) -> None:
+    every_place.connect().says(f"REGISTER alice {PASSWORD}")
     long = encode("PING " + "x" * 60000)
-    peer = place.connect().say_bytes(encode(f"LOGIN alice {PASSWORD}") + long)
+    peer = every_place.connect().say_bytes(encode(f"LOGIN alice {PASSWORD}") + long)
     assert [payload[:12] for payload in peer.next(3)] == ["OK LOGIN ali", "ONLINE alice", "OK PING xxxx"]
-    peer = place.connect().say_bytes(encode("LOGIN alice wrong password") + long)
+    peer = every_place.connect().say_bytes(encode("LOGIN alice wrong password") + long)
     assert codes(peer.ends()) == ["ERROR bad-login", "ERROR bad-frame", END]
 
 
-def test_a_frame_that_is_begun_behind_a_logout_is_judged_after_it(place: Place) -> None:
-    alice = place.person("alice")
+def test_a_frame_that_is_begun_behind_a_logout_is_judged_after_it(every_place: Place) -> None:
+    alice = every_place.person("alice")
     alice.say_bytes(encode("LOGOUT") + encode("PING " + "x" * 60_000)[:100])
     assert codes(alice.ends()) == ["OK LOGOUT", "ERROR bad-frame", END]
 
 
-def test_a_half_close_is_a_close(place: Place) -> None:
-    alice, bob = place.people("alice", "bob")
+def test_a_half_close_is_a_close(every_place: Place) -> None:
+    alice, bob = every_place.people("alice", "bob")
     alice.finish()
     assert alice.ends() == [END]
     assert bob.sees("bob")
 
 
-def test_commands_before_a_half_close_are_done(place: Place) -> None:
-    alice, bob = place.people("alice", "bob")
-    alice.say(*[f"SEND bob {number}" for number in range(1000)])
+def test_commands_before_a_half_close_are_done(every_place: Place) -> None:
+    alice, bob = every_place.people("alice", "bob")
+    alice.say(*[f"SEND bob {number}" for number in range(300)])
     alice.finish()
     alice.ends()
-    assert bob.hears() == [f"MSG alice 0 {STAMP} {number}" for number in range(1000)]
+    assert bob.hears() == [f"MSG alice 0 {STAMP} {number}" for number in range(300)]
 
 
 # --- Verbs and states -------------------------------------------------------------------------------------------------
@@ -171,29 +178,26 @@ STRANGERS = {
     f"TAKEOVER nobody {PASSWORD}": "ERROR bad-login", "RESUME token 0": "ERROR unknown-session",
 }  # fmt: skip
 LOGGED_IN = {
-    "LOGOUT": "OK LOGOUT", "WHO": "OK WHO alice", "SEND nobody hi": "#0 ERROR not-online",
-    f"PASSWD {PASSWORD}\nanother password": "OK PASSWD",
+    "WHO": "OK WHO alice", "SEND nobody hi": "#0 ERROR not-online",
+    f"PASSWD {PASSWORD}\nanother password": "OK PASSWD", "LOGOUT": "OK LOGOUT",
 }  # fmt: skip
 COMMANDS = [*ANYWHERE, *STRANGERS, *LOGGED_IN]
 
 
-def test_a_stranger_is_told_to_log_in_first(place: Place) -> None:
-    for command in COMMANDS:
-        refused = "#0 ERROR not-logged-in" if command.startswith("SEND") else "ERROR not-logged-in"
-        assert codes(place.connect().says(command)) == [(ANYWHERE | STRANGERS).get(command, refused)]
-
-
-def test_a_stranger_may_use_tags_and_small_letters(place: Place) -> None:
+def test_a_stranger_is_told_to_log_in_first_and_may_use_tags_and_small_letters(place: Place) -> None:
+    stranger = place.connect()
     for command in COMMANDS:
         verb, space, rest = command.partition(" ")
         expected = (ANYWHERE | STRANGERS).get(command, "ERROR not-logged-in")
-        assert codes(place.connect().says(f"#12 {verb.lower()}{space}{rest}")) == ["#12 " + expected]
+        assert codes(stranger.says(f"#12 {verb.lower()}{space}{rest}")) == ["#12 " + expected]
+    assert codes(stranger.says("WHO", "SEND nobody hi")) == ["ERROR not-logged-in", "#0 ERROR not-logged-in"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_somebody_who_is_logged_in_cannot_log_in(place: Place, command: str) -> None:
-    expected = (ANYWHERE | LOGGED_IN).get(command, "ERROR logged-in")
-    assert codes(place.person("alice").says("#12 " + command)) == ["#12 " + expected.removeprefix("#0 ")]
+def test_somebody_who_is_logged_in_cannot_log_in(place: Place) -> None:
+    alice = place.person("alice")
+    for tag, command in enumerate(COMMANDS, 1):
+        expected = (ANYWHERE | LOGGED_IN).get(command, "ERROR logged-in")
+        assert codes(alice.says(f"#{tag} {command}")) == [f"#{tag} " + expected.removeprefix("#0 ")]
 
 
 def test_ack_is_never_answered(place: Place) -> None:
@@ -207,7 +211,10 @@ def test_bad_commands_are_refused(place: Place) -> None:
     wrong = ["", "PINGS", "PIN", "#5", "HELLO world", " PING", "SEND", "SEND alice", "SEND alice ", "SEND  alice"]
     wrong += ["WHO me", "LOGOUT now", f"PASSWD {PASSWORD}"]
     for tag, command in enumerate(wrong, 1):
-        assert codes(alice.says(f"#{tag} {command}")) == [f"#{tag} ERROR bad-command"], command
+        (answer,) = alice.says(f"#{tag} {command}")
+        assert answer.startswith(f"#{tag} ERROR bad-command "), command
+        assert "SEND <to> <text>" in answer or not command.startswith("SEND")
+        assert "LOGOUT WHO SEND" in answer or command != "HELLO world"  # all that there are
     assert codes(alice.says("SEND alice")) == ["#0 ERROR bad-command"]
     assert alice.says("WHO") == ["OK WHO alice"]
     assert codes(place.connect().says("KEEP x")) == ["ERROR bad-command"]
@@ -251,11 +258,11 @@ def test_in_a_session_tags_grow_and_what_was_had_before_is_ignored(place: Place)
     assert len(bob.hears()) == 1
 
 
-@pytest.mark.parametrize("command", ["FOO", "KEEP", "SEND nobody hi", "ACK 0", "SEND alice", "WHO x"])
-def test_every_tag_that_was_read_counts(place: Place, command: str) -> None:
+def test_every_tag_that_was_read_counts(place: Place) -> None:
     alice = place.person("alice")
-    alice.says(f"#10 {command}")
-    assert alice.says("#10 PING", "#9 PING", "#11 PING") == ["#11 OK PING"]
+    for tag, command in enumerate(("FOO", "KEEP", "SEND nobody hi", "ACK 0", "SEND alice", "WHO x"), 1):
+        alice.says(f"#{tag}0 {command}")
+        assert alice.says(f"#{tag}0 PING", f"#{tag - 1}9 PING", f"#{tag}1 PING") == [f"#{tag}1 OK PING"]
 
 
 def test_counting_starts_after_the_login_and_again_after_the_next(place: Place) -> None:
@@ -271,11 +278,11 @@ def test_counting_starts_after_the_login_and_again_after_the_next(place: Place) 
 # --- Accounts ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["Tuấn", "Мария", "田中さん", "スーパーマン", "a", "7up", "a11", "o_o.-", "x" * 32])
-def test_good_names_are_taken_as_they_are(place: Place, name: str) -> None:
-    peer = place.connect()
-    assert peer.says(f"REGISTER {name} {PASSWORD}") == [f"OK REGISTER {name}"]
-    assert peer.says(f"LOGIN {name} {PASSWORD}", "WHO") == [f"OK LOGIN {name}", f"OK WHO {name}"]
+def test_good_names_are_taken_as_they_are(place: Place) -> None:
+    for name in ("Tuấn", "Мария", "田中さん", "スーパーマン", "a", "7up", "a11", "o_o.-", "x" * 32):
+        peer = place.connect()
+        assert peer.says(f"REGISTER {name} {PASSWORD}") == [f"OK REGISTER {name}"]
+        assert peer.says(f"LOGIN {name} {PASSWORD}", "WHO", "LOGOUT")[:2] == [f"OK LOGIN {name}", f"OK WHO {name}"]
 
 
 def test_bad_names_are_refused(place: Place) -> None:
@@ -309,22 +316,15 @@ def test_bad_passwords_are_refused(place: Place) -> None:
         assert codes(peer.says(f"REGISTER alice123 {password}")) == ["ERROR bad-password"], password
 
 
-@pytest.mark.parametrize(
-    "password", ["x" * 8, " leads and trails ", "x" * 1024, "пароль с пробелами", "\t" * 8, "#1 @2 +3 ~"]
-)
-def test_good_passwords_are_taken_as_they_are(place: Place, password: str) -> None:
-    peer = place.connect()
-    peer.says(f"REGISTER alice {password}")
-    assert codes(peer.says(f"LOGIN alice {password.strip()}x", f"LOGIN alice {password}")) == [
-        "ERROR bad-login", "OK LOGIN alice failed=1",
-    ]  # fmt: skip
-
-
-def test_a_password_is_the_same_on_every_keyboard(place: Place) -> None:
-    peer = place.connect()
-    assert codes(peer.says("REGISTER alice cafe\u0301 cafe\u0301", "LOGIN alice caf\u00e9 caf\u00e9")) == [
-        "OK REGISTER alice", "OK LOGIN alice",
-    ]  # fmt: skip
+def test_good_passwords_are_taken_as_they_are_on_every_keyboard(place: Place) -> None:
+    passwords = ("x" * 8, " leads and trails ", "x" * 1024, "пароль с пробелами", "\t" * 8, "#1 @2 +3 ~")
+    for name, password in (*zip("abcdef", passwords, strict=True), ("g", "cafe\u0301 caf\u00e9")):
+        peer = place.connect()
+        peer.says(f"REGISTER {name} {password}")
+        typed = unicodedata.normalize("NFC", password)
+        assert codes(peer.says(f"LOGIN {name} {password.strip()}x", f"LOGIN {name} {typed}")) == [
+            "ERROR bad-login", f"OK LOGIN {name} failed=1",
+        ]  # fmt: skip
 
 
 def test_unknown_names_malformed_names_and_wrong_passwords_get_the_same_answer(place: Place) -> None:
@@ -366,6 +366,7 @@ def test_after_a_logout_the_connection_stays(place: Place) -> None:
     assert bob.sees("bob", "carol")
 
 
+@pytest.mark.parametrize("kind", HUB_AND_SERVER)
 def test_registration_can_be_closed(kind: str, tmp_path: Path) -> None:
     with place_of(kind, tmp_path, registration=False) as place:
         assert codes(place.connect().says(f"REGISTER alice {PASSWORD}")) == ["ERROR closed"]
@@ -393,18 +394,18 @@ def test_a_message_may_go_to_oneself(place: Place) -> None:
     assert sorted(alice.says("#3 SEND alice hi")) == ["#3 OK SEND", f"MSG alice 3 {STAMP} hi"]
 
 
-def test_a_message_as_long_as_can_be_arrives(place: Place) -> None:
-    alice, bob = place.people("alice", "bob")
+def test_a_message_as_long_as_can_be_arrives(every_place: Place) -> None:
+    alice, bob = every_place.people("alice", "bob")
     text = "é" * ((65536 - len("SEND bob ")) // 2)
     assert alice.says(f"SEND bob {text}") == []
     assert bob.hears() == [f"MSG alice 0 {STAMP} {text}"]
 
 
-def test_messages_stay_in_order(place: Place) -> None:
-    alice, bob = place.people("alice", "bob")
-    alice.say(*[f"SEND bob {number} {'x' * (number % 700)}" for number in range(900)])
+def test_messages_stay_in_order(every_place: Place) -> None:
+    alice, bob = every_place.people("alice", "bob")
+    alice.say(*[f"SEND bob {number} {'x' * (number * 7 % 700)}" for number in range(300)])
     alice.hears()
-    assert [int(message.split(" ")[4]) for message in bob.hears()] == list(range(900))
+    assert [int(message.split(" ")[4]) for message in bob.hears()] == list(range(300))
 
 
 # --- Who is there -----------------------------------------------------------------------------------------------------
@@ -444,12 +445,12 @@ def test_strangers_are_told_nothing(place: Place) -> None:
     assert stranger.presence == []
 
 
-def test_a_reader_who_was_behind_gets_a_roster_instead_of_changes(place: Place) -> None:
-    alice = place.person("alice")
-    bob = place.slow_reader("bob")
+def test_a_reader_who_was_behind_gets_a_roster_instead_of_changes(every_place: Place) -> None:
+    alice = every_place.person("alice")
+    bob = every_place.slow_reader("bob")
     alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
-    place.person("carol").close()
-    place.person("dave")
+    every_place.person("carol").close()
+    every_place.person("dave")
     bob.reading = True
     assert len(bob.hears()) == 40
     assert bob.sees("alice", "bob", "dave")
@@ -504,14 +505,14 @@ def test_a_message_to_a_kept_recipient_is_delivered_when_it_is_acked(place: Plac
     assert alice.hears() == ["#3 OK SEND"]
 
 
-def test_a_session_is_resumed_where_it_was(place: Place) -> None:
-    alice, bob = place.person("alice"), kept_bob(place)
+def test_a_session_is_resumed_where_it_was(every_place: Place) -> None:
+    alice, bob = every_place.person("alice"), kept_bob(every_place)
     bob.say("#17 PING", "#30 ACK 0").next()
     alice.says("#1 SEND bob one", "SEND bob two")
     bob.reset()
     assert alice.sees("alice", "~bob")
     assert alice.says("SEND bob three", "#4 SEND bob four", "WHO") == ["OK WHO alice ~bob"]
-    back = place.connect().say(f"#5 RESUME {bob.token} 2", "#30 PING", "#31 PING")
+    back = every_place.connect().say(f"#5 RESUME {bob.token} 2", "#30 PING", "#31 PING")
     assert back.next(6) == [
         "#5 OK RESUME bob 30 2", f"@3 MSG alice 0 {STAMP} two", f"@4 MSG alice 0 {STAMP} three",
         f"@5 MSG alice 4 {STAMP} four", "ONLINE alice bob", "@6 #31 OK PING",
@@ -521,11 +522,11 @@ def test_a_session_is_resumed_where_it_was(place: Place) -> None:
     assert alice.hears() == ["#4 OK SEND"]
 
 
-def test_commands_behind_a_resume_and_before_a_half_close_are_done(place: Place) -> None:
-    alice, bob = place.person("alice"), place.person("bob", kept=True)
+def test_commands_behind_a_resume_and_before_a_half_close_are_done(every_place: Place) -> None:
+    alice, bob = every_place.person("alice"), every_place.person("bob", kept=True)
     bob.reset()
     assert alice.sees("alice", "~bob")
-    back = place.connect()
+    back = every_place.connect()
     back.say_bytes(b"".join(map(encode, [f"RESUME {bob.token} 0", *(f"SEND alice {number}" for number in range(200))])))
     back.finish()
     said: list[str] = []
@@ -546,14 +547,14 @@ def test_a_resume_above_the_last_number_leaves_the_session_alone(place: Place) -
     assert like(r"@\d+ OK PING", bob.says("PING")[0])
 
 
-def test_the_old_connection_hears_that_the_session_is_resumed(place: Place) -> None:
-    alice, bob = place.person("alice"), place.person("bob", kept=True)
+def test_the_old_connection_hears_that_the_session_is_resumed(every_place: Place) -> None:
+    alice, bob = every_place.person("alice"), every_place.person("bob", kept=True)
     assert alice.sees("alice", "bob")
-    back = place.connect()
+    back = every_place.connect()
     assert back.says(f"RESUME {bob.token} 0")[0].startswith("OK RESUME bob 0 ")
     assert bob.ends()[-2:] == ["BYE resumed", END]
     bob.close()  # the late death of the old connection ends nothing
-    place.wait(120)
+    every_place.wait(120)
     assert like(r"@\d+ OK WHO alice bob", back.says("WHO")[-1])
     assert alice.hears() == []
     assert alice.presence == ["ONLINE alice", "PRESENCE +bob"]
@@ -640,8 +641,8 @@ def test_a_session_that_ends_settles_what_it_holds(place: Place) -> None:
     assert alice.sees("alice")
 
 
-def test_a_logout_settles_too_and_comes_after_all_answers(place: Place) -> None:
-    alice, bob = place.person("alice"), kept_bob(place)
+def test_a_logout_settles_too_and_comes_after_all_answers(every_place: Place) -> None:
+    alice, bob = every_place.person("alice"), kept_bob(every_place)
     alice.says("#1 SEND bob hi")
     heard = bob.says(*["WHO"] * 250, "LOGOUT")
     assert len([answer for answer in heard if "OK WHO" in answer]) == 250
@@ -709,6 +710,8 @@ def test_a_list_that_is_wrong_is_refused_as_a_whole(place: Place) -> None:
         words = "ERROR bad-command a list of recipients is 2 to 100 names with commas and no spaces"
         assert alice.says(f"#{tag} SEND {to} hi", f"SEND {to} hi") == [f"#{tag} {words}", f"#0 {words}"], to
     assert bob.hears() == []
+    most = ",".join(["bob", "zoe"] * 50)  # as they are written
+    assert alice.says(f"#9 SEND {most} hi") == ["#9 ERROR partly zoe=not-online shown to 1 of 2"]
 
 
 def test_nobody_of_a_list_and_nobody_else_is_here(place: Place) -> None:
@@ -790,8 +793,10 @@ def test_so_many_messages_to_everybody_at_once(place: Place) -> None:
     answers = alice.says(*[f"#{tag} SEND * x" for tag in range(1, most + 2)])
     assert answers[:-1] == [f"#{tag} OK SEND 1" for tag in range(1, most + 1)]
     assert like(rf"#{most + 1} ERROR too-many {pause:.0f} \S+ .+", answers[-1])
+    alice.says("LOGOUT", f"LOGIN alice {PASSWORD}")  # by name, over all sessions
+    assert codes(alice.says("#1 SEND * x")) == ["#1 ERROR too-many"]
     place.wait(pause)
-    assert alice.says(f"#{most + 2} SEND * x") == [f"#{most + 2} OK SEND 1"]
+    assert alice.says("#2 SEND * x") == ["#2 OK SEND 1"]
     assert len(bob.hears()) == most + 1
 
 
@@ -811,16 +816,16 @@ def test_answers_come_in_the_order_of_the_commands(place: Place) -> None:
     ]  # fmt: skip
 
 
-def test_every_command_is_answered_once_however_many_are_said_at_once(place: Place) -> None:
-    alice = place.person("alice")
-    commands = [f"#{number} {('PING', 'WHO', 'FOO', 'SEND nobody x')[number % 4]}" for number in range(1, 3001)]
+def test_every_command_is_answered_once_however_many_are_said_at_once(every_place: Place) -> None:
+    alice = every_place.person("alice")
+    commands = [f"#{number} {('PING', 'WHO', 'FOO', 'SEND nobody x')[number % 4]}" for number in range(1, 1001)]
     answers = alice.say_bytes(b"".join(map(encode, commands))).hears()
-    assert [int(answer.split(" ")[0][1:]) for answer in answers] == list(range(1, 3001))
+    assert [int(answer.split(" ")[0][1:]) for answer in answers] == list(range(1, 1001))
 
 
-def test_a_whole_beginning_may_come_in_one_packet(place: Place) -> None:
+def test_a_whole_beginning_may_come_in_one_packet(every_place: Place) -> None:
     packet = b"".join(map(encode, (f"REGISTER zoe {PASSWORD}", "KEEP", f"LOGIN zoe {PASSWORD}")))
-    heard = place.connect().say_bytes(packet).next(4)
+    heard = every_place.connect().say_bytes(packet).next(4)
     assert heard[:2] == ["OK REGISTER zoe", "OK KEEP 60"]
     assert like(f"OK LOGIN zoe token={TOKEN}", heard[2])
     assert heard[3] == "ONLINE zoe"
@@ -829,33 +834,33 @@ def test_a_whole_beginning_may_come_in_one_packet(place: Place) -> None:
 # --- Time -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_silent_link_is_asked_and_then_closed(place: Place) -> None:
-    alice, bob = place.people("alice", "bob")
+def test_a_silent_link_is_asked_and_then_closed(every_place: Place) -> None:
+    alice, bob = every_place.people("alice", "bob")
     bob.lively = False
-    place.wait(19)
+    every_place.wait(19)
     assert bob.next(0) == []
-    place.wait(1 + protocol.WALK_PAUSE)
+    every_place.wait(1 + protocol.WALK_PAUSE)
     assert bob.next() == ["PING"]
-    place.wait(23)
+    every_place.wait(23)
     assert alice.sees("alice", "bob")
-    place.wait(2 + protocol.WALK_PAUSE)
+    every_place.wait(2 + protocol.WALK_PAUSE)
     assert bob.ends() == ["BYE silent", END]
     assert alice.sees("alice")
 
 
 def test_somebody_who_answers_the_pings_stays(place: Place) -> None:
     alice, _ = place.people("alice", "bob")
-    place.wait(1000)
+    place.wait(200)
     assert alice.says("WHO") == ["OK WHO alice bob"]
 
 
-def test_a_frame_that_was_begun_has_to_end(place: Place) -> None:
-    alice = place.person("alice")
+def test_a_frame_that_was_begun_has_to_end(every_place: Place) -> None:
+    alice = every_place.person("alice")
     alice.lively = False
     alice.say_bytes(encode("PING of a slow hand")[:-1])
-    place.wait(29)
+    every_place.wait(29)
     assert not alice.ended
-    place.wait(1 + protocol.WALK_PAUSE)
+    every_place.wait(1 + protocol.WALK_PAUSE)
     assert alice.ends() == ["PING", "BYE silent", END]
 
 
@@ -884,14 +889,14 @@ def test_a_jump_of_the_wall_clock_changes_only_the_stamps(place: Place, seconds:
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_a_stuck_reader_makes_his_senders_busy_and_nothing_is_lost(place: Place, kept: bool) -> None:
-    bob = place.slow_reader("bob", kept)
-    alice, carol = place.person("alice"), place.person("carol")
-    sent = [f"{number} {'x' * 5000}" for number in range(400)]
+def test_a_stuck_reader_makes_his_senders_busy_and_nothing_is_lost(every_place: Place, kept: bool) -> None:
+    bob = every_place.slow_reader("bob", kept)
+    alice, carol = every_place.person("alice"), every_place.person("carol")
+    sent = [f"{number} {'x' * 20_000}" for number in range(100)]
     answers = alice.says(*[f"#{number} SEND bob {text}" for number, text in enumerate(sent, 1)])
     busy = {int(answer.split(" ")[0][1:]) for answer in answers if "ERROR busy" in answer}
-    assert 100 < len(busy) < 300
-    assert min(busy) * 5000 < 2**20 + 200_000
+    assert 25 < len(busy) < 75
+    assert min(busy) * 20_000 < 2**20 + 200_000
     assert carol.says("SEND alice meanwhile") == []
     assert alice.hears() == [f"MSG carol 0 {STAMP} meanwhile"]
     bob.reading = True
@@ -899,14 +904,14 @@ def test_a_stuck_reader_makes_his_senders_busy_and_nothing_is_lost(place: Place,
     assert heard == [f"alice {n} {STAMP} {text}" for n, text in enumerate(sent, 1) if n not in busy]
 
 
-def test_a_reader_that_takes_nothing_for_30_seconds_is_closed(place: Place) -> None:
-    alice = place.person("alice")
-    bob = place.slow_reader("bob")
+def test_a_reader_that_takes_nothing_for_30_seconds_is_closed(every_place: Place) -> None:
+    alice = every_place.person("alice")
+    bob = every_place.slow_reader("bob")
     alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
-    place.wait(29)
+    every_place.wait(29)
     assert alice.sees("alice", "bob")
     for _ in range(31):  # seconds: a system may have taken a little more in the first 29
-        place.wait(protocol.WALK_PAUSE)
+        every_place.wait(protocol.WALK_PAUSE)
         alice.hears()
         if alice.roster == {"alice"}:
             break
@@ -915,6 +920,7 @@ def test_a_reader_that_takes_nothing_for_30_seconds_is_closed(place: Place) -> N
     assert alice.roster == {"alice"}
 
 
+@pytest.mark.parametrize("kind", PLACES)
 def test_a_full_server_sends_the_oldest_stranger_away(kind: str, tmp_path: Path) -> None:
     with place_of(kind, tmp_path, connections_max=3) as place:
         alice = place.person("alice")
@@ -928,6 +934,7 @@ def test_a_full_server_sends_the_oldest_stranger_away(kind: str, tmp_path: Path)
         assert alice.hears() == []
 
 
+@pytest.mark.parametrize("kind", PLACES)
 def test_a_server_full_of_people_sends_the_newcomer_away(kind: str, tmp_path: Path) -> None:
     with place_of(kind, tmp_path, connections_max=2) as place:
         alice, bob = place.people("alice", "bob")
@@ -940,20 +947,19 @@ def test_a_server_full_of_people_sends_the_newcomer_away(kind: str, tmp_path: Pa
 # --- The end, and the next beginning ----------------------------------------------------------------------------------
 
 
-def test_at_a_stop_everybody_is_told_and_the_statuses_are_on_disk(place: Place) -> None:
-    alice, bob, stranger = place.person("alice"), place.person("bob", kept=True), place.connect()
-    stranger.hears()
-    place.connect().says(f"REGISTER carol {PASSWORD}")
-    place.stop()
-    for peer in (alice, bob, stranger):
-        assert peer.ends()[-2:] == ["BYE shutdown", END]
-    assert place.statuses() == {"alice": "offline", "bob": "lost", "carol": "offline"}
+def test_at_a_stop_everybody_is_told_and_the_statuses_are_on_disk(every_place: Place) -> None:
+    bob, alice, stranger = every_place.person("bob", kept=True), every_place.person("alice"), every_place.connect()
+    every_place.connect().says(f"REGISTER carol {PASSWORD}")
+    assert alice.says("#1 SEND bob hi") == stranger.hears() == []
+    every_place.stop()
+    assert bob.ends()[-2:] == alice.ends() == stranger.ends() == ["BYE shutdown", END]  # no fate: it is asked again
+    assert every_place.statuses() == {"alice": "offline", "bob": "lost", "carol": "offline"}
 
 
-def test_a_restart_is_a_lost_connection(place: Place) -> None:
-    bob = place.person("bob", kept=True)
-    place.person("eve")
-    place = place.restart()
+def test_a_restart_is_a_lost_connection(every_place: Place) -> None:
+    bob = every_place.person("bob", kept=True)
+    every_place.person("eve")
+    place = every_place.restart()
     alice = place.person("alice")
     assert alice.says("WHO") == ["OK WHO ~bob alice"]  # a plain session has no way back
     assert alice.says("#9 SEND bob while you were away") == []

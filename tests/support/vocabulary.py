@@ -390,20 +390,15 @@ class World:
         """Turns of the loop until nothing more happens by itself."""
         hub = self.hub
         while True:
-            self.now += 1e-6  # on a real clock, too, no two turns are at the same time
-            hub.wake(self.now, self.wall)
+            self.begin_turn()
             for person in [person for person in self.stuck if person.reading]:
                 self.drain(person)
             replies, self.replies = self.replies, []
             for person in replies:
                 hub.feed(person.connection, frame(b"ACK 0"))
             self.tick()
-            jobs, hub.jobs = (hub.jobs, []) if self.working else ([], hub.jobs)
-            for job in jobs:
-                hub.complete(job, self.disk.perform(job))
-            ready, hub.ready = hub.ready, []
-            for connection in ready:
-                self._write(connection)
+            jobs = self.do_jobs() if self.working else []
+            ready = self.write_ready()
             closing, hub.closing = hub.closing, []
             for connection in closing:
                 self._close(connection)
@@ -412,6 +407,37 @@ class World:
                 self.now = max(self.now, due)
             if not (jobs or ready or closing or self.replies) and (due is None or due > self.now or not self.working):
                 return
+
+    # A turn by hand, for what is about a single one
+
+    def begin_turn(self, after: float = 1e-6) -> None:
+        """On a real clock, too, no two turns are at the same time."""
+        self.now += after
+        self.hub.wake(self.now, self.wall)
+
+    def by_one_turn(self) -> None:
+        """One turn of the loop and no more; jobs wait."""
+        self.begin_turn()
+        self.tick()
+        self.write_ready()
+
+    def write_ready(self) -> list[Connection]:
+        ready, self.hub.ready = self.hub.ready, []
+        for connection in ready:
+            self._write(connection)
+        return ready
+
+    def do_jobs(self) -> list[Job]:
+        """The workers do what they were given so far."""
+        jobs, self.hub.jobs = self.hub.jobs, []
+        for job in jobs:
+            self.hub.complete(job, self.disk.perform(job))
+        return jobs
+
+    def do_next_job(self) -> Job:
+        job = self.hub.jobs.pop(0)
+        self.hub.complete(job, self.disk.perform(job))
+        return job
 
     @contextmanager
     def changed_before(self, method: str, change: Callable[[Disk], object]) -> Iterator[None]:
@@ -425,8 +451,7 @@ class World:
     def work_up_to(self, method: str) -> None:
         """The workers do what they were given, and stop before the first call of this method."""
         while self.hub.jobs[0].method != method:
-            job = self.hub.jobs.pop(0)
-            self.hub.complete(job, self.disk.perform(job))
+            self.do_next_job()
 
     def tick(self) -> None:
         self.hub.tick()
