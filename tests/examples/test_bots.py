@@ -1,21 +1,29 @@
-"""The programs in this folder do what they say, with copies of the two files that they need."""
+"""The programs in this folder do what they say: as processes, with copies of the two files that they need, where that
+makes a difference, else the same code in a thread of the test."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from vocabulary import PASSWORD
-from wire import PATIENCE, ROOT, Peer, ServerThread
+from wire import PATIENCE, ROOT, Peer, RunningServer, ServerThread
 
+import client
+
+FOLDER = Path(__file__).parent
 ENVIRON = os.environ | {"VESSAGES_PASSWORD": PASSWORD, "PYTHON": sys.executable, "PYTHONPATH": ""}
 ENVIRON |= {"PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"}
 posix = pytest.mark.skipif(sys.platform == "win32", reason="there is no shell, and no such signal")
@@ -26,7 +34,7 @@ def running(folder: Path, *command: str, environ: dict[str, str] = ENVIRON) -> I
     """A program of this folder, with all that it needs in a folder of its own."""
     home = folder / "bot"
     home.mkdir(parents=True)
-    for file in (ROOT / "client.py", ROOT / "protocol.py", Path(__file__).parent / command[1]):
+    for file in (ROOT / "client.py", ROOT / "protocol.py", FOLDER / command[1]):
         shutil.copy2(file, home)
     if (ROOT / "__pycache__").is_dir():  # then they are not compiled once more
         shutil.copytree(ROOT / "__pycache__", home / "__pycache__")
@@ -41,19 +49,32 @@ def running(folder: Path, *command: str, environ: dict[str, str] = ENVIRON) -> I
 
 def heard_by(peer: Peer) -> list[str]:
     """The next message: from whom, and its text."""
-    while not (frame := peer.next()[0]).startswith("MSG "):
-        assert not frame.startswith("ERROR ")
-    return frame.split(" ", 4)[1::3]
+    while not (heard := peer.without_presence(peer.next())):
+        pass
+    assert heard[0].startswith("MSG ")
+    return heard[0].split(" ", 4)[1::3]
 
 
 @contextlib.contextmanager
-def bot_of(server: ServerThread, folder: Path, name: str, *others: str) -> Iterator[subprocess.Popen[str]]:
-    """A bot of this folder, online."""
+def online(server: RunningServer, name: str, *others: str, run: Callable[..., object] | None = None) -> Iterator[None]:
+    """A bot of this folder, or what `run` does, online beside these others."""
+    run = run or runpy.run_path(str(FOLDER / f"{name}.py"))["run"]
+
+    def be_a_bot() -> None:
+        with contextlib.suppress(client.ChatError):  # that it was replaced
+            done = run(*server.address, PASSWORD)
+            if inspect.iscoroutine(done):
+                asyncio.run(done)
+
     server.person(name).says("LOGOUT")
-    watch = server.person("watch")
-    with running(folder, sys.executable, f"{name}.py", *map(str, server.address)) as bot:
+    watch, bot = server.person("watch"), threading.Thread(target=be_a_bot)
+    bot.start()
+    try:
         assert watch.sees(name, "watch", *others)
-        yield bot
+        yield
+    finally:
+        server.connect().says(f"TAKEOVER {name} {PASSWORD}")
+        bot.join(PATIENCE)
 
 
 WORDLESS = pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio itself has a word about Ctrl-C there")
@@ -61,9 +82,12 @@ WORDLESS = pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio itself
 
 @posix
 @pytest.mark.parametrize("name", ["echo", pytest.param("remind", marks=WORDLESS)])
-def test_ctrl_c_ends_a_bot_without_a_word(server: ServerThread, tmp_path: Path, name: str) -> None:
+def test_a_bot_makes_its_account_and_ctrl_c_ends_it_without_a_word(
+    server: ServerThread, tmp_path: Path, name: str
+) -> None:
     alice = server.person("alice")
-    with bot_of(server, tmp_path, name, "alice") as bot:
+    with running(tmp_path, sys.executable, f"{name}.py", *map(str, server.address)) as bot:
+        assert alice.sees("alice", name)
         alice.say(f"SEND {name} 0 tea")
         heard_by(alice)  # its answer: the login is behind it
         bot.send_signal(signal.SIGINT)
@@ -71,16 +95,9 @@ def test_ctrl_c_ends_a_bot_without_a_word(server: ServerThread, tmp_path: Path, 
         assert bot.returncode == 0
 
 
-@pytest.mark.parametrize("name", ["echo", "remind"])
-def test_a_bot_makes_its_account(server: ServerThread, tmp_path: Path, name: str) -> None:
-    alice = server.person("alice")
-    with running(tmp_path, sys.executable, f"{name}.py", *map(str, server.address)):
-        assert alice.sees("alice", name)
-
-
-def test_a_bot_says_what_it_is_told_where_it_is_told(server: ServerThread, tmp_path: Path) -> None:
+def test_a_bot_says_what_it_is_told_where_it_is_told(server: ServerThread) -> None:
     alice, bob = server.person("alice"), server.person("bob")
-    with bot_of(server, tmp_path, "echo", "alice", "bob"):
+    with online(server, "echo", "alice", "bob"):
         alice.say("SEND echo hello\nthere")
         assert heard_by(alice) == ["echo", "re: hello\nthere"]
         alice.say("SEND echo,bob echo: to both")
@@ -92,32 +109,22 @@ def test_a_bot_says_what_it_is_told_where_it_is_told(server: ServerThread, tmp_p
 
 
 @pytest.mark.parametrize("name", ["echo", "remind"])
-def test_a_bot_answers_no_answer_and_nothing_that_others_may_have_been_asked(
-    server: ServerThread, tmp_path: Path, name: str
-) -> None:
+def test_a_bot_answers_no_answer_and_nothing_that_others_may_have_been_asked(server: ServerThread, name: str) -> None:
     alice, _ = server.person("alice"), server.person("bob")
-    with bot_of(server, tmp_path, name, "alice", "bob"):
+    with online(server, name, "alice", "bob"):
         alice.say(f"SEND {name} re: 0 tea", "SEND * hello", f"SEND * re: {name}: 0 tea", f"SEND {name},bob 0 tea")
         alice.say(f"SEND {name} 0 the end")
         assert heard_by(alice)[1] in ("re: 0 the end", "re: the end")
 
 
-def test_the_bot_of_the_readme_as_it_stands_answers_and_cannot_be_made_to_answer_itself(
-    server: ServerThread, tmp_path: Path
-) -> None:
+def test_the_bot_of_the_readme_as_it_stands_answers_and_cannot_be_made_to_answer_itself(server: ServerThread) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    alice = server.person("alice")
-    server.person("echo").says("LOGOUT")
     host, port = server.address
     program = program.replace('"192.168.1.5", 5000', f'"{host}", {port}').replace("password", PASSWORD)
-    (tmp_path / "bot.py").write_text(program, encoding="utf-8")
-    with subprocess.Popen([sys.executable, "bot.py"], cwd=tmp_path, env=ENVIRON | {"PYTHONPATH": str(ROOT)}) as bot:
-        try:
-            assert alice.sees("alice", "echo")
-            alice.say("SEND * hello", "SEND echo re: hello", "SEND echo the end")
-            assert heard_by(alice) == ["echo", "re: the end"]
-        finally:
-            bot.kill()
+    alice = server.person("alice")
+    with online(server, "echo", "alice", run=lambda *_: exec(program, {})):
+        alice.say("SEND * hello", "SEND echo re: hello", "SEND echo the end")
+        assert heard_by(alice) == ["echo", "re: the end"]
 
 
 @pytest.mark.parametrize(
@@ -137,21 +144,27 @@ def test_the_bot_of_the_readme_as_it_stands_answers_and_cannot_be_made_to_answer
     ],
 )
 def test_a_bot_that_cannot_run_says_in_one_line_what_to_do(
-    server: ServerThread, tmp_path: Path, command: list[str], password: str, said: str
+    server: ServerThread, monkeypatch: pytest.MonkeyPatch, command: list[str], password: str, said: str
 ) -> None:
     places = dict(zip(("HOST", "PORT"), map(str, server.address), strict=True))
-    words = [places.get(word, word) for word in command]
-    with running(tmp_path, sys.executable, *words, environ={"VESSAGES_PASSWORD": password}) as bot:
-        out, errors = bot.communicate(timeout=PATIENCE)
-    assert (bot.returncode, out, said in errors, errors.count("\n")) == (1, "", True, 1), errors
+    monkeypatch.setattr(sys, "argv", [places.get(word, word) for word in command])
+    monkeypatch.setenv("VESSAGES_PASSWORD", password)
+    words = words_at_the_end_of(command[0])
+    assert said in words and "\n" not in words
+
+
+def words_at_the_end_of(program: str) -> str:
+    """With which it exits; Python writes such words on standard error, and the status is 1."""
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(FOLDER / program), run_name="__main__")
+    assert isinstance(ended.value.code, str)
+    return ended.value.code
 
 
 @pytest.mark.parametrize("program", ["echo.py", "remind.py"])
-def test_a_bot_without_the_client_says_what_to_copy(tmp_path: Path, program: str) -> None:
-    shutil.copy(Path(__file__).parent / program, tmp_path)
-    words = [sys.executable, str(tmp_path / program), "127.0.0.1", "5000"]
-    done = subprocess.run(words, env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE)
-    assert (done.returncode, done.stderr) == (1, f"{program}: copy client.py into this folder\n")
+def test_a_bot_without_the_client_says_what_to_copy(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setitem(sys.modules, "client", None)
+    assert words_at_the_end_of(program) == f"{program}: copy client.py into this folder"
 
 
 def test_a_plain_client_whose_message_fails_ends_with_1(server: ServerThread, tmp_path: Path) -> None:
@@ -174,24 +187,27 @@ def test_a_pipe_without_a_command_or_a_password_says_what_to_do(tmp_path: Path) 
         assert (pipe.returncode, out, errors.startswith(said), errors.count("\n")) == (status, "", True, 1)
 
 
-def test_a_bot_answers_everybody_while_one_person_never_confirms(tmp_path: Path) -> None:
+def test_a_bot_answers_everybody_while_one_person_never_confirms(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with ServerThread(tmp_path, grace=1.0) as server:
         alice, asleep = server.person("alice"), server.person("asleep", kept=True)
-        with bot_of(server, tmp_path, "echo", "alice", "asleep") as bot:
+        with online(server, "echo", "alice", "asleep"):
             asleep.says("SEND echo zzz")
             for number in range(3):
                 alice.say(f"SEND echo number {number}")
                 assert heard_by(alice) == ["echo", f"re: number {number}"]
             asleep.close()  # never having confirmed it
-            assert bot.stdout is not None
-            assert bot.stdout.readline() == "asleep did not get an answer: asleep left without confirming it\n"
+            assert alice.sees("alice", "echo", "watch")  # the grace time of 1 s is over
             alice.say("SEND echo are you still there?")
             assert heard_by(alice) == ["echo", "re: are you still there?"]
+        told = capsys.readouterr().out
+        assert told == "asleep did not get an answer: asleep left without confirming it\n"
 
 
-def test_a_bot_with_asyncio_answers_while_another_answer_waits(server: ServerThread, tmp_path: Path) -> None:
+def test_a_bot_with_asyncio_answers_while_another_answer_waits(server: ServerThread) -> None:
     alice, bob = server.person("alice"), server.person("bob")
-    with bot_of(server, tmp_path, "remind", "alice", "bob"):
+    with online(server, "remind", "alice", "bob"):
         alice.say("SEND remind 3600 much later", "SEND remind,bob remind: 0 tea", "SEND remind what is that?")
         assert heard_by(bob) == ["alice>remind,bob", "remind: 0 tea"]
         assert heard_by(bob) == ["remind>alice,bob", "re: tea"]
@@ -205,7 +221,7 @@ def test_a_pipe_tells_how_a_command_ended(server: ServerThread, tmp_path: Path, 
     alice = server.person("alice")
     if not there:
         alice.says("LOGOUT")
-    command = ["python3", "-c", "print('*compiling*'); print('/it failed'); exit(3)"]
+    command = ["sh", "-c", "echo '*compiling*'; echo '/it failed'; exit 3"]
     with running(tmp_path, "sh", "tell.sh", *map(str, server.address), "alice", *command) as pipe:
         heard = [heard_by(alice) for _ in range(3)] if there else []
         out, errors = pipe.communicate(timeout=PATIENCE)
