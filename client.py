@@ -5710,7 +5710,7 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
         epilog=f"Example: {PYTHON} client.py 192.168.1.5 5000. Passwords are asked for; scripts put theirs into the "
         "environment as VESSAGES_PASSWORD or into a file.",
     )
-    parser.add_argument("host", metavar="HOST", type=protocol.bare_host, help="the server's name or address")
+    parser.add_argument("host", metavar="HOST", type=host_name, help="the server's name or address")
     parser.add_argument("port", metavar="PORT", type=port_number, help="its port, like 5000")
     parser.add_argument("--user", metavar="NAME", help="log in as NAME at once")
     parser.add_argument("--password-file", metavar="FILE", type=Path, help="the password is the first line of FILE")
@@ -5734,6 +5734,14 @@ def arguments_of(argv: list[str]) -> argparse.Namespace:
     if options.to is not None and not is_recipient(options.to):
         parser.error(f"{options.to!r} cannot be anybody's name, nor names with commas and no spaces, nor *")
     return options
+
+
+def host_name(text: str) -> str:
+    """A host of the command line, which is not an address and a port in one word."""
+    found = re.fullmatch(r"([^:]+|\[.*\]):([0-9]+)", text)
+    if found:
+        raise argparse.ArgumentTypeError(f"{text!r} has the port in it: a space parts them, {found[1]} {found[2]}")
+    return protocol.bare_host(text)
 
 
 def port_number(text: str) -> int:

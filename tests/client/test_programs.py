@@ -337,6 +337,9 @@ def test_a_line_that_is_far_too_long(server: ServerThread) -> None:
     + [
         (["127.0.0.1", "5000", "--password-file", "no-such-file"], "a file whose first line is the password"),
         (["127.0.0.1", "5000", "--password-file", sys.executable], "it is no text in UTF-8: give a file"),
+        (["192.168.1.5:5000"], "a space parts them, 192.168.1.5 5000. Use it like this"),
+        (["[::1]:5000", "5000"], "a space parts them, [::1] 5000. Use it like this"),
+        (["fe80::1:5000"], "the following arguments are required: PORT"),  # may be an address
         (["127.0.0.1", "5000", "--to", "bob", "--json"], "say with --user NAME whose"),
         (["127.0.0.1", "5000", "--log", "no-such-folder/log"], "a folder that is there"),
         (["127.0.0.1", "5000", "--ca", str(ROOT / "README.md")], ": give a file with the certificate of a CA, in PEM"),
