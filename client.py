@@ -2855,6 +2855,11 @@ def is_recipient(to: str) -> bool:
     return to == EVERYONE or all(protocol.clean_name(name) is not None for name in to.split(","))
 
 
+def bare_name(word: str) -> str:
+    """A name that was typed as in a line that begins with it: `@bob`, `bob:`. No name has such a character."""
+    return word.removeprefix("@").removesuffix(":")
+
+
 def to_words(to: str, me: str | None = None) -> str:
     """A recipient as a person reads it, oneself first and called `you`.
 
@@ -4959,8 +4964,9 @@ class Recipients:
         means stands in the line before anything more is typed, whoever writes meanwhile."""
         if word == "/r" and self.answer_to:
             return "", "/all " if self.answer_to == EVERYONE else f"/msg {self.answer_to} "
-        if word.startswith("@") and is_recipient(word[1:]):
-            return "", f"/msg {self.spelling(word[1:]) or word[1:]} "
+        if word.startswith("@") and is_recipient(bare_name(word)):
+            to = self.spelled(bare_name(word))
+            return "", "/all " if to == EVERYONE else f"/msg {to} "
         known = self.spelling(word[:-1]) if word.endswith(":") and word != f"{EVERYONE}:" else None
         return (known, "") if known is not None else None
 
@@ -4987,7 +4993,10 @@ class Recipients:
         self._note(f"what you type goes to {to_words(self.to) if self.to else 'nobody'}{gone}")
 
     def spelled(self, to: str) -> str:
-        """A recipient with each known name as the server writes it."""
+        """A recipient with each known name as the server writes it. A person who says `all` means EVERYONE, if nobody
+        known is called so."""
+        if self._front.interactive and fold(to) in WORDS_FOR_EVERYONE and self.spelling(to) is None:
+            return EVERYONE
         return ",".join(self.spelling(name) or name for name in to.split(","))
 
     # Texts
@@ -5063,10 +5072,10 @@ class Recipients:
         either = f", {' or '.join(map(to_words, offered))}? " if len(offered) == 2 else f"? ({here}) "
         question = f"{why}to whom is {quoted(line.text)}{either}"
         while answer := (yield Ask(question, hidden=False)).strip():
-            name = re.sub(r"^(/(to|msg)\s+|@)", "", answer).removesuffix(":")
+            name = bare_name(re.sub(r"^/(to|msg)\s+", "", answer))
             choices = [choice for choice in offered if fold(name) in (fold(choice), fold(to_words(choice)))]
             if len(offered) < 2 and not choices and name.lower() not in (*YES, *NO):
-                known = self.spelling(name) or (EVERYONE if fold(name) in WORDS_FOR_EVERYONE else None)
+                known = self.spelling(self.spelled(name))
                 choices = [known] if known is not None else []
             if choices:
                 return choices[0]
@@ -5320,7 +5329,7 @@ class Chat:
             rest = " ".join(names[:most])  # in BARE commands, those of the wire, a password may stand
         to, text = (EVERYONE, rest) if typed.name == "all" else first_word(rest)
         if line.unseen and typed.name in ("msg", "all") and text:
-            self.dialogues.begin(self.recipients.confirming(to, text))
+            self.dialogues.begin(self.recipients.confirming(self.recipients.spelled(bare_name(to)), text))
         elif (rest.strip() and " " not in usage) or getattr(self, TYPED[typed.name].method)(rest) is False:
             if word in BARE:  # as it was written
                 usage = re.sub(r"^/\S+", word, usage.split(" or ")[-1])
@@ -5417,7 +5426,8 @@ class Chat:
 
     def message(self, rest: str) -> bool:
         """SEND NAME TEXT"""
-        name, text = first_word(rest)
+        to, text = first_word(rest)
+        name = bare_name(to)
         if name and text:
             self._send(name, text, asks=looks_secret(text))
         return bool(name and text)
@@ -5446,7 +5456,7 @@ class Chat:
 
     def aim(self, rest: str) -> bool:
         """Whom plain text goes to from now on."""
-        name = rest.strip()  # a completed name has a space behind it
+        name = bare_name(rest.strip())  # a completed name has a space behind it
         if name and not is_recipient(name):
             return False
         self.recipients.aim(name)
@@ -5479,7 +5489,7 @@ class Chat:
         """Print the last messages again: so many, and of one conversation if it is named."""
         words = rest.split()
         count = int(words.pop()[:9]) if words and re.fullmatch("[0-9]+", words[-1]) else SAID_AGAIN
-        to = words[0] if words else None
+        to = self.recipients.spelled(bare_name(words[0])) if words else None
         if len(words) > 1 or not count or (to is not None and not is_recipient(to)):
             return False
         if not self.front.interactive:
@@ -5490,7 +5500,7 @@ class Chat:
         wanted = [w for w in waiting if to is None or parties(w, me) == conversation(to, me)]
         said = [*self._said.of(to, me), *((w, me) for w in wanted)]
         last = tuple(said[-count:])
-        where = f" {'to' if to == EVERYONE else 'with'} {to_words(self.recipients.spelled(to), me)}" if to else ""
+        where = f" {'to' if to == EVERYONE else 'with'} {to_words(to, me)}" if to else ""
         if last and self.link.shows:
             events, names = zip(*last, strict=True)
             self.front.show(Recalled(recalled_title(len(last), len(said)) + where, events, names=names))

@@ -52,6 +52,34 @@ def test_everybody_is_written_to_with_all_or_a_star(room: Room) -> None:
     assert texts(bob) == texts(carol) == ["alice -> *: one", "alice -> *: two", "alice -> *: three"]
 
 
+def test_a_word_for_everybody_is_no_name_that_a_message_goes_to_in_vain(room: Room) -> None:
+    """`→ everyone  hi  not delivered: everyone is not online` was the answer to `@everyone hi`."""
+    alice, bob, carol = three(room)
+    recipients = room.desks[0][0].recipients
+    assert [recipients.expand(word) for word in ("@everyone", "@All:")] == [("", "/all ")] * 2
+    room.types(alice, "/msg everyone one", see="-> *: one")
+    room.types(alice, "/to all", see="-- what you type goes to everyone")
+    room.types(alice, "two", see="-> *: two")
+    room.types(alice, "/history everybody", see="-- the last 2 messages to everyone")
+    assert texts(bob) == texts(carol) == ["alice -> *: one", "alice -> *: two"]
+    assert recipients.expand("all:") is None  # as `*:`: it may be a word of the text
+    recipients.meet(["all"])  # an account that is older than the rule that nobody is called so
+    room.types(alice, "/msg all three", see="!! not delivered to all (not-online")
+
+
+def test_a_name_may_be_written_as_at_the_start_of_a_line(room: Room) -> None:
+    alice, bob, _ = three(room)
+    expand = room.desks[0][0].recipients.expand
+    assert (expand("@bob:"), expand("@bob,CAROL:")) == (("", "/msg Bob "), ("", "/msg Bob,carol "))
+    for line in ("/msg bob: hi", "/msg @bob hi", "/msg @Bob: hi"):
+        room.types(alice, line, see="-> Bob: hi")
+    assert asked(room, alice, Line("/msg @bob: hi", unseen=True)) == 'send "hi" to Bob? y/n '
+    room.types(alice, "n", "/to @bob:", see="-- what you type goes to Bob")
+    room.types(alice, "/history bob:", see="-- the last 3 messages with Bob")
+    room.types(alice, "/msg : hi", see="!! it is used like this: /msg NAME TEXT")
+    assert texts(bob) == ["alice: hi"] * 3
+
+
 def test_a_star_before_a_colon_is_no_recipient(room: Room) -> None:
     alice, bob, carol = three(room)
     room.types(alice, "/to bob", see="-- what you type goes to Bob")
