@@ -546,6 +546,11 @@ def two_words(verb: str, rest: str) -> tuple[str, str]:
     return first, second
 
 
+def failure_tag(verb: str) -> str:
+    """The tag of a failed command that has none of its own: an untagged SEND has no other answer, so it is marked."""
+    return "0" if ascii_upper(verb) == "SEND" else ""
+
+
 def key_of(name: str) -> str:
     """The key of a name that somebody typed; one that nobody has, if it cannot be a name."""
     return fold(name) if len(name) <= TYPED_NAME_MAX else ""
@@ -901,7 +906,7 @@ class Group:
         'ERROR partly bob=not-online,Eve=busy shown to 1 of 3'
     """
 
-    __slots__ = ("_failed", "_listed", "_open", "_told", "count", "sender", "tag")
+    __slots__ = ("_listed", "_open", "_told", "count", "failed", "sender", "tag")
 
     def __init__(self, sender: Session, tag: str, count: int, listed: list[str]) -> None:
         self.sender = sender
@@ -909,14 +914,14 @@ class Group:
         self.count = count  # people whom it is for
         self._listed = listed  # their names as the sender listed them; empty if it is for everybody
         self._open = count  # of them, those whose fate is not known
-        self._failed = 0
+        self.failed = 0  # of them, those who are not shown it
         self._told: dict[str, Code] = {}  # the failed ones whom the answer may name
 
     def settle(self, name: str, code: Code | None) -> bool:
         """The fate of one of them, None if shown. Whether the fate of all is known now."""
         self._open -= 1
         if code is not None:
-            self._failed += 1
+            self.failed += 1
             if self._listed or len(self._told) < PARTLY_MAX:
                 self._told[name] = code
         return not self._open
@@ -927,18 +932,13 @@ class Group:
         return not self._open
 
     @property
-    def has_failed(self) -> bool:
-        """Whether it is known already that somebody is not shown it."""
-        return self._failed > 0
-
-    @property
     def answer(self) -> str:
         """The answer when all is known; before that, those who have no fate yet count as shown."""
-        if not self._failed:
+        if not self.failed:
             return f"OK SEND {self.count}"
         names = [name for name in self._listed if name in self._told] or list(self._told)
         told = ",".join(f"{name}={self._told[name].word}" for name in names[:PARTLY_MAX])
-        return error(Code.PARTLY, f"{told} shown to {self.count - self._failed} of {self.count}")
+        return error(Code.PARTLY, f"{told} shown to {self.count - self.failed} of {self.count}")
 
 
 # In place of a version: a connection that missed changes, and gets a whole ONLINE when it has taken its backlog.
@@ -1292,7 +1292,7 @@ class PresenceBoard:
         self._news = b""  # the last PRESENCE frame
         self._news_version = 0
         self._audience: list[Session] = []  # people who are still to be told the news
-        self._owed: dict[Connection, None] = {}  # readers that get a roster at the end of the turn
+        self._owed: dict[Session, None] = {}  # people who get a roster at the end of the turn
 
     def show(self, session: Session, displayed: str | None) -> None:
         """Others see this person as `name`, as `~name`, or not at all."""
@@ -1307,14 +1307,10 @@ class PresenceBoard:
         self._version += 1
         self.due = min(self.due, self._not_before)
 
-    def owe_roster(self, connection: Connection) -> None:
-        """This reader gets ONLINE at the end of the turn."""
-        self._owed[connection] = None
+    def owe_roster(self, session: Session) -> None:
+        """This person gets ONLINE at the end of the turn."""
+        self._owed[session] = None
         self.due = NEVER
-
-    def forget(self, connection: Connection) -> None:
-        """Nobody is logged in on this connection any more."""
-        self._owed.pop(connection, None)
 
     def roster(self) -> str:
         """The names of all who are online or lost."""
@@ -1324,20 +1320,11 @@ class PresenceBoard:
 
     def send_rosters(self) -> None:
         """ONLINE for everybody to whom it is owed and who has caught up."""
-        if not self._owed:
-            return
         owed, self._owed = self._owed, {}
-        for connection in owed:
-            session = connection.session
-            if session is None:
-                continue
-            if session.unsaid or connection.unsent:
-                connection.version = STALE
-                continue
-            if not self._frame:
-                self._frame = encode("ONLINE " + self.roster())
-            connection.version = self._version
-            connection.write(self._frame)
+        if owed and not self._frame:
+            self._frame = encode("ONLINE " + self.roster())
+        for session in owed:
+            self._write(session, self._frame, self._version)
 
     def tell(self, now: float, sessions: dict[str, Session]) -> None:
         """The rosters that are owed; and PRESENCE for all who have not seen the last changes, some people a turn."""
@@ -1352,15 +1339,21 @@ class PresenceBoard:
         people = self._audience[-PRESENCE_SLICE:]
         del self._audience[-PRESENCE_SLICE:]
         for session in people:
-            connection = session.connection
-            if connection is None or connection.version >= self._news_version:
-                continue
-            if session.unsaid or connection.unsent:
-                connection.version = STALE
-            else:
-                connection.version = self._news_version
-                connection.write(self._news)
+            if session.connection is not None and session.connection.version < self._news_version:
+                self._write(session, self._news, self._news_version)
         self.due = NEVER if self._audience else self._not_before if self._changes else FOREVER
+
+    @staticmethod
+    def _write(session: Session, whole: bytes, version: int) -> None:
+        """Tell this person. One whose connection is behind gets a roster instead, when it has caught up."""
+        connection = session.connection
+        if connection is None:
+            return
+        if session.unsaid or connection.unsent:
+            connection.version = STALE
+        else:
+            connection.version = version
+            connection.write(whole)
 
     def _word(self, key: str, name: str) -> str:
         """The word for `name` as it is now: `+name`, `-name` or `~name`.
@@ -1600,7 +1593,7 @@ class Post:
                     return
                 connection.write(held.say_next())
         if connection.version == STALE:
-            self._presence.owe_roster(connection)
+            self._presence.owe_roster(session)
 
     def acknowledge(self, held: Held, number: int) -> None:
         """The client has shown everything up to this number: the senders are told."""
@@ -1745,7 +1738,7 @@ class Spread:
                 del people[:share]
         finally:
             self._left -= len(people)  # none, unless a fault of ours has ended it
-        return "#0 " + group.answer if group.has_failed and not tag else None
+        return group.answer if group.failed and not tag else None
 
     def _hand(self, group: Group, session: Session, payload: bytes, whole: bytes) -> bool:
         """Queue the message of a group for one of its people. Whether it counts as shown by that."""
@@ -1896,8 +1889,7 @@ class Hub:
     def restore(self, accounts: Iterable[Account]) -> None:
         """At a start, after the first `wake`: the sessions of these accounts are lost, for the grace time."""
         for account in accounts:
-            session = self._bring_back(account)
-            self._mark_lost(session)
+            self._mark_lost(self._bring_back(account))
 
     def shutdown(self) -> None:
         """The server stops: frames that were received are obeyed, everybody is told, and a last job is given.
@@ -2033,7 +2025,6 @@ class Hub:
         connection, session.connection = session.connection, None
         if connection is not None:
             connection.session = None
-            self._presence.forget(connection)
         return connection
 
     def _cut_off(self, session: Session, why: Bye) -> bool:
@@ -2172,8 +2163,7 @@ class Hub:
                 handler = methods.get(verb) or self._find_handler(connection, verb)
                 answer = handler(self, connection, tag, rest)
             except RefusedError as refusal:
-                # An untagged SEND has no answer but its failure, so that one needs a mark of its own.
-                answer = refusal.answer if tag or ascii_upper(verb) != "SEND" else "#0 " + refusal.answer
+                answer, tag = refusal.answer, tag or failure_tag(verb)
             except UnicodeDecodeError:
                 self._refuse_encoding(connection)
                 if connection.closed:
@@ -2182,9 +2172,9 @@ class Hub:
             if answer is None:
                 continue
             if isinstance(answer, str):
-                self._reply(connection, tag, answer)
+                self._reply(connection, connection.session, tag, answer)
             else:
-                connection.flow = flow = Flow(connection, tag, answer)
+                connection.flow = flow = Flow(connection, tag or failure_tag(verb), answer)
                 if connection.session is not None:
                     connection.session.flow = flow
                 self._advance(flow, None)
@@ -2204,15 +2194,15 @@ class Hub:
 
     def _refuse_encoding(self, connection: Connection) -> None:
         connection.facts.encoding_faults += 1
-        self._reply(connection, "", error(Code.BAD_ENCODING))
+        self._reply(connection, connection.session, "", error(Code.BAD_ENCODING))
         if connection.facts.encoding_faults >= ENCODING_FAULTS_MAX:
             self._close(connection, "not UTF-8")
 
-    def _reply(self, connection: Connection, tag: str, answer: str) -> None:
-        """The one answer to a command: to the session, or, where there is none, to the connection."""
+    def _reply(self, connection: Connection, session: Session | None, tag: str, answer: str) -> None:
+        """The one answer to a command: to the session, also a lost one, or to a stranger's connection."""
         words = f"#{tag} {answer}" if tag else answer
-        if connection.session is not None:
-            self._post.deliver(connection.session, words)
+        if session is not None:
+            self._post.deliver(session, words)
         elif not connection.closed:
             connection.write(encode(words))
 
@@ -2247,11 +2237,7 @@ class Hub:
         """A flow is over: it is answered, its slot is free, and its connection is read again."""
         session = flow.session
         if answer is not None and flow.is_wanted:
-            if session is None:
-                self._reply(flow.connection, flow.tag, answer)
-            else:
-                # To the session, which holds it if the connection is lost.
-                self._post.deliver(session, f"#{flow.tag} {answer}" if flow.tag else answer)
+            self._reply(flow.connection, session, flow.tag, answer)
         if session is not None:
             for each in (session, self.sessions.get(session.key, session)):  # a later session may wait for it, too
                 if each.flow is flow:
@@ -2404,7 +2390,7 @@ class Hub:
         answer += f" token={token}" if token else ""
         answer += f" last={format_time(account.last_login)}" if account.last_login else ""
         answer += f" failed={account.failures}" if account.failures else ""
-        self._reply(connection, tag, answer)
+        self._reply(connection, None, tag, answer)
         self._begin(connection, account, token)
         return None
 
@@ -2437,7 +2423,7 @@ class Hub:
         connection.session = session
         self._strangers.pop(connection, None)
         connection.forget_keep()
-        self._presence.owe_roster(connection)
+        self._presence.owe_roster(session)
         self._presence.show(session, session.name)
         self.notes.append(f"{session.name} {how} from {connection.address}")
 
@@ -2463,7 +2449,7 @@ class Hub:
             raise RefusedError(Code.UNKNOWN_SESSION)
         self._post.acknowledge(held, max(seq, held.acked))
         self._cut_off(session, Bye.RESUMED)
-        self._reply(connection, tag, f"OK RESUME {session.name} {session.last_tag} {held.acked}")
+        self._reply(connection, None, tag, f"OK RESUME {session.name} {session.last_tag} {held.acked}")
         held.rewind()
         self._attach(connection, session, "resumed")
         self._gate.succeed(session.key, connection.address)
@@ -2512,7 +2498,7 @@ class Hub:
         self._end(session, "logged out")
         if here is not None:
             self._strangers[here] = self._clock.now
-            self._reply(here, tag, "OK LOGOUT")
+            self._reply(here, None, tag, "OK LOGOUT")
         return None
 
     # --- Talking ---
@@ -2546,16 +2532,12 @@ class Hub:
         A flow from the start, so that a connection has one list a turn: to check a hundred names may take 2 ms.
         """
         names, _, text = rest.partition(" ")
-        try:
-            listed = parse_list(names)
-            listed.pop(sender.key, None)
-            if len(listed) == 1:
-                answer = self._send(connection, tag, f"{next(iter(listed.values()))} {text}")
-                return answer if isinstance(answer, str) else None
-            steps = self._spread.to_list(sender, tag, listed, text)
-        except RefusedError as refusal:
-            return refusal.answer if tag else "#0 " + refusal.answer
-        return (yield from steps)
+        listed = parse_list(names)
+        listed.pop(sender.key, None)
+        if len(listed) == 1:
+            answer = self._send(connection, tag, f"{next(iter(listed.values()))} {text}")
+            return answer if isinstance(answer, str) else None
+        return (yield from self._spread.to_list(sender, tag, listed, text))
 
     def _hand_out(self) -> None:
         """The messages to several go on, each to some people a turn."""

@@ -208,7 +208,7 @@ def check(hub: Hub) -> None:
     there = set(hub.connections)
     assert len(there) == hub._gate.connections and not any(connection.closed for connection in there)
     assert set(hub._strangers) == {connection for connection in there if connection.session is None}
-    assert set(hub._presence._owed) <= there
+    assert {each for each in hub._presence._owed if not each.over} <= set(hub.sessions.values())
     assert all((connection.rare.clog is not None) is bool(connection.unsent) for connection in there)
     assert all(connection.session is None for connection in there if connection.rare.keep)
     check_gate(hub._gate, [connection.address for connection in there])

@@ -60,7 +60,7 @@ def test_a_seed_tells_the_same_story_again() -> None:
 
 
 def count_one_less(group: Group) -> str:
-    return f"OK SEND {group.count - 1}" if not group.has_failed else ANSWER(group)
+    return f"OK SEND {group.count - 1}" if not group.failed else ANSWER(group)
 
 
 def let_later_frames_go_on(spread: Spread, flow: Flow, size: int, put: Callable[..., None] = Spread.put) -> None:
