@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from vocabulary import END, STAMP
-from wire import Rig, running
+from wire import Rig, in_one_place, running
 
 import protocol
 import vessages
@@ -83,6 +83,7 @@ def test_without_descriptors_all_listeners_rest(tmp_path: Path, monkeypatch: pyt
         assert [newcomer.says("PING") for newcomer in newcomers] == [["OK PING"]] * 2
 
 
+@in_one_place
 def test_the_server_can_stop_while_the_listener_rests(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     run_out_of_descriptors(monkeypatch)
     rig.connect()
@@ -93,6 +94,7 @@ def test_the_server_can_stop_while_the_listener_rests(rig: Rig, monkeypatch: pyt
 GONE = [errno.ECONNABORTED, errno.ECONNRESET, errno.ENOTCONN, errno.EPERM, errno.EAGAIN, errno.EINTR]
 
 
+@in_one_place
 @pytest.mark.parametrize("number", GONE)
 def test_a_newcomer_that_has_gone_again_is_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def accept(listener: socket.socket) -> None:
@@ -103,9 +105,7 @@ def test_a_newcomer_that_has_gone_again_is_nobody(rig: Rig, monkeypatch: pytest.
     assert rig.connect().says("PING") == ["OK PING"]
 
 
-def test_many_newcomers_that_have_gone_again_hold_nobody_up(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_newcomers_that_have_gone_again_hold_nobody_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     accept, gone = socket.socket.accept, [ConnectionResetError(errno.ECONNRESET, "reset")] * 200
 
     def accept_or_fail(listener: socket.socket) -> Any:
@@ -119,6 +119,7 @@ def test_many_newcomers_that_have_gone_again_hold_nobody_up(
     assert rig.said == []
 
 
+@in_one_place
 @pytest.mark.parametrize("address", [None, "", b""])
 def test_a_newcomer_whose_address_is_not_known_any_more_is_nobody(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, address: Any
@@ -134,6 +135,7 @@ def test_a_newcomer_whose_address_is_not_known_any_more_is_nobody(
     assert rig.connect().says("PING") == ["OK PING"]
 
 
+@in_one_place
 @pytest.mark.parametrize("number", sorted(vessages.EXHAUSTED))
 def test_the_listener_rests_after_an_error_that_another_try_would_meet_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, number: int
@@ -144,6 +146,7 @@ def test_the_listener_rests_after_an_error_that_another_try_would_meet_again(
     assert len(tries) == 1
 
 
+@in_one_place
 def test_a_newcomer_whose_socket_is_broken_is_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     def setblocking(sock: socket.socket, flag: bool) -> None:
         monkeypatch.undo()

@@ -12,64 +12,78 @@ import selectors
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from wire import Rig, fault
+from wire import Rig, certificate, fault, in_one_place, running
 
 import protocol
 import storage
 import vessages
 
+Start = Callable[..., vessages.Server]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """`python vessages.py …` in this process, stopped as soon as it runs; gives the server that ran."""
+    run, servers = vessages.Server.run, list[vessages.Server]()
+
+    def stop_and_run(server: vessages.Server) -> None:
+        servers.append(server)
+        server.stop()
+        run(server)
+
+    def run_main(*options: str, folder: Path = tmp_path) -> vessages.Server:
+        assert vessages.main(["127.0.0.1", "0", "--db", str(folder / "vessages.db"), *options]) == 0
+        return servers[-1]
+
+    monkeypatch.setattr(vessages.Signals, "heed", lambda signals: None)
+    monkeypatch.setattr(vessages.Server, "run", stop_and_run)
+    return run_main
+
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_where_there_is_only_select_its_sockets_are_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], count: int
+    start: Start, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], count: int
 ) -> None:
     listeners = [sock for _ in range(count) for sock in vessages.bind("127.0.0.1", 0)]
-    allowed: list[int] = []
     monkeypatch.setattr(vessages, "bind", lambda host, port: listeners)
     monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
-    run = vessages.Server.run
-
-    def note_and_run(server: vessages.Server) -> None:
-        allowed.append(server.hub.settings.connections_max)
-        run(server)
-
-    monkeypatch.setattr(vessages.Server, "run", note_and_run)
-    assert run_main(tmp_path, monkeypatch) == 0
-    said = f"at most {allowed[0]} clients at once, not 15000: the select of this system allows no more"
+    allowed = start().hub.settings.connections_max
+    said = f"at most {allowed} clients at once, not 15000: the select of this system allows no more"
     assert said in capfd.readouterr().err
     half_of_the_closing = int(vessages.SPARE_FILES * vessages.CLOSING_SHARE) // 2
-    assert allowed[0] + half_of_the_closing + count + len(["the bell"]) <= 512  # FD_SETSIZE of Python on Windows
+    assert allowed + half_of_the_closing + count + len(["the bell"]) <= 512  # FD_SETSIZE of Python on Windows
+
+
+# --- What is refused --------------------------------------------------------------------------------------------------
 
 
 PORTS = ["", "-1", "65536", "70000", "five", "5000.0"]
-GRACES = ["nan", "inf", "0", "86401", "long"]
-TIMES = ["", "5", "h", "0h", "-1h", "1.5h", "1y", "²h", "31d", "721h", "9" * 99 + "s"]
-HOSTS = ["", "[]", "no.such.host.invalid", "256.0.0.1", "192.0.2.1", "-x" * 40, "ü" * 80, "x" * 300]
+WRONG = {
+    "--grace": ["nan", "inf", "0", "86401", "long"], "--hash-cost": ["99"],
+    "--backup-every": ["", "5", "h", "0h", "-1h", "1.5h", "1y", "²h", "31d", "721h", "9" * 99 + "s"],
+}  # fmt: skip
 OTHERS = ["", "0 more", "0 --what", "0 --verbos", "0 --keep 3", "0 --cert none.pem", "0 --tls sometimes"]
-OTHERS += ["0 --db=", "0 --db /"]
-OTHERS += ["0 --tls --cert none.pem --key none.pem", "0 --tls off --cert vessages.py"]
+OTHERS += ["0 --db=", "0 --db /", "0 --tls --cert none.pem --key none.pem", "0 --tls off --cert vessages.py"]
+HOSTS = ["", "[]", "no.such.host.invalid", "256.0.0.1", "192.0.2.1", "-x" * 40, "ü" * 80, "x" * 300]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [([port], "PORT") for port in PORTS]
-    + [(["0", "--grace", text], "--grace") for text in GRACES]
-    + [(["0", "--backup-every", text], "--backup-every") for text in TIMES]
-    + [(["0", "--hash-cost", "99"], "log2(N)")]
-    + [(text.split(), "") for text in OTHERS],
+    [(["127.0.0.1", port], "PORT") for port in PORTS]
+    + [(["127.0.0.1", "0", option, text], option) for option, texts in WRONG.items() for text in texts]
+    + [(["127.0.0.1", *text.split()], "") for text in OTHERS]
+    + [(["--", host, "0"], "no address") for host in HOSTS]
+    + [([], "HOST, PORT")],
 )
-def test_a_wrong_option_is_explained_in_one_line(
+def test_a_wrong_command_line_is_explained_in_one_line(
     capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
-    check_refusal(["127.0.0.1", *arguments], words, capsys)
-
-
-def test_a_command_line_without_anything_is_explained_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    check_refusal([], "HOST, PORT", capsys)
+    check_refusal(arguments, words, capsys)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +97,6 @@ def test_tls_alone_means_what_it_once_did(arguments: str, mode: str) -> None:
     assert vessages.parse(arguments.split()).tls == mode
 
 
-@pytest.mark.parametrize("host", HOSTS)
-def test_a_host_that_is_not_here_is_refused(capsys: pytest.CaptureFixture[str], host: str) -> None:
-    check_refusal(["--", host, "0"], "no address", capsys)
-
-
 def test_an_empty_host_is_none_also_where_the_system_takes_it_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolve(host or "127.0.0.1", *rest, **more))
@@ -95,7 +104,6 @@ def test_an_empty_host_is_none_also_where_the_system_takes_it_for_this_machine(m
         vessages.bind("", 0)
 
 
-@pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6")
 def test_an_address_in_brackets_is_that_address() -> None:
     assert vessages.parse(["[::1]", "0"]).host == "::1"
 
@@ -118,6 +126,28 @@ def test_a_fault_of_the_system_at_the_start_is_told_with_its_file(
 
     monkeypatch.setattr(vessages, "serve", lambda options, log: refuse(options.db))
     check_refusal(["127.0.0.1", "0", "--db", "secret/vessages.db"], f"{Path('secret/vessages.db')}: Permission", capsys)
+
+
+def test_a_system_without_room_for_a_thread_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    check_refusal(["127.0.0.1", "0"], "no more threads: raise the limit for processes (ulimit -u", capsys)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted there")
+def test_a_deleted_current_folder_is_refused_without_db(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    check_refusal(["127.0.0.1", "0"], "folder was deleted: change to another one, or give --db", capsys)
+    start()  # which says where the accounts are
 
 
 def check_refusal(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,6 +207,7 @@ def test_durations_have_units(text: str, seconds: float) -> None:
     assert vessages.make_parser().parse_args(["h", "0", "--backup-every", text]).backup_every == seconds
 
 
+@in_one_place
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of Linux")
 def test_after_an_outage_the_system_soon_tries_again(rig: Rig) -> None:
     (listener,) = rig.listeners
@@ -193,6 +224,23 @@ def test_an_older_system_tries_again_when_it_likes(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(vessages, "TCP_RTO_MAX_MS", 9999)  # which no system knows
     (listener,) = vessages.bind("127.0.0.1", 0)
     listener.close()
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+no_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6")
+
+
+@pytest.mark.parametrize("host", ["localhost", pytest.param("::1", marks=no_ipv6)])
+def test_it_listens_at_each_address_of_its_host(tmp_path: Path, host: str) -> None:
+    with running(tmp_path, host=host) as rig:
+        for number, _ in enumerate(rig.listeners):
+            assert rig.connect(number).says("PING") == ["OK PING"]
 
 
 def test_a_port_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -301,9 +349,7 @@ def test_the_interfaces_tell_their_addresses(tmp_path: Path, monkeypatch: pytest
     assert vessages.interface_addresses()[-1] == "fd00:1::5"
 
 
-def test_a_greeting_without_an_address_does_not_say_loopback(
-    isolated: None, told: queue.SimpleQueue[str]
-) -> None:
+def test_a_greeting_without_an_address_does_not_say_loopback(isolated: None, told: queue.SimpleQueue[str]) -> None:
     vessages.greet(vessages.Greeting(EVERYWHERE, 5000, "Accounts: here"))
     assert told.get(timeout=60).splitlines() == [
         f"Vessages {protocol.VERSION} listens at 0.0.0.0 port 5000.",
@@ -351,38 +397,66 @@ def test_the_name_server_is_not_asked_about_an_address_that_was_given(
     assert " client.py 10.1.2.3 5000" in told.get(timeout=60)
 
 
-def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
-    """`python vessages.py …` in this process, stopped as soon as it runs."""
-    run = vessages.Server.run
-
-    def stop_and_run(server: vessages.Server) -> None:
-        server.stop()
-        run(server)
-
-    monkeypatch.setattr(vessages.Signals, "heed", lambda signals: None)
-    monkeypatch.setattr(vessages.Server, "run", stop_and_run)
-    return vessages.main(["127.0.0.1", "0", "--db", str(folder / "vessages.db"), *options])
-
-
-def test_it_starts_and_stops(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("mode", vessages.TLS_CHOICES)
+def test_it_says_where_it_listens_how_to_join_and_whom_to_trust(
+    tmp_path: Path, start: Start, capsys: pytest.CaptureFixture[str], mode: str
 ) -> None:
-    for words in (" (new, no accounts yet)", "vessages.db"):
-        assert run_main(tmp_path, monkeypatch) == 0
-        first, second, *_ = capsys.readouterr().out.splitlines()
-        assert first.startswith("Vessages ") and second.endswith(words)
+    if mode != "off":
+        certificate()
+    start("--tls", mode)
+    pair = [tmp_path / "vessages-cert.pem", tmp_path / "vessages-key.pem"]
+    assert [path.exists() for path in pair] == [mode != "off"] * 2
+    words = ["The certificate's fingerprint:"]
+    words += protocol.fingerprint_words(vessages.fingerprint(pair[0])).splitlines() if mode != "off" else []
+    lines = capsys.readouterr().out.splitlines()
+    port = lines[0].split()[-1]
+    assert lines == [
+        f"Vessages {protocol.VERSION} listens at 127.0.0.1 port {port}",
+        f"Accounts: {(tmp_path / 'vessages.db').resolve()} (new, no accounts yet)",
+        "Others on this machine join with"
+        f" ({vessages.OTHER_SYSTEM}: {vessages.OTHER_PYTHON} instead of {storage.PYTHON})",
+        f"    {storage.PYTHON} client.py 127.0.0.1 {port[:-1]}",
+        *(words if mode != "off" else []),
+        f"Ctrl-C stops the server, {vessages.QUESTION_KEY} logs who is connected.",
+    ]
 
 
-def test_a_server_on_which_nobody_could_ever_log_in_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_openssl_it_serves_plain_says_so_and_what_to_do(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for words in ("(new, no accounts yet and none can be made: start it once without --no-register)", "vessages.db"):
-        assert run_main(tmp_path, monkeypatch, "--no-register") == 0
-        assert capsys.readouterr().out.splitlines()[1].endswith(words)
+    monkeypatch.setattr(vessages, "openssl_programs", lambda: iter([]))
+    assert start().encryption.context is None
+    said = capsys.readouterr().out
+    assert "\nNothing is encrypted, so the network can read passwords:\nthere is no openssl" in said
+    assert re.search(r"\n    openssl req -x509 .*\n", said)
+    assert not list(tmp_path.glob("*.pem*"))
+
+
+def test_options_reach_the_server(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    server = start("--grace", "90", "--password-min", "12", "--connections", "2", "--hash-cost", "2,1,1", "--verbose")
+    assert server.hub.settings == protocol.Settings(90.0, 12, 2, True)
+    assert (server.workers._cost, server.verbose, server.encryption.only) == (storage.Cost(2, 1, 1), True, False)
+    assert start("--tls", "only").encryption.only
+    assert not start("--no-register").hub.settings.registration
+    with pytest.raises(SystemExit) as ended:
+        vessages.main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out.splitlines()[-1]) == (0, f"Vessages {protocol.VERSION}")
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ([], "(new, no accounts yet)"),
+    (["--no-register"], "(new, no accounts yet and none can be made: start it once without --no-register)"),
+])  # fmt: skip
+def test_a_server_without_accounts_says_so_once(
+    start: Start, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    for ending in (words, "vessages.db"):
+        start(*options)
+        assert capsys.readouterr().out.splitlines()[1].endswith(ending)
 
 
 def test_it_says_that_it_has_stopped_when_all_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    start: Start, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     end = vessages.Backups.end
 
@@ -391,18 +465,18 @@ def test_it_says_that_it_has_stopped_when_all_is_done(
         backups._log("the last backup is made")
 
     monkeypatch.setattr(vessages.Backups, "end", end_and_say_so)
-    assert run_main(tmp_path, monkeypatch, "--backup-every", "1d") == 0
+    start("--backup-every", "1d")
     said = [line.split(" ", 2)[2] for line in capfd.readouterr().err.splitlines()]
     assert said[-2:] == ["the last backup is made", "stopped"]
 
 
-def test_it_runs_though_nobody_reads_its_greeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_though_nobody_reads_its_greeting(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as nobody:
         monkeypatch.setattr(sys, "stdout", nobody)
         try:
-            assert run_main(tmp_path, monkeypatch) == 0
+            start()
         finally:
             with contextlib.suppress(OSError):
                 nobody.close()
@@ -410,23 +484,23 @@ def test_it_runs_though_nobody_reads_its_greeting(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(("terminal", "told"), [(True, rb"\u041c\u0430"), (False, "Мария".encode())])
 def test_it_runs_though_its_output_cannot_show_where_the_accounts_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool, told: bytes
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, terminal: bool, told: bytes
 ) -> None:
     folder = tmp_path / "Мария"
     folder.mkdir()
     output = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(output, "isatty", lambda: terminal)
     monkeypatch.setattr(sys, "stdout", output)
-    assert run_main(folder, monkeypatch) == 0
+    start(folder=folder)
     assert told in output.buffer.getvalue()
 
 
-def test_ctrl_c_while_it_starts_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_it_starts_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(vessages, "bind", interrupt)
     try:
-        assert run_main(tmp_path, monkeypatch) == 130
+        assert vessages.main(["127.0.0.1", "0"]) == 130
     except KeyboardInterrupt:
         pytest.fail("a traceback for somebody who has changed his mind")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vocabulary import END, examples
-from wire import KINDS, NOT_NOW, SMALL, Peer, Rig, encode, running
+from wire import KINDS, NOT_NOW, SMALL, Peer, Rig, encode, in_one_place, running
 
 import protocol
 import vessages
@@ -25,6 +25,7 @@ from protocol import Connection
 # --- The turn ---------------------------------------------------------------------------------------------------------
 
 
+@in_one_place
 def test_with_nobody_there_the_loop_waits_until_it_looks_at_the_clock(rig: Rig) -> None:
     rig.turns(2)
     assert rig.selector.asked[-1] == pytest.approx(vessages.CLOCK_LOOK)
@@ -95,9 +96,7 @@ def leave_unread(peer: Peer) -> None:
 
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("leave", [leave_politely, leave_by_reset, leave_in_the_middle_of_a_frame, leave_unread])
-def test_a_person_who_vanishes_is_gone_or_lost_if_kept(
-    rig: Rig, leave: Callable[[Peer], None], kept: bool
-) -> None:
+def test_a_person_who_vanishes_is_gone_or_lost_if_kept(rig: Rig, leave: Callable[[Peer], None], kept: bool) -> None:
     alice = rig.person("alice")
     bob = rig.person("bob", kept=kept)
     assert alice.sees("alice", "bob")
@@ -174,6 +173,7 @@ def test_a_stuck_reader_that_is_closed_is_dropped_after_a_moment(rig: Rig) -> No
     assert len(rig.interest()) == 1
 
 
+@pytest.mark.parametrize("rig", ["default", "via_select"], indirect=True)
 def test_a_reader_that_takes_a_little_stays(rig: Rig) -> None:
     alice = rig.person("alice")
     bob = rig.slow_reader("bob")
@@ -366,6 +366,7 @@ def test_a_suspended_server_reads_the_resume_that_waits(tmp_path: Path, monkeypa
         assert heard == ["RESUME bob", "#7 OK WHO ", "MSG alice "]
 
 
+@in_one_place
 def test_of_a_machine_that_slept_for_a_night_nobody_says_that_its_clock_was_set(rig: Rig) -> None:
     rig.person("alice")
     rig.wait(2)

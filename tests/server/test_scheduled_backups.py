@@ -93,9 +93,7 @@ def test_a_folder_that_cannot_be_listed_is_not_filled(path: Path, monkeypatch: p
     assert len(stamps(path)) == 2
 
 
-def test_backups_go_on_after_one_that_failed(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_backups_go_on_after_one_that_failed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = storage.BackupReport(path.parent / "the backup", 3, 4096, [], ("1 of the older backups cannot …",))
     outcomes: list[Callable[[], Any]] = [full, lambda: report, full]
 
@@ -142,9 +140,7 @@ def test_a_backup_that_is_being_made_is_finished_before_the_server_ends(
     assert stamps(path) == ["vessages-2026-11-22T150000Z.db"]
 
 
-def test_the_start_says_when_the_next_backup_is_due(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_start_says_when_the_next_backup_is_due(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vessages, "start", lambda thread: None)
     clock, said = Clock(NOON), list[str]()
     backups_at(path, clock, log=noting_in(said)).begin()

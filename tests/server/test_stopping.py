@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from vocabulary import END, STAMP, WALL
-from wire import Rig, encode, running
+from wire import Rig, encode, in_one_place, running
 
 import protocol
 import storage
@@ -35,6 +36,7 @@ def test_a_reader_that_is_stuck_does_not_hold_the_stop_up(rig: Rig) -> None:
     bob.close()
 
 
+@in_one_place
 @pytest.mark.parametrize(("event", "stops"), [(0, False), (1, False), (2, True), (5, True), (6, True)])
 def test_a_window_of_windows_that_is_closed_stops_it_politely(rig: Rig, event: int, stops: bool) -> None:
     alice, waited = rig.person("alice"), list[float]()
@@ -44,6 +46,7 @@ def test_a_window_of_windows_that_is_closed_stops_it_politely(rig: Rig, event: i
     assert waited == [vessages.STOP_WITHIN] * stops
 
 
+@in_one_place
 def test_the_log_is_told_who_comes_and_goes_and_when(rig: Rig) -> None:
     rig.person("alice").close()
     rig.clock.wall += 7
@@ -61,6 +64,7 @@ def test_newcomers_at_the_moment_of_the_stop_do_no_harm(rig: Rig) -> None:
     assert [line.rpartition(": ")[0] for line in rig.said] == ["stopping: connections to be told"]
 
 
+@in_one_place
 def test_the_store_may_be_used_again_after_the_stop(rig: Rig, tmp_path: Path) -> None:
     rig.person("alice")
     rig.stop()
@@ -71,6 +75,7 @@ def test_the_store_may_be_used_again_after_the_stop(rig: Rig, tmp_path: Path) ->
     assert (account.status, account.last_login) == ("offline", WALL)
 
 
+@in_one_place
 def test_a_password_that_the_operator_has_changed_ends_the_way_back(rig: Rig) -> None:
     alice, bob = rig.person("alice"), rig.person("bob", kept=True)
     storage.set_password(rig.store.path, "bob", "another password", storage.Cost(1, 1, 1))
@@ -90,6 +95,26 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return codes
 
 
+SIGNALS = [name for name in vessages.STOP_SIGNALS + vessages.QUESTION_SIGNALS if hasattr(signal, name)]
+
+
+@in_one_place
+@pytest.mark.parametrize("name", SIGNALS)
+def test_every_signal_that_stops_or_asks_is_heeded(rig: Rig, name: str) -> None:
+    before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in SIGNALS}
+    try:
+        rig.server.signals.heed()
+        signal.raise_signal(getattr(signal, name))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    signals, stops = rig.server.signals, name in vessages.STOP_SIGNALS
+    assert (signals.stop_wanted, signals.figures_wanted) == (stops, not stops)
+    rig.turns(2)
+    assert rig.said[0].startswith("stopping" if stops else "0 connections, ")
+
+
+@in_one_place
 def test_a_second_signal_counts_from_half_a_second_on(rig: Rig, exits: list[int]) -> None:
     rig.server.signals._on_stop(2, None)
     for wait in (0.0, 0.002, 0.4):
@@ -101,12 +126,14 @@ def test_a_second_signal_counts_from_half_a_second_on(rig: Rig, exits: list[int]
     assert exits == [128 + 15]
 
 
+@in_one_place
 def test_a_signal_ends_a_server_that_stops_for_another_reason(rig: Rig, exits: list[int]) -> None:
     rig.server.stop()
     rig.server.signals._on_stop(15, None)
     assert exits == [128 + 15]
 
 
+@in_one_place
 def test_a_signal_after_the_end_is_no_fault(rig: Rig, exits: list[int]) -> None:
     rig.server.signals._on_stop(15, None)
     rig.stop()
@@ -128,6 +155,7 @@ def hour(wall: float) -> str:
     return datetime.fromtimestamp(wall).strftime("%H:%M")
 
 
+@in_one_place
 def test_a_table_says_who_is_connected_and_what_waits(rig: Rig) -> None:
     came, just_before = hour(WALL), hour(WALL - 1)  # the rig's clock gains a little on its wall clock
     assert asked(rig) == []
@@ -200,6 +228,7 @@ def test_the_table_shows_what_a_stuck_reader_has_not_taken(rig: Rig) -> None:
     assert int(unsent[2]) > 1
 
 
+@in_one_place
 def test_the_table_has_an_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vessages, "ROWS_MAX", 2)
     rig.people("alice", "bob", "carol")

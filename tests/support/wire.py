@@ -45,8 +45,8 @@ import vessages
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "vessages.py"
-# The client as a program, which as a module is not compiled at each start, and the environment that it needs for that.
-CLIENT = (sys.executable, "-m", "client")
+# The programs as modules, which are not compiled at each start, and the environment that they need for that.
+SERVER, STORAGE, CLIENT = ((sys.executable, "-m", name) for name in ("vessages", "storage", "client"))
 ENVIRON = os.environ | {"PYTHONPATH": str(ROOT)}
 COST = storage.Cost(1, 1, 1)
 
@@ -55,6 +55,8 @@ NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 KINDS: dict[str, dict[str, Any]] = {
     "default": {}, "via_select": {"selector": selectors.SelectSelector}, "via_tls": {"tls": True},
 }  # fmt: skip
+# For what lies behind the connections, or before them, and is the same whatever they are.
+in_one_place = pytest.mark.parametrize("rig", ["default"], indirect=True)
 
 QUESTIONS = itertools.count(1)  # one count for everybody: whoever resumes a session hears what another asked there
 
@@ -272,12 +274,14 @@ class Rig:
 
     def __init__(
         self, folder: Path, selector: type[selectors.BaseSelector] = selectors.DefaultSelector, listeners: int = 1,
-        tls: bool = False, serves: str = "offered", spare_files: int = vessages.SPARE_FILES, **settings: Any,
+        host: str = "127.0.0.1", tls: bool = False, serves: str = "offered", spare_files: int = vessages.SPARE_FILES,
+        **settings: Any,
     ) -> None:  # fmt: skip
         """`tls`: whether the people encrypt; the port serves both, unless the server `serves` encrypted ones "only"."""
         self.folder = folder
         self.make_selector = selector
         self.ports = listeners
+        self.host = host
         self.tls = tls
         self.serves = serves
         self.spare_files = spare_files
@@ -292,7 +296,7 @@ class Rig:
         tls = shared_tls() if self.offers_tls else None  # skips the test where there is none, before anything is open
         self.hub = protocol.Hub(**self.settings)
         self.selector = WatchedSelector(self.make_selector(), self.clock)
-        self.listeners = [sock for _ in range(self.ports) for sock in vessages.bind("127.0.0.1", 0)]
+        self.listeners = [sock for _ in range(self.ports) for sock in vessages.bind(self.host, 0)]
         self.store = hasty_store(self.folder / "vessages.db")
         self.server = vessages.Server(
             self.hub, self.store, self.listeners, cost=self.cost,
@@ -316,7 +320,7 @@ class Rig:
     # People
 
     def connect(self, listener: int = 0, receive_buffer: int = 0) -> Peer:
-        sock = socket.socket()
+        sock = socket.socket(self.listeners[listener].family)
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.connect(self.listeners[listener].getsockname())
@@ -482,13 +486,14 @@ class ServerProcess(RunningServer):
     """`python vessages.py` as a person starts it."""
 
     def __init__(
-        self, folder: Path, *options: str, host: str = "127.0.0.1", port: int = 0, code: Path = PROGRAM,
+        self, folder: Path, *options: str, host: str = "127.0.0.1", port: int = 0, code: Path | None = None,
         open_files: int = 0, before: str = "",
     ) -> None:  # fmt: skip
         """`before` is what the shell that starts it does first."""
         super().__init__()
         self.errors = folder / "stderr"
-        command = [sys.executable, str(code), host, str(port), "--db", str(folder / "vessages.db")]
+        program = SERVER if code is None else (sys.executable, str(code))
+        command = [*program, host, str(port), "--db", str(folder / "vessages.db")]
         if open_files:
             before += f"ulimit -n {open_files};"
         if before:
@@ -496,7 +501,8 @@ class ServerProcess(RunningServer):
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(
                 [*command, "--hash-cost", "1,1,1", *options],
-                cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True,
+                cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
             )  # fmt: skip
         assert self.process.stdout is not None
         self.greeting = self._read_greeting(self.process.stdout)
