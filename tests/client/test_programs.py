@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import contextlib
 import itertools
@@ -338,7 +339,6 @@ def test_a_line_that_is_far_too_long(server: ServerThread) -> None:
         (["127.0.0.1", "5000", "--password-file", "no-such-file"], "a file whose first line is the password"),
         (["127.0.0.1", "5000", "--password-file", sys.executable], "it is no text in UTF-8: give a file"),
         (["192.168.1.5:5000"], "a space parts them, 192.168.1.5 5000. Use it like this"),
-        (["[::1]:5000", "5000"], "a space parts them, [::1] 5000. Use it like this"),
         (["fe80::1:5000"], "the following arguments are required: PORT"),  # may be an address
         (["127.0.0.1", "5000", "--to", "bob", "--json"], "say with --user NAME whose"),
         (["127.0.0.1", "5000", "--log", "no-such-folder/log"], "a folder that is there"),
@@ -379,6 +379,8 @@ def test_an_address_in_brackets_is_that_address() -> None:
     assert client.arguments_of(["[::1]", "5000"]).host == "::1"
     with Client("[::1]", 5000) as bot:
         assert bot._link.host == "::1"
+    with pytest.raises(argparse.ArgumentTypeError, match=r"a space parts them, \[::1\] 5000$"):
+        client.host_name("[::1]:5000")
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
