@@ -9,14 +9,11 @@ are not displayed, emoji of several characters, flags and decomposed Korean.
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
-import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+import client
+
 # So small that every limit is reached again and again.
 LIMITS = {"TYPED_MAX": 200, "PASTE_MAX": 201, "HISTORY_MAX": 6, "UNDO_MAX": 8, "DISPLAYED_MAX": 400}
 NAMES = ("Bob", "bea", "Tuấn", "Straße")
@@ -53,41 +50,16 @@ BYTES = [
 ]  # fmt: skip
 
 
-def module_at(name: str, commit: str | None) -> types.ModuleType:
-    """A module as it was at a commit; None: as it is in this folder."""
-    if commit is None:
-        source = (ROOT / f"{name}.py").read_text(encoding="utf-8")
-    else:
-        command = ["git", "show", f"{commit}:{name}.py"]
-        source = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout
-    module = types.ModuleType(f"{name}_{commit or 'here'}".replace("~", "_"))
-    sys.modules[module.__name__] = module
-    exec(compile(source, module.__name__, "exec"), module.__dict__)
-    return module
-
-
-def client_at(commit: str | None) -> types.ModuleType:
-    """The module `client` of a commit, with its `protocol`."""
-    before = sys.modules.get("protocol")
-    sys.modules["protocol"] = module_at("protocol", commit)
-    module = module_at("client", commit)
-    if before is not None:
-        sys.modules["protocol"] = before
-    for limit, value in LIMITS.items():
-        setattr(module, limit, value)
-    return module
-
-
 class TerminalPlayer:
     """A keyboard, a line and a screen, played by a random trace. `log` is all that is to be the same."""
 
-    def __init__(self, module: types.ModuleType, seed: int) -> None:
-        self.module, self.chance = module, random.Random(seed)
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
         self.signs = [LETTERS, LETTERS, LETTERS, MARKS, UNSAFE, BLANKS, PICTURES, WORDS]
         self.signs += [DROPPED, SEQUENCES, SEQUENCES] * (seed % 2)
-        self.decoder = module.KeyDecoder(self.chance.choice(("utf-8",) * 5 + ("gb18030", "iso8859-1")))
-        self.editor = module.LineEditor(lambda before: module.complete_word(before, COMMANDS, NAMES), self.expand)
-        self.screen = module.Screen(40, 10, colour=self.chance.random() < 0.5, reflows=self.chance.random() < 0.5)
+        self.decoder = client.KeyDecoder(self.chance.choice(("utf-8",) * 5 + ("gb18030", "iso8859-1")))
+        self.editor = client.LineEditor(lambda before: client.complete_word(before, COMMANDS, NAMES), self.expand)
+        self.screen = client.Screen(40, 10, colour=self.chance.random() < 0.5, reflows=self.chance.random() < 0.5)
         self.pinned: tuple[Any, ...] = ()
         self.now = 0.0
         self.log: list[str] = []
@@ -120,9 +92,8 @@ class TerminalPlayer:
         self.draw()
 
     def draw(self, *paragraphs: Any) -> None:
-        module = self.module
-        prompt = (module.Span("bob", "1"), module.Span("> "))
-        self.log.append(repr(self.screen.draw(module.Block(prompt, *self.editor.view(), self.pinned), paragraphs)))
+        prompt = (client.Span("bob", "1"), client.Span("> "))
+        self.log.append(repr(self.screen.draw(client.Block(prompt, *self.editor.view(), self.pinned), paragraphs)))
         if self.chance.random() < 0.3:
             self.editor.mark_seen()
 
@@ -134,15 +105,15 @@ class TerminalPlayer:
 
     def press(self) -> None:
         for _ in range(self.chance.choice((1, 1, 1, 3))):
-            self.feed(self.module.Key(self.chance.choice(KEYS)))
+            self.feed(client.Key(self.chance.choice(KEYS)))
 
     def type(self) -> None:
         for char in self.text(6):
             if char.isprintable() or char in "".join(DROPPED):
-                self.feed(self.module.Key("char", char))
+                self.feed(client.Key("char", char))
 
     def paste(self) -> None:
-        self.feed(self.module.Key("paste", self.text(self.chance.choice((4, 20, 120)))))
+        self.feed(client.Key("paste", self.text(self.chance.choice((4, 20, 120)))))
 
     def read(self) -> None:
         data = b"".join(self.chance.choice(BYTES) for _ in range(self.chance.randint(1, 6)))
@@ -150,7 +121,7 @@ class TerminalPlayer:
         while data:
             size = self.chance.choice((len(data), len(data), 1, 3))
             self.now += self.chance.choice((0.0, 0.2, 0.2, 2.0))
-            keys = self.module.as_one_burst(self.decoder.feed(data[:size], self.now))
+            keys = client.as_one_burst(self.decoder.feed(data[:size], self.now))
             data = data[size:]
             if self.decoder.undecided and self.chance.random() < 0.5:
                 keys += self.decoder.settle()
@@ -160,14 +131,14 @@ class TerminalPlayer:
 
     def say(self) -> None:
         spans = tuple(
-            self.module.Span(self.text(self.chance.choice((3, 10, 60))), self.chance.choice(("", "2", "31")))
+            client.Span(self.text(self.chance.choice((3, 10, 60))), self.chance.choice(("", "2", "31")))
             for _ in range(3)
         )
-        self.draw(self.module.Paragraph(spans, self.chance.choice((0, 1, 6, 30))))
+        self.draw(client.Paragraph(spans, self.chance.choice((0, 1, 6, 30))))
 
     def pin(self) -> None:
         self.pinned = tuple(
-            self.module.Paragraph((self.module.Span(self.text(8), "2"),), 6) for _ in range(self.chance.randint(0, 3))
+            client.Paragraph((client.Span(self.text(8), "2"),), 6) for _ in range(self.chance.randint(0, 3))
         )
 
     def resize(self) -> None:
@@ -187,11 +158,11 @@ class TerminalPlayer:
 
     def look(self) -> None:
         """The functions for texts, alone."""
-        text, module = self.text(self.chance.choice((5, 40, 300))), self.module
-        shown = module.safe_text(text)
-        self.log.append(f"shown {shown!r} {module.cell_width(shown)} of {text!r}")
-        self.log.append(f"safe again {module.safe_text(shown)!r} {list(module.clusters(shown))}")
-        self.log.append(f"clusters {list(module.clusters(text))}")
-        self.log.append(f"others {module.one_line(text)!r} {module.spelled(text.replace(chr(10), ''), 'koi8-r')!r}")
-        self.log.append(f"offered {module.complete_word(text, COMMANDS, NAMES)}")
-        self.log.append(f"style {module.name_style(self.chance.choice(NAMES))}")
+        text = self.text(self.chance.choice((5, 40, 300)))
+        shown = client.safe_text(text)
+        self.log.append(f"shown {shown!r} {client.cell_width(shown)} of {text!r}")
+        self.log.append(f"safe again {client.safe_text(shown)!r} {list(client.clusters(shown))}")
+        self.log.append(f"clusters {list(client.clusters(text))}")
+        self.log.append(f"others {client.one_line(text)!r} {client.spelled(text.replace(chr(10), ''), 'koi8-r')!r}")
+        self.log.append(f"offered {client.complete_word(text, COMMANDS, NAMES)}")
+        self.log.append(f"style {client.name_style(self.chance.choice(NAMES))}")

@@ -1123,7 +1123,6 @@ class Ledger:
         if code in REFUSALS and is_shown and message.judged <= 1:
             program.fail(f"shown to {key}, and its sender was told {code}: {message.text[:60]}")
 
-
     def check_told_to_the_end(self) -> None:
         """What is for everybody is shown to those who stayed, also if its sender has gone and is not told its fate."""
         for message in self.messages.values():
@@ -1135,9 +1134,7 @@ class Ledger:
 
 
 # Fates that promise that nobody has seen the message, if it was not sent again after a restart.
-REFUSALS = frozenset(
-    {"not-delivered", "not-online", "busy", "too-many", "not-sent", "bad-command", "not-logged-in"}
-)
+REFUSALS = frozenset({"not-delivered", "not-online", "busy", "too-many", "not-sent", "bad-command", "not-logged-in"})
 
 
 # --- The world ------------------------------------------------------------------------------------------------------

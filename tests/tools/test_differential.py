@@ -1,15 +1,24 @@
 """The tool that compares two versions (tests/tools/differential.py), with versions that differ in a planted limit."""
 
+from typing import Any
+from unittest import mock
+
+import differential_client
 import pytest
-from differential import PARTS, play
+from differential import PARTS, compare
+
+import protocol
+
+PLANTS = {
+    "world": mock.patch.object(protocol, "SENDS_UNDER_WAY", 1),
+    "terminal": mock.patch.dict(differential_client.LIMITS, TYPED_MAX=1),
+}
 
 
-@pytest.mark.parametrize(
-    ("part", "limit"), [("hub", "FRAMES_A_TURN"), ("session", "SENDS_UNDER_WAY"), ("terminal", "TYPED_MAX")]
-)
-def test_a_difference_is_found_and_none_is_invented(part: str, limit: str) -> None:
-    one, same, other = (PARTS[part][0](None) for _ in range(3))
-    setattr(other, limit, 1)
-    traces = [play(part, one, seed, 100) for seed in range(3)]
-    assert traces == [play(part, same, seed, 100) for seed in range(3)]
-    assert traces != [play(part, other, seed, 100) for seed in range(3)]
+@pytest.mark.parametrize(("part", "plant"), PLANTS.items(), ids=PLANTS)
+def test_a_difference_is_found_and_none_is_invented(part: str, plant: Any) -> None:
+    one, same = (["seed 2\n", *PARTS[part](2)] for _ in "12")
+    assert compare(iter(one), iter(same)) == len(one) - 1 > 200
+    with plant:
+        difference = compare(iter(one), iter(["seed 2\n", *PARTS[part](2)]))
+    assert str(difference).startswith("seed 2, line ")

@@ -50,12 +50,6 @@ def test_the_simulation_reaches_what_is_interesting() -> None:
     assert [what for what in INTERESTING if not reached[what]] == []
 
 
-def test_a_seed_tells_the_same_story_again() -> None:
-    stories = [list(simulate.simulate(7, 200, 3, FAULTS, tracing=True).trace) for _ in range(2)]
-    assert stories[0] == stories[1]
-    assert len(stories[0]) > 200
-
-
 # --- Faults that are planted in messages to several, and have to be found ---
 
 
