@@ -2,14 +2,14 @@
 
     python tests/tools/fuzz.py --minutes 10                 one long attack; it prints its seed
     python tests/tools/fuzz.py --minutes 1 --seed 4711      the same attacks in the same order
-    python tests/tools/fuzz.py --minutes 1 --tls            all through TLS, at a server that takes nothing else
 
 How it works
     Half of the connections are plain, half are encrypted, at the one port that serves both; of the pair one each.
 
-    In each round one attack of a table begins: connections that say something wrong, nothing, half of it, too much of
-    it, or do not listen. What they say is made of real commands and then mutated, frame by frame and byte by
-    byte, so that it gets past the first check. Then the crowd has a moment, and the pair chats.
+    In each round one attack of a table begins, each of them once before any comes again: connections that say
+    something wrong, nothing, half of it, too much of it, or do not listen. What they say is made of real commands and
+    then mutated, frame by frame and byte by byte, so that it gets past the first check. Then the crowd has a moment,
+    and the pair chats.
 
 What is checked
     every round   the process lives and logs no fault; a message of the pair arrives and is confirmed
@@ -57,7 +57,6 @@ MIB = 2**20
 CROWD_MAX = 400  # connections of attackers that stay; above it some have to go, so that there is always news
 MOMENT = 0.05  # seconds that the crowd has in a round
 TOKENS_KEPT = 8  # the newest ones: older ones are mostly dead, since ten names are many people's here
-NEWCOMER_EVERY = 20  # rounds
 GRACE = 2  # seconds a lost session is kept by the server under attack: many come, many go
 GONE_WITHIN = 60.0  # seconds until nothing is left of the crowd
 STOP_WITHIN = 6.0  # seconds from SIGTERM to the end
@@ -294,10 +293,9 @@ class Crowd:
 class Target:
     """The server process under attack, and what can be seen of it from outside."""
 
-    def __init__(self, folder: Path, tls: bool, code: Path = PROGRAM) -> None:
-        options = ["--grace", str(GRACE), *(["--tls"] if tls else [])]
-        self.server = ServerProcess(folder, *options, code=code)
-        self.share = 1.0 if tls else 0.5 if "fingerprint" in self.server.greeting else 0.0  # of those who encrypt
+    def __init__(self, folder: Path, code: Path = PROGRAM) -> None:
+        self.server = ServerProcess(folder, "--grace", str(GRACE), code=code)
+        self.offers_tls = "fingerprint" in self.server.greeting  # where there is an openssl
         self.memory: list[int] = []  # bytes, one figure a sample
         self.descriptors: list[int] = []
         self._read = 0  # bytes of its log
@@ -331,7 +329,7 @@ class Target:
 
     def visit(self, name: str) -> None:
         """Somebody registers, logs in and leaves."""
-        visitor = self.person(name, self.share > 0)
+        visitor = self.person(name, self.offers_tls)
         visitor.says("LOGOUT")
         visitor.close()
         self.server.peers.remove(visitor)
@@ -463,17 +461,17 @@ ATTACKS: tuple[Attack, ...] = (
 class Fuzzer:
     """One attack from its beginning to its end. `run` it, then `report`."""
 
-    def __init__(self, folder: Path, seed: int, tls: bool = False, code: Path = PROGRAM) -> None:
+    def __init__(self, folder: Path, seed: int, code: Path = PROGRAM) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
         self.crowd = Crowd()
-        self.target = Target(folder, tls, code)
+        self.target = Target(folder, code)
         self.rounds = self.newcomers = 0
         self.slowest_chat = self.slowest_newcomer = 0.0
 
     def connect(self, *, bare: bool = False) -> socket.socket:
         """From one of a thousand addresses, so that not all of them share one limit; some of them encrypt."""
-        secure = self.rng.random() < self.target.share and not bare
+        secure = self.target.offers_tls and self.rng.random() < 0.5 and not bare
         return self.target.connect(f"127.0.{self.rng.randrange(1, 5)}.{self.rng.randrange(1, 255)}", secure)
 
     def run(self, enough: Callable[[], bool]) -> None:
@@ -481,9 +479,8 @@ class Fuzzer:
         self.target.sample()
         for name in ACCOUNTS:
             self.target.visit(name)
-        share = self.target.share
-        self.alice = self.target.person("alice", share == 1.0)
-        self.bob = self.target.person("bob", share > 0, kept=True)
+        self.alice = self.target.person("alice", secure=False)
+        self.bob = self.target.person("bob", secure=self.target.offers_tls, kept=True)
         try:
             while not enough():
                 self.round()
@@ -495,15 +492,16 @@ class Fuzzer:
             raise
 
     def round(self) -> None:
+        cycle, number = divmod(self.rounds, len(ATTACKS))
         self.rounds += 1
         self.rng = random.Random(f"{self.seed}/{self.rounds}")
-        attack = self.rng.choice(ATTACKS)
+        attack = random.Random(f"{self.seed}/cycle {cycle}").sample(ATTACKS, len(ATTACKS))[number]
         for attacker in attack(self, Author(self.rng, self.crowd.tokens)):
             self.crowd.add(attacker)
         self.crowd.moment(MOMENT)
         self.chat()
         self.crowd.thin(self.rng, CROWD_MAX)
-        if self.rounds % NEWCOMER_EVERY == 0:
+        if number == len(ATTACKS) - 1:
             self.welcome()
             self.target.sample()
         self.target.check()
@@ -575,12 +573,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Attack a server of one's own, while a pair goes on chatting.")
     parser.add_argument("--minutes", type=float, default=1.0, help="how long (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="to see the same attacks again (default: a new one)")
-    parser.add_argument("--tls", action="store_true", help="all through TLS, at a server that takes nothing else")
     options = parser.parse_args(arguments)
     seed = random.randrange(10**9) if options.seed is None else options.seed
     end = clock() + options.minutes * 60
     with tempfile.TemporaryDirectory() as folder:
-        fuzzer = Fuzzer(Path(folder), seed, options.tls)
+        fuzzer = Fuzzer(Path(folder), seed)
         try:
             fuzzer.run(lambda: clock() >= end)
             verdict = ""

@@ -15,11 +15,11 @@ import pytest
 from fuzz import ATTACKS, MIB, MUTATIONS, Author, Fuzzer, FuzzError, Mutation, check_memory
 from wire import PROGRAM, encode
 
-ROUNDS = 30  # a few seconds, in which nearly every attack comes
+ROUNDS = len(ATTACKS)  # in which each comes
 
 # A server that starts with one of these lines has a fault; what the attack says then.
 FAULTY = """
-    import os, sys
+    import sys
     sys.path.insert(0, {root!r})
     import protocol, vessages
 
@@ -39,7 +39,6 @@ FAULTY = """
 """
 PLANTS = {
     "protocol.Hub._refuse_encoding = fault": "log tells of a fault",
-    "protocol.Hub._refuse_encoding = lambda *_: os._exit(9)": "the server has ended: 9",
     "protocol.Post.deliver = lose": "round 3: bob heard",
     "vessages.Server._welcome = leak": r"descriptors: \d\d before, now \[\d{3,}\]",
 }
@@ -72,7 +71,7 @@ def test_a_planted_fault_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     code = tmp_path / "faulty.py"
     code.write_text(script, encoding="utf-8")
     with pytest.raises(FuzzError, match=found):
-        attack(tmp_path, 20, ROUNDS // 2, code)
+        attack(tmp_path, 20, ROUNDS, code)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ INTERESTING = (
 )  # fmt: skip
 
 
-@examples(12)
+@examples(6)
 @given(
     seed=st.integers(0, 2**32 - 1),
     steps=st.sampled_from((5, 50, 150, 300, 300, 300)),
@@ -43,7 +43,7 @@ def test_nothing_breaks_whatever_happens(seed: int, steps: int, people: int, fau
 
 def test_the_simulation_reaches_what_is_interesting() -> None:
     reached: Counter[str] = Counter()
-    for seed in range(18, 80):  # from 18 on it was found soonest
+    for seed in (66, 49, 80, 140, 22, *range(80)):  # the first few once were enough
         reached += simulate.simulate(**choose(seed)).reached
         if all(reached[what] for what in INTERESTING):
             return
@@ -77,18 +77,18 @@ def miss_the_new_session(
 
 
 ANSWER = Group.answer.__get__
-PLANTS: list[tuple[type, str, object, str]] = [
-    (Group, "answer", property(count_one_less), "told of . people and not of"),
-    (Spread, "put", let_later_frames_go_on, "out of order"),
-    (Post, "adopt", lose_a_share, "commands have no answer|without a fate"),
-    (Spread, "_hand", miss_the_new_session, "was not there, who was all the time"),
+PLANTS: list[tuple[type, str, object, str, int]] = [  # with the world in which it was once found soonest
+    (Group, "answer", property(count_one_less), "told of . people and not of", 0),
+    (Spread, "put", let_later_frames_go_on, "out of order", 0),
+    (Post, "adopt", lose_a_share, "commands have no answer|without a fate", 4),
+    (Spread, "_hand", miss_the_new_session, "was not there, who was all the time", 57),
 ]
 
 
-@pytest.mark.parametrize(("part", "method", "fault", "words"), PLANTS, ids=[method for _, method, _, _ in PLANTS])
-def test_a_planted_fault_is_found(part: type, method: str, fault: object, words: str) -> None:
+@pytest.mark.parametrize(("part", "method", "fault", "words", "first"), PLANTS, ids=[plant[1] for plant in PLANTS])
+def test_a_planted_fault_is_found(part: type, method: str, fault: object, words: str, first: int) -> None:
     with mock.patch.object(part, method, fault), pytest.raises(Violation, match=words):
-        for seed in range(100):
+        for seed in (first, *range(100)):
             simulate.simulate(**choose(seed))
 
 
