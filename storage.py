@@ -1660,9 +1660,12 @@ def _object_without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _run_passwd(options: argparse.Namespace) -> Answer:
     path = _absolute(options.db)
     with closing(_open_current(path)) as db, _explained(path):
-        username, _ = _find_user(db, options.user)  # A wrong name is told before the password is asked for.
+        username, status = _find_user(db, options.user)  # A wrong name is told before the password is asked for.
+        is_in = status != "offline" and _is_served(path)
     set_password(path, options.user, _ask_password(username))
-    return Answer({"username": username}, [line := f"{_printable(username)} has a new password"], line)
+    line = f"{_printable(username)} has a new password"
+    line += "; the session that is there goes on, /takeover with the new password ends it" * is_in
+    return Answer({"username": username}, [line], line)
 
 
 def _ask_password(username: str) -> str:

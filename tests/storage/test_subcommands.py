@@ -242,6 +242,19 @@ def test_passwd_asks_twice_without_echo(run: Run, accounts: Path, monkeypatch: p
     assert str(storage.export(accounts)["users"]["tuấn"]["password"]).startswith("scrypt$14$8$5$")
 
 
+def test_passwd_tells_that_a_session_goes_on(run: Run, accounts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who knew the old password may be there."""
+    with closing(open_store(accounts)) as store:
+        for status, goes_on in (("online", True), ("lost", True), ("offline", False)):
+            with store.transaction():
+                store.record_statuses({"alice": status}, WALL)
+            type_in(monkeypatch, "new secret", "new secret")
+            code, out, _ = run("passwd", "alice")
+            assert (code, out.startswith("Alice has a new password"), "/takeover with" in out) == (0, True, goes_on)
+    type_in(monkeypatch, "new secret", "new secret")
+    assert run("passwd", "alice") == (0, "Alice has a new password\n", "")  # no server runs
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
