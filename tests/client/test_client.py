@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import json
@@ -18,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from room import STEP, Room, dial_in_clear
-from vocabulary import PASSWORD
+from vocabulary import PASSWORD, examples
 from wire import PATIENCE
 
 import client
@@ -155,7 +154,7 @@ def test_a_length_that_was_refused_once_is_not_typed_twice_again(room: Room) -> 
 
 
 def test_after_too_many_wrong_passwords_the_next_is_asked_for_when_it_may_be_tried(room: Room) -> None:
-    room.person("bob")[1].typed.append("/quit")
+    room.account("bob")
     _, desk = room.desk()
     room.types(desk, "/login bob", *["wrong one"] * 4, see="!! LOGIN: 1 s to wait after so many wrong passwords")
     asked = len(desk.prompts)
@@ -216,10 +215,9 @@ def test_a_name_that_looks_like_another_is_no_account_to_log_in_to(room: Room) -
 
 
 def test_with_a_user_the_password_is_asked_for_at_once(room: Room) -> None:
-    room.person("bob")[1].typed.append("/quit")
+    room.account("bob")
     _, desk = room.desk(user="bob")
     assert desk.prompts == ["Password for bob: "]
-    room.until(lambda: room.desks[0][0].status == 0)
     room.types(desk, PASSWORD, see="-- you are bob")
     assert not any("/register NAME" in line for line in desk.seen)
 
@@ -250,8 +248,7 @@ def test_what_stands_in_a_pipe_is_done_in_order_and_the_fates_are_waited_for(roo
 
 
 def test_with_to_every_line_of_a_pipe_is_a_message(room: Room) -> None:
-    room.person("bot")[1].typed.append("/quit")
-    room.until(lambda: room.desks[0][0].status == 0)
+    room.account("bot")
     chat, pipe = room.desk(interactive=False, user="bot", to="bot", secret=PASSWORD)
     pipe.typed += ["LOGOUT", "", "/quit", "SEND eve x", None]
     room.until(lambda: chat.status is not None)
@@ -280,43 +277,28 @@ def test_a_pipe_names_somebody_before_its_login_is_answered(room: Room) -> None:
         ("SEND bob", "it is used like this: SEND NAME TEXT"),
         ("PASSWD old", "it is used like this: PASSWD OLD NEW"),
         ("/msg bob", "it is used like this: /msg NAME TEXT"),
+        ("LOGIN nobody wrong-password", "LOGIN: wrong name or password (bad-login)"),
+        ("SEND nobody hi", "not delivered to nobody (not-logged-in: log in first: /login NAME): hi"),
+        ("/nonsense", "there is no /nonsense: /help lists the commands; to send that as text: //nonsense"),
     ],
 )
-def test_a_pipe_is_told_that_there_is_no_such_command(room: Room, line: str, advice: str) -> None:
+def test_a_pipe_in_which_something_failed_says_so_and_ends_with_1(room: Room, line: str, advice: str) -> None:
     chat, pipe = room.desk(interactive=False)
     pipe.typed += [line, None]
     room.until(lambda: chat.status == 1)
     assert f"!! {advice}" in pipe.seen
 
 
-@pytest.mark.parametrize(
-    "line", ["LOGIN nobody wrong-password", "SEND nobody hi", "what is this", "/nonsense", "LOGIN x"]
-)
-def test_a_pipe_in_which_something_failed_ends_with_1(room: Room, line: str) -> None:
-    chat, pipe = room.desk(interactive=False)
-    pipe.typed += [line, None]
-    room.until(lambda: chat.status is not None)
-    assert chat.status == 1
-    assert any(seen.startswith("!! ") for seen in pipe.seen)
-
-
 def test_a_pipe_that_was_replaced_ends(room: Room) -> None:
-    chat, pipe = room.desk(interactive=False)
-    pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}"]
-    room.until(lambda: "-- online: bob" in pipe.seen)
+    chat, _ = room.pipe("bob")
     _, bob = room.desk()
     room.types(bob, f"TAKEOVER bob {PASSWORD}", see="-- you are bob")
     room.until(lambda: chat.status == 1)
 
 
 def test_a_pipe_that_cannot_come_back_ends(room: Room) -> None:
-    chat, pipe = room.desk(interactive=False)
-    pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}"]
-    room.until(lambda: "-- online: bob" in pipe.seen)
-    room.up = False
-    room.rig.close()
-    (room.folder / "vessages.db").unlink()  # the account is gone
-    room.start()
+    chat, pipe = room.pipe("bob")
+    room.start_without_accounts()
     room.until(lambda: chat.status == 1)
     assert any(line.startswith("!! log in again, /login bob: ") for line in pipe.seen)
 
@@ -324,10 +306,7 @@ def test_a_pipe_that_cannot_come_back_ends(room: Room) -> None:
 def test_a_prompt_tells_that_one_has_to_log_in_again(room: Room) -> None:
     chat, bob = room.person("bob")
     room.types(bob, "/to bob", see="-- what you type goes to bob")
-    room.up = False
-    room.rig.close()
-    (room.folder / "vessages.db").unlink()  # the account is gone
-    room.start()
+    room.start_without_accounts()
     room.until(lambda: any(line.startswith("!! log in again, /login bob: ") for line in bob.seen))
     assert [span.text for span in client.link_spans(chat.link, met=True)] == ["not logged in "]
     room.types(bob, f"REGISTER bob {PASSWORD}", see="-- online: bob")
@@ -341,9 +320,7 @@ def test_the_way_in_again_is_one_that_leads_there(code: str, command: str) -> No
 
 
 def test_a_message_without_a_fate_is_given_up_in_the_end(room: Room) -> None:
-    alice_chat, _ = room.person("alice")
-    alice_chat.link.close()  # gone without a word: her session is kept for a while
-    alice_chat.status = 0
+    room.vanished("alice")
     chat, pipe = room.desk(interactive=False)
     pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}", "SEND alice hi", None]
     room.until(lambda: "-- alice has not got this yet: hi" in pipe.seen)
@@ -355,9 +332,7 @@ def test_a_message_without_a_fate_is_given_up_in_the_end(room: Room) -> None:
 
 
 def test_a_goodbye_without_an_answer_is_no_failure(room: Room) -> None:
-    chat, pipe = room.desk(interactive=False)
-    pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}"]
-    room.until(lambda: "-- online: bob" in pipe.seen)
+    chat, pipe = room.pipe("bob")
     room.up = False  # nobody turns the server any more
     pipe.typed.append(None)
     for _ in range(20):
@@ -496,9 +471,7 @@ def test_ctrl_c_logs_out_and_twice_leaves_at_once(room: Room) -> None:
 
 
 def test_leaving_with_something_unanswered_says_so_and_twice_leaves_at_once(room: Room) -> None:
-    alice_chat, _ = room.person("alice")
-    alice_chat.link.close()  # gone without a word: her session is kept for a while
-    alice_chat.status = 0
+    room.vanished("alice")
     chat, bob = room.person("bob")
     room.types(bob, "/msg alice hi", "/quit", see="-- leaving when all is answered, 5 s at the most; once more")
     assert chat.status is None
@@ -550,13 +523,16 @@ def test_the_way_out_is_as_its_table_says(happens: str, stages: list[str]) -> No
         assert leaving.stage.name == after
 
 
-def test_a_terminal_that_is_closed_is_told_twice_and_logs_out_all_the_same(room: Room) -> None:
-    alice_chat, _ = room.person("alice")
-    alice_chat.link.close()  # gone without a word: her session is kept for a while
-    alice_chat.status = 0
+def test_a_terminal_that_is_closed_tells_so_in_several_ways_and_logs_out_all_the_same(room: Room) -> None:
+    room.vanished("alice")
     _, eve = room.person("eve")
     chat, bob = room.person("bob")
     room.types(bob, "/msg alice hi", see="-- alice has not got this yet")
+
+    def flush(to: str | None) -> None:
+        raise OSError(errno.EIO, "the terminal is gone")
+
+    bob.flush = flush  # type: ignore[method-assign]
     chat.hang_up()
     chat.hang_up()
     room.step()
@@ -629,8 +605,7 @@ def test_the_words_that_stand_for_a_recipient(room: Room) -> None:
 
 def test_what_is_meant_for_somebody_else_does_not_reach_the_target(room: Room) -> None:
     """The other one has an account, but has not been here since we came."""
-    room.person("bob")[1].typed.append("/quit")
-    room.until(lambda: room.desks[0][0].status == 0)
+    room.account("bob")
     _, carol = room.person("carol")
     _, alice = room.person("alice")
     question = 'nobody called bob is known here; send "bob: I think carol is wrong" to carol? y/n '
@@ -709,8 +684,9 @@ def test_one_word_as_long_as_a_message_is_looked_at_at_once() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [f"{command} {text}" for text in ("/login bob hunter22", "lgoin bob hunter22", "/passwd hunter22 hunter33")
-     for command in ("/msg alice", "SEND alice", "/w alice", "/r", "/all", "/me", "@alice", "/msg alice,bob", "alice:")]
+    [f"{command} /login bob hunter22" for command in
+     ("/msg alice", "SEND alice", "/w alice", "/r", "/all", "/me", "@alice", "/msg alice,bob", "alice:")]
+    + [f"/msg alice {text}" for text in ("lgoin bob hunter22", "/passwd hunter22 hunter33")]
     + [Line("/login bob hunter22", to="alice"), Line("/register bob", to="alice", unseen=True)],
 )  # fmt: skip
 def test_a_login_behind_a_recipient_is_asked_about_and_not_kept(room: Room, line: str | Line) -> None:
@@ -788,7 +764,7 @@ def test_a_question_is_judged_again_when_it_is_answered(room: Room) -> None:
 
 
 def test_nothing_is_queued_for_a_recipient_before_the_login_is_answered(room: Room) -> None:
-    room.person("bob")[1].typed.append("/quit")
+    room.account("bob")
     chat, desk = room.desk(to="bob")
     room.until(lambda: chat.link.is_up)
     desk.typed += [f"LOGIN bob {PASSWORD}", "not yet"]
@@ -821,9 +797,7 @@ def test_who_left_while_one_was_logged_out_is_still_known(room: Room) -> None:
 
 
 def test_in_a_pipe_a_name_and_a_colon_set_the_target(room: Room) -> None:
-    chat, pipe = room.desk(interactive=False)
-    pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}"]
-    room.until(lambda: "-- online: bob" in pipe.seen)
+    chat, pipe = room.pipe("bob")
     pipe.typed += ["hello", "BOB: hi", "and this", "@bob at", "@bob: once", "zoe: not to bob", None]
     room.until(lambda: chat.status is not None)
     assert [line[9:] for line in pipe.seen if " -> " in line] == [
@@ -944,7 +918,7 @@ def test_a_space_before_a_text_is_a_part_of_it(room: Room) -> None:
 
 
 def test_after_a_wrong_password_the_next_one_is_asked_for(room: Room) -> None:
-    room.person("bob")[1].typed.append("/quit")
+    room.account("bob")
     _, desk = room.desk()
     room.types(desk, "/login bob", "wrong one", see="!! LOGIN: wrong name or password")
     room.types(desk, PASSWORD, see="-- you are bob")
@@ -957,8 +931,7 @@ def test_after_a_wrong_password_the_next_one_is_asked_for(room: Room) -> None:
 
 
 def test_a_person_may_stop_waiting_for_the_answer_to_a_password(room: Room) -> None:
-    room.person("bob")[1].typed.append("/quit")
-    room.until(lambda: room.desks[0][0].status == 0)
+    room.account("bob")
     chat, desk = room.desk()
     room.types(desk, "/login bob", see="")
     desk.typed.append("wrong one")
@@ -969,8 +942,8 @@ def test_a_person_may_stop_waiting_for_the_answer_to_a_password(room: Room) -> N
 
 
 def test_the_given_password_is_for_the_first_login_of_a_person_and_no_other(room: Room) -> None:
-    room.person("bob")[1].typed.append("/quit")
-    room.person("carol")[1].typed.append("/quit")
+    room.account("bob")
+    room.account("carol")
     _, desk = room.desk(user="bob", secret=PASSWORD)
     room.types(desk, see="-- you are bob")
     room.types(desk, "/logout", see="-- logged out")
@@ -1034,11 +1007,12 @@ def test_what_is_said_before_the_first_turn_has_a_time_in_the_log(room: Room) ->
     assert pipe.seen and log.getvalue().startswith(today) and log.getvalue().endswith(f" {pipe.seen[0]}\n")
 
 
-def test_help_lists_every_command(room: Room) -> None:
+def test_help_lists_every_command_and_fits_a_small_window(room: Room) -> None:
     _, desk = room.desk()
     room.types(desk, "/help", see="-- /help COMMAND")
-    listed = [word for line in desk.seen for word in line.split() if word.startswith("/")]
-    assert set(listed) >= {"/" + name for name in client.TYPED}
+    rows = [row.removeprefix("-- ") for row in desk.seen]
+    assert {word for row in rows for word in row.split()} >= {"/" + name for name in client.TYPED}
+    assert len(rows) <= 14 and max(map(len, rows)) <= 50, rows
     room.types(desk, "/help who", see="-- also")
     assert desk.seen[0].startswith("-- /who  ") and desk.seen[1:] == ["-- also /names /users /list /whois"]
     for name in (*client.TYPED, *client.ALIASES):
@@ -1160,25 +1134,6 @@ def test_a_port_at_which_nothing_is_said_is_no_server(monkeypatch: pytest.Monkey
         assert words == "something is at lab port 5000, but it does not answer: check the port"
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9\r\n"])
-def test_a_port_at_which_something_else_is_said_is_no_server(answer: bytes) -> None:
-    def answers(server: socket.socket) -> None:
-        for _ in range(2):
-            sock, _ = server.accept()
-            with sock, contextlib.suppress(OSError):
-                sock.sendall(answer)
-                sock.shutdown(socket.SHUT_WR)
-                while sock.recv(4096):
-                    pass
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=answers, args=(server,))
-        thread.start()
-        with pytest.raises(client.TrustError, match=r"what answers at .* is not a Vessages server: check the port"):
-            client.Tls(*server.getsockname(), wanted=True).dial()
-        thread.join(PATIENCE)
-
-
 def test_a_person_sees_for_how_long_nothing_was_heard(room: Room) -> None:
     gate = threading.Event()
 
@@ -1224,8 +1179,7 @@ def test_a_server_is_waited_for_and_that_is_told_once(room: Room, interactive: b
 
 
 def test_a_pipe_that_has_ended_waits_with_its_messages(room: Room) -> None:
-    room.person("bot")[1].typed.append("/quit")
-    room.until(lambda: room.desks[0][0].status == 0)
+    room.account("bot")
     room.up = False
     chat, pipe = room.desk(wait=True, interactive=False, user="bot", to="bot", secret=PASSWORD)
     pipe.typed += ["the build is green", None]
@@ -1280,28 +1234,6 @@ def test_a_message_that_cannot_be_written_is_not_delivered(room: Room, number: i
     assert not any("-> bob: two" in line for line in alice.seen)
     room.until(lambda: bob_chat.status is not None)
     assert bob_chat.failed == (number in (errno.ENOSPC, errno.EAGAIN))
-
-
-def test_while_a_window_changes_its_size_nothing_is_shown_and_nothing_is_delivered(room: Room) -> None:
-    (_, alice), (_, bob) = room.person("alice"), room.person("bob")
-    bob.settles = True
-    room.types(alice, "/msg bob hi", see="-- bob has not got this yet: hi")
-    assert not any(" alice: hi" in line for line in bob.seen)
-    bob.settles = False
-    room.until(lambda: any(line.endswith("-> bob: hi") for line in alice.seen))
-    assert any(" alice: hi" in line for line in bob.seen)
-
-
-def test_a_terminal_that_is_closed_says_so_in_two_ways_and_still_logs_out(room: Room) -> None:
-    (_, alice), (bob_chat, bob) = room.person("alice"), room.person("bob")
-
-    def flush(to: str | None) -> None:
-        raise OSError(errno.EIO, "the terminal is gone")
-
-    bob.flush = flush  # type: ignore[method-assign]
-    bob_chat.hang_up()
-    room.until(lambda: bob_chat.status == 0)
-    room.until(lambda: "-- bob has left" in alice.seen)
 
 
 # --- The link ---
@@ -1412,6 +1344,7 @@ def test_words_and_json_are_what_the_readme_says() -> None:
     assert json.loads(client.json_of(SAMPLES[-1]))["left"] == ["eve"]
 
 
+@examples(40)
 @given(st.text())
 def test_text_from_others_is_one_line_that_does_nothing(text: str) -> None:
     for event in (
@@ -1442,12 +1375,11 @@ def test_a_servers_times_are_told_in_local_time() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["/login alice", "/login ALICE", "/register bob", "/login b@b", "/login", "/signin", "/signin bob", "/lgoin bob"]
-    + ["/login bob hunter22", "/login\N{NO-BREAK SPACE}bob", "/loginmaximilian", "/loginmaximilian bob", "/nick bob"]
-    + ["/identify", "/identify hunter22", "/pw", "/passwd x", "/connect bob", "/enter", "login bob", "Login", "passwd"]
-    + ["lgoin bob", "lgoin alice multi word pw", "1. login alice PW", "log alice PW", "login alice/PW"]
-    + ["sign in alice PW", "/login alice/PW", "/ login bob", "//login bob PW", "TAKEOVER bob"]
-    + ["\N{FULLWIDTH SOLIDUS}login bob", "log in bob", "sign in", "/user bob", "///login bob"],
+    ["/login alice", "/login b@b", "/login", "/signin bob", "/lgoin bob", "/login bob hunter22", "/loginmaximilian"]
+    + ["/login\N{NO-BREAK SPACE}bob", "/nick bob", "/identify", "/passwd x", "/connect bob", "login bob", "passwd"]
+    + ["lgoin bob", "lgoin alice multi word pw", "1. login alice PW", "log alice PW", "/login alice/PW", "/ login bob"]
+    + ["sign in alice PW", "//login bob PW", "TAKEOVER bob", "\N{FULLWIDTH SOLIDUS}login bob", "log in bob"]
+    + ["/user bob", "///login bob"],
 )
 def test_a_password_that_follows_is_hidden_and_goes_nowhere(room: Room, line: str) -> None:
     chat, alice = room.person("alice")
@@ -1478,12 +1410,15 @@ def test_what_is_no_login_hides_nothing_that_follows(room: Room, line: str) -> N
 HIDING = ("/register alice", "/login", "/nick danny", "/lgoin carol", "/connect bob", "/login b@b")
 
 
-@pytest.mark.parametrize("line", HIDING)
+OBEYED = [
+    ("/logout", "-- logged out"), ("/who", "-- online: carol"), ("/help who", "-- what you typed was dropped"),
+    ("/register dan", "!! you are carol already; /logout first"), ("/HELP", "-- /help COMMAND tells more"),
+    ("/login dan", ""), ("/quit", "-- logged out"), ("/ quit", "-- logged out"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("command", "does"),
-    [("/logout", "-- logged out"), ("/who", "-- online: carol"), ("/help who", "-- what you typed was dropped")]
-    + [("/register dan", "!! you are carol already; /logout first"), ("/HELP", "-- /help COMMAND tells more")]
-    + [("/login dan", ""), ("/quit", "-- logged out"), ("/ quit", "-- logged out")],
+    ("line", "command", "does"), [(HIDING[0], *row) for row in OBEYED] + [(line, *OBEYED[1]) for line in HIDING[1:]]
 )
 def test_a_command_that_is_typed_where_all_is_hidden_is_obeyed(room: Room, line: str, command: str, does: str) -> None:
     _, carol = room.person("carol")
@@ -1500,9 +1435,10 @@ def test_a_command_that_is_typed_where_all_is_hidden_is_obeyed(room: Room, line:
         assert not carol.prompts and not carol.holds and not carol.answers
 
 
-@pytest.mark.parametrize("line", HIDING)
 @pytest.mark.parametrize(
-    "secret", ["hunter22", "/hunter22", "/login carol hunter22", "/passwd hunter22", "/msg carol x"]
+    ("line", "secret"),
+    [(line, "hunter22") for line in HIDING]
+    + [("/login", secret) for secret in ("/hunter22", "/login carol hunter22", "/passwd hunter22", "/msg carol x")],
 )
 def test_where_all_is_hidden_a_password_goes_nowhere_and_the_line_is_had_again(
     room: Room, line: str, secret: str
@@ -1551,7 +1487,7 @@ def test_a_login_while_one_is_logged_in_logs_out_once_the_password_is_there(room
 
 
 def test_a_name_that_is_taken_may_be_the_own(room: Room) -> None:
-    room.person("bob")[1].typed.append("/quit")
+    room.account("bob")
     _, desk = room.desk()
     room.types(desk, "/register bob", PASSWORD, PASSWORD, see="-- if this is your account, log in with its password;")
     room.types(desk, "wrong one", see="!! LOGIN: wrong name or password")
@@ -1582,21 +1518,6 @@ def test_a_pipe_is_told_what_was_not_sent(room: Room) -> None:
         "!! there is no /connect: /help lists the commands; to send that as text: //connect",
     ]
     assert [line[9:] for line in pipe.seen if " -> " in line] == ["-> bob: login bob PW"]
-
-
-def test_nothing_can_pose_as_another_line() -> None:
-    (line,) = client.lines_of(protocol.Message("eve", 7, 0.0, "hi\n15:04:05 ann: I quit \\n"))
-    assert line.endswith(r" eve: hi\n15:04:05 ann: I quit \\n")
-
-
-def test_every_command_is_in_the_help_which_fits_a_small_window(room: Room) -> None:
-    grouped = [word for _, words in client.HELP_GROUPS for word in words]
-    assert sorted(grouped) == sorted(client.TYPED)
-    _, desk = room.desk()
-    room.types(desk, "/help", see="-- /help COMMAND tells more")
-    rows = [row.removeprefix("-- ") for row in desk.seen]
-    assert len(rows) <= 14
-    assert all(len(row) <= 50 for row in rows), rows
 
 
 def test_own_messages_are_stamped_by_the_clock_of_the_server(room: Room) -> None:

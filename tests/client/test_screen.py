@@ -123,19 +123,11 @@ def test_one_write_and_none_when_nothing_changes() -> None:
     assert screen.draw(Block(PROMPT, "x", 0))
 
 
-def test_messages_go_up_into_the_scrollback() -> None:
-    window = Window(40, 4)
-    for number in range(20):
-        window.say(f"[{number}]")
-    assert numbers_in(window.lines()) == list(range(20))
-    assert len(window.terminal.scrollback) == 17
-
-
 def test_a_message_of_many_lines_is_shown_whole() -> None:
     """Its sender is told that it was delivered."""
     window = Window(80, 24)
-    window.say("\n".join(f"[{number}]" for number in range(9_000)))
-    assert numbers_in(window.lines()) == list(range(9_000))
+    window.say("\n".join(f"[{number}]" for number in range(2_000)))
+    assert numbers_in(window.lines()) == list(range(2_000))
 
 
 def test_empty_lines_do_not_push_everything_out_of_the_scrollback() -> None:
@@ -172,31 +164,6 @@ def test_with_each_key_in_a_long_line_only_what_is_new_is_made_safe(monkeypatch:
         Screen(20, 4).draw(Block((), text))
     client._typed_units.cache_clear()
     assert made_safe == ["日", "本", "語", " ", "x"]
-
-
-def test_a_wide_character_does_not_fit_the_last_cell() -> None:
-    window = Window(20, 8)
-    window.type("x" * 9 + "中文")
-    assert window.lines() == ["bob (3) > xxxxxxxxx", "中文"]
-    window.press("left", "left")
-    assert window.cursor() == (1, 0)
-    window.press("left")
-    assert window.cursor() == (0, 18)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("Chào Tuấn", "Chào Tuấn"), ("你好世界", "你好世界"), (f"a{FAMILY}b", "a👨👩👧b"), ("e\u0302\u0301x", "ếx")],
-)
-def test_editing_in_the_middle(text: str, shown: str) -> None:
-    window = Window()
-    window.type(text)
-    window.press("left", "left")
-    before = window.cursor()
-    window.type("é")
-    window.press("backspace")
-    assert window.cursor() == before
-    assert window.lines() == ["bob (3) > " + shown]
 
 
 def test_a_long_message_cannot_pose_as_another() -> None:
@@ -327,30 +294,6 @@ def test_clear_pushes_the_screen_into_the_scrollback() -> None:
     assert numbers_in(window.lines()) == [1]
 
 
-def test_resize_several_times_before_drawing() -> None:
-    window = Window(40, 10)
-    window.say("[1]")
-    window.type("x" * 45)
-    for width in (25, 13, 30):
-        window.terminal.resize(width, 10)
-        window.screen.resize(width, 10)
-    window.say("[2]")
-    rows, cursor = expected_block(window.editor.text, 45, 30)
-    assert window.terminal.lines()[window.cursor()[0] - cursor[0] :][: len(rows)] == rows
-    assert numbers_in(window.lines()) == [1, 2]
-
-
-@pytest.mark.parametrize("keys", [["home"], ["left"] * 12, ["left"] * 15, ["left"] * 16, []])
-def test_a_narrower_window_with_the_cursor_in_the_middle(keys: list[str]) -> None:
-    window = Window(60, 10)
-    window.say("[1]")
-    window.type("x" * 45)
-    window.press(*keys)
-    window.resize(20, 10)
-    check_bottom(window)
-    assert numbers_in(window.lines()) == [1]
-
-
 def test_a_terminal_that_lost_a_part_gets_it_again() -> None:
     """The window is as wide as before, and so the block is the same; but it was narrow in between."""
     window = Window(40, 10, reflow=False)
@@ -466,7 +409,7 @@ STEP = st.one_of(
     st.tuples(st.just("press"), KEYS),
     st.tuples(st.just("say"), st.sampled_from(["", "hi there", "one\ntwo", "中文" * 30, HOSTILE, "word " * 30])),
     st.tuples(st.just("pin"), st.integers(0, 3)),
-    st.tuples(st.just("resize"), st.tuples(st.integers(16, 60), st.integers(50, 60))),
+    st.tuples(st.sampled_from(["resize", "resize twice"]), st.tuples(st.integers(16, 60), st.integers(50, 60))),
 )
 
 
@@ -492,6 +435,9 @@ def play(window: Window, script: list[tuple[str, object]], check: bool) -> list[
             window.pinned = tuple(Paragraph((Span(f"15:04 you  wait{number}", client.DIM),)) for number in range(value))
             window.draw()
         elif isinstance(value, tuple):
+            if kind == "resize twice":  # and nothing is drawn in between
+                window.terminal.resize(20, 50)
+                window.screen.resize(20, 50)
             window.resize(*value)
         if check:
             check_bottom(window)
@@ -513,32 +459,32 @@ def check_bottom(window: Window) -> None:
     assert "(3) >" not in above
 
 
-@examples(50)
+@examples(30)
 @given(SCRIPT, st.booleans())
 def test_any_interleaving_of_keys_messages_and_resizes(script: list[tuple[str, object]], reflow: bool) -> None:
     """The window is high enough for everything that is typed here, so every row is checked."""
     window = Window(40, 50, reflow=reflow)
     if not reflow:  # such a terminal throws away what is right of its edge: only the line is drawn again
-        script = [step for step in script if step[0] != "resize"]
+        script = [step for step in script if "resize" not in step[0]]
     play(window, script, check=True)
 
 
-@examples(50)
+@examples(30)
 @given(SCRIPT, st.integers(2, 6))
 def test_no_message_is_lost_in_a_small_window(script: list[tuple[str, object]], height: int) -> None:
     """The block may be higher than the window here: the cursor stays in sight and every message is kept once."""
     window = Window(20, height)
-    play(window, [step for step in script if step[0] != "resize"], check=False)
+    play(window, [step for step in script if "resize" not in step[0]], check=False)
     rows, (row, column) = expected_block(window.editor.text, window.editor.cursor, 20)
     assert window.terminal.column == column
     assert window.terminal.lines()[window.terminal.row] == rows[row].rstrip()
 
 
-@examples(50)
+@examples(30)
 @given(SCRIPT, st.integers(16, 60), st.integers(16, 60))
 def test_a_terminal_that_does_not_reflow(script: list[tuple[str, object]], before: int, after: int) -> None:
     window = Window(before, 50, reflow=False)
-    play(window, [step for step in script if step[0] not in ("resize", "say")], check=True)
+    play(window, [step for step in script if step[0] not in ("resize", "resize twice", "say")], check=True)
     window.resize(after, 50)
     check_bottom(window)
 
@@ -554,6 +500,7 @@ def test_signs_that_a_terminal_lacks_are_spelled() -> None:
     assert client.spelled("→ 中", "gb18030") == "→ 中"
 
 
+@examples(50)
 @given(ENCODINGS, st.text(), st.text())
 def test_what_is_spelled_can_be_written_and_is_as_wide_as_it_is_counted(encoding: str, before: str, after: str) -> None:
     shown = client.spelled(before, encoding)
@@ -654,19 +601,20 @@ def burst(text: str) -> list[Key]:
 
 @pytest.mark.parametrize(
     "bursts",
-    [["y" * 140_000 + "\r"], ["y" * 65_000, "z" * 30_000 + "\r"], ["y" * 65_000, "z" * 30_000, "\r"]]
-    + [["/msg bob " + "y" * 70_000 + "\r"], ["y\t\r" * 40_000], ["/me\t" * 30_000, "\r"]],
+    [["y" * 14_000 + "\r"], ["y" * 6_500, "z" * 3_000 + "\r"], ["y" * 6_500, "z" * 3_000, "\r"]]
+    + [["/msg bob " + "y" * 7_000 + "\r"], ["y\t\r" * 4_000], ["/me\t" * 3_000, "\r"]],
     ids=lambda bursts: repr(bursts)[:12],
 )
 def test_a_text_without_marks_that_is_too_long_is_refused_once_and_nothing_of_it_is_sent(
-    quiet_terminal: client.Terminal, bursts: list[str]
+    quiet_terminal: client.Terminal, monkeypatch: pytest.MonkeyPatch, bursts: list[str]
 ) -> None:
+    monkeypatch.setattr(client, "TYPED_MAX", 6_000)
     terminal = quiet_terminal
     lines: list[client.Line | None] = []
     for text in ["to be ", *bursts]:
         terminal._keys += burst(text)
         lines += terminal.lines()
-    assert told(terminal) == ["!! that is too long for one message, which holds 60,000 bytes: send it in parts"]
+    assert told(terminal) == ["!! that is too long for one message, which holds 6,000 bytes: send it in parts"]
     assert (lines, terminal._editor.text) == ([], "to be ")
     terminal._link.now = lambda: 100.0 + client.PASTE_PAUSE  # type: ignore[method-assign]
     terminal._keys += burst("or not\r")

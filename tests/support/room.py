@@ -186,6 +186,22 @@ class Room:
         self.types(desk, f"REGISTER {name} {PASSWORD}", see="-- online: ")
         return chat, desk
 
+    def account(self, name: str) -> None:
+        """Somebody who has an account, and is not here."""
+        self.rig.person(name).says("LOGOUT")
+
+    def pipe(self, name: str) -> tuple[Chat, Desk]:
+        """A script that has registered and logged in, and whose input goes on."""
+        chat, pipe = self.desk(interactive=False)
+        self.types(pipe, f"REGISTER {name} {PASSWORD}", f"LOGIN {name} {PASSWORD}", see="-- online: ")
+        return chat, pipe
+
+    def vanished(self, name: str) -> None:
+        """Somebody who is gone without a word: the session is kept for a while."""
+        chat, _ = self.person(name)
+        chat.link.close()
+        chat.status = 0
+
     def step(self) -> None:
         self.clock.now += STEP
         for chat in self.chats:
@@ -216,6 +232,12 @@ class Room:
         self.rig = Rig(self.folder)
         self.rig.clock = self.clock
         self.up = True
+
+    def start_without_accounts(self) -> None:
+        """The server is killed, and started anew with nothing on its disk."""
+        self.rig.close()
+        (self.folder / "vessages.db").unlink()
+        self.start()
 
     def close(self) -> None:
         for chat in self.chats:
