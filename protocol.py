@@ -505,6 +505,7 @@ NEWCOMERS, NEWCOMER_PAUSE = 1000, 0.1  # new ones at once (that school, after a 
 WIDER = 5  # times as much may come from an IPv6 network: one machine can have all its addresses, or a LAN shares them
 
 ONLINE, OFFLINE, LOST = "online", "offline", "lost"  # the status of an account on disk
+NEVER, FOREVER = float("-inf"), float("inf")  # times
 
 
 def error(code: Code, explanation: str = "") -> str:
@@ -772,7 +773,6 @@ class Clog(NamedTuple):
     since: float  # time at which the system last took some of it
 
 
-NEVER, FOREVER = float("-inf"), float("inf")
 ORDINARY: typing.Final = Rare()  # the facts of a connection that has no rare ones; they are never changed
 
 
@@ -939,10 +939,6 @@ class Group:
         names = [name for name in self._listed if name in self._told] or list(self._told)
         told = ",".join(f"{name}={self._told[name].word}" for name in names[:PARTLY_MAX])
         return error(Code.PARTLY, f"{told} shown to {self.count - self.failed} of {self.count}")
-
-
-# In place of a version: a connection that missed changes, and gets a whole ONLINE when it has taken its backlog.
-STALE = -1
 
 
 class Throttle:
@@ -1272,6 +1268,10 @@ class Walk:
         del self.left[-LOOKS_A_TURN:]
         self.due = NEVER if self.left else self._next
         return some
+
+
+# In place of a version: a connection that missed changes, and gets a whole ONLINE when it has taken its backlog.
+STALE = -1
 
 
 class PresenceBoard:

@@ -507,7 +507,7 @@ class Server:
     def _close_what_is_due(self, now: float) -> None:
         closing, self.hub.closing = self.hub.closing, []
         for connection in closing:
-            if connection.socket is not None and connection not in self._lingering:
+            if connection not in self._lingering:
                 self._flushing[connection] = now + (STOP_WITHIN if self._stop_by else LINGER)
         for connection in [*self._flushing]:
             self._finish_flushing(connection, now)
@@ -541,8 +541,6 @@ class Server:
     def _close_socket(self, connection: Connection) -> None:
         """The only place where a client's socket is closed."""
         sock, connection.socket = connection.socket, None
-        if sock is None:
-            return
         self.encryption.settle(connection)
         for table in (self._leftover, self._flushing, self._lingering):
             table.pop(connection, None)
@@ -1065,12 +1063,12 @@ def open_files_limit(wanted: int) -> int:
     if sys.platform == "win32":
         return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
+    allowed, possible = (wanted if limit == resource.RLIM_INFINITY else min(limit, wanted) for limit in (soft, hard))
+    with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
+        if allowed < possible:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+            return possible
+    return allowed
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------
