@@ -240,8 +240,7 @@ def test_a_lost_connection_is_mended_and_nothing_typed_is_lost(room: Room) -> No
 def test_what_stands_in_a_pipe_is_done_in_order_and_the_fates_are_waited_for(room: Room) -> None:
     chat, pipe = room.desk(interactive=False)
     pipe.typed += [f"REGISTER bot {PASSWORD}", f"LOGIN bot {PASSWORD}", "", "SEND bot one", "SEND bot two", None]
-    room.until(lambda: chat.status is not None)
-    assert chat.status == 0
+    assert room.ends(chat) == 0
     assert pipe.seen[:4] == ["-- connected", "-- bot is registered", "-- you are bot", "-- online: bot"]
     assert [line[9:] for line in pipe.seen[4:-1]] == ["bot: one", "bot: two", "-> bot: one", "-> bot: two"]
     assert pipe.seen[-1] == "-- logged out"
@@ -252,7 +251,7 @@ def test_with_to_every_line_of_a_pipe_is_a_message(room: Room) -> None:
     chat, pipe = room.desk(interactive=False, user="bot", to="bot", secret=PASSWORD)
     pipe.typed += ["LOGOUT", "", "/quit", "SEND eve x", None]
     room.until(lambda: chat.status is not None)
-    assert [line[9:] for line in pipe.seen if " -> " in line] == [
+    assert pipe.delivered == [
         "-> bot: LOGOUT",
         "-> bot: /quit",
         "-> bot: SEND eve x",
@@ -264,7 +263,7 @@ def test_a_pipe_names_somebody_before_its_login_is_answered(room: Room) -> None:
     pipe.typed += [f"REGISTER bot {PASSWORD}", f"LOGIN bot {PASSWORD}", "bot: one", "two", "/me waves"]
     pipe.typed += ["note: three", None]
     room.until(lambda: chat.status == 1)
-    assert [line[9:] for line in pipe.seen if " -> " in line] == ["-> bot: one", "-> bot: two", "-> bot: * bot waves"]
+    assert pipe.delivered == ["-> bot: one", "-> bot: two", "-> bot: * bot waves"]
     assert "not delivered to note (not-online" in "\n".join(pipe.seen)
 
 
@@ -325,8 +324,7 @@ def test_a_message_without_a_fate_is_given_up_in_the_end(room: Room) -> None:
     pipe.typed += [f"REGISTER bob {PASSWORD}", f"LOGIN bob {PASSWORD}", "SEND alice hi", None]
     room.until(lambda: "-- alice has not got this yet: hi" in pipe.seen)
     room.clock.now += client.PIPE_LEAVE_SECONDS
-    room.until(lambda: chat.status is not None)
-    assert chat.status == 1
+    assert room.ends(chat) == 1
     assert "-- alice has not got this yet: hi" in pipe.seen
     assert any(line.startswith("!! not confirmed by alice (unknown: ") for line in pipe.seen)
 
@@ -339,8 +337,7 @@ def test_a_goodbye_without_an_answer_is_no_failure(room: Room) -> None:
         room.step()
     assert chat.status is None
     room.clock.now += client.PIPE_LOGOUT_SECONDS
-    room.until(lambda: chat.status is not None)
-    assert chat.status == 0
+    assert room.ends(chat) == 0
     assert not any(line.startswith("!! ") for line in pipe.seen)
 
 
@@ -800,7 +797,7 @@ def test_in_a_pipe_a_name_and_a_colon_set_the_target(room: Room) -> None:
     chat, pipe = room.pipe("bob")
     pipe.typed += ["hello", "BOB: hi", "and this", "@bob at", "@bob: once", "zoe: not to bob", None]
     room.until(lambda: chat.status is not None)
-    assert [line[9:] for line in pipe.seen if " -> " in line] == [
+    assert pipe.delivered == [
         "-> bob: hi", "-> bob: and this", "-> bob: at", "-> bob: once",
     ]  # fmt: skip
     assert "!! to whom? SEND NAME TEXT, or /to NAME first" in pipe.seen
@@ -1186,8 +1183,7 @@ def test_a_pipe_that_has_ended_waits_with_its_messages(room: Room) -> None:
     at_once(room, 10 * round(client.PIPE_LEAVE_SECONDS))
     assert chat.status is None and len(pipe.seen) == 1
     room.up = True
-    room.until(lambda: chat.status is not None)
-    assert chat.status == 0
+    assert room.ends(chat) == 0
     assert any(line.endswith("-> bot: the build is green") for line in pipe.seen)
 
 
@@ -1517,7 +1513,7 @@ def test_a_pipe_is_told_what_was_not_sent(room: Room) -> None:
         f"!! {client.UNSENT}",
         "!! there is no /connect: /help lists the commands; to send that as text: //connect",
     ]
-    assert [line[9:] for line in pipe.seen if " -> " in line] == ["-> bob: login bob PW"]
+    assert pipe.delivered == ["-> bob: login bob PW"]
 
 
 def test_own_messages_are_stamped_by_the_clock_of_the_server(room: Room) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import IO, Any
@@ -408,6 +409,22 @@ def entered(server: RunningServer, name: str = "bot") -> Client:
     return script
 
 
+@contextlib.contextmanager
+def refused(code: str) -> Iterator[None]:
+    with pytest.raises(ChatError) as caught:
+        yield
+    assert caught.value.code == code
+
+
+def together(*actions: Callable[[], object]) -> None:
+    """Do these in threads of their own, to the end."""
+    threads = [threading.Thread(target=action) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+
+
 def test_a_script_talks_to_itself(server: ServerThread) -> None:
     with entered(server) as bot:
         assert (bot.name, bot.who()) == ("bot", ["bot"])
@@ -426,16 +443,13 @@ def test_what_goes_wrong_is_raised(server: ServerThread) -> None:
         assert caught.value.code == "bad-login"
         bot.register("bot", PASSWORD)
         bot.login("bot", PASSWORD)
-        with pytest.raises(ChatError) as caught:
+        with refused("not-online"):
             bot.send("nobody", "hi")
-        assert caught.value.code == "not-online"
-        with pytest.raises(ChatError) as caught:
+        with refused("already-online"):
             other.login("bot", PASSWORD)
-        assert caught.value.code == "already-online"
         other.login("bot", PASSWORD, takeover=True)
-        with pytest.raises(ChatError) as caught:
+        with refused("replaced"):
             next(bot.messages())
-        assert caught.value.code == "replaced"
 
 
 def test_a_script_without_a_server() -> None:
@@ -495,11 +509,7 @@ def test_a_client_is_used_by_many_threads(server: ServerThread) -> None:
                 assert bot.send("bot", text) == 1
                 assert bot.who() == ["bot"]
 
-        talkers = [threading.Thread(target=talk, args=(mine,)) for mine in texts]
-        for thread in talkers:
-            thread.start()
-        for thread in talkers:
-            thread.join(PATIENCE)
+        together(*(functools.partial(talk, mine) for mine in texts))
         while len(heard) < 120:
             bot.who()
     listener.join(PATIENCE)  # the loop ends when the client is closed
@@ -585,11 +595,7 @@ def test_a_loop_that_had_begun_ends_when_the_client_is_closed(server: ServerThre
     heard = []
     for message in bot.messages():
         heard.append(message.text)  # its sender was told that it was shown
-        threads = [threading.Thread(target=bot.close) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
+        together(bot.close, bot.close)
     assert heard == ["0", "1", "2"]
 
 

@@ -11,41 +11,45 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from seat import Seat
 from vocabulary import PASSWORD
-from wire import PATIENCE, RunningServer, ServerProcess, ServerThread
+from wire import PATIENCE, ServerProcess, ServerThread
 
 import client
 
+SitDown = Callable[..., Seat]
+
 
 @pytest.fixture
-def seats() -> Iterator[list[Seat]]:
-    seats: list[Seat] = []
-    yield seats
-    for seat in seats:
-        seat.close()
+def sit_down() -> Iterator[SitDown]:
+    """Somebody sits down, and starts the client for this address."""
+    with contextlib.ExitStack() as stack:
+
+        def sit_down(address: tuple[str, int], *arguments: str, **options: Any) -> Seat:
+            return stack.enter_context(contextlib.closing(Seat(*map(str, address), *arguments, **options)))
+
+        yield sit_down
 
 
-def sit(seats: list[Seat], server: RunningServer, name: str = "bob", **options: int) -> Seat:
-    """Somebody who sits down, makes an account and is logged in."""
-    seat = Seat(server.address[0], str(server.address[1]), **options)  # type: ignore[arg-type]
-    seats.append(seat)
-    seat.until(lambda: any("/register NAME" in row for row in seat.screen.lines()))
-    seat.types(f"/register {name}\r").prompts(f"New password for {name}:")
+@pytest.fixture
+def bob(server: ServerThread, sit_down: SitDown) -> Seat:
+    """Somebody who has made an account and is logged in."""
+    seat = sit_down(server.address).shows("/register NAME")
+    seat.types("/register bob\r").prompts("New password for bob:")
     seat.types(PASSWORD + "\r").prompts("Repeat password:").types(PASSWORD + "\r")
-    return seat.sees(f"-- you are {name}").until(lambda: seat.screen.lines()[0] and online(seat))
+    return seat.sees("-- you are bob").until(lambda: seat.screen.lines()[0] and online(seat))
 
 
 def online(seat: Seat) -> bool:
     return any(re.match(r"\d+ online ", row) for row in seat.screen.lines())
 
 
-def test_a_message_does_not_disturb_what_is_typed(server: ServerThread, seats: list[Seat]) -> None:
-    bob = sit(seats, server)
+def test_a_message_does_not_disturb_what_is_typed(server: ServerThread, bob: Seat) -> None:
     alice = server.person("alice")
     bob.prompts("2 online >").types("/msg alice half a ").prompts("2 online > /msg alice half a")
     alice.say("SEND bob excuse me")
@@ -59,9 +63,8 @@ def test_a_message_does_not_disturb_what_is_typed(server: ServerThread, seats: l
     assert PASSWORD.encode() not in bob.raw
 
 
-def test_a_stop_turns_off_what_the_terminal_was_asked_for(server: ServerProcess, seats: list[Seat]) -> None:
+def test_a_stop_turns_off_what_the_terminal_was_asked_for(bob: Seat) -> None:
     """Where no shell could bring it back, the system does not stop it; so it is in front again at once."""
-    bob = sit(seats, server)
     begin, end = (text.encode() for text in (client.TERMINAL_BEGIN, client.TERMINAL_END))
     bob.types("\x1a").until(lambda: bob.raw.count(begin) == 2)
     bob.process.send_signal(signal.SIGTSTP)
@@ -71,8 +74,7 @@ def test_a_stop_turns_off_what_the_terminal_was_asked_for(server: ServerProcess,
     assert bob.leaves() == 0
 
 
-def test_the_window_becomes_narrow_and_wide_again(server: ServerThread, seats: list[Seat]) -> None:
-    bob = sit(seats, server)
+def test_the_window_becomes_narrow_and_wide_again(bob: Seat) -> None:
     bob.types("/to bob\r").prompts("1 online bob>").types("a line with 世界 and 😀 in it")
     bob.prompts("1 online bob> a line with 世界 and 😀 in it")
     bob.resize(40, 20)
@@ -82,10 +84,9 @@ def test_the_window_becomes_narrow_and_wide_again(server: ServerThread, seats: l
     bob.sees("→ bob  a line with 世界 and 😀 in it")
 
 
-def test_half_a_password_at_a_dumb_terminal_goes_nowhere(server_process: ServerProcess, seats: list[Seat]) -> None:
+def test_half_a_password_at_a_dumb_terminal_goes_nowhere(server_process: ServerProcess, sit_down: SitDown) -> None:
     server_process.person("alice").says("LOGOUT")
-    seat = Seat(*map(str, server_process.address), "--user", "alice", "--to", "alice", TERM="dumb")
-    seats.append(seat)
+    seat = sit_down(server_process.address, "--user", "alice", "--to", "alice", TERM="dumb")
     seat.until(lambda: b"Password for alice: " in seat.raw)
     server_process.signal(signal.SIGSTOP)
     seat.types(PASSWORD + "\r").until(lambda: b"one moment; what you type is hidden" in seat.raw)
@@ -107,10 +108,9 @@ def test_a_line_that_comes_with_the_dropped_one_is_had_at_once() -> None:
 
 
 def test_the_password_behind_a_refused_login_is_hidden_at_a_dumb_terminal(
-    server: ServerThread, seats: list[Seat]
+    server: ServerThread, sit_down: SitDown
 ) -> None:
-    seat = Seat(*map(str, server.address), TERM="dumb")
-    seats.append(seat)
+    seat = sit_down(server.address, TERM="dumb")
     seat.until(lambda: b"/register NAME" in seat.raw).types("/register bob\r")
     seat.until(lambda: b"New password" in seat.raw).types(PASSWORD + "\r")
     seat.until(lambda: b"Repeat" in seat.raw).types(PASSWORD + "\r").until(lambda: b"online: bob" in seat.raw)
@@ -124,9 +124,8 @@ def test_the_password_behind_a_refused_login_is_hidden_at_a_dumb_terminal(
     assert b"secret" not in seat.raw
 
 
-def test_a_terminal_that_is_not_utf_8(server: ServerThread, seats: list[Seat]) -> None:
-    seat = Seat(*map(str, server.address), width=60, PYTHONIOENCODING="iso8859-1")
-    seats.append(seat)
+def test_a_terminal_that_is_not_utf_8(server: ServerThread, sit_down: SitDown) -> None:
+    seat = sit_down(server.address, width=60, PYTHONIOENCODING="iso8859-1")
     seat.encoded("iso8859-1")
     seat.until(lambda: any("/register NAME" in row for row in seat.screen.lines()))
     seat.types(f"REGISTER bob {PASSWORD}\r").prompts("1 online >")
@@ -140,10 +139,9 @@ def test_a_terminal_that_is_not_utf_8(server: ServerThread, seats: list[Seat]) -
 
 
 def test_a_dumb_terminal_gets_plain_lines_in_its_encoding_though_another_program_has_made_it_non_blocking(
-    server: ServerThread, seats: list[Seat]
+    server: ServerThread, sit_down: SitDown
 ) -> None:
-    seat = Seat(*map(str, server.address), TERM="dumb", PYTHONIOENCODING="iso8859-1")
-    seats.append(seat)
+    seat = sit_down(server.address, TERM="dumb", PYTHONIOENCODING="iso8859-1")
     seat.encoded("iso8859-1")
     seat.sees("-- connected")
     for word in ("café", "two"):
@@ -155,11 +153,10 @@ def test_a_dumb_terminal_gets_plain_lines_in_its_encoding_though_another_program
     assert b"\x1b" not in seat.raw
 
 
-def test_a_first_contact_that_fails_leaves_one_line(seats: list[Seat]) -> None:
+def test_a_first_contact_that_fails_leaves_one_line(sit_down: SitDown) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        seat = Seat("127.0.0.1", str(free.getsockname()[1]))
-        seats.append(seat)
+        seat = sit_down(free.getsockname())
         assert seat.leaves() == 2
     text = "".join(seat.screen.history())
     assert re.fullmatch(
@@ -169,10 +166,9 @@ def test_a_first_contact_that_fails_leaves_one_line(seats: list[Seat]) -> None:
     )
 
 
-def test_a_dumb_terminal_does_not_show_a_password(server: ServerThread, seats: list[Seat]) -> None:
+def test_a_dumb_terminal_does_not_show_a_password(server: ServerThread, sit_down: SitDown) -> None:
     server.person("bob").close()
-    seat = Seat(*map(str, server.address), TERM="dumb")
-    seats.append(seat)
+    seat = sit_down(server.address, TERM="dumb")
     seat.sees("-- /login NAME, or /register NAME if you are new here; /help lists the commands")
     seat.types("/login bob\n").until(lambda: b"Password for bob: " in seat.raw)
     seat.types(f"{PASSWORD}\n").until(lambda: b"-- you are bob" in seat.raw)
@@ -181,8 +177,7 @@ def test_a_dumb_terminal_does_not_show_a_password(server: ServerThread, seats: l
     assert PASSWORD.encode() not in seat.raw
 
 
-def test_a_terminal_that_another_program_has_made_non_blocking(server: ServerThread, seats: list[Seat]) -> None:
-    bob = sit(seats, server)
+def test_a_terminal_that_another_program_has_made_non_blocking(server: ServerThread, bob: Seat) -> None:
     os.set_blocking(bob.slave, False)
     lines = [f"{number:03} " + "x" * 60 for number in range(200)]  # more than a terminal takes at once
     server.person("alice").says(*[f"SEND bob {line}" for line in lines])
@@ -193,20 +188,18 @@ def test_a_terminal_that_another_program_has_made_non_blocking(server: ServerThr
     assert not os.get_blocking(bob.slave)  # made so after the start, so it is not ours to change
 
 
-def test_a_terminal_that_is_closed_logs_out(server: ServerThread, seats: list[Seat]) -> None:
+def test_a_terminal_that_is_closed_logs_out(server: ServerThread, bob: Seat) -> None:
     alice = server.person("alice")
-    seat = sit(seats, server)
     assert alice.sees("alice", "bob")
-    seat.types("half a li")
-    seat.hang_up()
+    bob.types("half a li")
+    bob.hang_up()
     assert alice.sees("alice")
-    assert seat.process.wait(PATIENCE) == 0
+    assert bob.process.wait(PATIENCE) == 0
 
 
-def test_a_dumb_terminal_that_is_closed_while_it_asks_logs_out(server: ServerThread, seats: list[Seat]) -> None:
+def test_a_dumb_terminal_that_is_closed_while_it_asks_logs_out(server: ServerThread, sit_down: SitDown) -> None:
     alice = server.person("alice")
-    seat = Seat(*map(str, server.address), TERM="dumb")
-    seats.append(seat)
+    seat = sit_down(server.address, TERM="dumb")
     seat.sees("-- connected").types(f"REGISTER bob {PASSWORD}\n").until(lambda: b"-- you are bob" in seat.raw)
     assert alice.sees("alice", "bob")
     seat.types("/passwd\n").until(lambda: b"Old password: " in seat.raw)
@@ -215,22 +208,20 @@ def test_a_dumb_terminal_that_is_closed_while_it_asks_logs_out(server: ServerThr
     assert seat.process.wait(PATIENCE) == 0
 
 
-def test_ctrl_c_drops_what_is_being_typed_and_then_leaves(server: ServerThread, seats: list[Seat]) -> None:
-    seat = sit(seats, server)
-    seat.prompts("1 online >").types("not this").prompts("1 online > not this").types("\x03").prompts("1 online >")
-    seat.types("/passwd\r").prompts("Old password:").types("old\x03\x03")
-    seat.sees("no password, so nothing was done").prompts("1 online >")
-    seat.types("\x03").sees("-- Ctrl-C again leaves").types("x\x7f\x03").prompts("1 online >")
-    assert seat.process.poll() is None
-    seat.types("\x03")
-    assert seat.leaves() == 0
-    assert "logged out" in seat.raw.decode()
+def test_ctrl_c_drops_what_is_being_typed_and_then_leaves(bob: Seat) -> None:
+    bob.prompts("1 online >").types("not this").prompts("1 online > not this").types("\x03").prompts("1 online >")
+    bob.types("/passwd\r").prompts("Old password:").types("old\x03\x03")
+    bob.sees("no password, so nothing was done").prompts("1 online >")
+    bob.types("\x03").sees("-- Ctrl-C again leaves").types("x\x7f\x03").prompts("1 online >")
+    assert bob.process.poll() is None
+    bob.types("\x03")
+    assert bob.leaves() == 0
+    assert "logged out" in bob.raw.decode()
 
 
-def test_ctrl_c_while_a_tls_server_is_met_leaves_without_a_traceback(seats: list[Seat], tmp_path: Path) -> None:
+def test_ctrl_c_while_a_tls_server_is_met_leaves_without_a_traceback(sit_down: SitDown, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        seat = Seat("127.0.0.1", str(silent.getsockname()[1]), "--tls", HOME=str(tmp_path))
-        seats.append(seat)
+        seat = sit_down(silent.getsockname(), "--tls", HOME=str(tmp_path))
         with silent.accept()[0] as link:
             link.recv(1)  # its hello: it waits for ours
             seat.types("\x03").sees("-- Ctrl-C again leaves").types("\x03")
@@ -239,12 +230,11 @@ def test_ctrl_c_while_a_tls_server_is_met_leaves_without_a_traceback(seats: list
 
 
 def test_what_is_shown_is_logged_and_shown_again_at_the_next_start(
-    server: ServerThread, seats: list[Seat], tmp_path: Path
+    server: ServerThread, sit_down: SitDown, tmp_path: Path
 ) -> None:
     log = tmp_path / "chat.log"
     log.write_text("2026-11-22 15:04:05 ann: before\n", encoding="utf-8")
-    seat = Seat(*map(str, server.address), "--log", str(log))
-    seats.append(seat)
+    seat = sit_down(server.address, "--log", str(log))
     seat.sees("-- the last message in the log:").sees("ann  before").types(f"REGISTER bob {PASSWORD}\r")
     seat.prompts("1 online >").types("SEND bob hi\r").sees("→ bob  hi").types("\x04")
     assert seat.leaves() == 0

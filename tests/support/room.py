@@ -34,6 +34,11 @@ class Desk(Plain):
         self.holds = False  # a password was typed, and its consequence is not known yet
 
     @property
+    def delivered(self) -> list[str]:
+        """The own messages among what was seen, without their times."""
+        return [line[9:] for line in self.seen if line[8:12] == " -> "]
+
+    @property
     def edits(self) -> bool:  # type: ignore[override]
         return self.interactive
 
@@ -223,6 +228,12 @@ class Room:
         desk.seen.clear()
         desk.typed += lines
         self.until(lambda: any(see in line for line in desk.seen))
+
+    def ends(self, chat: Chat) -> int:
+        """The exit status, when it has ended."""
+        self.until(lambda: chat.status is not None)
+        assert chat.status is not None
+        return chat.status
 
     def stop(self) -> None:
         self.up = False
