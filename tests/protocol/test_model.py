@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -237,7 +236,7 @@ class PlainSessions(RuleBasedStateMachine):
         self.patience.stop()
 
 
-PlainSessions.TestCase.settings = settings(examples(50), stateful_step_count=40)
+PlainSessions.TestCase.settings = settings(examples(25), stateful_step_count=40)
 TestPlainSessions = PlainSessions.TestCase
 
 
@@ -414,7 +413,7 @@ class MessagesToSeveral(RuleBasedStateMachine):
         self.patience.stop()
 
 
-MessagesToSeveral.TestCase.settings = settings(examples(50), stateful_step_count=40)
+MessagesToSeveral.TestCase.settings = settings(examples(25), stateful_step_count=40)
 TestMessagesToSeveral = MessagesToSeveral.TestCase
 
 
@@ -488,10 +487,13 @@ def answers_due(scene: Scene, tag: str, verb: str) -> set[int]:
     return {0, 1} if verb.upper() == "SEND" and scene.is_in else {1}
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("verb", [*HANDLERS, "pIng", "ACKK", "MSG", "\u017fEND"])
-@examples(8)
-@given(tag=st.one_of(st.just(""), st.sampled_from(TAGS)), words=WORDS)
+@examples(200)
+@given(
+    state=st.sampled_from(STATES),
+    verb=st.sampled_from((*HANDLERS, "pIng", "ACKK", "MSG", "\u017fEND")),
+    tag=st.one_of(st.just(""), st.sampled_from(TAGS)),
+    words=WORDS,
+)
 def test_every_command_has_its_answer_and_a_refused_one_changes_nothing(
     state: str, verb: str, tag: str, words: str
 ) -> None:
@@ -512,6 +514,7 @@ def test_every_command_has_its_answer_and_a_refused_one_changes_nothing(
         assert len(messages) == (2 if words.startswith(("bob,carol ", "* ")) else 1)  # then it was queued
 
 
+@examples(50)
 @given(state=st.sampled_from(STATES), payload=st.binary(min_size=1, max_size=200))
 def test_any_bytes_have_at_most_one_answer_and_do_no_harm(state: str, payload: bytes) -> None:
     scene = Scene(state)
@@ -522,13 +525,3 @@ def test_any_bytes_have_at_most_one_answer_and_do_no_harm(state: str, payload: b
         assert len(answers) == 1
         assert messages == []
         assert everything(scene.world) == before
-
-
-@pytest.mark.parametrize("verb", HANDLERS)
-@pytest.mark.parametrize(("logged_in", "name", "refusal"), [
-    (False, "stranger", "not-logged-in"),
-    (True, "plain", "logged-in"),
-])  # fmt: skip
-def test_commands_outside_the_table_are_refused(logged_in: bool, name: str, refusal: str, verb: str) -> None:
-    answers, _ = Scene(name).say(f"#99 {verb}")
-    assert any(f"#99 ERROR {refusal} " in answer for answer in answers) == (logged_in not in HANDLERS[verb].allowed)

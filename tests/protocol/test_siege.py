@@ -7,6 +7,7 @@ the hub comes to rest, the pair notices nothing, and when all have left nothing 
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter, deque
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from unittest import mock
 
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
-from vocabulary import END, PASSWORD, Person, World, examples, left_behind
+from vocabulary import END, PASSWORD, Person, World, left_behind
 
 import protocol
 from protocol import Bye, Code, Connection, Hub, Job, frame
@@ -360,13 +361,7 @@ def besiege(moments: list[list[tuple[Any, ...]]], registration: bool, reached: C
         siege.end()
 
 
-@examples(12)  # beside the twenty or more that are the same each time
-@given(MOMENTS, OPEN)
-def test_the_hub_bears_whatever_is_said_to_it(moments: list[list[tuple[Any, ...]]], registration: bool) -> None:
-    besiege(moments, registration, Counter())
-
-
-def test_the_siege_reaches_every_answer() -> None:
+def test_the_hub_bears_whatever_is_said_to_it_and_says_all_that_it_can() -> None:
     wanted = {"MSG", "ONLINE", "PRESENCE", "PING"} | {f"OK {verb}" for verb in protocol.HANDLERS if verb != "ACK"}
     wanted |= {f"ERROR {code.word}" for code in Code} | {f"BYE {bye.value}" for bye in Bye if bye is not Bye.SHUTDOWN}
     wanted -= {"ERROR not-delivered"}  # what it needs seldom comes together in so short a siege
@@ -378,8 +373,9 @@ def test_the_siege_reaches_every_answer() -> None:
     def some_more(moments: list[list[tuple[Any, ...]]], registration: bool) -> None:
         besiege(moments, registration, reached)
 
-    for number in range(20):
-        seed(number)(some_more)()
+    first = 0 if settings.default and settings.default.derandomize else random.getrandbits(32)
+    for number in range(20):  # as a rule two are enough
+        seed(first + number)(some_more)()
         if wanted <= set(reached):
             return
     raise AssertionError(f"never heard: {wanted - set(reached)}")
