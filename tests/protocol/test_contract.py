@@ -15,7 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from vocabulary import END, PASSWORD, STAMP, Somebody, examples
 from wire import PLACES, Place, encode, place_of
@@ -126,7 +126,7 @@ def test_the_same_bytes_one_at_a_time_give_the_same_answers(every_place: Place) 
 def test_the_same_bytes_cut_anywhere_give_the_same_answers(every_place: Place) -> None:
     numbers = iter(range(10**6))
 
-    @settings(examples(15), suppress_health_check=[HealthCheck.too_slow])
+    @examples(15)
     @given(st.lists(st.integers(0, len(dialogue("p000000"))), max_size=12))
     def check(cuts: list[int]) -> None:
         name = f"p{next(numbers):06d}"

@@ -290,20 +290,18 @@ def test_other_commands_under_way_have_a_limit_too(talk: Talk) -> None:  # a scr
 
 
 def test_the_queue_has_an_end(talk: Talk) -> None:
-    tags = [talk.session.send("eve", "x") for _ in range(protocol.QUEUE_MAX + 1)]
-    assert not talk.session.has_room
-    assert talk.failures() == [(tags[-1], "busy")]
-    assert talk.session.has_room  # 64 of them are under way now
-    waiting = []
-    while talk.session.has_room:
-        waiting.append(talk.session.send("eve", "x" * 60_000))
-    assert len(waiting) <= 1 + protocol.QUEUE_BYTES_MAX // 60_000
-    for number, tag in enumerate([*tags[:-1], *waiting]):
-        talk.hears(f"@{number + 1} #{tag} OK SEND")
-    assert talk.session.unanswered == 0
-    for _ in waiting[1:]:  # all the room is there again
-        assert talk.session.has_room
-        talk.session.send("eve", "x" * 60_000)
+    number = 0
+    for size, most in ((1, protocol.QUEUE_MAX), *[(60_000, 1 + protocol.QUEUE_BYTES_MAX // 60_000)] * 2):
+        tags = []
+        while talk.session.has_room:
+            tags.append(talk.session.send("eve", "x" * size))
+        assert len(tags) == most
+        refused = talk.session.send("eve", "x")
+        assert talk.failures() == [(refused, "busy")]
+        for tag in tags:  # all the room is there again
+            number += 1
+            talk.hears(f"@{number} #{tag} OK SEND")
+        assert talk.session.unanswered == 0
 
 
 def test_half_a_surrogate_pair_is_sent_as_a_question_mark(talk: Talk) -> None:
@@ -366,7 +364,7 @@ def test_a_message_is_known_again_by_its_sender_and_id_and_acknowledged_each_tim
 
 
 def test_messages_without_an_id_are_all_shown(talk: Talk) -> None:
-    talk.hears(f"@1 MSG eve 0 {NOON} hi", f"@2 MSG eve 0 {NOON} hi")
+    talk.hears(f"@1 MSG eve 0 {NOON} hi", *[f"@2 MSG eve 0 {NOON} hi"] * 2)  # a frame that was had before is not one
     assert talk.texts() == ["hi", "hi"]
 
 
@@ -597,9 +595,18 @@ def test_coming_back_is_tried_again_when_the_server_cannot(talk: Talk, code: str
     assert talk.wait(seconds - 0.1) == []
     assert talk.wait(0.2)[0].endswith("RESUME t1 0")
     talk.breaks()
+    _, login = talk.mends(OVER)
+    talk.hears(f"{login.split()[0]} ERROR {code}")
+    assert [event.seconds for event in talk.shows_only(NotYet)] == [seconds]
+    assert talk.wait(seconds - 0.1) == []
+    assert talk.wait(0.2)[-1].endswith(f"LOGIN bob {SECRET}")
+
+
+def test_a_new_link_does_not_wait_for_the_timer_of_the_old_one(talk: Talk) -> None:
+    talk.breaks()
     talk.mends("ERROR busy 60 seconds to wait")
     talk.breaks()
-    assert talk.link()[0].endswith("RESUME t1 0")  # a new link does not wait for the timer of the old one
+    assert talk.link()[0].endswith("RESUME t1 0")
 
 
 def test_the_own_dead_connection_does_not_lock_out() -> None:

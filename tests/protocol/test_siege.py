@@ -16,7 +16,7 @@ from unittest import mock
 
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
-from vocabulary import END, PASSWORD, Person, World, left_behind
+from vocabulary import END, PASSWORD, Person, World, examples, left_behind
 
 import protocol
 from protocol import Bye, Code, Connection, Hub, Job, frame
@@ -368,7 +368,7 @@ def test_the_hub_bears_whatever_is_said_to_it_and_says_all_that_it_can() -> None
     wanted -= {"ERROR encrypted-only"}  # only before the hub hears anything
     reached = Counter[str]()
 
-    @settings(max_examples=10, database=None)
+    @settings(examples(10), database=None)
     @given(MOMENTS, OPEN)
     def some_more(moments: list[list[tuple[Any, ...]]], registration: bool) -> None:
         besiege(moments, registration, reached)

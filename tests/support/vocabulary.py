@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import protocol
 from protocol import Account, Connection, DiskJob, FrameDecoder, Hub, Job, StorageFailedError, fold, frame, skeleton
@@ -32,10 +32,15 @@ AT_ONCE = 0.001  # seconds: what is due so soon (presence among a few people) do
 
 
 def examples(number: int) -> settings:
-    """So many examples of a costly property; a tenth of them in the short form (see `tests/conftest.py`)."""
+    """So many examples of a costly property; a tenth of them in the short form (see `tests/conftest.py`).
+
+    On a busy machine they may be drawn slowly, which is no fault of theirs.
+    """
     default = settings.default
     assert default is not None
-    return settings(max_examples=max(1, number * default.max_examples // 100))
+    return settings(
+        max_examples=max(1, number * default.max_examples // 100), suppress_health_check=[HealthCheck.too_slow]
+    )
 
 
 def bodies(heard: list[str]) -> list[str]:
