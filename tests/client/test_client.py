@@ -562,13 +562,16 @@ def test_a_terminal_that_is_closed_tells_so_in_several_ways_and_logs_out_all_the
     + [("login bob hunter22", "this was not sent: it looks like a command with a password, such as /login")]
     + [("login bob", "this was not sent: it is taken for /login; Enter"), ("register", "this was not sent: it is")]
     + [("/lgoin bob", "there is no /lgoin: it is taken for /login;"), ("/join #lab", "there are no rooms; /to NAME")]
-    + [("/loginhunter22", "there is no such command: it is used like this: /login NAME")]
+    + [
+        ("/login bob\nold-secret", "a password is asked for without"),
+        ("/loginhunter22", "there is no such command: it is used like this: /login NAME"),
+    ]
     + [("quit", "this was not sent; the command is /quit;"), ("exit", "this was not sent; the command is /quit;")],
 )
 def test_a_wrong_line_is_answered_here(room: Room, line: str, words: str) -> None:
     chat, desk = room.desk()
     room.types(desk, line, see="!! " + words)
-    assert chat.session.unanswered == 0
+    assert chat.session.unanswered == 0 and not any("secret" in text for text in desk.seen)
 
 
 @pytest.mark.parametrize("line", ["/msg bob hi", "/who", "PASSWD one-secret another-secret", "/all hi"])
@@ -603,8 +606,7 @@ def test_the_words_that_stand_for_a_recipient(room: Room) -> None:
 def test_what_is_meant_for_somebody_else_does_not_reach_the_target(room: Room) -> None:
     """The other one has an account, but has not been here since we came."""
     room.account("bob")
-    _, carol = room.person("carol")
-    _, alice = room.person("alice")
+    carol, alice = room.people("carol", "alice")
     question = 'nobody called bob is known here; send "bob: I think carol is wrong" to carol? y/n '
     room.types(alice, "/to carol", "bob: I think carol is wrong", see="-- what you type goes to carol")
     room.until(lambda: alice.prompts == [question])
@@ -624,9 +626,7 @@ def test_what_is_meant_for_somebody_else_does_not_reach_the_target(room: Room) -
 
 
 def test_a_line_that_names_another_is_asked_about(room: Room) -> None:
-    _, carol = room.person("carol")
-    _, bob = room.person("bob")
-    _, alice = room.person("alice")
+    carol, bob, alice = room.people("carol", "bob", "alice")
     room.types(alice, "/to carol", "bob: hello", see="-- what you type goes to carol")
     room.until(lambda: alice.prompts == ['to whom is "bob: hello", bob or carol? '])
     room.types(alice, "bob", see="-> bob: hello")
@@ -664,7 +664,8 @@ def test_what_looks_like_a_secret_is_sent_to_nobody(room: Room, line: str | Line
 
 
 @pytest.mark.parametrize(
-    "line", ["LOGIN bob secret", "/login bob secret", "REGISTER a b", "/takeover a b c", "PASSWD a b"]
+    "line",
+    ["LOGIN bob secret", "/login bob secret", "REGISTER a b", "/takeover a b c", "PASSWD a b", "/login b\nsecret"],
 )
 def test_lines_with_passwords_are_known(line: str) -> None:
     for words in (line, f"/msg bob {line}", f"/all {line}"):
@@ -683,12 +684,12 @@ def test_one_word_as_long_as_a_message_is_looked_at_at_once() -> None:
     "line",
     [f"{command} /login bob hunter22" for command in
      ("/msg alice", "SEND alice", "/w alice", "/r", "/all", "/me", "@alice", "/msg alice,bob", "alice:")]
+    + ["/all login bob hunter22", "alice: login bob hunter22"]
     + [f"/msg alice {text}" for text in ("lgoin bob hunter22", "/passwd hunter22 hunter33")]
     + [Line("/login bob hunter22", to="alice"), Line("/register bob", to="alice", unseen=True)],
 )  # fmt: skip
 def test_a_login_behind_a_recipient_is_asked_about_and_not_kept(room: Room, line: str | Line) -> None:
-    _, alice = room.person("alice")
-    _, bob = room.person("bob")
+    alice, bob = room.people("alice", "bob")
     room.types(alice, "/all hi", see="-> *: hi")
     room.types(bob, "/to alice", line, see="-- what you type goes to alice")
     room.until(lambda: bob.prompts)
@@ -726,8 +727,7 @@ def test_a_recipient_that_was_not_seen_is_asked_about(room: Room) -> None:
 
 def test_text_behind_a_recipient_that_was_deleted_is_asked_about(room: Room) -> None:
     """`carol: x`, the x deleted and written anew: the prompt is bob's again, and the person may not have looked."""
-    room.person("carol")
-    _, bob = room.person("bob")
+    _, bob = room.people("carol", "bob")
     room.types(bob, "/to bob", Line("for whom?", dropped="carol"), "n", see="-- nothing was sent")
     assert bob.prompts == ['send "for whom?" to bob? y/n ']
     room.types(bob, Line("/who", dropped="carol"), see="-- online: bob carol")
@@ -738,10 +738,7 @@ def test_text_behind_a_recipient_that_was_deleted_is_asked_about(room: Room) -> 
 
 
 def test_a_person_called_yes_gets_nothing_by_an_answer(room: Room) -> None:
-    _, y = room.person("y")
-    room.person("carol")
-    room.person("bob")
-    _, alice = room.person("alice")
+    y, _, _, alice = room.people("y", "carol", "bob", "alice")
     room.types(alice, "/to bob", "carol: gossip", "y", see="!! nobody called y is known here; Enter alone")
     room.types(alice, "", see="-- nothing was sent")
     room.types(alice, "/to", "gossip", "y", see="!! nobody called y is known here")
@@ -749,8 +746,7 @@ def test_a_person_called_yes_gets_nothing_by_an_answer(room: Room) -> None:
 
 
 def test_a_question_is_judged_again_when_it_is_answered(room: Room) -> None:
-    room.person("carol")
-    _, alice = room.person("alice")
+    _, alice = room.people("carol", "alice")
     room.types(alice, "/to carol", "bob: I think", see="-- what you type goes to carol")
     room.until(lambda: alice.prompts)
     room.person("bob")
@@ -814,13 +810,6 @@ def test_a_password_behind_a_space_is_no_message(room: Room, line: str) -> None:
     assert client.holds_secret(Line(line))
 
 
-def test_a_password_pasted_below_the_name_is_not_told(room: Room) -> None:
-    _, bob = room.desk()
-    assert client.holds_secret(Line("/login bob\nold-secret"))
-    room.types(bob, "/login bob\nold-secret", see="!! a password is asked for")
-    assert not any("secret" in text for text in bob.seen)
-
-
 def test_what_the_server_refuses_without_a_tag_is_shown(room: Room) -> None:
     chat, bob = room.person("bob")
     chat.session._outbox.append(protocol.frame(b"PING \xff"))
@@ -829,8 +818,7 @@ def test_what_the_server_refuses_without_a_tag_is_shown(room: Room) -> None:
 
 
 def test_the_target_is_written_as_the_server_writes_it(room: Room) -> None:
-    room.person("Bob")
-    _, alice = room.person("alice")
+    _, alice = room.people("Bob", "alice")
     room.types(alice, "/to bOB", see="-- what you type goes to Bob")
     room.types(alice, "/to nobody.here", see="-- what you type goes to nobody.here, who is not online")
     _, carol = room.desk(to="BOB")
@@ -861,8 +849,7 @@ def test_text_without_a_target_is_asked_for_one(room: Room) -> None:
 
 
 def test_the_question_to_whom_says_why_and_what_and_takes_commands(room: Room) -> None:
-    _, alice = room.person("alice")
-    _, bob = room.person("bob")
+    alice, bob = room.people("alice", "bob")
     room.types(
         bob, "zoe: the key is under the mat", "alice my secret plan", see="!! that is no name: type the name alone"
     )

@@ -126,12 +126,8 @@ def test_a_pipe_writes_to_several_and_to_everybody(room: Room) -> None:
     for me, to in (("eve", "bob,carol"), ("dan", EVERYONE)):
         chat, pipe = room.desk(interactive=False, user=None, to=None, secret=PASSWORD)
         pipe.typed += [f"REGISTER {me} {PASSWORD}", f"LOGIN {me} {PASSWORD}", f"SEND {to} x", None]
-        leave(room, chat)
+        room.ends(chat)
         assert texts(bob)[-1] == texts(carol)[-1] == f"{me} -> {to.replace('bob', 'Bob')}: x"
-
-
-def leave(room: Room, chat: client.Chat) -> None:
-    room.until(lambda: chat.status is not None)
 
 
 @pytest.mark.parametrize("to", ["bob", "bob,eve", "*"])
@@ -183,15 +179,6 @@ def test_a_burst_that_answers_everybody_is_for_everybody(room: Room) -> None:
     assert asked(room, alice, Line("/all hello everybody", unseen=True)) == 'send "hello everybody" to everyone? y/n '
     room.types(alice, "y", see="-> *: hello everybody")
     assert texts(bob) == texts(carol) == ["alice -> *: hello everybody"]
-
-
-@pytest.mark.parametrize("line", ["/all login ann hunter22", "bob: login ann hunter22"])
-def test_a_secret_behind_a_recipient_is_asked_about(room: Room, line: str) -> None:
-    alice, bob, _ = three(room)
-    room.types(alice, "/to bob", see="-- what you type goes to Bob")
-    assert asked(room, alice, line).startswith("this looks like a command with a password; send it to ")
-    room.types(alice, "n", see="-- nothing was sent")
-    assert texts(bob) == []
 
 
 def test_the_recipients_of_the_command_line_are_spelled_as_far_as_they_are_known(room: Room) -> None:

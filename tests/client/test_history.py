@@ -173,7 +173,7 @@ def again(desk: Desk) -> list[str]:
 
 
 def test_the_last_messages_are_printed_again_with_their_fates(room: Room) -> None:
-    (_, alice), (_, bob), (_, eve) = room.person("alice"), room.person("bob"), room.person("eve")
+    alice, bob, eve = room.people("alice", "bob", "eve")
     room.types(bob, "/msg alice one", see="-> alice: one")
     room.types(eve, "/msg bob,alice two\\", see="-> bob,alice: two")
     room.types(alice, "/msg bob three", see="-> bob: three")
@@ -203,7 +203,7 @@ def test_what_cannot_be_meant_is_told(room: Room, rest: str) -> None:
 
 
 def test_what_is_not_shown_yet_is_in_the_history_and_its_fate_later(room: Room) -> None:
-    (_, bob), (_, eve) = room.person("bob"), room.person("eve")
+    bob, eve = room.people("bob", "eve")
     eve.settles = True  # and so shows nothing
     text = "word " * 100
     room.types(bob, f"/msg eve {text}end", see="-- eve has not got this yet")

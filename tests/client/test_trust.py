@@ -348,11 +348,22 @@ def test_a_server_that_is_full_is_not_taken_for_one_that_does_not_encrypt(way: W
     assert way.first_bytes() <= {HELLO}
 
 
-def test_with_tls_a_server_without_it_is_not_talked_to(way: Way) -> None:
-    way.does = EVIL["strips"]
-    with pytest.raises(TrustError, match="does not encrypt, and --tls is given"):
-        way.dial(wanted=True)
-    assert way.first_bytes() == {HELLO}
+@pytest.mark.parametrize(
+    ("does", "options", "words", "begins"),
+    [
+        (EVIL["strips"], {"wanted": True}, "does not encrypt, and --tls is given", HELLO),
+        (EVIL["wants encryption in clear"], {"wanted": False}, "talks only over TLS: leave out --no-tls", 0),
+        (None, {"wanted": True, "is_loopback": protocol.is_loopback}, "is new here", HELLO),  # encrypted here too
+    ],
+    ids=["no TLS with --tls", "only TLS with --no-tls", "this machine with --tls"],
+)
+def test_what_was_asked_for_is_kept_to(
+    way: Way, does: Behaviour | None, options: dict[str, Any], words: str, begins: int
+) -> None:
+    way.does = does or way.does
+    with pytest.raises(TrustError, match=words):
+        way.dial(**options)
+    assert way.first_bytes() <= {begins}
 
 
 def test_without_tls_nothing_is_encrypted_and_for_a_known_server_there_is_a_warning(way: Way) -> None:
@@ -365,12 +376,6 @@ def test_without_tls_nothing_is_encrypted_and_for_a_known_server_there_is_a_warn
         connection = tls.dial()
         connection.sock.close()
         assert (connection.data, connection.said) == (encode("OK PING"), said)  # it is warned of once
-
-
-def test_a_server_that_talks_only_over_tls_is_told_from_others(way: Way) -> None:
-    way.does = answering(encode("ERROR encrypted-only use TLS"))
-    with pytest.raises(TrustError, match="talks only over TLS: leave out --no-tls"):
-        way.dial(wanted=False)
 
 
 def by_turns(*behaviours: Behaviour) -> Behaviour:
@@ -394,11 +399,6 @@ def test_on_this_machine_itself_it_is_plain_until_the_server_wants_tls(way: Way)
     with pytest.raises(TrustError, match="has encrypted before"):
         way.dial(**here)
     assert {meeting.heard[0] for meeting in way.meetings[before:] if meeting.heard} == {HELLO}
-
-
-def test_with_tls_it_is_encrypted_on_this_machine_too(way: Way) -> None:
-    with pytest.raises(TrustError, match="is new here"):
-        way.dial(wanted=True, is_loopback=protocol.is_loopback)
 
 
 @pytest.mark.parametrize(

@@ -79,19 +79,6 @@ def test_the_prompt_names_the_recipient_while_the_line_is_typed(room: Room, bob:
     assert texts_to(carol) == ["for you"]
 
 
-@pytest.mark.parametrize("at_once", [False, True])
-def test_a_line_that_is_emptied_is_as_new(room: Room, bob: ScreenDesk, at_once: bool) -> None:
-    alice = room.rig.person("alice")
-    bob.types("/to bob\r").prompts("2 online bob>")
-    if at_once:
-        bob.types("alice: oops\x15/who\r")
-    else:
-        bob.types("alice: oops").prompts("2 online alice> oops").types("\x15").prompts("2 online bob>").types("/who\r")
-    bob.sees("-- online: alice bob").prompts("2 online bob>").types("alice: hm").prompts("2 online alice> hm")
-    bob.types("\x15bob: hi").prompts("2 online bob> hi").types("\r").shows("→ bob  hi")
-    assert texts_to(alice) == []
-
-
 def test_a_text_that_was_refused_is_not_in_the_line_that_follows(room: Room) -> None:
     alice, dan = room.rig.person("alice"), room.rig.person("dan")
     bob = room.at_screen()

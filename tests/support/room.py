@@ -191,6 +191,10 @@ class Room:
         self.types(desk, f"REGISTER {name} {PASSWORD}", see="-- online: ")
         return chat, desk
 
+    def people(self, *names: str) -> list[Desk]:
+        """Several of them."""
+        return [self.person(name)[1] for name in names]
+
     def account(self, name: str) -> None:
         """Somebody who has an account, and is not here."""
         self.rig.person(name).says("LOGOUT")
