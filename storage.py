@@ -503,8 +503,9 @@ def _refuse_other_name(db: sqlite3.Connection, path: Path) -> None:
     """Refuse a file that a server has under another name (a hard link), which has another lock."""
     for (name,) in db.execute("SELECT path FROM origin WHERE path <> ?", (os.fsencode(path),)):
         other = Path(os.fsdecode(name))
-        if other.exists() and other.samefile(path) and _is_served(other):
-            raise LockedError(f"{path} is also {other}, in use by a running server: stop that first")
+        with suppress(OSError, ValueError):  # Nothing is there now, or nothing that this user may see.
+            if other.samefile(path) and _is_served(other):
+                raise LockedError(f"{path} is also {other}, in use by a running server: stop that first")
 
 
 def _identity_of(path: Path, wait: float, live: Path | None = None) -> str | None:

@@ -497,6 +497,16 @@ def test_a_file_with_two_names_has_one_server(store: Store, path: Path) -> None:
         open_store(path)
 
 
+def test_a_file_is_served_that_was_where_this_user_may_not_look(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    open_store(path).close()
+    moved = path.rename(path.with_name("moved.db"))
+    monkeypatch.setattr(Path, "samefile", refuse)
+    open_store(moved).close()
+
+
 def test_the_lock_is_freed_by_closing_and_by_death(path: Path) -> None:
     open_store(path).close()
     code = f"import storage, os; store = storage.open_store({str(path)!r}); os._exit(0)"
