@@ -31,7 +31,6 @@ import contextlib
 import random
 import re
 import select
-import selectors
 import signal
 import socket
 import ssl
@@ -42,7 +41,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,13 +51,16 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from vocabulary import PASSWORD
 from wire import NOT_NOW, PATIENCE, PROGRAM, Peer, ServerProcess, encode
 
+from protocol import SERVER_FRAME_MAX, FrameDecoder
+
 MIB = 2**20
 
 CROWD_MAX = 400  # connections of attackers that stay; above it some have to go, so that there is always news
-MOMENT = 0.05  # seconds that the crowd has in a round
+MOMENT = 8  # times that each of the crowd may say and hear something in a round
 TOKENS_KEPT = 8  # the newest ones: older ones are mostly dead, since ten names are many people's here
 GRACE = 2  # seconds a lost session is kept by the server under attack: many come, many go
 GONE_WITHIN = 60.0  # seconds until nothing is left of the crowd
+LOOK = 0.1  # seconds from one look at what is left of it to the next
 STOP_WITHIN = 6.0  # seconds from SIGTERM to the end
 ROUND_TRIP_MAX = 10.0  # seconds for a message of the pair: far from good, but more means that it is stuck
 GROWTH_MAX = 1.25  # memory at the end, beside the most of the first half; and so many bytes of it do not count:
@@ -164,8 +166,6 @@ MUTATIONS: tuple[Mutation, ...] = (
 class Attacker:
     """A connection with something to say. `piece`: bytes at a time; `ends`: what it does when all is said."""
 
-    __slots__ = ("ends", "heard", "left", "listens", "piece", "socket")
-
     def __init__(
         self, sock: socket.socket, says: bytes = b"", *, piece: int = 65536, listens: bool = True, ends: str = "stays"
     ) -> None:
@@ -175,38 +175,22 @@ class Attacker:
         self.piece = piece
         self.listens = listens
         self.ends = ends
-        self.heard = b""
+        self._decoder = FrameDecoder(SERVER_FRAME_MAX)
 
-    @property
-    def events(self) -> int:
-        return selectors.EVENT_WRITE * bool(self.left) | selectors.EVENT_READ * self.listens
+    def say(self) -> None:
+        """The next piece, or what is taken of it."""
+        with contextlib.suppress(*NOT_NOW):
+            self.left = self.left[self.socket.send(self.left[: self.piece]) :]
 
-    def say(self) -> int:
-        """The next piece; how many bytes of it were taken."""
-        try:
-            count = self.socket.send(self.left[: self.piece])
-        except NOT_NOW:
-            return 0
-        self.left = self.left[count:]
-        return count
-
-    def hear(self) -> list[str]:
+    def hear(self) -> Iterator[str]:
         """The frames that have come."""
-        try:
+        with contextlib.suppress(*NOT_NOW):
             data = self.socket.recv(65536)
-        except NOT_NOW:
-            return []
-        if not data:
-            raise ConnectionResetError
-        self.heard += data
-        frames = []
-        while len(self.heard) >= 4:
-            end = 4 + int.from_bytes(self.heard[:4], "big")
-            if end > len(self.heard):
-                break
-            frames.append(self.heard[4:end].decode())
-            self.heard = self.heard[end:]
-        return frames
+            if not data:
+                raise ConnectionResetError
+            self._decoder.feed(data)
+        for payload in self._decoder.payloads():
+            yield payload.decode()
 
     def leave(self, by: str) -> None:
         if by == "resets":
@@ -218,41 +202,33 @@ class Crowd:
     """All attackers that are connected at present."""
 
     def __init__(self) -> None:
-        self.selector = selectors.DefaultSelector()
-        self.members: dict[Attacker, int] = {}  # -> what the selector is asked about
+        self.members: list[Attacker] = []
         self.answers: Counter[str] = Counter()
         self.tokens: list[str] = []
-        self.connections = self.said = 0
+        self.connections = 0
 
     def add(self, attacker: Attacker) -> None:
         self.connections += 1
-        self.members[attacker] = 0
-        self._ask(attacker, attacker.events)
+        self.members.append(attacker)
 
-    def moment(self, seconds: float) -> None:
-        """Everybody says and hears what is possible in this time."""
-        end = clock() + seconds
-        while (left := end - clock()) > 0:
-            if not self.selector.get_map():  # Windows does not wait for nothing
-                time.sleep(left)
-                break
-            for key, mask in self.selector.select(left):
-                self._serve(key.data, mask)
+    def moment(self) -> None:
+        """Each says and hears what is possible now, some times over."""
+        for _ in range(MOMENT):
+            for attacker in list(self.members):
+                self._serve(attacker)
 
-    def _serve(self, attacker: Attacker, mask: int) -> None:
+    def _serve(self, attacker: Attacker) -> None:
         try:
-            if mask & selectors.EVENT_WRITE:
-                self.said += attacker.say()
-            if mask & selectors.EVENT_READ:
+            if attacker.left:
+                attacker.say()
+            if attacker.listens:
                 for frame in attacker.hear():
                     self._note(frame)
         except OSError:
             self.remove(attacker)
-            return
-        if not attacker.left and attacker.ends != "stays":
-            self.remove(attacker, attacker.ends)
         else:
-            self._ask(attacker, attacker.events)
+            if not attacker.left and attacker.ends != "stays":
+                self.remove(attacker, attacker.ends)
 
     def _note(self, frame: str) -> None:
         match = ANSWER.match(frame)
@@ -261,84 +237,64 @@ class Crowd:
         self.answers[match[1]] += 1
         self.tokens = (self.tokens + TOKEN.findall(frame))[-TOKENS_KEPT:]
 
-    def _ask(self, attacker: Attacker, events: int) -> None:
-        before = self.members[attacker]
-        if events == before:
-            return
-        if before:
-            self.selector.unregister(attacker.socket)
-        if events:
-            self.selector.register(attacker.socket, events, attacker)
-        self.members[attacker] = events
-
     def remove(self, attacker: Attacker, by: str = "finishes") -> None:
-        self._ask(attacker, 0)
-        del self.members[attacker]
+        self.members.remove(attacker)
         attacker.leave(by)
 
     def thin(self, rng: random.Random, most: int) -> None:
         """Some have to go, in one way or the other."""
-        for attacker in rng.sample(list(self.members), max(0, len(self.members) - most)):
+        for attacker in rng.sample(self.members, max(0, len(self.members) - most)):
             self.remove(attacker, rng.choice(("finishes", "resets")))
-
-    def close(self) -> None:
-        for attacker in list(self.members):
-            self.remove(attacker)
-        self.selector.close()
 
 
 # --- The server -------------------------------------------------------------------------------------------------------
 
 
-class Target:
+class Target(ServerProcess):
     """The server process under attack, and what can be seen of it from outside."""
 
     def __init__(self, folder: Path, code: Path = PROGRAM) -> None:
-        self.server = ServerProcess(folder, "--grace", str(GRACE), code=code)
-        self.offers_tls = "fingerprint" in self.server.greeting  # where there is an openssl
+        super().__init__(folder, "--grace", str(GRACE), code=code)
+        self.offers_tls = "fingerprint" in self.greeting  # where there is an openssl
         self.memory: list[int] = []  # bytes, one figure a sample
         self.descriptors: list[int] = []
         self._read = 0  # bytes of its log
 
-    def connect(self, source: str, secure: bool) -> socket.socket:
+    def dial(self, source: str, secure: bool) -> socket.socket:
         """A connection from this address (where there are many loopback addresses)."""
         address = (source if sys.platform == "linux" else "127.0.0.1", 0)
-        sock = socket.create_connection(self.server.address, timeout=PATIENCE, source_address=address)
+        sock = socket.create_connection(self.address, timeout=PATIENCE, source_address=address)
         if not secure:
             return sock
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context.wrap_socket(sock, do_handshake_on_connect=False)
 
-    def peer(self, secure: bool) -> Peer:
-        """Somebody who keeps to the protocol."""
-        sock = self.connect("127.0.0.1", secure)
+    def honest(self, name: str, secure: bool, kept: bool = False) -> Peer:
+        """Somebody who keeps to the protocol, and is logged in."""
+        sock = self.dial("127.0.0.1", secure)
 
         def step() -> None:
             if not select.select([sock], [], [], PATIENCE)[0]:
                 raise FuzzError(f"an honest client heard nothing for {PATIENCE:.0f} s")
 
         peer = Peer(sock, step)
-        self.server.peers.append(peer)
-        return peer
-
-    def person(self, name: str, secure: bool, kept: bool = False) -> Peer:
-        peer = self.peer(secure)
+        self.peers.append(peer)
         peer.enter(name, kept)
         return peer
 
     def visit(self, name: str) -> None:
         """Somebody registers, logs in and leaves."""
-        visitor = self.person(name, self.offers_tls)
+        visitor = self.honest(name, self.offers_tls)
         visitor.says("LOGOUT")
         visitor.close()
-        self.server.peers.remove(visitor)
+        self.peers.remove(visitor)
 
     def check(self) -> None:
         """FuzzError if the process has ended or says that something went wrong in it."""
-        if self.server.process.poll():
-            raise FuzzError(f"the server has ended: {self.server.process.returncode}\n{self.server.said()[-3000:]}")
-        with self.server.errors.open(encoding="utf-8") as log:
+        if self.process.poll() is not None:
+            raise FuzzError(f"the server has ended: {self.process.returncode}\n{self.said()[-3000:]}")
+        with self.errors.open(encoding="utf-8") as log:
             log.seek(self._read)
             news = log.read()
         self._read += len(news.encode())
@@ -347,7 +303,7 @@ class Target:
 
     def sample(self) -> None:
         """Note memory and descriptors, where the system tells."""
-        folder = Path("/proc") / str(self.server.process.pid)
+        folder = Path("/proc") / str(self.process.pid)
         with contextlib.suppress(OSError):
             resident = re.search(r"VmRSS:\s+(\d+)", (folder / "status").read_text(encoding="ascii"))
             if resident:
@@ -357,8 +313,8 @@ class Target:
     def stop(self) -> None:
         """SIGTERM, which on Windows is no question; FuzzError if it is not over soon and well."""
         began = clock()
-        self.server.signal(signal.SIGTERM)
-        code = self.server.ends()
+        self.signal(signal.SIGTERM)
+        code = self.ends()
         if (code and sys.platform != "win32") or clock() - began > STOP_WITHIN:
             raise FuzzError(f"stopped with code {code} after {clock() - began:.1f} s")
 
@@ -466,28 +422,28 @@ class Fuzzer:
         self.rng = random.Random(seed)
         self.crowd = Crowd()
         self.target = Target(folder, code)
-        self.rounds = self.newcomers = 0
-        self.slowest_chat = self.slowest_newcomer = 0.0
+        self.rounds = 0
+        self.slowest = 0.0  # seconds that a message of the pair took
 
     def connect(self, *, bare: bool = False) -> socket.socket:
         """From one of a thousand addresses, so that not all of them share one limit; some of them encrypt."""
         secure = self.target.offers_tls and self.rng.random() < 0.5 and not bare
-        return self.target.connect(f"127.0.{self.rng.randrange(1, 5)}.{self.rng.randrange(1, 255)}", secure)
+        return self.target.dial(f"127.0.{self.rng.randrange(1, 5)}.{self.rng.randrange(1, 255)}", secure)
 
     def run(self, enough: Callable[[], bool]) -> None:
         """Rounds until it is `enough`, then the end. FuzzError if the server has not borne it."""
         self.target.sample()
         for name in ACCOUNTS:
             self.target.visit(name)
-        self.alice = self.target.person("alice", secure=False)
-        self.bob = self.target.person("bob", secure=self.target.offers_tls, kept=True)
+        self.alice = self.target.honest("alice", secure=False)
+        self.bob = self.target.honest("bob", secure=self.target.offers_tls, kept=True)
         try:
             while not enough():
                 self.round()
             self.end()
         except (OSError, AssertionError):
             with contextlib.suppress(subprocess.TimeoutExpired):  # if it is about to end, that is the reason
-                self.target.server.process.wait(1.0)
+                self.target.process.wait(1.0)
             self.target.check()
             raise
 
@@ -498,11 +454,11 @@ class Fuzzer:
         attack = random.Random(f"{self.seed}/cycle {cycle}").sample(ATTACKS, len(ATTACKS))[number]
         for attacker in attack(self, Author(self.rng, self.crowd.tokens)):
             self.crowd.add(attacker)
-        self.crowd.moment(MOMENT)
+        self.crowd.moment()
         self.chat()
         self.crowd.thin(self.rng, CROWD_MAX)
         if number == len(ATTACKS) - 1:
-            self.welcome()
+            self.target.visit(f"new{cycle}")
             self.target.sample()
         self.target.check()
 
@@ -515,18 +471,11 @@ class Fuzzer:
         mine = [payload for payload in heard if f"MSG alice {self.rounds} " in payload]
         if len(mine) != 1 or taken > ROUND_TRIP_MAX:
             raise FuzzError(f"round {self.rounds}: bob heard {heard} after {taken:.1f} s, alice {said}")
-        self.slowest_chat = max(self.slowest_chat, taken)
+        self.slowest = max(self.slowest, taken)
         self.bob.says("ACK " + mine[0].partition(" ")[0].removeprefix("@"))
         answers = said + self.alice.hears()
         if f"#{self.rounds} OK SEND" not in answers:
             raise FuzzError(f"round {self.rounds}: alice's message was not confirmed: {answers}")
-
-    def welcome(self) -> None:
-        """Somebody new comes to chat."""
-        began = clock()
-        self.newcomers += 1
-        self.target.visit(f"new{self.newcomers}")
-        self.slowest_newcomer = max(self.slowest_newcomer, clock() - began)
 
     def end(self) -> None:
         """The crowd goes. What is left of it?"""
@@ -534,7 +483,7 @@ class Fuzzer:
         first = self.target.descriptors[0] + 2 if self.target.descriptors else 0  # and the pair
         deadline = clock() + GONE_WITHIN
         while clock() < deadline:
-            self.crowd.moment(MOMENT)
+            time.sleep(LOOK)
             self.target.sample()
             self.alice.hears(), self.bob.hears()
             alone = self.alice.roster == self.bob.roster == {"alice", "bob"}
@@ -549,21 +498,19 @@ class Fuzzer:
 
     def report(self) -> str:
         """What was done and seen."""
-        mib = [figure / MIB for figure in self.target.memory] or [0.0]
-        descriptors = self.target.descriptors or [0]
         answers = ", ".join(f"{count:,} {answer}" for answer, count in self.crowd.answers.most_common())
         return "\n".join((
-            f"seed {self.seed}, {self.rounds:,} rounds, {self.crowd.connections:,} connections, {self.crowd.said:,} B",
-            f"the pair: {self.rounds:,} messages, the slowest took {self.slowest_chat * 1000:.0f} ms",
-            f"new users: {self.newcomers:,}, the slowest was in after {self.slowest_newcomer * 1000:.0f} ms",
-            f"memory: {mib[0]:.0f} MiB at first, {max(mib):.0f} at most, {mib[-1]:.0f} at the end",
-            f"descriptors: {descriptors[0]} at first, {max(descriptors)} at most, {descriptors[-1]} at the end",
+            f"seed {self.seed}, {self.rounds:,} rounds, {self.crowd.connections:,} connections",
+            f"the slowest of the pair's messages took {self.slowest * 1000:.0f} ms",
+            f"memory: at most {max(self.target.memory, default=0) / MIB:.0f} MiB",
+            f"descriptors: at most {max(self.target.descriptors, default=0)}",
             f"heard: {answers}",
         ))  # fmt: skip
 
     def close(self) -> None:
-        self.crowd.close()
-        self.target.server.close()
+        for attacker in list(self.crowd.members):
+            self.crowd.remove(attacker)
+        self.target.close()
 
 
 # --- The command line -------------------------------------------------------------------------------------------------
