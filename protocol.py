@@ -453,7 +453,8 @@ EMPTY: typing.Final = FrameDecoder(0)  # stands where nothing waits to be read; 
 # each reads from top to bottom like the conversation it is. While a connection has a flow, its later frames wait.
 
 GRACE = 60.0  # seconds a lost session is kept: a walk between two access points, a server's restart
-FRAMES_A_TURN = 64  # frames of one connection before it is the others' turn: about 0.1 ms
+# Frames of one person before it is the others' turn, and of all who have more to say: about 2 ms. Everybody has one.
+FRAMES_A_TURN, FRAMES_OF_ALL = 64, 640
 # Strangers whose frames are obeyed in one turn, and how many of each: a thousand who flood the server take 1 to 10 ms.
 STRANGERS_A_TURN, STRANGER_FRAMES_A_TURN = 32, 8
 LAST_SHARES = 500  # at a stop: batches of FRAMES_A_TURN received frames that are still obeyed, about 0.2 s
@@ -489,7 +490,12 @@ SPREAD_MAX, SPREAD_AGAIN = 4_000_000, 10  # and the seconds after which one may 
 PARTLY_MAX = 20  # names of those who were not shown a message that its answer tells
 LISTED = 1000, 0.01  # people in lists that one name may write to at once, and the seconds until one more
 TO_ALL = 10, 3.0  # messages to everybody that one name may send at once, and the seconds until one more
-SENT_AGAIN_MAX = 64  # messages to several that a client may have unanswered, and sends again after a restart
+# Messages to several that a client may have unanswered, and sends again after a restart. A client can make its session
+# end, and come back to a new one, as often as it likes: seconds until there is one more of them.
+SENT_AGAIN_MAX, SENT_AGAIN_PAUSE = 64, 60.0
+# A list with names that are not ASCII is read when it has a share as of a text of so many bytes: a hundred of them may
+# take 6 ms.
+LIST_READING = SPREAD_BYTES // 2
 WALK_PAUSE = 1.0  # seconds between two looks at every connection, so what is due is late by this at most
 LOOKS_A_TURN = 200  # connections looked at in one turn: about 1 ms if all of them are sent a PING
 RECORD_PAUSE = 1.0  # seconds between two commits of who is online: changes in between share the next one
@@ -550,6 +556,13 @@ def two_words(verb: str, rest: str) -> tuple[str, str]:
 def failure_tag(verb: str) -> str:
     """The tag of a failed command that has none of its own: an untagged SEND has no other answer, so it is marked."""
     return "0" if ascii_upper(verb) == "SEND" else ""
+
+
+def refuse_password(password: str, name: str, minimum: int) -> None:
+    """Refuse a (clean) password that may not be chosen by `name`."""
+    fault = password_fault(password, name, minimum)
+    if fault:
+        raise RefusedError(Code.BAD_PASSWORD, fault)
 
 
 def key_of(name: str) -> str:
@@ -1107,15 +1120,17 @@ class Gate:
         self._known: dict[str, str] = {}  # the one copy of each address that has connections
         self._proven: dict[tuple[str, str], None] = {}  # (account, address), the longest unused first
         self._to_be_heard = STRANGERS_A_TURN  # strangers who may still be read from in this turn
+        self.frames = FRAMES_A_TURN  # of each person in this turn
 
     def _limits_of(self, address: str) -> list[tuple[Limits, object]]:
         """The limits that this address counts under, and its key in each."""
         network = network_of(address)
         return [(self._addresses, address), *([] if network is None else [(self._networks, network)])]
 
-    def begin_turn(self) -> None:
-        """From now on as many strangers are read from as belong into one turn."""
+    def begin_turn(self, waiting: int) -> None:
+        """From now on as much is read as belongs into one turn; so many connections have more to say than that."""
         self._to_be_heard = STRANGERS_A_TURN
+        self.frames = max(1, min(FRAMES_A_TURN, FRAMES_OF_ALL // (waiting or 1)))
 
     def share(self, pending: bool) -> tuple[int, int]:
         """The longest frame of a stranger, and how many of his are obeyed now; of one with no share they have to wait.
@@ -1666,6 +1681,7 @@ class Spread:
         self._post = post
         self._listed = Allowance(*LISTED)  # by account: people in lists
         self._to_all = Allowance(*TO_ALL)  # by account: messages to everybody
+        self._again = Allowance(SENT_AGAIN_MAX, SENT_AGAIN_PAUSE)  # by account: those sent again after a restart
         # Messages under way, with their bytes for each person; each sender has one at the most.
         self.waiting: list[tuple[Flow, int]] = []
         self._left = 0  # people whom they still have to be handed to
@@ -1716,7 +1732,7 @@ class Spread:
         """Refuse a message beyond the limits, unless it may be one that is sent again after a restart."""
         if self._left + len(self._sessions) > SPREAD_MAX:
             raise RefusedError(Code.TOO_MANY, f"{SPREAD_AGAIN} s to wait: too many people write to everybody now")
-        if sender.sent_again:
+        if sender.sent_again and not self._again.take(sender.key, self._clock.now):
             sender.sent_again -= 1
         elif wait := limit.take(sender.key, self._clock.now, count):
             raise RefusedError(Code.TOO_MANY, f"{math.ceil(wait)} s to wait: you wrote to many people")
@@ -1838,7 +1854,7 @@ class Hub:
             self._end_overfull()
         if self._presence.due <= self._clock.now:
             self._presence.tell(self._clock.now, self.sessions)
-        self._gate.begin_turn()
+        self._gate.begin_turn(len(self._unread))
         if self._unread:
             unread, self._unread = self._unread, {}
             for connection in unread:
@@ -1902,7 +1918,7 @@ class Hub:
             unread, self._unread = self._unread, {}
             shares += 1 + len(unread)
             self._hand_out()
-            self._gate.begin_turn()
+            self._gate.begin_turn(len(unread))
             for connection in unread:
                 self._read(connection)
         self._stopping = True
@@ -2099,7 +2115,7 @@ class Hub:
         if not before or connection.closed or connection.flow is not None:
             return
         member = connection.session is not None
-        decoder.limit, most = (CLIENT_FRAME_MAX, FRAMES_A_TURN) if member else self._gate.share(decoder.pending)
+        decoder.limit, most = (CLIENT_FRAME_MAX, self._gate.frames) if member else self._gate.share(decoder.pending)
         try:
             if not connection.behind:
                 payloads = iter(decoder.payloads(most))
@@ -2284,7 +2300,7 @@ class Hub:
     def _register(self, connection: Connection, tag: str, rest: str) -> Steps:
         """REGISTER <username> <password>"""
         name, password = two_words("REGISTER", rest)
-        username, password = clean_name(name), clean_password(password)
+        username = clean_name(name)
         if not self.settings.registration:
             self._gate.refusals.count("new accounts are closed", connection.address, self._clock.now)
             raise RefusedError(Code.CLOSED)
@@ -2292,15 +2308,14 @@ class Hub:
             raise RefusedError(Code.BAD_USERNAME)
         if fold(username) in WORDS_FOR_PEOPLE:
             raise RefusedError(Code.BAD_USERNAME, NO_NAME)
-        fault = password_fault(password, username, self.settings.password_min)
-        if fault:
-            raise RefusedError(Code.BAD_PASSWORD, fault)
+        if password.isascii():  # any other one is looked at when it has a slot
+            refuse_password(password, username, self.settings.password_min)
         key = fold(username)
         if (yield DiskJob("find", key)) is not None:
             raise RefusedError(Code.NAME_TAKEN)
         self._gate.refuse_registration(connection.address, self._clock.now)
         yield A_SLOT
-        password_hash = yield HashJob("hash_password", password)
+        password_hash = yield from self._hash_new(password, username)
         if not (yield DiskJob("add", username, key, password_hash, self._clock.wall)):
             taken = (yield DiskJob("find", key)) is not None
             words = "" if taken else f"{username} looks like a name that is taken: choose another one"
@@ -2308,6 +2323,12 @@ class Hub:
         self._gate.succeed(key, connection.address)
         self.notes.append(f"{username} registered from {connection.address}")
         return f"OK REGISTER {username}"
+
+    def _hash_new(self, password: str, name: str) -> Generator[Job, typing.Any, str]:
+        """The hash of the password that this person chooses, for a flow that has a slot; refused if it may not be."""
+        password = clean_password(password)
+        refuse_password(password, name, self.settings.password_min)
+        return typing.cast("str", (yield HashJob("hash_password", password)))
 
     def _check_password(self, key: str, password: str, address: str) -> Generator[Job | None, typing.Any, typing.Any]:
         """The account and a better hash for it, after its password was found right; refused otherwise.
@@ -2321,7 +2342,8 @@ class Hub:
         return (yield from self._compare_password(key, password, address))
 
     def _compare_password(self, key: str, password: str, address: str) -> Generator[Job, typing.Any, typing.Any]:
-        """As `_check_password`, for a flow that has a slot."""
+        """As `_check_password`, for a flow that has a slot: to make a password clean may take a millisecond."""
+        password = clean_password(password)
         account: Account | None = yield DiskJob("find", key)
         right, better = yield HashJob("check_password", password, account.password if account else None)
         if account is not None and right:
@@ -2338,13 +2360,11 @@ class Hub:
         session = connection.session
         if session is None or not (old and new):
             raise RefusedError(Code.BAD_COMMAND, HANDLERS["PASSWD"].form)
-        old, new = clean_password(old), clean_password(new)
-        fault = password_fault(new, session.name, self.settings.password_min)
-        if fault:
-            raise RefusedError(Code.BAD_PASSWORD, fault)
+        if new.isascii():
+            refuse_password(new, session.name, self.settings.password_min)
         key, address = session.key, connection.address
         account, _ = yield from self._check_password(key, old, address)
-        password_hash = yield HashJob("hash_password", new)
+        password_hash = yield from self._hash_new(new, session.name)
         while not (yield DiskJob("change_password", key, account.password, password_hash)):
             account, _ = yield from self._compare_password(key, old, address)
         self.notes.append(f"{session.name} changed the password")
@@ -2368,7 +2388,7 @@ class Hub:
 
     def _log_in(self, connection: Connection, verb: str, tag: str, rest: str) -> Steps:
         name, password = two_words(verb, rest)
-        key, password, address = key_of(name), clean_password(password), connection.address
+        key, address = key_of(name), connection.address
         account, better = yield from self._check_password(key, password, address)
         if connection.closed:
             return None
@@ -2503,10 +2523,10 @@ class Hub:
 
     # --- Talking ---
 
-    def _send(self, connection: Connection, tag: str, rest: str) -> str | Steps | None:
+    def _send(self, connection: Connection, tag: str, rest: str, sender: Session | None = None) -> str | Steps | None:
         """SEND <to> <text>"""
         name, _, text = rest.partition(" ")
-        sender = connection.session
+        sender = sender or connection.session
         if not (name and text) or sender is None:
             raise RefusedError(Code.BAD_COMMAND, HANDLERS["SEND"].form)
         recipient = self.sessions.get(name) or self.sessions.get(key_of(name))
@@ -2529,13 +2549,15 @@ class Hub:
     def _send_to_list(self, connection: Connection, sender: Session, tag: str, rest: str) -> Steps:
         """SEND <username>,<username> <text>: a message to one if only one is left besides the sender.
 
-        A flow from the start, so that a connection has one list a turn: to check a hundred names may take 2 ms.
+        A flow from the start, so that a connection has one list a turn.
         """
         names, _, text = rest.partition(" ")
+        if not names.isascii():
+            yield Share(LIST_READING)
         listed = parse_list(names)
         listed.pop(sender.key, None)
         if len(listed) == 1:
-            answer = self._send(connection, tag, f"{next(iter(listed.values()))} {text}")
+            answer = self._send(connection, tag, f"{next(iter(listed.values()))} {text}", sender)
             return answer if isinstance(answer, str) else None
         return (yield from self._spread.to_list(sender, tag, listed, text))
 

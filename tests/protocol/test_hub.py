@@ -231,6 +231,54 @@ def test_one_turn_takes_only_a_share_of_what_one_connection_says(world: World) -
     assert alice.connection.wants_reading
 
 
+def test_people_who_flood_the_server_make_no_turn_long_and_each_of_them_is_heard(world: World) -> None:
+    people = [world.person(f"p{number}") for number in range(100)]
+    for person in people:
+        world.hub.feed(person.connection, encode("PING") * 200)
+    world.by_one_turn()
+    for _ in range(5):
+        before = [connection.decoder.buffered for connection in world.everybody]
+        world.by_one_turn()
+        read = [(had - connection.decoder.buffered) // len(encode("PING"))
+                for had, connection in zip(before, world.everybody, strict=True)]  # fmt: skip
+        assert min(read) > 0
+        assert sum(read) <= protocol.FRAMES_OF_ALL
+    for person in people:
+        assert [line for line in person.hears() if line == "OK PING"] == ["OK PING"] * 200
+
+
+@pytest.mark.parametrize("words", ["LOGIN p{} {}", "TAKEOVER p{} {}", "REGISTER new{} {}", "PASSWD {}\n{}"])
+def test_a_password_is_made_clean_only_when_it_has_a_slot(
+    world: World, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """That may take a millisecond, and hundreds may say one in the same turn."""
+    password = "a" + "\u0316\u0301" * 200
+    cleaned: list[str] = []
+
+    def note_and_clean(text: str) -> str:
+        cleaned.append(text)
+        return text
+
+    monkeypatch.setattr(protocol, "clean_password", note_and_clean)
+    people = [world.person(f"p{number}") if "PASSWD" in words else world.connect() for number in range(20)]
+    cleaned.clear()
+    world.working = False
+    for number, person in enumerate(people):
+        world.hub.feed(person.connection, encode(words.format(number, password)))
+        world.by_one_turn()
+    while any(job.method == "find" for job in world.hub.jobs) and words.startswith("REGISTER"):
+        world.do_next_job()
+    assert len(cleaned) <= protocol.CHECKS_AT_ONCE
+
+
+@pytest.mark.parametrize(("name", "password"), [
+    ("bob", "seven77"), ("bob", "ééééééé"), ("passwords", "Passwords"), ("Ångström", "\u212bngström"),
+])  # fmt: skip
+def test_what_may_be_no_password_is_refused_in_whatever_letters(world: World, name: str, password: str) -> None:
+    assert world.connect().says(f"REGISTER {name} {password}")[0].startswith("ERROR bad-password ")
+    assert world.person(name).says(f"PASSWD {PASSWORD}\n{password}")[0].startswith("ERROR bad-password ")
+
+
 def test_one_address_cannot_have_all_connections(world: World) -> None:
     for _ in range(protocol.CONNECTIONS_AN_ADDRESS):
         world.connect("10.0.0.5")

@@ -11,7 +11,7 @@ import pytest
 from vocabulary import PASSWORD, Person, World, bodies
 
 import protocol
-from protocol import LISTED, QUEUE_FRAMES, SENT_AGAIN_MAX, SPREAD_SLICE
+from protocol import LIST_MAX, LISTED, QUEUE_FRAMES, SENT_AGAIN_MAX, TO_ALL
 
 
 def hears(*people: Person) -> list[list[str]]:
@@ -190,6 +190,61 @@ def test_what_is_sent_again_after_a_restart_is_not_limited(world: World) -> None
     answers = alice.says(*[f"#{tag} SEND * x" for tag in range(1, SENT_AGAIN_MAX + 12)])
     assert ["OK SEND 1" in answer for answer in answers] == [True] * (SENT_AGAIN_MAX + 10) + [False]
     assert sum(line.startswith("MSG alice>* ") for line in bob.hears()) == SENT_AGAIN_MAX + 10
+
+
+def test_a_session_that_its_client_has_ended_is_no_restart_that_frees_more_messages(world: World) -> None:
+    """Whoever never ACKs is ended, and comes back with the token: as often as he likes."""
+    bob = world.person("bob")
+    alice = world.person("alice", kept=True)
+    alice.lively = False
+    sent = 0
+    for _ in range(4):
+        alice.says(*["PING"] * protocol.HELD_FRAMES_MAX)
+        world.turn()
+        assert alice.ended
+        alice = world.resume(str(world.disk.accounts["alice"].token), 0)
+        alice.lively = False
+        assert alice.hears()[0].startswith("OK RESUME alice 0 ")
+        answers = alice.says(*[f"#{tag} SEND * x" for tag in range(1, SENT_AGAIN_MAX + 12)])
+        sent += sum("OK SEND 1" in answer for answer in answers)
+    assert sent == SENT_AGAIN_MAX + TO_ALL[0]
+    assert sum(line.startswith("MSG alice>* ") for line in bob.hears()) == sent
+
+
+def test_long_names_take_their_share_of_a_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read a list of a hundred names of many letters with marks takes some milliseconds."""
+    read: list[str] = []
+    parse_list = protocol.parse_list
+
+    def note_and_parse(names: str) -> dict[str, str]:
+        read.append(names)
+        return parse_list(names)
+
+    monkeypatch.setattr(protocol, "parse_list", note_and_parse)
+    people = crowd(world, 12)
+    names = ",".join(f"{'ệ' * 20}{number}" for number in range(LIST_MAX - 1))
+    for number, person in enumerate(people):
+        world.hub.feed(person.connection, protocol.frame(f"#1 SEND {names},p{number - 1} x".encode()))
+    assert read == []
+    done = 0
+    while len(read) < len(people):
+        world.by_one_turn()
+        assert 0 < len(read) - done <= protocol.SPREAD_BYTES // protocol.LIST_READING
+        done = len(read)
+    world.turn()
+    answers = [[line for line in person.hears() if "ERROR" in line] for person in people]
+    assert ["shown to 1 of 100" in answer for (answer,) in answers[1:]] == [True] * (len(people) - 1)
+
+
+@pytest.mark.parametrize("names", ["bob,Ann", "bob,älva"])
+def test_a_list_of_which_one_is_left_arrives_also_when_its_sender_is_lost_meanwhile(world: World, names: str) -> None:
+    bob = world.person("bob")
+    sender = world.person(names.partition(",")[2], kept=True)
+    bob.hears()
+    world.hub.feed(sender.connection, protocol.frame(f"#1 SEND {names} hi".encode()))
+    sender.leave()
+    assert bodies(bob.hears()) == [f"MSG {names.partition(',')[2]} 1 hi"]
+    assert "#1 OK SEND" in world.resume(sender.token, 0).hears()[1]
 
 
 def test_a_connection_has_one_list_a_turn(world: World) -> None:
