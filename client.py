@@ -5550,7 +5550,7 @@ class Chat:
         """Say that the server is waited for, and why: one line, however often it is tried."""
         if trouble and not self._told:
             self._told = True
-            self.note(f"{trouble}; trying until the server is there, Ctrl-C ends it")
+            self.note(f"{trouble}; trying until the server is there, Ctrl-C{' twice' * self.front.edits} ends it")
 
     def _first_contact_fault(self, event: Printable) -> str:
         """Why there is no server, if this ends a first contact. A person waits for one that hangs up without a word."""
