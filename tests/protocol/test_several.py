@@ -11,7 +11,7 @@ import pytest
 from vocabulary import PASSWORD, Person, World, bodies
 
 import protocol
-from protocol import LIST_MAX, LISTED, QUEUE_FRAMES, SENT_AGAIN_MAX, TO_ALL
+from protocol import LIST_MAX, LISTED, QUEUE_FRAMES, SENT_AGAIN_MAX, SPREAD_SLICE, TO_ALL
 
 
 def hears(*people: Person) -> list[list[str]]:
