@@ -2167,14 +2167,6 @@ class LineEditor:
         self._put(Line())
         self._early, self._expanded = "", False
 
-    def _transpose(self) -> None:
-        """Swap the clusters around the cursor, at the end of a row the last two, and step over them."""
-        places = _places(self.text, self.cursor)
-        here = min(sum(place < self.cursor for place in places), len(places) - 2)
-        if here >= 1:
-            start, middle, end = places[here - 1 : here + 2]
-            self._swap(start, end, self.text[middle:end] + self.text[start:middle])
-
     def _tell(self, kind: EventKind) -> EditorEvent:
         return EditorEvent(kind)
 
@@ -2304,7 +2296,6 @@ _BINDINGS: Final[Sequence[tuple[Any, ...]]] = (
     ("alt-d alt-delete ctrl-delete", LineEditor._kill, word_right),
     ("ctrl-y", LineEditor._yank),
     ("ctrl-_", LineEditor._undo_last),
-    ("ctrl-t", LineEditor._transpose),
     ("tab", LineEditor._complete, 1),
     ("shift-tab", LineEditor._complete, -1),
     ("alt-enter", LineEditor._insert, "\n"),
@@ -4272,7 +4263,7 @@ class TypedCommand(NamedTuple):
 TYPED = {
     "register": TypedCommand("/register NAME", "make an account", "register"),
     "login": TypedCommand("/login NAME", "log in", "log_in"),
-    "takeover": TypedCommand("/takeover [NAME]", "log in and end your session elsewhere", "take_over"),
+    "takeover": TypedCommand("/takeover NAME", "log in and end your session elsewhere", "take_over"),
     "logout": TypedCommand("/logout", "log out and stay connected", "log_out"),
     "who": TypedCommand("/who", "who is online; ~ means the connection is lost", "who"),
     "msg": TypedCommand("/msg NAME TEXT", "send a message", "message"),
@@ -4329,7 +4320,6 @@ BELLS = {
 MORE_HELP: Final[Mapping[str, str]] = {
     "register": "the password is asked for without showing it, and you are logged in",
     "login": "the password is asked for without showing it",
-    "takeover": "without NAME: the login that was just refused",
     "msg": "NAME is also several with commas, /msg bob,eve hi, or *, everybody",
     "r": "at the space it becomes /msg NAME, so that you see who that is",
     "to": "NAME is also several with commas, /to bob,eve, or *, everybody; /to alone: nobody",
@@ -4738,7 +4728,7 @@ class Accounts:
     def __init__(self, session: ClientSession, note: Tell, secret: str | None, *, interactive: bool) -> None:
         """`secret` stands in for a password that is left out."""
         self._session, self._note, self._secret, self._interactive = session, note, secret, interactive
-        self.refused = ("", "")  # name and password of the last login, as long as it has not succeeded
+        self.name = ""  # name of the last login that was tried
         self._short = protocol.PASSWORD_MIN - 1  # characters of the longest password that is surely refused
 
     def fault(self, name: str, *, new: bool) -> str:
@@ -4763,23 +4753,20 @@ class Accounts:
         while password or (password := (yield from self._given_or_asked(prompt))):
             if before and before == self._logged_in_as():
                 yield Await(self._session.logout())
-            self.refused = (name, password)
+            self.name = name
             reply = yield Await(
                 self._session.takeover(name, password)
                 if takeover
                 else self._session.login(name, password, patient=patient)
             )
             online = isinstance(reply, protocol.Refused) and reply.code == protocol.Code.ALREADY_ONLINE.word
-            if not online:
-                self.refused = (name, "")  # a wrong password is not tried again
             if once and online:
-                self._note("/takeover ends the other session and logs you in here; a dead one ends after 5 s")
+                self._note("/takeover NAME ends the other session and logs you in here; a dead one ends after 5 s")
             if once or isinstance(reply, protocol.LoggedIn):
                 return
             if online:
                 takeover = yield from is_meant("end that session and log in here?", self._note, password)
                 if not takeover:
-                    self.refused = (name, "")  # somebody else may sit here when /takeover is typed
                     return
                 continue
             if reply.code not in ASKS_AGAIN:
@@ -5382,8 +5369,8 @@ class Chat:
         return self._account(name, password, self.accounts.logging_in(name, password, patient=patient))
 
     def take_over(self, rest: str) -> bool:
-        """TAKEOVER [NAME [PASSWORD]]: without anything it repeats the login that was refused."""
-        name, password = first_word(rest) if rest else self.accounts.refused
+        """TAKEOVER NAME [PASSWORD]"""
+        name, password = first_word(rest)
         return self._account(name, password, self.accounts.logging_in(name, password, takeover=True))
 
     def register(self, rest: str) -> bool:
@@ -5465,7 +5452,7 @@ class Chat:
     def act(self, rest: str) -> bool:
         """/me: a message that says what one does."""
         if rest:
-            name = self.session.name or self.accounts.refused[0] or "somebody"  # in a pipe the LOGIN may be on its way
+            name = self.session.name or self.accounts.name or "somebody"  # in a pipe the LOGIN may be on its way
             self._say(Line(f"* {name} {rest}"))
         return bool(rest)
 
@@ -5603,7 +5590,6 @@ class Chat:
         if self._person not in ("", event.name):
             self._forget_person()
         self._person = event.name
-        self.accounts.refused = (event.name, "")  # a session that is ended elsewhere is brought back by /takeover alone
 
     def _answered(self, event: protocol.Answer) -> None:
         if event.verb == "LOGOUT":
@@ -5616,7 +5602,7 @@ class Chat:
         """
         self._person = ""
         if self.front.interactive:
-            self._said, self.accounts.refused = Said(), ("", "")
+            self._said = Said()
             self.recipients.forget()
             self.front.forget()
 

@@ -80,8 +80,8 @@ def test_a_name_that_is_online_can_be_taken_over(room: Room) -> None:
     _, second = room.desk()
     room.types(second, "/login bob", PASSWORD, "n", see="!! LOGIN: bob is online since")
     assert second.prompts == ["Password for bob: ", "end that session and log in here? y/n (hidden) "]
-    room.types(second, f"LOGIN bob {PASSWORD}", see="-- /takeover ends the other session and logs you in here; a dead")
-    room.types(second, "/takeover", see="-- you are bob")
+    room.types(second, f"LOGIN bob {PASSWORD}", see="-- /takeover NAME ends the other session and logs you in")
+    room.types(second, "/takeover bob", PASSWORD, see="-- you are bob")
     room.until(lambda: "-- " + protocol.BYE_WORDS["replaced"] in first.seen)
     seen = len(first.seen)
     for _ in range(300):
@@ -90,33 +90,6 @@ def test_a_name_that_is_online_can_be_taken_over(room: Room) -> None:
     assert not first_chat.link.is_up
     room.types(second, "/quit", see="-- logged out")
     room.types(first, f"LOGIN bob {PASSWORD}", see="-- you are bob")
-
-
-def test_a_password_that_was_refused_is_not_tried_again_unasked(room: Room) -> None:
-    room.person("bob")
-    _, desk = room.desk()
-    for words, *line in (
-        ["nothing was done", "/login bob", "wrong one", ""],
-        ["wrong name or password", "LOGIN bob wrong-one"],
-    ):  # fmt: skip
-        room.types(desk, *line, see=words)
-        desk.prompts.clear()
-        desk.typed.append("/takeover")
-        room.until(lambda: desk.prompts == ["Password for bob: "])
-        room.types(desk, "", see="-- no password, so nothing was done")
-        assert not any("TAKEOVER: " in line for line in desk.seen)
-    room.types(desk, f"LOGIN bob {PASSWORD}", see="!! LOGIN: bob is online since")
-    room.types(desk, "/takeover", see="-- you are bob")  # the password was right
-
-
-def test_who_does_not_end_the_other_session_has_to_give_the_password_again(room: Room) -> None:
-    room.person("bob")
-    _, desk = room.desk()
-    room.types(desk, "/login bob", PASSWORD, "n", see="!! LOGIN: bob is online since")
-    desk.prompts.clear()
-    desk.typed.append("/takeover")
-    room.until(lambda: desk.prompts == ["Password for bob: "])
-    room.types(desk, PASSWORD, see="-- you are bob")
 
 
 def test_a_new_password_is_asked_for_until_it_can_be_used(room: Room) -> None:
@@ -548,7 +521,7 @@ def test_a_terminal_that_is_closed_tells_so_in_several_ways_and_logs_out_all_the
     + [("hello", "log in first: /login NAME")]
     + [("/msg bob", "it is used like this: /msg NAME TEXT"), ("SEND", "it is used like this: SEND NAME TEXT")]
     + [("/login", "it is used like this: /login NAME"), ("/register", "it is used like this: /register NAME")]
-    + [("/takeover", "it is used like this: /takeover [NAME]"), ("/r", "it is used like this: /r TEXT")]
+    + [("/takeover", "it is used like this: /takeover NAME"), ("/r", "it is used like this: /r TEXT")]
     + [("/xyz hi", "there is no /xyz: /help"), ("/mgs bob hi", "there is no /mgs: did you mean /msg? /help lists")]
     + [("/r hi", "nobody has written yet"), ("/to two words", "it is used like this: /to [NAME]")]
     + [("PASSWD one", "it is used like this: PASSWD OLD NEW"), ("//hi", "log in first")]
@@ -1479,12 +1452,12 @@ def test_a_name_that_is_taken_may_be_the_own(room: Room) -> None:
 
 def test_a_session_elsewhere_is_ended_when_the_password_is_typed_again(room: Room) -> None:
     room.person("bob")
-    for answer in (PASSWORD, "y", "/takeover"):
+    for answer in (PASSWORD, "y"):
         _, desk = room.desk()
         room.types(desk, "/login bob", PASSWORD, see="!! LOGIN: bob is online since")
         assert desk.answers[0][1]
         room.types(desk, answer, see="-- you are bob")
-        assert not any("-- /takeover ends" in line for line in desk.seen)
+        assert not any("-- /takeover NAME ends" in line for line in desk.seen)
 
 
 def test_a_pipe_is_told_what_was_not_sent(room: Room) -> None:

@@ -35,7 +35,7 @@ WORDS = ["hello", "https://example.org/" + "x" * 30, "Bob:", "bea: ", "/r ", "/m
 KEYS = [
     "left", "ctrl-b", "right", "ctrl-f", "home", "ctrl-a", "end", "ctrl-e", "alt-b", "alt-left", "ctrl-left", "alt-f",
     "alt-right", "ctrl-right", "backspace", "delete", "ctrl-d", "ctrl-k", "ctrl-u", "ctrl-w", "alt-backspace", "alt-d",
-    "ctrl-delete", "alt-delete", "ctrl-y", "ctrl-_", "ctrl-t", "up", "ctrl-p", "down", "ctrl-n", "ctrl-r", "tab",
+    "ctrl-delete", "alt-delete", "ctrl-y", "ctrl-_", "up", "ctrl-p", "down", "ctrl-n", "ctrl-r", "tab",
     "shift-tab", "enter", "alt-enter", "ctrl-c", "escape", "ctrl-z", "ctrl-l", "ctrl-g", "page-up", "alt-x",
 ]  # fmt: skip
 BYTES = [
