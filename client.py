@@ -396,25 +396,20 @@ def file_fault(error: OSError | UnicodeError) -> str:
     return protocol.OPENSSL_CODES.sub("", error.strerror or str(error))
 
 
-def signed_by(ca: Path) -> ssl.SSLContext:
-    """How to encrypt with those for whom a CA vouches. TrustError if that file is none."""
+def encryption(ca: Path | None) -> ssl.SSLContext:
+    """How to encrypt with those for whom a CA vouches, or with anybody: `Tls` compares the fingerprint then. TrustError
+    if the file of the CA is none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca is None:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
     try:
         context.load_verify_locations(ca)
     except OSError as error:
         words = f"--ca {ca}: {file_fault(error)}: give a file with the certificate of a CA, in PEM"
         raise TrustError(words) from None
-    return context
-
-
-@functools.cache  # a millisecond, and the same for all
-def with_anybody() -> ssl.SSLContext:
-    """How to encrypt with whomever it is: `Tls` compares the fingerprint instead."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
     return context
 
 
@@ -462,7 +457,7 @@ class Tls:
         self._is_kept = True  # whether that one, if any, is in the file
         self._refused = ""  # fingerprint that a person has refused
         self._warned = ""  # last warning about a connection in clear
-        self._context = signed_by(ca) if ca is not None else with_anybody()
+        self._context = encryption(ca)
 
     def dial(self) -> Dialled:
         """A connection; not a byte is sent in clear before it is settled that this may be. Blocks; OSError.
@@ -471,10 +466,12 @@ class Tls:
         """
         expected, doubt = self._expected()
         sock = connect(self._host, self._port)
+        with closed_on_failure(sock):
+            is_here = self._is_loopback(sock.getpeername()[0])
         if self._wanted is False:
             warning = f"{self._name} has encrypted before; with --no-tls {READABLE}"
             return self._in_clear(sock, "" if expected is None else warning)
-        if self._wanted is None and expected is None and self._leads_here(sock):
+        if self._wanted is None and expected is None and is_here:
             try:
                 return self._in_clear(sock, "")
             except TlsNeededError:
@@ -531,11 +528,6 @@ class Tls:
         said = Encryption(False, warning, "") if warning != self._warned else None  # told once
         self._warned = warning
         return Dialled(sock, answer, said)
-
-    def _leads_here(self, sock: socket.socket) -> bool:
-        """Whether this machine itself is at the other end."""
-        with closed_on_failure(sock):
-            return self._is_loopback(sock.getpeername()[0])
 
     def _refusal_of_hello(self) -> str:
         """How a hello is refused: by a server without TLS as a frame that is too long. It is seen on a connection of
@@ -1372,9 +1364,11 @@ _UNDECIDED: Final[Mapping[bytes, tuple[Key, ...]]] = {
 }  # fmt: skip
 _CONTROL_KEYS: Final[Mapping[int, str]] = {
     **{code: f"ctrl-{chr(code + 96)}" for code in range(1, 27)},
-    0: "ctrl-space", 8: "backspace", 9: "tab", 10: "enter", 13: "enter", 28: "ctrl-\\", 29: "ctrl-]", 30: "ctrl-^",
-    31: "ctrl-_", 127: "backspace",
+    0: "ctrl-space", 8: "backspace", 9: "tab", 10: "enter", 13: "enter", _ESCAPE: "escape", 28: "ctrl-\\",
+    29: "ctrl-]", 30: "ctrl-^", 31: "ctrl-_", 127: "backspace",
 }  # fmt: skip
+# Characters that with Ctrl are another control character than their own.
+_WITH_CTRL: Final[Mapping[str, str]] = {"/": "_", "-": "_", "7": "_", " ": "@", "2": "@"}
 # Keys by the last byte of their sequence, behind a number where that tells them apart; O begins those of ESC O that
 # are none of ESC [: Enter of the keypad, and rxvt's arrows with Ctrl.
 _SEQUENCE_KEYS: Final[Mapping[str, str]] = {
@@ -1409,14 +1403,15 @@ def _sequence_key(arguments: str, final: str) -> Key:
 def _coded_key(number: str, bits: int) -> Key:
     """A key that came as its code point: CSI u, as a console of Windows sends it here, or xterm's modifyOtherKeys."""
     code = int(number) if number.isdigit() and len(number) < 8 else 0
-    name = _CONTROL_KEYS.get(code, "escape" if code == _ESCAPE else "")
     if not 0 < code <= sys.maxunicode or bits & _SUPER:
         return Key(_IGNORED)
-    if name:
-        return Key(_named_key(name, bits))
-    if bits & _CTRL:
-        return Key(_control_key(code, bits))
     char = chr(code)
+    if code in _CONTROL_KEYS:
+        return Key(_named_key(_CONTROL_KEYS[code], bits))
+    if bits & _CTRL:  # Ctrl-I is Tab, as terminals have always sent it
+        control = _WITH_CTRL.get(char, char.upper())
+        is_one = char.isascii() and "@" <= control <= "_"
+        return Key(_modified(_CONTROL_KEYS[ord(control) & 0x1F], bits & _ALT) if is_one else _IGNORED)
     if bits & _SHIFT and len(char.upper()) == 1:
         char = char.upper()
     if not char.isprintable():
@@ -1433,19 +1428,6 @@ def _named_key(name: str, bits: int) -> str:
     if name == "backspace" and bits & _CTRL:
         return "alt-backspace"
     return name if name.startswith("ctrl-") else _modified(name, bits)
-
-
-def _control_key(code: int, bits: int) -> str:
-    """The name of Ctrl with a character, as terminals have always sent it: Ctrl-I is Tab."""
-    char = chr(code).upper()
-    if char in "/-7":
-        char = "_"
-    if char == " " or (char == "2" and bits & _SHIFT):
-        char = "@"
-    if code > 0x7F or not "@" <= char <= "_":
-        return _IGNORED
-    name = "escape" if char == "[" else _CONTROL_KEYS[ord(char) & 0x1F]
-    return f"alt-{name}" if bits & _ALT else name
 
 
 def _next_sequence(arguments: bytes, final: bytes) -> tuple[int, Key] | None:
@@ -2680,21 +2662,6 @@ def _reflowed_rows(row: _Row, width: int) -> int:
 TITLE_MAX = 100  # characters of a message in a title or a notice
 
 
-def unread_words(count: int, newest: str) -> str:
-    """How many messages came since the last key, and the last one or only its sender."""
-    return f"({count:,}) {newest}"
-
-
-def unread_title(count: int, newest: str) -> str:
-    """The sequence that puts these words into the title of the window; without messages it is the plain one again."""
-    return title_sequence(f"{shortened(unread_words(count, newest))} - Vessages" if count else "Vessages")
-
-
-def shortened(text: str) -> str:
-    """The beginning of `text` in one line."""
-    return cut(text, TITLE_MAX).replace("\n", " ")
-
-
 def title_sequence(text: str) -> str:
     """The sequence that sets the title of the window; `text` may come from anywhere."""
     return f"\x1b]0;{safe_text(text)}\x1b\\"
@@ -2706,7 +2673,7 @@ def notice_sequence(text: str, environ: Mapping[str, str]) -> str:
     iTerm2 has a form of its own, nearly all others read the one that rxvt began. tmux hands a sequence on if it is
     packed, and if it was told so: `set -g allow-passthrough on`.
     """
-    safe = safe_text(shortened(text)).replace(";", ",")  # which ends a part
+    safe = safe_text(text).replace(";", ",")  # which ends a part
     iterm = "iTerm" in environ.get("LC_TERMINAL", "") + environ.get("TERM_PROGRAM", "")
     sequence = f"\x1b]9;Vessages: {safe}\a" if iterm else f"\x1b]777;notify;Vessages;{safe}\a"
     return f"\x1bPtmux;\x1b{sequence}\x1b\\" if "TMUX" in environ else sequence
@@ -3950,11 +3917,13 @@ class Calls:
     def write(self) -> str:
         """The sequences for all, each at most once a turn."""
         calls = BELL * self._rings
+        words = cut(f"({self._unread:,}) {self._newest}", TITLE_MAX).replace("\n", " ")
         if self._notifies and self._unread:
-            calls += notice_sequence(unread_words(self._unread, self._newest), self._environ)
+            calls += notice_sequence(words, self._environ)
         self._rings = self._notifies = False
-        if self._title or (self._unread and self._counts):
-            before, self._title = self._title, unread_title(self._unread * self._counts, self._newest)
+        counts = self._unread and self._counts
+        if self._title or counts:
+            before, self._title = self._title, title_sequence(f"{words} - Vessages" if counts else "Vessages")
             calls += self._title * (self._title != before)
         return calls
 
@@ -4250,35 +4219,35 @@ def pasted_part(text: str, by_line: bool) -> tuple[str, int]:
 
 
 class TypedCommand(NamedTuple):
-    """A command that can be typed: how it is used, what it does, and the method of `Chat` that does it.
+    """A command that can be typed: its row of /help, how it is used, and what it does.
 
-    The method gets what stands behind the command, and returns False if it cannot be meant so.
+    `Chat.do_NAME` does it: it gets what stands behind the command, and returns False if it cannot be meant so.
     """
 
+    group: str
     usage: str
     help: str
-    method: str
 
 
-TYPED = {
-    "register": TypedCommand("/register NAME", "make an account", "register"),
-    "login": TypedCommand("/login NAME", "log in", "log_in"),
-    "takeover": TypedCommand("/takeover NAME", "log in and end your session elsewhere", "take_over"),
-    "logout": TypedCommand("/logout", "log out and stay connected", "log_out"),
-    "who": TypedCommand("/who", "who is online; ~ means the connection is lost", "who"),
-    "msg": TypedCommand("/msg NAME TEXT", "send a message", "message"),
-    "all": TypedCommand("/all TEXT", "send a message to everybody who is here", "say_to_all"),
-    "r": TypedCommand("/r TEXT", "answer all who had the newest message", "reply"),
-    "to": TypedCommand("/to [NAME]", "send what you type to NAME from now on, or to nobody", "aim"),
-    "me": TypedCommand("/me TEXT", "say what you do: /me waves", "act"),
-    "history": TypedCommand("/history [NAME] [N]", "print the last messages again, all or those with NAME", "history"),
-    "quiet": TypedCommand("/quiet", "hide comings and goings, or show them again", "hide_presence"),
-    "bell": TypedCommand("/bell [off|title|msg|all] [desktop] [text]", "what calls you", "set_bell"),
-    "clear": TypedCommand("/clear", "clear the screen", "clear"),
-    "passwd": TypedCommand("/passwd or PASSWD OLD NEW", "change your password", "passwd"),
-    "ping": TypedCommand("/ping [TEXT]", "how long an answer takes, and whether it is encrypted", "ping"),
-    "help": TypedCommand("/help [COMMAND]", "this list", "help"),
-    "quit": TypedCommand("/quit", "log out and leave", "quit"),
+TYPED = {  # in the order of /help, which fits a window of 50 x 15
+    "register": TypedCommand("you", "/register NAME", "make an account"),
+    "login": TypedCommand("you", "/login NAME", "log in"),
+    "takeover": TypedCommand("you", "/takeover NAME", "log in and end your session elsewhere"),
+    "logout": TypedCommand("you", "/logout", "log out and stay connected"),
+    "passwd": TypedCommand("you", "/passwd or PASSWD OLD NEW", "change your password"),
+    "msg": TypedCommand("talk", "/msg NAME TEXT", "send a message"),
+    "all": TypedCommand("talk", "/all TEXT", "send a message to everybody who is here"),
+    "r": TypedCommand("talk", "/r TEXT", "answer all who had the newest message"),
+    "to": TypedCommand("talk", "/to [NAME]", "send what you type to NAME from now on, or to nobody"),
+    "me": TypedCommand("talk", "/me TEXT", "say what you do: /me waves"),
+    "who": TypedCommand("here", "/who", "who is online; ~ means the connection is lost"),
+    "quiet": TypedCommand("here", "/quiet", "hide comings and goings, or show them again"),
+    "history": TypedCommand("show", "/history [NAME] [N]", "print the last messages again, all or those with NAME"),
+    "bell": TypedCommand("show", "/bell [off|title|msg|all] [desktop] [text]", "what calls you"),
+    "clear": TypedCommand("show", "/clear", "clear the screen"),
+    "ping": TypedCommand("else", "/ping [TEXT]", "how long an answer takes, and whether it is encrypted"),
+    "help": TypedCommand("else", "/help [COMMAND]", "this list"),
+    "quit": TypedCommand("else", "/quit", "log out and leave"),
 }
 # The same as they stand on the wire, in capitals, for scripts and old hands.
 BARE = {name.upper(): name for name in ("register", "login", "takeover", "logout", "who", "passwd", "ping", "quit")}
@@ -4289,14 +4258,6 @@ ALIASES = {
     "signin": "login", "logon": "login", "signup": "register", "password": "passwd", "pass": "passwd", "pw": "passwd",
     "tell": "msg", "whisper": "msg", "names": "who", "users": "who", "list": "who", "whois": "who", "reply": "r",
 }  # fmt: skip
-# The commands in the order of /help, which fits a window of 50 x 15.
-HELP_GROUPS = (
-    ("you", ("register", "login", "takeover", "logout", "passwd")),
-    ("talk", ("msg", "all", "r", "to", "me")),
-    ("here", ("who", "quiet")),
-    ("show", ("history", "bell", "clear")),
-    ("else", ("ping", "help", "quit")),
-)
 NEW_LINE_KEY = "Ctrl-Enter" if sys.platform == "win32" else "Alt-Enter"  # there Alt-Enter is for the window
 # More that is good to know about a line, for /help.
 HELP_KEYS = (
@@ -4353,7 +4314,8 @@ def help_words(name: str) -> str:
         aliases = " ".join("/" + alias for alias, command in ALIASES.items() if command == name)
         lines = [f"{TYPED[name].usage}  {TYPED[name].help}", MORE_HELP.get(name, ""), aliases and f"also {aliases}"]
         return "\n".join(filter(None, lines))
-    rows = [f"{group:<5} {' '.join('/' + word for word in words)}" for group, words in HELP_GROUPS]
+    groups = itertools.groupby(TYPED, lambda word: TYPED[word].group)
+    rows = [f"{group:<5} {' '.join('/' + word for word in words)}" for group, words in groups]
     keys = [f"{usage}  {words}" for usage, words in HELP_KEYS]
     return "\n".join([*rows, *keys, "/help COMMAND tells more"])
 
@@ -4919,11 +4881,6 @@ class Recipients:
         self.to = self.to and self.spelled(self.to)
 
     @property
-    def last_sender(self) -> str:
-        """The last person that has written; "" if nobody has."""
-        return self.newest.sender if self.newest else ""
-
-    @property
     def answer_to(self) -> str:
         """The recipients of an answer to the newest message, all who had it; "" if there is none."""
         if self.newest is None:
@@ -4960,10 +4917,11 @@ class Recipients:
     def complete(self, before: str, *, person: bool) -> tuple[int, Sequence[str]]:
         """Candidates for Tab behind `before`. person: only names, as an answer. Nobody is offered without a letter."""
         roster = self._session.roster if before else {}
+        last_sender = self.newest.sender if self.newest else ""
 
         def place(name: str) -> tuple[bool, bool, bool, str]:
             """The last sender comes first, then those who are online, and oneself at the end."""
-            return name != self.last_sender, name == self._session.name, roster[name], fold(name)
+            return name != last_sender, name == self._session.name, roster[name], fold(name)
 
         names = sorted(roster, key=place)
         if person:
@@ -5225,7 +5183,7 @@ class Chat:
             self.front.show(Recalled(f"{recalled_title(len(last), len(before))} in the log", last, True, names))
         if user is not None:
             with self._while_showing():
-                self.log_in(user, patient=not self.front.interactive)  # a script was perhaps here a moment ago
+                self.do_login(user, patient=not self.front.interactive)  # a script was perhaps here a moment ago
 
     def turn(self, until: float | None = None) -> None:
         """Wait until something happens, at the latest `until`, and deal with it."""
@@ -5299,7 +5257,7 @@ class Chat:
             usage = TYPED[command_name(word)].usage
             self.note(f"this was not sent; the command is {usage}; as a message: /msg NAME {word}", failed=True)
         elif word[:1] == "@" and rest and not self.front.edits:
-            self.message(f"{word[1:].removesuffix(':')} {rest}")
+            self.do_msg(f"{word[1:].removesuffix(':')} {rest}")
         else:
             self._say(line)
 
@@ -5317,7 +5275,7 @@ class Chat:
         to, text = (EVERYONE, rest) if typed.name == "all" else first_word(rest)
         if line.unseen and typed.name in ("msg", "all") and text:
             self.dialogues.begin(self.recipients.confirming(self.recipients.spelled(bare_name(to)), text))
-        elif (rest.strip() and " " not in usage) or getattr(self, TYPED[typed.name].method)(rest) is False:
+        elif (rest.strip() and " " not in usage) or getattr(self, f"do_{typed.name}")(rest) is False:
             if word in BARE:  # as it was written
                 usage = re.sub(r"^/\S+", word, usage.split(" or ")[-1])
             self._refuse(f"it is used like this: {usage}", hide=secret)
@@ -5361,20 +5319,18 @@ class Chat:
         """Words of our own."""
         self._react(Note(words, failed))
 
-    # Commands, named in TYPED: each gets the rest of the line, and returns False if it cannot be meant like this
+    # Commands, see TypedCommand
 
-    def log_in(self, rest: str, *, patient: bool = False) -> bool:
-        """LOGIN NAME [PASSWORD]"""
+    def do_login(self, rest: str, *, patient: bool = False) -> bool:
         name, password = first_word(rest)
         return self._account(name, password, self.accounts.logging_in(name, password, patient=patient))
 
-    def take_over(self, rest: str) -> bool:
-        """TAKEOVER NAME [PASSWORD]"""
+    def do_takeover(self, rest: str) -> bool:
         name, password = first_word(rest)
         return self._account(name, password, self.accounts.logging_in(name, password, takeover=True))
 
-    def register(self, rest: str) -> bool:
-        """REGISTER NAME [PASSWORD]. A person is then logged in; a script says so itself."""
+    def do_register(self, rest: str) -> bool:
+        """A person is then logged in; a script says so itself."""
         name, password = first_word(rest)
         return self._account(name, password, self.accounts.registering(name, password), new=True)
 
@@ -5386,8 +5342,7 @@ class Chat:
             self.dialogues.begin(dialogue)
         return bool(name)
 
-    def passwd(self, rest: str) -> bool:
-        """PASSWD [OLD NEW]"""
+    def do_passwd(self, rest: str) -> bool:
         old, _, new = rest.partition(" ")
         if rest and new and " " not in new:
             self.session.passwd(old, new)
@@ -5399,20 +5354,16 @@ class Chat:
             self.dialogues.begin(self.accounts.changing_password(self.session.name))
         return True
 
-    def log_out(self, rest: str) -> None:
-        """LOGOUT"""
+    def do_logout(self, rest: str) -> None:
         self.session.logout()
 
-    def who(self, rest: str) -> None:
-        """WHO"""
+    def do_who(self, rest: str) -> None:
         self.session.who()
 
-    def ping(self, rest: str) -> None:
-        """PING [TEXT]"""
+    def do_ping(self, rest: str) -> None:
         self.session.ping(rest)
 
-    def message(self, rest: str) -> bool:
-        """SEND NAME TEXT"""
+    def do_msg(self, rest: str) -> bool:
         to, text = first_word(rest)
         name = bare_name(to)
         if name and text:
@@ -5426,13 +5377,12 @@ class Chat:
         else:
             self.session.send(self.recipients.spelled(to), text)
 
-    def say_to_all(self, rest: str) -> bool:
-        """To everybody else who is here."""
+    def do_all(self, rest: str) -> bool:
         if rest:
             self._send(EVERYONE, rest, asks=looks_secret(rest))
         return bool(rest)
 
-    def reply(self, rest: str) -> bool:
+    def do_r(self, rest: str) -> bool:
         """To all who had the newest message. It is asked about: `/r` that is typed key by key becomes `/msg NAME`."""
         to = self.recipients.answer_to
         if rest and not to:
@@ -5441,27 +5391,25 @@ class Chat:
             self._send(to, rest, asks=True)
         return bool(rest)
 
-    def aim(self, rest: str) -> bool:
-        """Whom plain text goes to from now on."""
+    def do_to(self, rest: str) -> bool:
         name = bare_name(rest.strip())  # a completed name has a space behind it
         if name and not is_recipient(name):
             return False
         self.recipients.aim(name)
         return True
 
-    def act(self, rest: str) -> bool:
+    def do_me(self, rest: str) -> bool:
         """/me: a message that says what one does."""
         if rest:
             name = self.session.name or self.accounts.name or "somebody"  # in a pipe the LOGIN may be on its way
             self._say(Line(f"* {name} {rest}"))
         return bool(rest)
 
-    def hide_presence(self, rest: str) -> None:
-        """Show comings and goings from now on, or hide them."""
+    def do_quiet(self, rest: str) -> None:
         self.quiet = not self.quiet
         self.note("comings and goings are hidden" if self.quiet else "comings and goings are shown")
 
-    def set_bell(self, rest: str) -> bool:
+    def do_bell(self, rest: str) -> bool:
         """The ways to be called: one of BELLS, else as before; `desktop` and `text` only if they are named."""
         words = set(rest.split())
         when = words & BELLS.keys()
@@ -5472,7 +5420,7 @@ class Chat:
         self.note(bell_words(self.bell))
         return True
 
-    def history(self, rest: str) -> bool:
+    def do_history(self, rest: str) -> bool:
         """Print the last messages again: so many, and of one conversation if it is named."""
         words = rest.split()
         count = int(words.pop()[:9]) if words and re.fullmatch("[0-9]+", words[-1]) else SAID_AGAIN
@@ -5495,18 +5443,15 @@ class Chat:
             self.note(f"no messages{where} yet")
         return True
 
-    def clear(self, rest: str) -> None:
-        """Clear the screen."""
+    def do_clear(self, rest: str) -> None:
         self.front.clear()
 
-    def help(self, rest: str) -> None:
-        """All commands, or one."""
+    def do_help(self, rest: str) -> None:
         name = rest.strip().lstrip("/")
         words = help_words(command_name(name))
         self.note(words or f"there is no /{name}; /help lists the commands", failed=not words)
 
-    def quit(self, rest: str) -> None:
-        """Log out and go; said twice, at once."""
+    def do_quit(self, rest: str) -> None:
         self.leave()
 
     # Events

@@ -979,7 +979,7 @@ def test_help_lists_every_command_and_fits_a_small_window(room: Room) -> None:
     assert all(f"{when}:" in client.MORE_HELP["bell"] for when in client.BELLS)
     room.types(desk, "/help nonsense", see="!! there is no /nonsense; /help lists the commands")
     for name, command in client.TYPED.items():
-        assert command.usage.startswith("/" + name) and command.help and callable(getattr(Chat, command.method))
+        assert command.usage.startswith("/" + name) and command.help and callable(getattr(Chat, f"do_{name}"))
 
 
 @pytest.mark.parametrize(

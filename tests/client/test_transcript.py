@@ -159,9 +159,9 @@ def test_the_title_forgets_what_has_been_seen_and_is_given_back() -> None:
     calls = Calls()
     assert calls.write() == calls.leave() == ""  # it was never set
     calls.call(Bell("title"), HI)
-    assert calls.write() == client.unread_title(1, "bob")
+    assert calls.write() == client.title_sequence("(1) bob - Vessages")
     calls.stop()
-    assert calls.write() == client.unread_title(0, "bob")
+    assert calls.write() == client.title_sequence("Vessages")
     calls.call(Bell("title"), HI)
     calls.stop()  # in the same turn
     assert calls.write() == ""
