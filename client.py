@@ -2136,9 +2136,6 @@ class LineEditor:
         self._delete(right)
         return None
 
-    def _yank(self) -> EditorEvent | None:
-        return self._insert(self._killed)
-
     def _undo_last(self) -> None:
         """Back to the line before the last change; what was undone cannot be redone."""
         if (before := self._undo.take()) is not None:
@@ -2276,7 +2273,7 @@ _BINDINGS: Final[Sequence[tuple[Any, ...]]] = (
     ("ctrl-w", LineEditor._kill, ink_left),
     ("alt-backspace", LineEditor._kill, word_left),
     ("alt-d alt-delete ctrl-delete", LineEditor._kill, word_right),
-    ("ctrl-y", LineEditor._yank),
+    ("ctrl-y", lambda editor: editor._insert(editor._killed)),
     ("ctrl-_", LineEditor._undo_last),
     ("tab", LineEditor._complete, 1),
     ("shift-tab", LineEditor._complete, -1),
@@ -2772,15 +2769,9 @@ def presence_words(changes: protocol.Presence) -> list[str]:
     return [f"{people_words(people)} {words[len(people) > 1]}" for people, words in kinds]
 
 
-# Two changes of one person in a moment, the first and the last, each a field of `protocol.Presence`.
-BOTH_CHANGES = {
-    ("came", "left"): "came and left", ("came", "lost"): "came and lost the connection",
-    ("left", "came"): "left and came back", ("left", "lost"): "left, came back and lost the connection",
-    ("lost", "left"): "lost the connection and left", ("lost", "returned"): "lost the connection and came back",
-    ("lost", "came"): "lost the connection, left and came back", ("returned", "left"): "came back and left",
-    ("returned", "lost"): "came back and lost the connection again",
-    ("returned", "came"): "came back, left and came again",
-}  # fmt: skip
+# The first and the last of several changes of one person in a moment, by fields of `protocol.Presence`.
+FIRST_CHANGE = {"came": "came", "left": "left", "lost": "lost the connection", "returned": "came back"}
+LAST_CHANGE = FIRST_CHANGE | {"came": "came back"}
 
 
 def moment_words(changes: Mapping[str, tuple[str, str]]) -> list[str]:
@@ -2791,7 +2782,7 @@ def moment_words(changes: Mapping[str, tuple[str, str]]) -> list[str]:
     twice: dict[str, list[str]] = {}
     for name, (first, last) in changes.items():
         if first != last:
-            twice.setdefault(BOTH_CHANGES.get((first, last), "came and went"), []).append(name)
+            twice.setdefault(f"{FIRST_CHANGE[first]} and {LAST_CHANGE[last]}", []).append(name)
     words = [f"{people_words(people)} {what}" for what, people in twice.items()]
     return [*presence_words(protocol.Presence(**kinds)), *words]
 
@@ -4430,16 +4421,6 @@ def is_bare_command(text: str) -> bool:
     return text.startswith("/") and typed.name != "" and typed.exact and (not typed.rest.strip() or is_name)
 
 
-def nobody_named(word: str) -> str:
-    """Advice about a line of a pipe that begins with this word, and that nobody is to get."""
-    name = command_name(word)
-    if word in BARE or not (word.isascii() and word.isupper() and word.isalpha()):
-        return "to whom? SEND NAME TEXT, or /to NAME first"
-    if name in TYPED:
-        return f"there is no {word}: the command is {TYPED[name].usage}"
-    return f"there is no {word}: /help lists the commands; as a message: SEND NAME {word} …"
-
-
 def looks_secret(text: str) -> bool:
     """Whether a text may be a command with a password whose slash was forgotten or whose word is misspelt, also behind
     a name (`bob: login ann pw`). It may also be a sentence, so that a person has to say what it is.
@@ -4960,7 +4941,7 @@ class Recipients:
             self.to = known
             self._session.send(known, rest.removeprefix(" "))
         elif self.to is None:
-            self._note(nobody_named(first_word(text)[0]), failed=True)
+            self._note("to whom? SEND NAME TEXT, or /to NAME first; /help lists the commands", failed=True)
         elif name := named_by(text):
             self._note(f"{nobody(name)}; for {self.to}: SEND {self.to} {name}: …", failed=True)
         else:
@@ -5273,9 +5254,11 @@ class Chat:
             self.note(f"a password is asked for without showing it, and a name has no spaces: {right}", failed=True)
             rest = " ".join(names[:most])  # in BARE commands, those of the wire, a password may stand
         to, text = (EVERYONE, rest) if typed.name == "all" else first_word(rest)
+        lacks = len(rest.split()) < len(re.findall(" [A-Z]+", usage.split(" or ")[0]))
+        exceeds = rest.strip() != "" and " " not in usage
         if line.unseen and typed.name in ("msg", "all") and text:
             self.dialogues.begin(self.recipients.confirming(self.recipients.spelled(bare_name(to)), text))
-        elif (rest.strip() and " " not in usage) or getattr(self, f"do_{typed.name}")(rest) is False:
+        elif lacks or exceeds or getattr(self, f"do_{typed.name}")(rest) is False:
             if word in BARE:  # as it was written
                 usage = re.sub(r"^/\S+", word, usage.split(" or ")[-1])
             self._refuse(f"it is used like this: {usage}", hide=secret)
@@ -5321,26 +5304,25 @@ class Chat:
 
     # Commands, see TypedCommand
 
-    def do_login(self, rest: str, *, patient: bool = False) -> bool:
+    def do_login(self, rest: str, *, patient: bool = False) -> None:
         name, password = first_word(rest)
-        return self._account(name, password, self.accounts.logging_in(name, password, patient=patient))
+        self._account(name, password, self.accounts.logging_in(name, password, patient=patient))
 
-    def do_takeover(self, rest: str) -> bool:
+    def do_takeover(self, rest: str) -> None:
         name, password = first_word(rest)
-        return self._account(name, password, self.accounts.logging_in(name, password, takeover=True))
+        self._account(name, password, self.accounts.logging_in(name, password, takeover=True))
 
-    def do_register(self, rest: str) -> bool:
+    def do_register(self, rest: str) -> None:
         """A person is then logged in; a script says so itself."""
         name, password = first_word(rest)
-        return self._account(name, password, self.accounts.registering(name, password), new=True)
+        self._account(name, password, self.accounts.registering(name, password), new=True)
 
-    def _account(self, name: str, password: str, dialogue: Dialogue, *, new: bool = False) -> bool:
+    def _account(self, name: str, password: str, dialogue: Dialogue, *, new: bool = False) -> None:
         fault = "" if password or not self.front.interactive else self.accounts.fault(name, new=new)
-        if name and fault:
+        if fault:
             self._refuse(fault)
-        elif name:
+        else:
             self.dialogues.begin(dialogue)
-        return bool(name)
 
     def do_passwd(self, rest: str) -> bool:
         old, _, new = rest.partition(" ")
@@ -5365,10 +5347,9 @@ class Chat:
 
     def do_msg(self, rest: str) -> bool:
         to, text = first_word(rest)
-        name = bare_name(to)
-        if name and text:
+        if name := bare_name(to):
             self._send(name, text, asks=looks_secret(text))
-        return bool(name and text)
+        return name != ""
 
     def _send(self, to: str, text: str, *, asks: bool) -> None:
         """Send a text that stood behind a command. asks: whether a person is asked before."""
@@ -5377,19 +5358,15 @@ class Chat:
         else:
             self.session.send(self.recipients.spelled(to), text)
 
-    def do_all(self, rest: str) -> bool:
-        if rest:
-            self._send(EVERYONE, rest, asks=looks_secret(rest))
-        return bool(rest)
+    def do_all(self, rest: str) -> None:
+        self._send(EVERYONE, rest, asks=looks_secret(rest))
 
-    def do_r(self, rest: str) -> bool:
+    def do_r(self, rest: str) -> None:
         """To all who had the newest message. It is asked about: `/r` that is typed key by key becomes `/msg NAME`."""
-        to = self.recipients.answer_to
-        if rest and not to:
-            self.note("nobody has written yet", failed=True)
-        elif rest:
+        if to := self.recipients.answer_to:
             self._send(to, rest, asks=True)
-        return bool(rest)
+        else:
+            self.note("nobody has written yet", failed=True)
 
     def do_to(self, rest: str) -> bool:
         name = bare_name(rest.strip())  # a completed name has a space behind it
@@ -5398,12 +5375,10 @@ class Chat:
         self.recipients.aim(name)
         return True
 
-    def do_me(self, rest: str) -> bool:
-        """/me: a message that says what one does."""
-        if rest:
-            name = self.session.name or self.accounts.name or "somebody"  # in a pipe the LOGIN may be on its way
-            self._say(Line(f"* {name} {rest}"))
-        return bool(rest)
+    def do_me(self, rest: str) -> None:
+        """A message that says what one does."""
+        name = self.session.name or self.accounts.name or "somebody"  # in a pipe the LOGIN may be on its way
+        self._say(Line(f"* {name} {rest}"))
 
     def do_quiet(self, rest: str) -> None:
         self.quiet = not self.quiet
@@ -5551,16 +5526,10 @@ class Chat:
             self.recipients.forget()
             self.front.forget()
 
-    def _listed(self, event: protocol.Roster) -> None:
-        self.recipients.meet((*event.online, *event.lost))
-
     def _changed(self, event: protocol.Presence) -> None:
         self.recipients.meet((*event.came, *event.left))
         if self.bell.when == "all":
             self.front.call(self.bell)
-
-    def _is_back(self, event: protocol.Back) -> None:
-        self.recipients.meet(event.changes.left)
 
     def _remember(self, event: Saying) -> None:
         if self.front.interactive:
@@ -5614,9 +5583,9 @@ class Chat:
 REACTIONS: dict[type, Callable[[Chat, Any], None]] = {
     protocol.Linked: Chat._linked,
     protocol.LoggedIn: Chat._logged_in,
-    protocol.Roster: Chat._listed,
+    protocol.Roster: lambda chat, e: chat.recipients.meet((*e.online, *e.lost)),
     protocol.Presence: Chat._changed,
-    protocol.Back: Chat._is_back,
+    protocol.Back: lambda chat, e: chat.recipients.meet(e.changes.left),
     protocol.Message: Chat._heard,
     protocol.Delivered: Chat._remember,
     protocol.Failed: Chat._remember,
