@@ -3318,14 +3318,6 @@ def read_burst(read: Callable[[], bytes | None], follows: Callable[[], object]) 
     return burst
 
 
-class Question(NamedTuple):
-    """Words for the person, what to do with the answer, and whether it is a password."""
-
-    prompt: str
-    then: Callable[[str | None], None]
-    hidden: bool
-
-
 ONE_MOMENT = "one moment; what you type is hidden, and not sent"  # while a hidden answer has no consequence
 
 
@@ -3333,24 +3325,21 @@ class Questions:
     """The question to the person, and the hidden answer before it as long as its consequence is not known."""
 
     def __init__(self) -> None:
-        self.asked: Question | None = None  # the one that is not answered yet
-        self._answered: Question | None = None  # the one whose hidden answer has no consequence yet
+        self.then: Callable[[str | None], object] = lambda text: None  # gets each answer
+        self.prompt: str | None = None  # of the question that is not answered yet
+        self.waits = False  # whether a hidden answer has no consequence yet
+        self._hidden = False
 
-    @property
-    def waits(self) -> bool:
-        """Whether a hidden answer has no consequence yet."""
-        return self._answered is not None
-
-    def ask(self, question: Question | None) -> None:
+    def ask(self, prompt: str | None, *, hidden: bool = False) -> None:
         """The one question from now on; None for none. A hidden answer before it has had its consequence."""
-        self.asked, self._answered = question, None
+        self.prompt, self._hidden, self.waits = prompt, hidden, False
 
     def answer(self, text: str | None) -> None:
         """Hand the answer on, None if it was given up, or if nobody waits for the consequence of a hidden one."""
-        question, hidden = self.asked or self._answered, self.asked is not None and self.asked.hidden
-        self.asked, self._answered = None, question if hidden and text else None
-        if question is not None:
-            question.then(text)
+        asked, waited = self.prompt is not None, self.waits
+        self.prompt, self.waits = None, asked and self._hidden and bool(text)
+        if asked or waited:
+            self.then(text)
 
 
 class Front(Protocol):
@@ -3375,18 +3364,18 @@ class Front(Protocol):
     def settles(self) -> bool:
         """Whether the window changes its size right now, so that nothing should be shown."""
 
-    def start(self, link: Link, helper: Recipients) -> None:
-        """Begin to read what is typed; the link wakes up for it."""
+    def start(self, link: Link, helper: Recipients, answer: Callable[[str | None], object]) -> None:
+        """Begin to read what is typed; the link wakes up for it. answer: gets the answers to what is asked."""
 
     def lines(self) -> list[Line | None]:
         """The next line that was typed, if there is one; None is the end of them."""
 
-    def ask(self, prompt: str, then: Callable[[str | None], None], *, hidden: bool = True) -> bool:
-        """Ask the person and call `then` with the answer, None if it is given up. False: there is nobody to ask, or no
-        way to hide the answer.
+    def ask(self, prompt: str, *, hidden: bool = True) -> bool:
+        """Ask the person; the answer is None if it is given up. False: there is nobody to ask, or no way to hide the
+        answer.
 
-        Behind a hidden answer what is typed stays hidden, until `ask` is called again or `release`. A line that
-        is typed meanwhile is the next answer, or is dropped. `then` is called with None if the person no longer waits.
+        Behind a hidden answer what is typed stays hidden, until `ask` is called again or `release`. A line that is
+        typed meanwhile is the next answer, or is dropped. The answer is None once more if the person no longer waits.
         """
 
     def release(self) -> None:
@@ -3536,7 +3525,8 @@ class Plain(Front):
         self._reader: LineReader | None = None
         self._asides: list[str] = []  # lines for standard error, to be printed behind what is shown
 
-    def start(self, link: Link, helper: Recipients) -> None:
+    def start(self, link: Link, helper: Recipients, answer: Callable[[str | None], object]) -> None:
+        self._questions.then = answer
         link.watch(self.mailbox, self.mailbox.clear_wakeups)
         self._reader = LineReader(0, self.mailbox, terminal_encoding(sys.stdin))
         threading.Thread(target=self._reader.run, daemon=True).start()
@@ -3559,7 +3549,7 @@ class Plain(Front):
             self._show_typing()
             if line[0] is None:
                 return [None]
-        while self._questions.asked is not None or self._questions.waits:
+        while self._questions.prompt is not None or self._questions.waits:
             typed = [self._early] if self._early and not self._questions.waits else self.mailbox.take(1)
             if not typed:
                 return []
@@ -3574,7 +3564,7 @@ class Plain(Front):
                     self._asides.append(ONE_MOMENT)
         return [None if line is None else Line(line) for line in self.mailbox.take(1)]
 
-    def ask(self, prompt: str, then: Callable[[str | None], None], *, hidden: bool = True) -> bool:
+    def ask(self, prompt: str, *, hidden: bool = True) -> bool:
         if not self.interactive:
             return False
         if not hidden:
@@ -3584,7 +3574,7 @@ class Plain(Front):
             self._hides = is_terminal(2) and set_echo(False)
             if not self._hides:
                 return False
-        self._questions.ask(Question(prompt, then, hidden))
+        self._questions.ask(prompt, hidden=hidden)
         self._asides.append(prompt)
         return True
 
@@ -3948,8 +3938,8 @@ class Terminal(Front):
         self._moved = False  # whether the window may have another size, or we are back in front
         self._settled_at = -math.inf  # when it will have kept its size for long enough
 
-    def start(self, link: Link, helper: Recipients) -> None:
-        self._link, self._helper = link, helper
+    def start(self, link: Link, helper: Recipients, answer: Callable[[str | None], object]) -> None:
+        self._link, self._helper, self._questions.then = link, helper, answer
         self._console.start(link, self._mark_moved)
         self._console.begin()
         self._out.write(TERMINAL_BEGIN)
@@ -4047,8 +4037,8 @@ class Terminal(Front):
             words = f"that is too long for one message, which holds {TYPED_MAX:,} bytes: send it in parts"
             self._transcript.tell(f"!! {words}")
 
-    def ask(self, prompt: str, then: Callable[[str | None], None], *, hidden: bool = True) -> bool:
-        self._questions.ask(Question(prompt, then, hidden))
+    def ask(self, prompt: str, *, hidden: bool = True) -> bool:
+        self._questions.ask(prompt, hidden=hidden)
         if not hidden:
             self._keys.clear()  # they were typed before the question could be read
         if self._editor.ask(hidden=hidden):
@@ -4115,8 +4105,8 @@ class Terminal(Front):
             self._out.flush()
 
     def _prompt(self, to: str | None) -> tuple[Span, ...]:
-        if self._questions.asked is not None:
-            return (Span(self._questions.asked.prompt),)
+        if self._questions.prompt is not None:
+            return (Span(self._questions.prompt),)
         search, to = self._editor.search_prompt, self._editor.to or to
         spans = [Span(search, DIM)] if search is not None else link_spans(self._link, self._transcript.met)
         if self._editor.waits:
@@ -4346,9 +4336,7 @@ INSTEAD = dict.fromkeys(NO_ROOMS, "there are no rooms; /to NAME sends what you t
     "nick": "a name is an account: /login NAME, or /register NAME for a new one",
     "identify": "the password is asked for: /login NAME",
 }
-# How alike an unknown command is to one with a password to be taken for it, and to any command to be taken for a slip
-# of the finger, as difflib counts.
-TAKEN_FOR, ALIKE = 0.7, 0.6
+ALIKE = 0.6  # how alike an unknown command is to one that may have been meant, as difflib counts
 
 
 def first_word(text: str) -> tuple[str, str]:
@@ -4370,10 +4358,10 @@ def read_command(text: str) -> Reading:
     word, rest = first_word(re.sub(r"^/\s+", "/", text.lstrip()))
     word = unicodedata.normalize("NFKC", word)
     if word.startswith("/"):
-        name, alike = command_name(word[1:]), similar_command(word, TAKEN_FOR)
-        if name not in TYPED and alike in SECRETS:
-            return Reading(alike, rest, exact=False)
-        return Reading(name if name in TYPED else "", rest)
+        name = command_name(word[1:])
+        if name in TYPED:
+            return Reading(name, rest)
+        return Reading(next((secret for secret in SECRETS if is_slip(name, secret)), ""), rest, exact=False)
     if word in BARE:  # `WHO are you` is no WHO
         return Reading(BARE[word] if not rest or " " in TYPED[BARE[word]].usage else "", rest)
     name = command_name(word.strip(string.punctuation))
@@ -4381,9 +4369,9 @@ def read_command(text: str) -> Reading:
     return Reading(name if begins else "", rest, exact=False)
 
 
-def similar_command(word: str, alike: float = ALIKE) -> str:
-    """The command that an unknown one may have been meant to be; "" if there is none. `alike`: how much at least."""
-    found = difflib.get_close_matches(word[1:].lower(), [*TYPED, *ALIASES], 1, alike) if word.count("/") == 1 else []
+def similar_command(word: str) -> str:
+    """The command that an unknown one may have been meant to be; "" if there is none."""
+    found = difflib.get_close_matches(word[1:].lower(), [*TYPED, *ALIASES], 1, ALIKE) if word.count("/") == 1 else []
     return command_name(found[0]) if found else ""
 
 
@@ -4639,8 +4627,8 @@ class Dialogues:
             self._end()
 
     def _ask(self, step: Ask) -> bool:
-        asked = self._front.ask(step.prompt, self.answer, hidden=step.hidden)
-        return asked or (not step.strict and self._front.ask(step.prompt, self.answer, hidden=False))
+        asked = self._front.ask(step.prompt, hidden=step.hidden)
+        return asked or (not step.strict and self._front.ask(step.prompt, hidden=False))
 
     def _end(self) -> None:
         if self._dialogue is None:
@@ -5155,7 +5143,7 @@ class Chat:
 
     def begin(self, user: str | None) -> None:
         """Once, before the first turn."""
-        self.front.start(self.link, self.recipients)
+        self.front.start(self.link, self.recipients, self.dialogues.answer)
         if self.front.interactive and not self.front.edits:  # where a prompt is drawn, it says so
             self.note(f"connecting to {self.link.host} port {self.link.port} …")
         before = self._said.of(None, None)

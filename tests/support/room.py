@@ -28,7 +28,7 @@ class Desk(Plain):
         self.typed: list[str | Line | None] = []
         self.seen: list[str] = []
         self.prompts: list[str] = []
-        self.answers: list[tuple[Callable[[str], None], bool]] = []
+        self.answers: list[bool] = []  # of the question that is asked: whether its answer is hidden
         self.rung = 0
         self.forgotten = 0  # how often what was typed was forgotten
         self.holds = False  # a password was typed, and its consequence is not known yet
@@ -48,16 +48,17 @@ class Desk(Plain):
     def forget(self) -> None:
         self.forgotten += 1
 
-    def start(self, link: Link, helper: client.Recipients) -> None:
+    def start(self, link: Link, helper: client.Recipients, answer: Callable[[str | None], object]) -> None:
+        self.answer = answer
         link.watch(self.mailbox, self.mailbox.clear_wakeups)
 
     def lines(self) -> list[Line | None]:
         if self.answers and self.typed and isinstance(self.typed[0], str):
-            then, hidden = self.answers.pop()
+            hidden = self.answers.pop()
             answer = self.typed.pop(0)
             assert isinstance(answer, str)
             self.holds = hidden and answer != ""
-            then(answer)
+            self.answer(answer)
         if self.answers or self.holds:
             return []
         lines, self.typed = self.typed[:1], self.typed[1:]
@@ -66,10 +67,10 @@ class Desk(Plain):
     def show(self, event: client.Printable) -> None:
         self.seen += client.lines_of(event)
 
-    def ask(self, prompt: str, then: Callable[[str], None], *, hidden: bool = True) -> bool:
+    def ask(self, prompt: str, *, hidden: bool = True) -> bool:
         if self.interactive:
             self.prompts.append(prompt)
-            self.answers = [(then, hidden)]
+            self.answers = [hidden]
         return self.interactive
 
     def release(self) -> None:
