@@ -3348,21 +3348,16 @@ class Front(Protocol):
     OSError from any method means that nobody sees any more what is shown.
     """
 
-    @property
-    def interactive(self) -> bool:
-        """Whether there is a person, who can be asked and who reads hints."""
+    interactive: bool = False  # whether there is a person, who can be asked and who reads hints
+    edits: bool = False  # whether a line that was finished can be had again, and its recipient stands in a prompt
 
-    @property
-    def edits(self) -> bool:
-        """Whether a line that was finished can be had again, and its recipient stands in a prompt."""
-
-    @property
     def deadline(self) -> float | None:
         """When `lines` wants to be called even if nothing happens."""
+        return None
 
-    @property
     def settles(self) -> bool:
         """Whether the window changes its size right now, so that nothing should be shown."""
+        return False
 
     def start(self, link: Link, helper: Recipients, answer: Callable[[str | None], object]) -> None:
         """Begin to read what is typed; the link wakes up for it. answer: gets the answers to what is asked."""
@@ -3509,9 +3504,6 @@ def _is_open(descriptor: int) -> bool:
 
 class Plain(Front):
     """One event a line, no escapes, no prompt but for a password: for pipes, files, scripts and dumb terminals."""
-
-    deadline: float | None = None
-    interactive = edits = settles = False
 
     def __init__(self, out: Writer, *, as_json: bool = False, interactive: bool = False) -> None:
         self.mailbox = Mailbox(LINES_WAITING)  # lines that were typed
@@ -3953,15 +3945,13 @@ class Terminal(Front):
         self._moved = True
         self._link.wake()
 
-    @property
     def deadline(self) -> float | None:
         """A lonely escape, the next second of a countdown, or comings and goings to be told."""
         wait, counts = self._link.redial_in, not self._transcript.met
         next_second = self._link.now() + ((wait or 0.0) % 1 or 1) if wait or counts else None
-        settled = self._settled_at if self.settles else None
+        settled = self._settled_at if self.settles() else None
         return earliest(self._console.deadline, next_second, self._transcript.due, settled)
 
-    @property
     def settles(self) -> bool:
         return self._moved or self._link.now() < self._settled_at
 
@@ -4073,7 +4063,7 @@ class Terminal(Front):
             self._console.begin()
             self._screen.resize(*window_size())
             self._settled_at = self._link.now() + settling_time(os.environ)
-        if self.settles:
+        if self.settles():
             return
         block = Block(self._prompt(to), *self._editor.view(), pinned_paragraphs(self._link.session.undelivered))
         self._editor.mark_seen()
@@ -5156,7 +5146,7 @@ class Chat:
 
     def turn(self, until: float | None = None) -> None:
         """Wait until something happens, at the latest `until`, and deal with it."""
-        self.link.wait(earliest(until, self.leaving.deadline, self.dialogues.deadline, self.front.deadline))
+        self.link.wait(earliest(until, self.leaving.deadline, self.dialogues.deadline, self.front.deadline()))
         while self.leaving.signals:
             insists = self.leaving.signals.popleft()
             self.leave(LEAVE_SECONDS if self.link.is_up else 0.0, insists=insists)
@@ -5174,7 +5164,7 @@ class Chat:
 
     def _show_events(self) -> None:
         with self._while_showing():
-            ready = not self.front.settles or self.leaving.stage is not LeavingStage.HERE
+            ready = not self.front.settles() or self.leaving.stage is not LeavingStage.HERE
             for event in self.link.take_events() if ready else ():  # those that wait are not acknowledged
                 if self.status is None:  # after the end nothing is shown that only follows from it
                     self._react(event)

@@ -210,7 +210,7 @@ def test_what_is_not_shown_yet_is_in_the_history_and_its_fate_later(room: Room) 
     assert not any("word" in line for line in eve.seen)
     room.types(bob, "/history eve", see="-- the last message with eve")
     assert bob.seen[-1].endswith(f"-- eve has not got this yet: {text}end")
-    eve.settles = False
+    eve.resizing = False
     room.types(bob, see="-> eve: word")
     room.types(bob, "/history", see="-- the last message")
     assert again(bob)[1:] == [f"-- -> eve: {text}end"]

@@ -553,13 +553,13 @@ def test_while_tmux_changes_the_size_of_a_window_nothing_is_drawn(
     terminal._mark_moved()
     terminal.show(protocol.Message("bob", 1, 0.0, "hi"))
     terminal.flush(None)
-    assert terminal.settles == kept
+    assert terminal.settles() == kept
     assert (out.getvalue() == "") == kept
-    if terminal.deadline is not None:
-        later = terminal.deadline
+    later = terminal.deadline()
+    if later is not None:
         monkeypatch.setattr(terminal._link, "now", lambda: later)
-        assert not terminal.settles and told(terminal) == ["bob  hi"]
-        assert terminal.deadline is None
+        assert not terminal.settles() and told(terminal) == ["bob  hi"]
+        assert terminal.deadline() is None
 
 
 @pytest.mark.parametrize("broken", [("_screen", "draw"), ("_transcript", "take")])

@@ -30,6 +30,7 @@ class Desk(Plain):
         self.prompts: list[str] = []
         self.answers: list[bool] = []  # of the question that is asked: whether its answer is hidden
         self.rung = 0
+        self.resizing = False
         self.forgotten = 0  # how often what was typed was forgotten
         self.holds = False  # a password was typed, and its consequence is not known yet
 
@@ -41,6 +42,9 @@ class Desk(Plain):
     @property
     def edits(self) -> bool:  # type: ignore[override]
         return self.interactive
+
+    def settles(self) -> bool:
+        return self.resizing
 
     def call(self, bell: client.Bell, message: protocol.Message | None = None) -> None:
         self.rung += 1
@@ -122,8 +126,8 @@ class ScreenDesk(client.Terminal, Onlooker):
         self._screen = client.Screen(width, height)
         self._step = step
 
-    def start(self, link: Link, helper: client.Recipients) -> None:
-        self._link, self._helper = link, helper
+    def start(self, link: Link, helper: client.Recipients, answer: Callable[[str | None], object]) -> None:
+        self._link, self._helper, self._questions.then = link, helper, answer
         self._console.start(link, self._mark_moved)
 
     def types(self, text: str) -> ScreenDesk:
