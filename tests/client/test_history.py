@@ -204,7 +204,7 @@ def test_what_cannot_be_meant_is_told(room: Room, rest: str) -> None:
 
 def test_what_is_not_shown_yet_is_in_the_history_and_its_fate_later(room: Room) -> None:
     bob, eve = room.people("bob", "eve")
-    eve.settles = True  # and so shows nothing
+    eve.resizing = True  # and so shows nothing
     text = "word " * 100
     room.types(bob, f"/msg eve {text}end", see="-- eve has not got this yet")
     assert not any("word" in line for line in eve.seen)
