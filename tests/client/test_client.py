@@ -383,7 +383,9 @@ def test_a_visible_question_shows_its_answer(asking: tuple[Plain, list[bool]]) -
     front.mailbox.put("y")
     front.mailbox.put("next")
     assert front.lines() == [Line("next")]
-    assert answers == ["secret", "y"]
+    front.mailbox.put("typed before it could be read")
+    assert front.ask("y/n ", answers.append, hidden=False)
+    assert front.lines() == [] and answers == ["secret", "y"]
 
 
 def test_a_question_that_cannot_be_hidden_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
