@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -143,42 +143,26 @@ class Disk:
             LIBRARY.sqlite3_vfs_unregister(ctypes.byref(vfs))
 
     def _patch(self, patches: pytest.MonkeyPatch) -> None:
-        replace, unlink = Path.replace, Path.unlink
-        new_file, copy_file = storage._new_file, shutil.copyfile
-        sync, sync_folder = storage.sync, storage.sync_folder
+        def watch(owner: object, name: str, note: Callable[..., object]) -> None:
+            """Before `name` is called, `note` is, with the same arguments."""
+            real = getattr(owner, name)
 
-        def patched_replace(path: Path, target: Path) -> Path:
-            self.add_python("rename", path, str(target))
-            return replace(path, target)
+            def watched(*args: Any, **options: Any) -> Any:
+                note(*args, **options)
+                return real(*args, **options)
 
-        def patched_unlink(path: Path, missing_ok: bool = False) -> None:
-            if path.exists() and not path.name.endswith(".lock"):
-                self.add_python("delete", path)
-            unlink(path, missing_ok=missing_ok)
+            patches.setattr(owner, name, watched)
 
-        def patched_new_file(path: Path) -> None:
-            if not path.name.endswith(".lock"):
-                self.add_python("create", path)
-            new_file(path)
+        def note_file(kind: str, path: Path) -> None:
+            if not path.name.endswith(".lock") and (kind == "create" or path.exists()):
+                self.add_python(kind, path)
 
-        def patched_copy_file(source: Path, target: Path) -> None:
-            self.add_python("write", target, data=source.read_bytes())
-            copy_file(source, target)
-
-        def patched_sync(file: IO[bytes]) -> None:
-            self.add_python("sync", Path(file.name))
-            sync(file)
-
-        def patched_sync_folder(folder: Path) -> bool:
-            self.add_python("sync folder", folder)
-            return sync_folder(folder)
-
-        patches.setattr(Path, "replace", patched_replace)
-        patches.setattr(Path, "unlink", patched_unlink)
-        patches.setattr(storage, "_new_file", patched_new_file)
-        patches.setattr(shutil, "copyfile", patched_copy_file)
-        patches.setattr(storage, "sync", patched_sync)
-        patches.setattr(storage, "sync_folder", patched_sync_folder)
+        watch(Path, "replace", lambda path, target: self.add_python("rename", path, str(target)))
+        watch(Path, "unlink", lambda path, missing_ok=False: note_file("delete", path))
+        watch(storage, "_new_file", lambda path: note_file("create", path))
+        watch(shutil, "copyfile", lambda source, target: self.add_python("write", target, data=source.read_bytes()))
+        watch(storage, "sync", lambda file: self.add_python("sync", Path(file.name)))
+        watch(storage, "sync_folder", lambda folder: self.add_python("sync folder", folder))
 
     def _open(self, real: Any) -> Callable[..., int]:
         def x_open(vfs: int, name: int | None, file: int, flags: int, out: int) -> int:

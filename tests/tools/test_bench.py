@@ -19,6 +19,7 @@ import bench
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vocabulary import examples
 
 from protocol import frame
 
@@ -52,6 +53,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 # --- What it counts ---
 
 
+@examples(30)
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 10**6), st.lists(st.integers(0, 4000), max_size=9))
 def test_numbered_frames_are_counted_however_they_come_in(kinds: list[bool], first: int, places: list[int]) -> None:
     stream, seq = b"", first - 1
@@ -70,6 +72,7 @@ def test_an_error_among_numbered_frames_ends_the_run() -> None:
         bench.Numbered(sock).read(frame(b"@1 #5 ERROR busy too much is waiting"))
 
 
+@examples(30)
 @given(st.lists(st.integers(0, 4000), max_size=9))
 def test_a_flow_sends_as_many_as_arrive(places: list[int]) -> None:
     message = frame(b"MSG u00000 0 2026-11-22T15:04:05.123Z " + bench.TEXT)
@@ -116,6 +119,7 @@ def test_a_closed_connection_ends_the_run(ends: tuple[socket.socket, socket.sock
 # --- How it sums up ---
 
 
+@examples(30)
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.01, 1))
 def test_a_percentile_is_the_least_value_that_covers_its_share(times: list[float], share: float) -> None:
     value = bench.percentile(times, share)
