@@ -650,16 +650,20 @@ def test_a_logout_settles_too_and_comes_after_all_answers(every_place: Place) ->
     assert codes(alice.hears()) == ["#1 ERROR unconfirmed"]
 
 
-def test_a_login_onto_a_lost_session_adopts_its_messages_not_its_answers(place: Place) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_login_onto_a_lost_session_adopts_its_messages_not_its_answers(place: Place, kept: bool) -> None:
     alice, bob = place.person("alice"), place.person("bob", kept=True)
     bob.says("#50 WHO")
     bob.reset()
     alice.says("#1 SEND bob while you were out")
-    again = place.connect().say(f"LOGIN bob {PASSWORD}")
-    assert again.next(3) == [
-        f"OK LOGIN bob last={STAMP}", f"MSG alice 1 {STAMP} while you were out", "ONLINE alice bob",
-    ]  # fmt: skip
-    assert alice.hears() == ["#1 OK SEND"]
+    again = place.connect().say(*["KEEP"] * kept, f"LOGIN bob {PASSWORD}")
+    heard = again.next(3 + kept)[kept:]
+    assert like(f"OK LOGIN bob {f'token={TOKEN} ' * kept}last={STAMP}", heard.pop(0))
+    assert heard == ["@1 " * kept + f"MSG alice 1 {STAMP} while you were out", "ONLINE alice bob"]
+    assert again.says("#1 PING") == ["@2 " * kept + "#1 OK PING"]  # tags start afresh, and numbers
+    assert alice.hears() == ["#1 OK SEND"] * (not kept)
+    again.says("ACK 1")
+    assert alice.hears() == ["#1 OK SEND"] * kept
 
 
 # --- To several -------------------------------------------------------------------------------------------------------

@@ -57,21 +57,6 @@ def test_a_command_that_waits_for_the_hashing_thread_is_done_after_a_resume_too(
 # --- Fates ---
 
 
-def test_a_full_queue_is_busy_and_nothing_is_thrown_away(world: World) -> None:
-    alice, bob = world.person("alice"), world.person("bob", kept=True)
-    bob.leave()
-    for number in range(1, protocol.QUEUE_FRAMES + 1):
-        alice.say(f"#{number} SEND bob {number}")
-    alice.hears()
-    assert alice.says("#2000 SEND bob more")[0].startswith("#2000 ERROR busy")
-    bob = world.resume(bob.token, 0)
-    heard = bob.hears()
-    assert heard[1].endswith(" 1")
-    assert heard[1000].endswith(" 1000")
-    bob.say("ACK 1000")
-    assert len([line for line in alice.hears() if line.endswith("OK SEND")]) == protocol.QUEUE_FRAMES
-
-
 def test_an_ack_is_asked_for_when_the_queue_is_half_full(world: World) -> None:
     bob = world.person("bob", kept=True)
     bob.lively = False
@@ -245,25 +230,6 @@ def test_after_a_restart_the_grace_is_over_once_too(world: World) -> None:
 
 
 # --- Adoption ---
-
-
-def test_a_login_adopts_the_messages_but_not_the_answers_of_a_lost_session(world: World) -> None:
-    alice, bob = world.person("alice"), world.person("bob", kept=True)
-    alice.say("#1 SEND bob one")
-    bob.say("#8 PING")
-    bob.leave()
-    alice.say("#2 SEND bob two")
-    alice.hears()
-    bob = world.connect().say("KEEP", f"LOGIN bob {PASSWORD}")
-    heard = bodies(bob.next(5))
-    assert heard[1].startswith("OK LOGIN bob token=token2 ")
-    assert heard[2:] == ["@1 MSG alice 1 one", "@2 MSG alice 2 two", "ONLINE alice bob"]
-    assert bob.says("#1 PING") == ["@3 #1 OK PING"]  # tags start afresh
-    bob.says("ACK 1")
-    bob.leave()
-    world.wait(60 + protocol.WALK_PAUSE)
-    told = [line for line in alice.hears() if line.startswith("#")]
-    assert told == ["#1 OK SEND", "#2 ERROR unconfirmed bob left without confirming it"]
 
 
 def test_a_message_written_once_stays_unconfirmed_after_an_adoption(world: World) -> None:
