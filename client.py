@@ -4932,7 +4932,9 @@ class Recipients:
         if known is not None and not rest.strip():
             self.aim(known)
             return
-        if to is None or (known is not None and fold(known) != fold(to)):
+        if to is None and known is not None and not self._front.edits:  # there is no prompt that could tell it before
+            line, to = Line(rest.removeprefix(" "), known), known
+        elif to is None or (known is not None and fold(known) != fold(to)):
             to = yield from self._whom(line, [name for name in (known, to) if name is not None])
             named = to is not None and known is not None and fold(to) == fold(known)
             line = Line(rest.removeprefix(" ") if named else line.text, to or "", line.block)

@@ -80,6 +80,22 @@ def test_a_name_may_be_written_as_at_the_start_of_a_line(room: Room) -> None:
     assert texts(bob) == ["alice: hi"] * 3
 
 
+def test_a_line_for_somebody_who_is_here_is_clear_without_a_prompt_too(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dumb terminal asked to whom `bob: hi` is."""
+    monkeypatch.setattr(Desk, "edits", False)
+    alice, bob, carol = three(room)
+    room.types(alice, "bob: hi", see="-> Bob: hi")
+    room.types(alice, "and more", see="-> Bob: and more")
+    assert alice.prompts == []
+    assert asked(room, alice, "carol: hi") == 'to whom is "carol: hi", carol or Bob? '
+    room.types(alice, "", see="-- nothing was sent")
+    room.types(alice, "/to", see="-- what you type goes to nobody")
+    assert asked(room, alice, "zoe: hi").startswith("nobody called zoe is known here; to whom is ")
+    assert (texts(bob), texts(carol)) == (["alice: hi", "alice: and more"], [])
+
+
 def test_a_star_before_a_colon_is_no_recipient(room: Room) -> None:
     alice, bob, carol = three(room)
     room.types(alice, "/to bob", see="-- what you type goes to Bob")
