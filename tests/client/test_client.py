@@ -384,7 +384,7 @@ def test_a_visible_question_shows_its_answer(asking: tuple[Plain, list[bool]]) -
     front.mailbox.put("next")
     assert front.lines() == [Line("next")]
     front.mailbox.put("typed before it could be read")
-    assert front.ask("y/n ", answers.append, hidden=False)
+    assert front.ask("y/n ", hidden=False)
     assert front.lines() == [] and answers == ["secret", "y"]
 
 
