@@ -15,6 +15,7 @@ from protocol import (
     BadFrameError,
     FrameDecoder,
     clean_name,
+    clean_password,
     fold,
     format_time,
     frame,
@@ -214,6 +215,18 @@ def test_every_letter_has_the_skeleton_of_its_prototype() -> None:
 def test_passwords(password: str, fault: str | None) -> None:
     told = password_fault(password, "alicealice")
     assert told is None if fault is None else fault in str(told)
+
+
+@given(st.text(), st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]))
+def test_a_password_is_the_same_however_a_keyboard_composes_it(password: str, form: str) -> None:
+    assert clean_password(unicodedata.normalize(form, password)) == clean_password(password)
+
+
+@pytest.mark.parametrize("typed", ["e\u0301" * 400, "\ufdfa" * 40])
+def test_a_password_has_at_most_1_kib_as_it_is_typed_and_as_it_is_hashed(typed: str) -> None:
+    sizes = [len(text.encode()) for text in (typed, unicodedata.normalize("NFKC", typed))]
+    assert min(sizes) <= protocol.PASSWORD_MAX < max(sizes)
+    assert "at most" in str(password_fault(clean_password(typed), "alice"))
 
 
 def test_times_are_utc_with_milliseconds() -> None:
