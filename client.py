@@ -913,7 +913,7 @@ class Client:
     INBOX_MAX = 10_000
 
     def __init__(self, host: str, port: int, *, timeout: float = 60.0, tls: Tls | bool | None = None) -> None:
-        """Nothing is dialled before the first call.
+        """Nothing is dialled before the first call. ValueError if the port is none.
 
         timeout: seconds after which a call gives up.
         tls: None encrypts as the terminal client does: a new server's certificate is remembered, and an Encryption is
@@ -4650,7 +4650,6 @@ class Accounts:
         """`secret` stands in for a password that is left out."""
         self._session, self._note, self._secret, self._interactive = session, note, secret, interactive
         self.name = ""  # name of the last login that was tried
-        self._short = protocol.PASSWORD_MIN - 1  # characters of the longest password that is surely refused
 
     def fault(self, name: str, *, new: bool) -> str:
         """Why a password for `name` would be asked for in vain; "" if it would not. new: the account is to be made."""
@@ -4717,11 +4716,9 @@ class Accounts:
                 self._note("if this is your account, log in with its password; Enter alone gives up")
                 password = ""
                 break
-            if reply.code == protocol.Code.BAD_PASSWORD.word:
-                self._learn_from(password, name)
-            elif reply.code not in ASKS_AGAIN:
+            if reply.code not in ASKS_AGAIN:
                 return
-            elif reply.code in LATER:
+            if reply.code in LATER:
                 yield Pause(reply.wait)
         yield from self.logging_in(name, password, known=True)
 
@@ -4739,12 +4736,10 @@ class Accounts:
             reply = yield Await(self._session.passwd(old, new))
             if isinstance(reply, protocol.Answer):
                 return
-            if reply.code == protocol.Code.BAD_PASSWORD.word:
-                self._learn_from(new, name)
-                continue
             if reply.code not in ASKS_AGAIN:
                 return
-            old = ""
+            if reply.code != protocol.Code.BAD_PASSWORD.word:
+                old = ""
             if reply.code in LATER:
                 yield Pause(reply.wait)
 
@@ -4762,9 +4757,9 @@ class Accounts:
         return password
 
     def _new_password(self, prompt: str, name: str) -> Generator[Ask, str, str]:
-        """A password that was typed twice alike; "" if that is given up. One that is surely refused is typed once."""
+        """A password that was typed twice alike, once if it is too short or the name; "" if that is given up."""
         while first := (yield Ask(prompt)):
-            if len(first) <= self._short or protocol.password_fault(first, name):
+            if protocol.password_fault(first, name):
                 return first
             again = yield Ask("Repeat password: ")
             if again == first:
@@ -4774,11 +4769,6 @@ class Accounts:
             self._note("the two are not the same: once more, please", failed=True)
         self._note(NOTHING_DONE)
         return ""
-
-    def _learn_from(self, refused: str, name: str) -> None:
-        """How long a password has to be is the server's setting: known is only what it has refused."""
-        if protocol.password_fault(refused, name) is None:
-            self._short = max(self._short, len(refused))
 
     def _logged_in_as(self) -> str:
         """The own name, if a login would be refused because of it; "" too while a LOGOUT may be on its way."""

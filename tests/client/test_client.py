@@ -117,15 +117,6 @@ def test_a_password_is_changed_by_a_dialogue(room: Room) -> None:
     room.types(bob, "/passwd", "", see="-- no password, so nothing was done")
 
 
-def test_a_length_that_was_refused_once_is_not_typed_twice_again(room: Room) -> None:
-    room.rig.hub.settings = room.rig.hub.settings._replace(password_min=12)
-    _, bob = room.desk()
-    room.types(bob, "/register bob", "ten-chars-", "ten-chars-", see="!! REGISTER: a password has at least 12 ")
-    room.types(bob, "nine-char", see="!! REGISTER: ")
-    room.types(bob, "twelve-chars", "twelve-chars", see="-- online: bob")
-    assert bob.prompts.count("Repeat password: ") == 2
-
-
 def test_after_too_many_wrong_passwords_the_next_is_asked_for_when_it_may_be_tried(room: Room) -> None:
     room.account("bob")
     _, desk = room.desk()
