@@ -31,17 +31,6 @@ def test_a_command_without_its_argument_is_no_wrong_password(world: World) -> No
 # --- Accounts ---
 
 
-def test_two_register_the_same_name_at_once(world: World) -> None:
-    one, two = world.connect(), world.connect("10.0.0.2")
-    world.working = False
-    one.say("REGISTER bob longenough")
-    two.say("REGISTER Bob longenough")
-    world.working = True
-    answers = sorted([*one.hears(), *two.hears()])
-    assert answers[0].startswith("ERROR name-taken")
-    assert answers[1] in ("OK REGISTER bob", "OK REGISTER Bob")
-
-
 def change_password(disk: Disk) -> None:
     """As `storage.py passwd` does it."""
     disk.accounts["alice"].password, disk.accounts["alice"].token = "hash:another password", None
@@ -151,16 +140,17 @@ def test_a_coarse_clock_makes_nobody_a_ghost(world: World) -> None:
     assert other.says("PING") == ["OK PING"]
 
 
-def test_two_log_in_under_one_name_at_once(world: World) -> None:
+@pytest.mark.parametrize("command", ["REGISTER bob", "LOGIN alice", "TAKEOVER alice"])
+def test_of_two_who_want_one_name_at_once_one_has_it(world: World, command: str) -> None:
     world.person("alice").leave()
-    one, two = world.connect(), world.connect("10.0.0.2")
+    two = [world.connect(), world.connect("10.0.0.2")]
     world.working = False
-    one.say(f"LOGIN alice {PASSWORD}")
-    two.say(f"LOGIN alice {PASSWORD}")
+    for each, spelled in zip(two, (command, command.upper()), strict=True):
+        each.say(f"{spelled} {PASSWORD}")
     world.working = True
-    first = sorted([one.hears()[0].split(" ")[0], two.hears()[0].split(" ")[0]])
-    assert first == ["ERROR", "OK"]
-    assert len(world.hub.sessions) == 1
+    answers = [each.hears()[0] for each in two]
+    assert sorted(answer.split(" ")[0] for answer in answers) == ["ERROR", "OK"]
+    assert len(world.hub.sessions) == (0 if "REGISTER" in command else 1)
 
 
 # --- Messages and presence ---
@@ -277,14 +267,6 @@ def test_a_password_is_made_clean_only_when_it_has_a_slot(
 def test_what_may_be_no_password_is_refused_in_whatever_letters(world: World, name: str, password: str) -> None:
     assert world.connect().says(f"REGISTER {name} {password}")[0].startswith("ERROR bad-password ")
     assert world.person(name).says(f"PASSWD {PASSWORD}\n{password}")[0].startswith("ERROR bad-password ")
-
-
-def test_one_address_cannot_have_all_connections(world: World) -> None:
-    for _ in range(protocol.CONNECTIONS_AN_ADDRESS):
-        world.connect("10.0.0.5")
-        world.now += protocol.NEWCOMER_PAUSE
-    assert world.connect("10.0.0.5").ends() == ["BYE full", END]
-    assert world.connect("10.0.0.6").hears() == []
 
 
 def test_one_address_cannot_come_in_too_often(world: World) -> None:
@@ -443,8 +425,12 @@ def test_a_suspended_server_reads_before_it_expires_anybody(world: World) -> Non
     assert not alice.ended
 
 
-def test_a_lost_session_outlives_a_suspended_server() -> None:
-    """The wait that a suspension interrupts returns without the RESUME that waits."""
+@pytest.mark.parametrize(("seconds", "answer"), [
+    (0.0, "OK RESUME bob 0 0"),  # the wait that a suspension interrupts returns without the RESUME that waits
+    (1.9, "OK RESUME bob 0 0"),
+    (2.1 + protocol.WALK_PAUSE, "OK RESUME bob 0 7"),  # it is a new one
+])  # fmt: skip
+def test_a_lost_session_has_as_much_time_after_a_suspension_as_before(seconds: float, answer: str) -> None:
     world = World(grace=4)
     alice, bob = world.people("alice", "bob", kept=True)
     bob.leave()
@@ -452,23 +438,8 @@ def test_a_lost_session_outlives_a_suspended_server() -> None:
     world.wait(2)
     world.begin_turn(after=300)
     world.tick()
-    assert "bob" in world.hub.sessions
-    heard = world.resume(str(world.disk.accounts["bob"].token), 0).hears()
-    assert heard[0] == "OK RESUME bob 0 0"
-    assert heard[1].endswith(" hi")
-
-
-def test_after_a_suspension_everything_has_as_much_time_as_it_had_before() -> None:
-    world = World(grace=4)
-    alice, bob = world.people("alice", "bob", kept=True)
-    bob.leave()
-    world.wait(2)
-    world.now += 300
-    alice.says("PING")
-    world.wait(1.9)
-    assert "bob" in world.hub.sessions
-    world.wait(0.2 + protocol.WALK_PAUSE)
-    assert "bob" not in world.hub.sessions
+    world.wait(seconds)
+    assert world.resume(bob.token, int(answer[-1])).hears()[0] == answer
 
 
 @pytest.mark.parametrize(("seconds", "noted"), [
@@ -613,13 +584,18 @@ def test_a_network_may_register_and_connect_more_than_an_address_but_not_without
     assert world.connect("2001:db8:0:1::99").says("REGISTER onemore longenough") == ["OK REGISTER onemore"]
 
 
-def test_a_network_has_a_bounded_number_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("addresses", "most"), [
+    (["10.0.0.5"] * 3, 2), ([f"2001:db8::{number:x}" for number in range(50)], 2 * protocol.WIDER),
+])  # fmt: skip
+def test_an_address_and_a_network_have_a_bounded_number_of_connections(
+    monkeypatch: pytest.MonkeyPatch, addresses: list[str], most: int
+) -> None:
     monkeypatch.setattr(protocol, "CONNECTIONS_AN_ADDRESS", 2)
     world = World()
-    people = [world.connect(f"2001:db8::{number:x}") for number in range(2 * protocol.WIDER + 1)]
-    assert [person.hears() for person in people] == [[]] * 2 * protocol.WIDER + [["BYE full", END]]
+    people = [world.connect(address) for address in addresses[: most + 1]]
+    assert [person.hears() for person in people] == [[]] * most + [["BYE full", END]]
     people[0].leave()
-    assert world.connect("2001:db8::ffff").hears() == []
+    assert world.connect(addresses[-1]).hears() == []
     for address in ("::1", "127.0.0.1"):
         assert [world.connect(address).hears() for _ in range(20)] == [[]] * 20
 
