@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import operator
 import random
 import sys
@@ -14,7 +13,19 @@ from typing import Any
 
 import pytest
 from accounts import HASH, older
-from disk import IO_ERRORS, LIBRARY, SQLITE_FULL, Disk, Files, crash, files_under, power_cuts, put_files
+from disk import (
+    IO_ERRORS,
+    LIBRARY,
+    SQLITE_FULL,
+    Disk,
+    Event,
+    Files,
+    crash,
+    files_under,
+    moments_of,
+    power_cuts,
+    put_files,
+)  # fmt: skip
 from vocabulary import WALL
 
 import storage
@@ -228,6 +239,8 @@ def test_on_a_file_system_that_cannot_sync_folders_every_commit_succeeds(
 
 # --- Failing operations ----------------------------------------------------------------------------------------------
 
+NEED_ROOM = ("create", "write")  # operations that a full disk refuses
+
 faults = pytest.mark.parametrize(
     ("code", "lasting"), [(None, False), (SQLITE_FULL, True)], ids=["EIO once", "full for good"]
 )
@@ -236,26 +249,31 @@ faults = pytest.mark.parametrize(
 def failures(
     change: Callable[[Path], None], path: Path, code: int | None, lasting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Path, bool]]:
-    """Make the change with one operation of the disk failing, or all from that one on, until none fails any more.
+    """Make the change without a fault, then for each operation of the disk with that failing, or all from that one on.
 
-    Gives the file, which is each time as `path` is now, and whether the failure was told.
+    Gives the file, which is each time as `path` is, and whether the failure was told.
     """
     before = files_under(path.parent)
-    for moment in itertools.count():
-        file = path.parent.with_name(str(moment)) / path.name
+
+    def attempt(name: str, fails_at: Callable[[int], bool]) -> tuple[Path, bool, list[Event]]:
+        file, disk = path.parent.with_name(name) / path.name, Disk()
         put_files(before, path.parent, file.parent)
-        disk = Disk()
-        disk.code = code
-        disk.fails = functools.partial(operator.le if lasting else operator.eq, moment)
+        disk.code, disk.fails = code, fails_at
         with disk.attached(monkeypatch):
             told = fails(change, file)
-        failed = [event.kind for event in disk.events if event.kind.startswith("failed")]
-        if "failed delete" not in failed:
+        if "failed delete" not in (event.kind for event in disk.events):
             assert not [left for left in file.parent.rglob("*") if left.suffix in (".part", ".new", ".lock")]
-        yield file, told
-        if not failed:
-            assert moment > 10 and not told
-            return
+        return file, told, disk.events
+
+    file, told, events = attempt("whole", lambda _index: False)
+    assert not told
+    yield file, told
+    for moment in moments_of(events):
+        if not lasting or events[moment].kind in NEED_ROOM:
+            compare = operator.le if lasting else operator.eq
+            file, told, done = attempt(str(moment), functools.partial(compare, moment))
+            assert done[moment].kind == "failed " + events[moment].kind
+            yield file, told
 
 
 def fails(change: Callable[[Path], None], path: Path) -> bool:
@@ -275,10 +293,8 @@ def test_a_disk_error_at_any_moment_is_reported_and_changes_all_or_nothing(
 ) -> None:
     old = state_of(prepared)
     attempts = failures(change, prepared, code, lasting, monkeypatch)
-    first = next(attempts)
-    change(prepared)
-    new = state_of(prepared)
-    for file, told in itertools.chain([first], attempts):
+    new = state_of(next(attempts)[0])
+    for file, told in attempts:
         state = state_of(file)
         assert state in ([old, new] if told else [new])
         if state != new:
@@ -291,9 +307,7 @@ def test_a_disk_error_while_an_older_file_is_brought_up_to_date_loses_nothing(
 ) -> None:
     older(path, *OLD)
     attempts = failures(upgrade, path, code, lasting, monkeypatch)
-    first = next(attempts)
-    upgrade(path)
-    expected = state_of(path)
-    for file, told in itertools.chain([first], attempts):
+    expected = state_of(next(attempts)[0])
+    for file, told in attempts:
         assert told or storage.verify(file).version == len(storage.MIGRATIONS)
         assert state_of(file) == expected

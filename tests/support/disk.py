@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _sqlite3
 import ctypes
+import itertools
 import random
 import shutil
 import sys
@@ -298,6 +299,13 @@ def put_files(files: Files, source: Path, target: Path) -> None:
         file.write_bytes(data)
 
 
+def moments_of(events: list[Event]) -> list[int]:
+    """Those before each event; of several writes to one file in turn before the first and the last."""
+    keys = [(event.kind, event.path) for event in events]
+    in_turn = [key == other and key[0] == "write" for key, other in itertools.pairwise(keys)]
+    return [index for index in range(len(keys)) if not all(in_turn[max(0, index - 1) : index + 1]) or index == 0]
+
+
 def power_cuts(before: Files, events: list[Event], path: Path) -> Iterator[tuple[list[int], Path]]:
     """What may be left of the folder of `path` by a power cut, or a kill (share 1), at any moment of `events`.
 
@@ -305,7 +313,7 @@ def power_cuts(before: Files, events: list[Event], path: Path) -> Iterator[tuple
     folder in which the files are as the disk then had them.
     """
     outcomes: dict[frozenset[tuple[str, bytes]], list[int]] = {}
-    for count in range(len(events) + 1):
+    for count in [*moments_of(events), len(events)]:
         chance = random.Random(count)
         files = {frozenset(crash(before, events[:count], chance, share).items()) for share in (0.0, 1.0, 0.5, 0.5)}
         for outcome in files:
