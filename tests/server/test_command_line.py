@@ -421,7 +421,7 @@ def test_it_says_where_it_listens_how_to_join_and_whom_to_trust(
     ]
 
 
-def test_without_openssl_it_serves_plain_says_so_and_what_to_do(
+def test_without_openssl_it_serves_plain_says_so_and_what_to_do_or_is_refused_if_only_tls_will_do(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(vessages, "openssl_programs", lambda: iter([]))
@@ -430,6 +430,10 @@ def test_without_openssl_it_serves_plain_says_so_and_what_to_do(
     assert "\nNothing is encrypted, so the network can read passwords:\nthere is no openssl" in said
     assert re.search(r"\n    openssl req -x509 .*\n", said)
     assert not list(tmp_path.glob("*.pem*"))
+    monkeypatch.chdir(tmp_path)
+    options = vessages.parse(["127.0.0.1", "0", "--tls", "only"])
+    with pytest.raises(vessages.StartError, match=r"^there is no openssl here .*: openssl req [^\n]*$"):
+        vessages.offer_tls(options, ["127.0.0.1"], vessages.write_nowhere)
 
 
 def test_options_reach_the_server(start: Start, capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,6 +173,16 @@ def test_a_stuck_reader_that_is_closed_is_dropped_after_a_moment(rig: Rig) -> No
     assert len(rig.interest()) == 1
 
 
+def take_a_little(rig: Rig, peer: Peer) -> None:
+    """Until the server gets rid of some more, which the system may have to do before."""
+    queued = rig.hub.figures()["queued bytes"]
+    peer.reading = True
+    while queued and rig.hub.figures()["queued bytes"] == queued:
+        peer.take_in()
+        rig.turn()
+    peer.reading = False
+
+
 @pytest.mark.parametrize("rig", ["default", "via_select"], indirect=True)
 def test_a_reader_that_takes_a_little_stays(rig: Rig) -> None:
     alice = rig.person("alice")
@@ -180,12 +190,7 @@ def test_a_reader_that_takes_a_little_stays(rig: Rig) -> None:
     alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
     for _ in range(6):
         rig.wait(20)
-        queued = rig.hub.figures()["queued bytes"]
-        bob.reading = True
-        while queued and rig.hub.figures()["queued bytes"] == queued:  # the system may want to get rid of more first
-            bob.take_in()
-            rig.turn()
-        bob.reading = False
+        take_a_little(rig, bob)
     bob.reading = True
     assert len(bob.hears()) == 40
 
@@ -211,14 +216,9 @@ def test_a_slow_reader_may_take_his_time_over_what_he_was_saying(rig: Rig) -> No
     bob.say_bytes(half[:9])
     rig.turns(2)
     alice.says(*[f"SEND bob {'x' * 5000}"] * 40)
-    for _ in range(4):  # in which he takes a little, and is not read from
+    for _ in range(4):  # in which he is not read from
         rig.wait(20)
-        queued = rig.hub.figures()["queued bytes"]
-        bob.reading = True
-        while queued and rig.hub.figures()["queued bytes"] == queued:
-            bob.take_in()
-            rig.turn()
-        bob.reading = False
+        take_a_little(rig, bob)
     bob.reading = True
     bob.say_bytes(half[9:])
     assert bob.hears()[40:] == ["OK PING at last"]

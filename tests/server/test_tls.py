@@ -714,24 +714,6 @@ def test_a_machine_of_many_networks_has_a_certificate_with_some(pair: Pair, monk
     assert pair[0].stat().st_size < vessages.PAIR_SIZE
 
 
-@pytest.mark.parametrize("mode", ["offered", "only"])
-def test_what_is_offered_where_no_certificate_can_be_made(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    monkeypatch.setattr(vessages, "openssl_programs", lambda: iter([]))
-    options = vessages.parse(["127.0.0.1", "0", "--db", str(pair[0].with_name("vessages.db")), "--tls", mode])
-    if mode == "only":
-        with pytest.raises(vessages.StartError, match=r"^there is no openssl here .*: openssl req ") as refused:
-            vessages.offer_tls(options, ["127.0.0.1"], vessages.write_nowhere)
-        assert "\n" not in str(refused.value)
-    else:
-        context, why = vessages.offer_tls(options, ["127.0.0.1"], vessages.write_nowhere)
-        greeting = vessages.Greeting(["127.0.0.1"], 5000, "Accounts: here", plain=why).text(["127.0.0.1"])
-        assert context is None
-        assert "\nNothing is encrypted, so the network can read passwords:\nthere is no openssl" in greeting
-        assert "\n    openssl req -x509" in greeting
-
-
 def test_a_certificate_survives_a_power_cut_before_anybody_has_seen_it(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -879,10 +861,12 @@ def test_a_key_that_everybody_may_read_is_told_of(made: Pair, mode: int, told: b
     assert said == [words] * told
 
 
-@pytest.mark.parametrize("empty", [(0, 1), (0,), (1,)])
-def test_a_pair_that_was_never_whole_is_made_anew(pair: Pair, empty: tuple[int, ...]) -> None:
-    for index in empty:
-        pair[index].touch()
+@pytest.mark.parametrize("remains", ["cert.pem key.pem", "cert.pem", "key.pem", "cert.pem.new/key.pem"])
+def test_what_a_start_that_failed_or_was_killed_has_left_is_in_nobodys_way(pair: Pair, remains: str) -> None:
+    for name in remains.split():
+        file = pair[0].parent / f"vessages-{name}"
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
     vessages.tls_context(*pair)
     assert all(path.stat().st_size > 0 for path in pair)
     assert sorted(pair[0].parent.iterdir()) == sorted(pair)
@@ -948,14 +932,6 @@ def test_a_full_disk_is_told_as_that_and_nothing_is_left(
     assert list(pair[0].parent.iterdir()) == []
     monkeypatch.undo()
     vessages.tls_context(*pair)
-
-
-def test_a_start_that_was_killed_leaves_nothing_in_the_way(pair: Pair) -> None:
-    drafts = pair[0].with_name("vessages-cert.pem.new")
-    drafts.mkdir()
-    (drafts / "key.pem").write_text("half a k")
-    vessages.tls_context(*pair)
-    assert sorted(pair[0].parent.iterdir()) == sorted(pair)
 
 
 def test_servers_that_start_in_one_folder_at_once_share_the_pair_of_the_first(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from vocabulary import END, PASSWORD, STAMP
-from wire import COST, Peer, Rig, encode, fault, full, in_one_place
+from wire import Peer, Rig, encode, fault, full, in_one_place
 
 import protocol
 import storage
@@ -127,38 +127,6 @@ def test_a_client_that_leaves_during_its_login_begins_no_session(
     assert "alice" not in " ".join(bob.presence)
     rig.stop()
     assert rig.statuses()["alice"] == "offline"
-
-
-@in_one_place
-@pytest.mark.parametrize("operate", ["passwd", "remove"])
-@pytest.mark.parametrize("command", ["LOGIN", "TAKEOVER"])
-def test_a_change_by_the_operator_during_a_login_holds_at_once(
-    rig: Rig, held_back: HeldBack, operate: str, command: str
-) -> None:
-    rig.connect().says(f"REGISTER ann {PASSWORD}")
-    ann = held_back.begin(rig, "KEEP", f"{command} ann {PASSWORD}")
-    if operate == "passwd":
-        storage.set_password(rig.store.path, "ann", "another password", COST)
-    else:
-        storage.remove(rig.store.path, "ann")
-    held_back.let_go()
-    assert ann.hears() == ["OK KEEP 60", "ERROR bad-login wrong name or password"]
-    if operate == "passwd":
-        assert ann.says(f"{command} ann another password")[0].startswith(f"OK {command} ann token=")
-    rig.stop()
-
-
-@in_one_place
-def test_a_change_by_the_operator_is_not_undone_by_a_user(rig: Rig, held_back: HeldBack) -> None:
-    rig.person("ann").close()
-    ann = held_back.begin(rig, f"TAKEOVER ann {PASSWORD}", f"PASSWD {PASSWORD}\nher own choice", at=HASH)
-    storage_hash = held_back.work
-    with pytest.MonkeyPatch.context() as patches:
-        patches.setattr(*HASH, storage_hash)
-        storage.set_password(rig.store.path, "ann", "another password", COST)
-    held_back.let_go()
-    assert ann.hears()[-1] == "ERROR bad-login wrong name or password"
-    assert ann.says("LOGOUT", "LOGIN ann another password")[1].startswith("OK LOGIN ann")
 
 
 @in_one_place
