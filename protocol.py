@@ -55,7 +55,7 @@ NAME_MAX = 32  # characters
 TYPED_NAME_MAX = 128  # characters before they are composed: each of 32 with three marks. To compose is slow
 NAME_MARKS_MAX = 3  # combining marks on one letter: Devanagari and Thai need two or three, a joker wants thirty
 PASSWORD_MIN = 8  # characters; a setting of the server
-PASSWORD_MAX = KIB  # bytes of UTF-8
+PASSWORD_MAX = KIB  # bytes of UTF-8, as it is hashed: a keyboard that does not compose needs up to three times as many
 TAG_MAX = 2**53 - 1  # the largest integer that every language's numbers hold exactly
 
 # --- Words ----------------------------------------------------------------------------------------------------------
@@ -266,9 +266,9 @@ def parse_list(names: str) -> dict[str, str]:
 def clean_password(password: str) -> str:
     """`password` as it is hashed: NFKC, so that every keyboard's `é` is the same one; never trimmed.
 
-    One that is too long anyway stays as it is: to normalize thousands of combining marks takes seconds.
+    One that is longer than a stranger can send stays as it is: to normalize thousands of combining marks takes seconds.
     """
-    if len(password.encode()) > PASSWORD_MAX:
+    if len(password.encode()) > STRANGER_FRAME_MAX:
         return password
     return unicodedata.normalize("NFKC", password)
 
