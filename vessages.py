@@ -83,6 +83,7 @@ else:
     import resource
 
 READ_SIZE = 64 * 1024  # bytes a turn a connection; larger reads cost more than they save (measured)
+STRANGER_READ = 8 * 1024  # the same where nobody is logged in: thousands may flood us, and what is read waits in memory
 TLS_RECORD, TLS_HEADER = 16 * 1024, 5  # bytes: of the text of one record of TLS, the most; of what is before it
 # Bytes read of a connection over TLS in a turn: the longest record. READ_SIZE would be 3,000 of those with a byte each.
 TLS_READ = TLS_RECORD + 2048 + TLS_HEADER
@@ -419,7 +420,7 @@ class Server:
             if not self._settle_as_plain(connection):
                 return
         try:
-            data = sock.recv(READ_SIZE)
+            data = sock.recv(READ_SIZE if connection.session else STRANGER_READ)
         except WOULD_BLOCK:
             return
         except OSError as error:

@@ -75,6 +75,18 @@ def test_a_flood_does_not_keep_others_waiting(rig: Rig) -> None:
     assert len(alice.next(9000)) == 9000
 
 
+def test_of_strangers_who_flood_the_server_little_is_kept(rig: Rig) -> None:
+    pests = [rig.connect() for _ in range(2 * protocol.STRANGERS_A_TURN)]
+    alice = rig.person("alice")
+    for pest in pests:
+        pest.reading = False
+        pest.say_bytes(encode("PING") * 6000)
+    rig.turns(3)
+    waiting = [each.decoder.buffered for each in rig.hub.connections if each.session is None]
+    assert 0 < max(waiting) <= (vessages.TLS_READ if rig.tls else vessages.STRANGER_READ)
+    assert alice.says("WHO") == ["OK WHO alice"]
+
+
 # --- Ends of connections ----------------------------------------------------------------------------------------------
 
 
