@@ -1696,9 +1696,9 @@ def complete_word(before: str, commands: Iterable[str], names: Iterable[str]) ->
         return start, [command + " " for command in commands if command.startswith(word.lower())]
     bare = word.lstrip(BEFORE_NAMES)
     listed, comma, last = bare.rpartition(",")  # of a list of names the last one is completed
-    spelled = {fold(name): name for name in names}
-    head = [spelled.pop(fold(name), name) for name in listed.split(",")] if comma else []
-    found = [name for key, name in spelled.items() if key.startswith(fold(last))]
+    by_key = {fold(name): name for name in names}
+    head = [by_key.pop(fold(name), name) for name in listed.split(",")] if comma else []
+    found = [name for key, name in by_key.items() if key.startswith(fold(last))]
     if start == 0 and word.startswith("@"):  # it becomes what it stands for at once, as if it had been typed
         return 0, [f"/msg {','.join([*head, name])} " for name in found]
     if start == 0 and bare == word:  # it becomes the recipient
@@ -4827,7 +4827,7 @@ class Recipients:
     def meet(self, names: Iterable[str]) -> None:
         """These are or were here. The recipient that --to named may be written otherwise."""
         self._known.extend(names)
-        self.to = self.to and self.spelled(self.to)
+        self.to = self.to and self.resolved(self.to)
 
     @property
     def answer_to(self) -> str:
@@ -4837,7 +4837,7 @@ class Recipients:
         others = [name for name in self.newest.reply_to.split(",") if name != self._session.name]
         return ",".join(others) or self.newest.sender
 
-    def spelling(self, name: str) -> str | None:
+    def known(self, name: str) -> str | None:
         """Somebody who is here, or was a moment ago, as the server writes the name; None if there is nobody.
 
         Also several with commas, of whom all must be known, and EVERYONE.
@@ -4845,7 +4845,7 @@ class Recipients:
         if name == EVERYONE:
             return EVERYONE
         if "," in name:
-            names = [None if each == EVERYONE else self.spelling(each) for each in name.split(",")]
+            names = [None if each == EVERYONE else self.known(each) for each in name.split(",")]
             return None if None in names else ",".join(filter(None, names))
         if protocol.clean_name(name) is None:
             return None
@@ -4858,9 +4858,9 @@ class Recipients:
         if word == "/r" and self.answer_to:
             return "", "/all " if self.answer_to == EVERYONE else f"/msg {self.answer_to} "
         if word.startswith("@") and is_recipient(bare_name(word)):
-            to = self.spelled(bare_name(word))
+            to = self.resolved(bare_name(word))
             return "", "/all " if to == EVERYONE else f"/msg {to} "
-        known = self.spelling(word[:-1]) if word.endswith(":") and word != f"{EVERYONE}:" else None
+        known = self.known(word[:-1]) if word.endswith(":") and word != f"{EVERYONE}:" else None
         return (known, "") if known is not None else None
 
     def complete(self, before: str, *, person: bool) -> tuple[int, Sequence[str]]:
@@ -4879,26 +4879,26 @@ class Recipients:
 
     def aim(self, name: str) -> None:
         """Plain text goes to `name` from now on; to nobody if that is empty."""
-        self.to = self.spelled(name) or None
+        self.to = self.resolved(name) or None
         gone, absent = "", absent_names(self._session, self.to) if self.to else []
         if absent:
             who = f"of whom {people_words(absent)}" if "," in name else "who"
             gone = f", {who} {'is' if len(absent) == 1 else 'are'} not online"
         self._note(f"what you type goes to {to_words(self.to) if self.to else 'nobody'}{gone}")
 
-    def spelled(self, to: str) -> str:
+    def resolved(self, to: str) -> str:
         """A recipient with each known name as the server writes it. A person who says `all` means EVERYONE, if nobody
         known is called so."""
-        if self._front.interactive and fold(to) in WORDS_FOR_EVERYONE and self.spelling(to) is None:
+        if self._front.interactive and fold(to) in WORDS_FOR_EVERYONE and self.known(to) is None:
             return EVERYONE
-        return ",".join(self.spelling(name) or name for name in to.split(","))
+        return ",".join(self.known(name) or name for name in to.split(","))
 
     # Texts
 
     def say_from_pipe(self, text: str) -> None:
         """`bob: hi` goes to bob and makes him the recipient, if there is somebody of that name; else to nobody."""
         name, colon, rest = text.partition(":")
-        known = self.spelling(name) if colon and name != EVERYONE else None
+        known = self.known(name) if colon and name != EVERYONE else None
         if known is None and colon and not self._session.roster and named_by(text) == name:
             known = name  # nobody is known before the login is answered
         if looks_secret(text):
@@ -4943,7 +4943,7 @@ class Recipients:
         """Send text whose recipient the person has not seen before Enter, if that is right."""
         line = Line(text, to)
         if (yield from self._is_sure(line, to, "" if looks_secret(text) else sending_question(text, to))):
-            self._session.send(self.spelled(to), text)
+            self._session.send(self.resolved(to), text)
         else:
             self.tell_unsent(line)
 
@@ -4957,7 +4957,7 @@ class Recipients:
         found = re.match(r"@([^\s:@]+):?(?!\S)|([^\s:@]+):", line.text)
         if found is None or line.to or line.block or EVERYONE in (found[1], found[2]):
             return None, ""
-        return self.spelling(found[1] or found[2]), line.text[found.end() :]
+        return self.known(found[1] or found[2]), line.text[found.end() :]
 
     def _whom(self, line: Line, offered: list[str]) -> Generator[Ask, str, str | None]:
         """Ask for a recipient, however it is written; None if that is given up. `offered` may be chosen in any case."""
@@ -4971,7 +4971,7 @@ class Recipients:
             name = bare_name(re.sub(r"^/(to|msg)\s+", "", answer))
             choices = [choice for choice in offered if fold(name) in (fold(choice), fold(to_words(choice)))]
             if len(offered) < 2 and not choices and name.lower() not in (*YES, *NO):
-                known = self.spelling(self.spelled(name))
+                known = self.known(self.resolved(name))
                 choices = [known] if known is not None else []
             if choices:
                 return choices[0]
@@ -5001,7 +5001,7 @@ class Recipients:
         if elsewhere or (line.unseen and fold(to) != fold(self.to or "")):
             return question
         name = "" if line.to or line.block else named_by(line.text)
-        known = self.spelling(name)
+        known = self.known(name)
         if not name or fold(name) == fold(to) or (not known and fold(name) in self._words):
             return ""
         return question if known else f"{nobody(name)}; {question}"
@@ -5227,7 +5227,7 @@ class Chat:
         lacks = len(rest.split()) < len(re.findall(" [A-Z]+", usage.split(" or ")[0]))
         exceeds = rest.strip() != "" and " " not in usage
         if line.unseen and typed.name in ("msg", "all") and text:
-            self.dialogues.begin(self.recipients.confirming(self.recipients.spelled(bare_name(to)), text))
+            self.dialogues.begin(self.recipients.confirming(self.recipients.resolved(bare_name(to)), text))
         elif lacks or exceeds or getattr(self, f"do_{typed.name}")(rest) is False:
             if word in BARE:  # as it was written
                 usage = re.sub(r"^/\S+", word, usage.split(" or ")[-1])
@@ -5326,7 +5326,7 @@ class Chat:
         if asks and self.front.interactive:
             self.dialogues.begin(self.recipients.confirming(to, text))
         else:
-            self.session.send(self.recipients.spelled(to), text)
+            self.session.send(self.recipients.resolved(to), text)
 
     def do_all(self, rest: str) -> None:
         self._send(EVERYONE, rest, asks=looks_secret(rest))
@@ -5369,7 +5369,7 @@ class Chat:
         """Print the last messages again: so many, and of one conversation if it is named."""
         words = rest.split()
         count = int(words.pop()[:9]) if words and re.fullmatch("[0-9]+", words[-1]) else SAID_AGAIN
-        to = self.recipients.spelled(bare_name(words[0])) if words else None
+        to = self.recipients.resolved(bare_name(words[0])) if words else None
         if len(words) > 1 or not count or (to is not None and not is_recipient(to)):
             return False
         if not self.front.interactive:
