@@ -4231,11 +4231,13 @@ ALIASES = {
 }  # fmt: skip
 NEW_LINE_KEY = "Ctrl-Enter" if sys.platform == "win32" else "Alt-Enter"  # there Alt-Enter is for the window
 # More that is good to know about a line, for /help.
-HELP_KEYS = (
+HELP_LINES = (
     ("NAME: TEXT", "send to NAME, now and from now on"),
     ("BOB,EVE: TEXT", "send to both; /to * is everybody"),
     ("@NAME TEXT", "send to NAME this time"),
     ("//TEXT", "send a text that begins with a slash"),
+)
+HELP_KEYS = (  # where a line is edited
     ("Tab", "complete a name or a command"),
     (f"{NEW_LINE_KEY}, or \\ at the end", "begin a new line"),
     ("Ctrl-C", "drop the line; twice when empty: leave"),
@@ -4277,8 +4279,8 @@ def command_name(word: str) -> str:
     return ALIASES.get(word.lower(), word.lower())
 
 
-def help_words(name: str) -> str:
-    """The words of /help, about one command if it is named; "" if there is no such command."""
+def help_words(name: str, *, edits: bool) -> str:
+    """The words of /help, about one command if it is named; "" if there is no such command. edits: with the keys."""
     if name and name not in TYPED:
         return ""
     if name:
@@ -4287,7 +4289,7 @@ def help_words(name: str) -> str:
         return "\n".join(filter(None, lines))
     groups = itertools.groupby(TYPED, lambda word: TYPED[word].group)
     rows = [f"{group:<5} {' '.join('/' + word for word in words)}" for group, words in groups]
-    keys = [f"{usage}  {words}" for usage, words in HELP_KEYS]
+    keys = [f"{usage}  {words}" for usage, words in HELP_LINES + HELP_KEYS * edits]
     return "\n".join([*rows, *keys, "/help COMMAND tells more"])
 
 
@@ -5393,7 +5395,7 @@ class Chat:
 
     def do_help(self, rest: str) -> None:
         name = rest.strip().lstrip("/")
-        words = help_words(command_name(name))
+        words = help_words(command_name(name), edits=self.front.edits)
         self.note(words or f"there is no /{name}; /help lists the commands", failed=not words)
 
     def do_quit(self, rest: str) -> None:

@@ -958,6 +958,14 @@ def test_what_is_said_before_the_first_turn_has_a_time_in_the_log(room: Room) ->
     assert pipe.seen and log.getvalue().startswith(today) and log.getvalue().endswith(f" {pipe.seen[0]}\n")
 
 
+def test_help_names_no_key_where_no_line_is_edited(room: Room) -> None:
+    """In a pipe it told of Tab, and of a backslash at the end, which means nothing there."""
+    _, pipe = room.desk(interactive=False)
+    room.types(pipe, "/help", see="-- /help COMMAND")
+    assert "-- //TEXT  send a text that begins with a slash" in pipe.seen
+    assert not any(word in line for line in pipe.seen for word in ("Tab", "Ctrl", "\\"))
+
+
 def test_help_lists_every_command_and_fits_a_small_window(room: Room) -> None:
     _, desk = room.desk()
     room.types(desk, "/help", see="-- /help COMMAND")
