@@ -199,6 +199,13 @@ class Slowly:
         raise AssertionError("nothing came")
 
 
+def shaken(rig: Rig, version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> Slowly:
+    """One whose handshake is over."""
+    slow = Slowly(rig, version)
+    slow.shake_hands(10_000)
+    return slow
+
+
 @SELECTORS
 @pytest.mark.parametrize("size", [1, 100])
 def test_a_handshake_may_come_in_pieces(rig: Rig, size: int) -> None:
@@ -453,8 +460,7 @@ def test_no_frame_waits_in_the_tls_library_for_the_next_event(rig: Rig) -> None:
 
 def test_somebody_who_says_much_in_little_records_is_heard_at_once(rig: Rig) -> None:
     most = 2 * protocol.STRANGER_FRAMES_A_TURN  # where they are read, and at the end of the turn
-    bob = Slowly(rig)
-    bob.shake_hands(10_000)
+    bob = shaken(rig)
     for number in range(most):
         bob.library.write(encode(f"PING {number}"))
     bob.unsent += bob.outgoing.read()
@@ -494,8 +500,7 @@ def test_records_that_bring_nothing_are_given_to_openssl_one_by_one_and_end_at_a
         def write(self, data: bytes) -> None:
             given.append(data)
 
-    alice, pest = rig.person("alice"), Slowly(rig)
-    pest.shake_hands(10_000)
+    alice, pest = rig.person("alice"), shaken(rig)
     (connection,) = (each for each in rig.hub.connections if each.session is None)
     monkeypatch.setattr(connection.socket, "_library", Mute())
     monkeypatch.setattr(connection.socket, "_incoming", Noted())
@@ -513,8 +518,7 @@ def test_records_that_bring_nothing_are_given_to_openssl_one_by_one_and_end_at_a
 
 @pytest.mark.parametrize("length", [0xFFFF, vessages.TLS_READ])
 def test_a_record_longer_than_any_is_not_waited_for(rig: Rig, length: int) -> None:
-    alice, pest = rig.person("alice"), Slowly(rig)
-    pest.shake_hands(10_000)
+    alice, pest = rig.person("alice"), shaken(rig)
     pest.unsent = b"\x17\x03\x03" + length.to_bytes(2, "big") + b"x"
     pest.send(100)
     rig.turns(2)
@@ -528,8 +532,7 @@ def test_what_comes_and_goes_in_pieces_is_whole(rig: Rig, version: ssl.TLSVersio
     text = "x" * (60_000 if size > 100 else 300)
     rig.listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     rig.person("alice").close()
-    bob = Slowly(rig, version)
-    bob.shake_hands(10_000)
+    bob = shaken(rig, version)
     heard = bob.says("LOGIN alice " + PASSWORD)
     while b"ONLINE" not in heard:
         heard += bob.hears()
@@ -544,8 +547,7 @@ def test_what_comes_and_goes_in_pieces_is_whole(rig: Rig, version: ssl.TLSVersio
 
 
 def test_a_farewell_of_tls_ends_a_connection_and_is_returned(rig: Rig) -> None:
-    alice, bob = rig.person("alice"), Slowly(rig)
-    bob.shake_hands(10_000)
+    alice, bob = rig.person("alice"), shaken(rig)
     with contextlib.suppress(ssl.SSLWantReadError):
         bob.library.unwrap()  # says that no more will come, and leaves the connection open
     bob.unsent += bob.outgoing.read()
@@ -560,8 +562,7 @@ def test_a_farewell_of_tls_ends_a_connection_and_is_returned(rig: Rig) -> None:
 
 @pytest.mark.parametrize("end", [Rig.stop, lambda rig: rig.wait(46)], ids=["BYE", "silence"])
 def test_an_end_can_be_told_from_a_cut(rig: Rig, end: Callable[[Rig], None]) -> None:
-    bob = Slowly(rig)
-    bob.shake_hands(10_000)
+    bob = shaken(rig)
     end(rig)
     with contextlib.suppress(BlockingIOError, ConnectionError):
         while data := bob.peer.socket.recv(65536):
@@ -592,8 +593,7 @@ BAD_RECORD = b"\x17\x03\x03\x00\x30" + bytes(48)  # as of application data, but 
 def test_an_end_that_is_read_together_with_a_frame_is_not_forgotten(rig: Rig, end: str) -> None:
     """The connection stays open below, and nothing is answered: the system has no reason to report it again."""
     rig.person("alice")
-    leaver = Slowly(rig)
-    leaver.shake_hands(10_000)
+    leaver = shaken(rig)
     leaver.library.write(encode("ACK 0"))
     if end == "farewell":
         leaver.do(leaver.library.unwrap)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accounts import CHEAP, HASH, OTHER_HASH, files_in, fill, new_folder, older, users_in
+from accounts import CHEAP, HASH, OTHER_HASH, files_in, fill, kept_busy, new_folder, older, users_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
@@ -347,8 +347,7 @@ def test_nobody_changes_a_file_while_it_is_copied(path: Path) -> None:
 def test_a_busy_file_is_backed_up_as_soon_as_it_is_free(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(path, "Alice")
     looks: list[float] = []
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
+    with kept_busy(path, "BEGIN EXCLUSIVE") as other:
 
         def sleep(seconds: float) -> None:
             looks.append(seconds)
@@ -362,19 +361,13 @@ def test_a_busy_file_is_backed_up_as_soon_as_it_is_free(path: Path, monkeypatch:
 def test_a_file_that_stays_busy_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(path, "Alice")
     monkeypatch.setattr(storage, "BUSY_SECONDS", 0.01)
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StorageError, match=r"another program keeps it busy: .* network share"):
-            storage.backup(path)
-        other.execute("ROLLBACK")
+    told = pytest.raises(StorageError, match=r"another program keeps it busy: .* network share")
+    with kept_busy(path, "BEGIN EXCLUSIVE"), told:
+        storage.backup(path)
     fill(path.with_name("b.db"), "Bob")
     before = path.read_bytes()
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN")
-        other.execute("SELECT * FROM users").fetchone()
-        with pytest.raises(StorageError, match="another program keeps it busy"):
-            storage.restore(path, path.with_name("b.db"))
-        other.execute("ROLLBACK")
+    with kept_busy(path, "BEGIN", "SELECT * FROM users"), told:
+        storage.restore(path, path.with_name("b.db"))
     assert path.read_bytes() == before
     assert not list(path.parent.glob("*.new*"))
 
@@ -699,22 +692,9 @@ def foreign_database(path: Path) -> None:
         db.execute("CREATE TABLE users (username TEXT, password TEXT)")
 
 
-def newer(path: Path) -> None:
-    fill(path, "Alice")
-    with closing(sqlite3.connect(path)) as db:
-        db.execute(f"PRAGMA user_version = {len(storage.MIGRATIONS) + 1}")
-
-
-def other_schema(path: Path) -> None:
-    fill(path, "Alice")
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("CREATE TRIGGER evil AFTER UPDATE ON users BEGIN DELETE FROM users; END")
-
-
-def other_journal(path: Path) -> None:
-    fill(path, "Alice")
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA journal_mode = WAL")
+newer = altered(f"PRAGMA user_version = {len(storage.MIGRATIONS) + 1}")
+other_schema = altered("CREATE TRIGGER evil AFTER UPDATE ON users BEGIN DELETE FROM users; END")
+other_journal = altered("PRAGMA journal_mode = WAL")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from accounts import CHEAP, files_in
+from accounts import CHEAP, files_in, kept_busy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -676,11 +676,10 @@ def test_a_failed_transaction_takes_nothing_more(store: Store) -> None:
 
 def test_a_store_that_others_keep_busy_gives_up_and_works_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "BUSY_SECONDS", 0.0)
-    with closing(open_store(path)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StorageError, match="another program keeps it busy"), store.transaction():
+    with closing(open_store(path)) as store:
+        told = pytest.raises(StorageError, match="another program keeps it busy")
+        with kept_busy(path, "BEGIN IMMEDIATE"), told, store.transaction():
             raise AssertionError("the block must not begin")
-        other.execute("ROLLBACK")
         with store.transaction():
             assert store.add("Alice", "alice", "hash", WALL)
 

@@ -46,6 +46,17 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 @contextmanager
+def kept_busy(path: Path, *statements: str) -> Iterator[sqlite3.Connection]:
+    """While another program has done this with the file."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for statement in statements:
+            other.execute(statement).fetchone()
+        yield other
+        if other.in_transaction:
+            other.execute("ROLLBACK")
+
+
+@contextmanager
 def new_folder() -> Iterator[Path]:
     """For properties, where pytest's tmp_path would be the same in every example."""
     with tempfile.TemporaryDirectory() as name:
