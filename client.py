@@ -4683,7 +4683,8 @@ class Accounts:
             )
             online = isinstance(reply, protocol.Refused) and reply.code == protocol.Code.ALREADY_ONLINE.word
             if once and online:
-                self._note("/takeover NAME ends the other session and logs you in here; a dead one ends after 5 s")
+                words = "ends the other session and logs you in here; a dead one ends after 5 s"
+                self._note(f"/takeover {one_line(name)} {words}")
             if once or isinstance(reply, protocol.LoggedIn):
                 return
             if online:
@@ -5516,7 +5517,7 @@ class Chat:
         if event.bye == protocol.Bye.REPLACED.value:
             self._is_out(event)
             if self.front.interactive:
-                self.note("/takeover NAME brings the session back here")
+                self.note(f"/takeover {self._person} brings the session back here")
 
     def _is_out(self, event: protocol.LoginNeeded | protocol.LinkLost) -> None:
         """Nobody is logged in any more. A person can do something about it; a pipe is at its end."""

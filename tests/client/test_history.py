@@ -391,7 +391,7 @@ def test_nothing_of_the_person_before_is_had_again(room: Room, logs_out: bool) -
         assert desk.forgotten == 1
     else:
         room.types(room.desk()[1], f"TAKEOVER bob {PASSWORD}", see="-- you are bob")
-        room.until(lambda: "-- /takeover NAME brings the session back here" in desk.seen)
+        room.until(lambda: "-- /takeover bob brings the session back here" in desk.seen)
     room.types(desk, f"REGISTER eve {PASSWORD}", see="-- online: ")
     room.types(desk, "/history", see="-- no messages yet")
     assert (chat.recipients.to, chat.recipients.answer_to, desk.forgotten) == (None, "", 1)
@@ -402,7 +402,7 @@ def test_who_comes_back_under_the_own_name_finds_everything(room: Room) -> None:
     room.types(bob, "/msg bob to myself", see="-> bob: to myself")
     _, elsewhere = room.desk()
     room.types(elsewhere, f"TAKEOVER bob {PASSWORD}", see="-- you are bob")
-    room.until(lambda: "-- /takeover NAME brings the session back here" in bob.seen)
+    room.until(lambda: "-- /takeover bob brings the session back here" in bob.seen)
     room.types(bob, f"TAKEOVER BOB {PASSWORD}", "/history", see="-- the last 2 messages")
 
 
