@@ -1660,7 +1660,7 @@ class Line(NamedTuple):
     dropped: str = ""
 
     def __repr__(self) -> str:
-        return f"Line(to={self.to!r})"
+        return f"Line(to={self.to!r}, block={self.block}, unseen={self.unseen}, dropped={self.dropped!r})"
 
 
 class EditorEvent(NamedTuple):
