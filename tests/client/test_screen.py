@@ -166,6 +166,16 @@ def test_with_each_key_in_a_long_line_only_what_is_new_is_made_safe(monkeypatch:
     assert made_safe == ["日", "本", "語", " ", "x"]
 
 
+def test_a_wide_character_does_not_fit_the_last_cell() -> None:
+    window = Window(20, 8)
+    window.type("x" * 9 + "中文")
+    assert window.lines() == ["bob (3) > xxxxxxxxx", "中文"]
+    window.press("left", "left")
+    assert window.cursor() == (1, 0)
+    window.press("left")
+    assert window.cursor() == (0, 18)
+
+
 def test_a_long_message_cannot_pose_as_another() -> None:
     window = Window(20, 10)
     window.say("x " * 10 + " " * 20 + "15:05 bob  owes\n15:06 carol  too\r\n\n15:07 dave")
@@ -291,6 +301,17 @@ def test_clear_pushes_the_screen_into_the_scrollback() -> None:
     window.terminal.feed(window.screen.clear())
     window.draw()
     assert window.terminal.lines() == ["bob (3) > abc", "", "", "", ""]
+    assert numbers_in(window.lines()) == [1]
+
+
+@pytest.mark.parametrize("keys", [["home"], ["left"] * 12, ["left"] * 15, ["left"] * 16, []])
+def test_a_narrower_window_with_the_cursor_in_the_middle(keys: list[str]) -> None:
+    window = Window(60, 10)
+    window.say("[1]")
+    window.type("x" * 45)
+    window.press(*keys)
+    window.resize(20, 10)
+    check_bottom(window)
     assert numbers_in(window.lines()) == [1]
 
 
