@@ -8,9 +8,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from hypothesis import settings
+
+# Of Hypothesis, too, pytest would rewrite every assert: a second and a half at the first start in a new environment.
+others = [finder for finder in sys.meta_path if type(finder).__name__ != "AssertionRewritingHook"]
+with mock.patch.object(sys, "meta_path", others):
+    import hypothesis.strategies  # noqa: F401
+    from hypothesis import settings
 
 TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS.parent), str(TESTS / "support"), str(TESTS / "tools")]
