@@ -255,7 +255,7 @@ def dial_words(host: str, port: int, error: Exception) -> str:
     if isinstance(error, TrustError):
         return str(error)
     if isinstance(error, SilentError):
-        return f"something is at {host} port {port}, but it does not answer: check the port"
+        return f"something is at {host} port {port}, {protocol.MUTE}"
     if host.lower().startswith("fe80:") and "%" not in host:
         return f"{host} is an address of one network only: add %INTERFACE, such as {host}%eth0"
     if isinstance(error, TimeoutError) or getattr(error, "errno", None) in (errno.EHOSTUNREACH, errno.EHOSTDOWN):

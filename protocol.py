@@ -2662,6 +2662,7 @@ BYE_WORDS = {
     Bye.FULL.value: "the server is full",
     Bye.REPLACED.value: "somebody logged in elsewhere under this name (TAKEOVER)",
 }
+MUTE = "but it does not answer: check the port, or ask whoever runs the server"  # another program, or a server that hangs
 NOBODY_CAME = "nobody has logged in here for too long, so the server hung up; the next command connects again"
 
 
@@ -3600,7 +3601,7 @@ class ClientSession:
             if self._watch.now >= self._watch.due:
                 self._ask_for_life()
         elif self._stage is Stage.GREETING:
-            self._events.append(NotVessages("something is there, but it does not answer: check the port"))
+            self._events.append(NotVessages(f"something is there, {MUTE}"))
             self._why = "no answer"
         else:
             self._why = f"the server was silent for {SILENT_AFTER:.0f} s"
