@@ -2662,7 +2662,7 @@ BYE_WORDS = {
     Bye.FULL.value: "the server is full",
     Bye.REPLACED.value: "somebody logged in elsewhere under this name (TAKEOVER)",
 }
-MUTE = "but it does not answer: check the port, or ask whoever runs the server"  # another program, or a server that hangs
+MUTE = "but it does not answer: check the port, or ask whoever runs the server"  # or a server that hangs
 NOBODY_CAME = "nobody has logged in here for too long, so the server hung up; the next command connects again"
 
 
