@@ -1130,7 +1130,8 @@ class Gate:
     def begin_turn(self, waiting: int) -> None:
         """From now on as much is read as belongs into one turn; so many connections have more to say than that."""
         self._to_be_heard = STRANGERS_A_TURN
-        self.frames = max(1, min(FRAMES_A_TURN, FRAMES_OF_ALL // (waiting or 1)))
+        crowd = waiting > FRAMES_OF_ALL // FRAMES_A_TURN
+        self.frames = max(1, FRAMES_OF_ALL // waiting) if crowd else FRAMES_A_TURN
 
     def share(self, pending: bool) -> tuple[int, int]:
         """The longest frame of a stranger, and how many of his are obeyed now; of one with no share they have to wait.
