@@ -77,8 +77,9 @@ def test_a_stop_turns_off_what_the_terminal_was_asked_for(bob: Seat) -> None:
 def test_the_window_becomes_narrow_and_wide_again(bob: Seat) -> None:
     bob.types("/to bob\r").prompts("1 online bob>").types("a line with 世界 and 😀 in it")
     bob.prompts("1 online bob> a line with 世界 and 😀 in it")
+    before = len(bob.raw)
     bob.resize(40, 20)
-    bob.prompts(" it")
+    bob.until(lambda: len(bob.raw) > before).prompts(" it")  # the client draws it anew, not the terminal alone
     bob.resize(100, 20)
     bob.prompts("1 online bob> a line with 世界 and 😀 in it").types("\r")
     bob.sees("→ bob  a line with 世界 and 😀 in it")
