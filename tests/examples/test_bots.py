@@ -112,8 +112,8 @@ def test_a_bot_says_what_it_is_told_where_it_is_told(server: ServerThread) -> No
 def test_a_bot_answers_no_answer_and_nothing_that_others_may_have_been_asked(server: ServerThread, name: str) -> None:
     alice, _ = server.person("alice"), server.person("bob")
     with online(server, name, "alice", "bob"):
-        alice.say(f"SEND {name} re: 0 tea", "SEND * hello", f"SEND * re: {name}: 0 tea", f"SEND {name},bob 0 tea")
-        alice.say(f"SEND {name} 0 the end")
+        alice.say(f"SEND {name} re: 0 tea", "SEND * hello", "SEND * bob: 0 tea", f"SEND * re: {name}: 0 tea")
+        alice.say(f"SEND {name},bob 0 tea", f"SEND {name} 0 the end")
         assert heard_by(alice)[1] in ("re: 0 the end", "re: the end")
 
 
