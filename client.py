@@ -328,7 +328,7 @@ class KnownServers:
                 msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)  # until the file is closed
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - 1))
-            begin = "" if file.read(1) in (b"", b"\n") else "\n"  # the line before was cut short
+            begin = "\n" if end and file.read(1) != b"\n" else ""  # the line before was cut short
             line = f"{begin}{server} {fingerprint}\n".encode()
             if file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
