@@ -442,9 +442,7 @@ def everything(world: World) -> dict[str, Any]:
         key: {field: value for field, value in vars(account).items() if field != "failures"}
         for key, account in world.disk.accounts.items()
     }
-    wires = {
-        id(c): (id(c.session), c.rare.keep, c.closed) for c in world.hub.connections
-    }
+    wires = {id(c): (id(c.session), c.rare.keep, c.closed) for c in world.hub.connections}
     return {"sessions": sessions, "accounts": accounts, "wires": wires}
 
 

@@ -86,7 +86,7 @@ def test_a_stop_has_room_in_the_log_for_everybody() -> None:
 
 
 def test_a_log_that_nobody_reads_does_not_stop_anybody_and_says_what_it_has_dropped(
-    monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read_on, written = threading.Event(), bytearray()
 

@@ -690,5 +690,3 @@ def test_text_damaged_under_a_running_store_is_told(store: Store) -> None:
         store._run("UPDATE users SET username = CAST(x'ff' AS TEXT)")
     with pytest.raises(DamagedError, match="restore a backup"):
         store.find("alice")
-
-

@@ -3,7 +3,7 @@
 The first process collects the tests and forks the others, which have them then. It hands one test after another to
 whichever is free, and runs none itself; they send the reports of every test back. To pytest these are as its own: dots,
 failures, `-x`, `--durations`, files of results and the exit code. Only warnings are not handed over: in this suite they
-are errors. A system that cannot fork runs all in the first process.
+are errors. On Linux alone: Windows cannot fork, and libraries of macOS may not survive it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
@@ -25,7 +26,7 @@ STOP_SECONDS = 10  # for a test that is broken off, to end the programs that it 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    number = min((os.cpu_count() or 1) + 1, PROCESSES_MAX) if hasattr(os, "fork") else 1
+    number = min((os.cpu_count() or 1) + 1, PROCESSES_MAX) if sys.platform == "linux" else 1
     parser.addoption("--processes", type=int, default=number, metavar="N", help=f"that run the tests (here {number})")
 
 
@@ -35,7 +36,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     is_watched = option.capture == "no" or option.usepdb or option.trace or option.setupshow
     if is_watched or option.collectonly or session.testsfailed:
         return None  # pytest goes on as if we were not here
-    if option.processes < 2 or len(session.items) < FEW or not hasattr(os, "fork"):
+    if option.processes < 2 or len(session.items) < FEW or sys.platform != "linux":
         return None
     session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # one for all, which the first removes
     gc.freeze()  # none of the others looks for garbage among all tests again
