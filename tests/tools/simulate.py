@@ -155,6 +155,19 @@ class WatchedHub(Hub):
     ledger: Ledger
     world: World
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._spread = WatchedSpread(self.sessions, self._clock, self._post)
+        self._spread.hub = self
+
+    def judge(self, rest: str) -> Message:
+        return self.ledger.judged(rest, {key: session.name for key, session in self.sessions.items()})
+
+    def _send(self, connection: Connection, tag: str, rest: str, sender: Session | None = None) -> Any:
+        """The rest of a list that is for one."""
+        self.judge(rest)
+        return super()._send(connection, tag, rest, sender)
+
     def _hand_out(self) -> None:
         """Of messages to several; with thousands of people it takes a while."""
         if self.world.now >= self.world.handing_from:
@@ -170,14 +183,22 @@ class WatchedHub(Hub):
         return min(FOREVER if due is None else due, self.world.handing_from)
 
 
+class WatchedSpread(protocol.Spread):
+    hub: WatchedHub
+
+    def to_list(self, sender: Session, tag: str, listed: dict[str, str], text: str) -> protocol.Steps:
+        self.hub.judge(f", {text}")
+        return super().to_list(sender, tag, listed, text)
+
+
 SEND = protocol.METHODS[True]["SEND"]
 
 
 def watched_send(hub: Hub, connection: Connection, tag: str, rest: str) -> str | protocol.Steps | None:
-    """In the hub's table instead of SEND."""
-    if not isinstance(hub, WatchedHub):
+    """In the hub's table instead of SEND. A list is judged when its names are read, which has to wait for its turn."""
+    if not isinstance(hub, WatchedHub) or "," in rest.partition(" ")[0]:
         return SEND(hub, connection, tag, rest)
-    message = hub.ledger.judged(rest, {key: session.name for key, session in hub.sessions.items()})
+    message = hub.judge(rest)
     answer = SEND(hub, connection, tag, rest)  # unless it is refused
     message.is_for_all = message.to == EVERYBODY
     return answer
