@@ -161,7 +161,7 @@ class Peer(Somebody):
             data = self.socket.recv(65536)
         except NOT_NOW:
             return False
-        except ConnectionResetError:
+        except (BrokenPipeError, ConnectionResetError):  # the first from OpenSSL in the middle of a handshake
             self.was_reset, data = True, b""
         self.ended = not data
         self._bytes += data
