@@ -50,7 +50,8 @@ def test_the_numbers_in_the_readme_are_those_of_the_code() -> None:
         f"({protocol.HELD_BYTES_CROWDED // protocol.MIB} MiB while more than "
         f"{protocol.HELD_CROWDED // protocol.MIB} MiB is held for all)",
         f"{protocol.HALF_FRAME_AFTER:.0f} s, a frame {protocol.HALF_FRAME_AFTER:.0f} s more for every "
-        f"{protocol.HALF_FRAME_STEP // protocol.KIB} KiB |",
+        f"{protocol.HALF_FRAME_STEP // protocol.KIB} KiB; "
+        f"{vessages.SILENT_RECORDS_MAX} TLS records that bring nothing |",
         f"beyond {protocol.BACKLOG_MAX // protocol.KIB} KiB, after {protocol.SLOW_AFTER:.0f} s, then `BYE slow`",
         f"asked after {protocol.PING_AFTER:.0f} s, closed after {protocol.SILENT_AFTER:.0f} s",
         f"{protocol.STRANGER_AFTER / 60:.0f} minutes, {protocol.STRANGER_FRAME_MAX // protocol.KIB} KiB a frame",
