@@ -4199,6 +4199,20 @@ class TypedCommand(NamedTuple):
     usage: str
     help: str
 
+    @property
+    def typed(self) -> str:
+        """The usage for a person; behind it may stand that of a script."""
+        return self.usage.partition(" or ")[0]
+
+    def fits(self, rest: str) -> bool:
+        """Whether there are as many words as it needs, which are in capitals and not in brackets, and none in vain.
+
+        >>> TYPED["msg"].fits("bob hi"), TYPED["msg"].fits("bob"), TYPED["to"].fits(""), TYPED["who"].fits("bob")
+        (True, False, True, False)
+        """
+        needed = len(re.findall(" [A-Z]+", self.typed))
+        return len(rest.split()) >= needed and (" " in self.usage or not rest.strip())
+
 
 TYPED = {  # in the order of /help, which fits a window of 50 x 15
     "register": TypedCommand("you", "/register NAME", "make an account"),
@@ -5211,7 +5225,7 @@ class Chat:
             usage = TYPED[command_name(word)].usage
             self.note(f"this was not sent; the command is {usage}; as a message: /msg NAME {word}", failed=True)
         elif word[:1] == "@" and rest and not self.front.edits:
-            self.do_msg(f"{word[1:].removesuffix(':')} {rest}")
+            self.do_msg(f"{bare_name(word)} {rest}")
         else:
             self._say(line)
 
@@ -5223,15 +5237,13 @@ class Chat:
             self.note(f"{start}: it is taken for /{typed.name}; Enter alone does nothing", failed=True)
         names, most = rest.split(), 0 if typed.name == "passwd" else 1
         if secret and self.front.interactive and word not in BARE and len(names) > most:
-            right = usage.split(" or ")[0]
+            right = TYPED[typed.name].typed
             self.note(f"a password is asked for without showing it, and a name has no spaces: {right}", failed=True)
             rest = " ".join(names[:most])  # in BARE commands, those of the wire, a password may stand
         to, text = (EVERYONE, rest) if typed.name == "all" else first_word(rest)
-        lacks = len(rest.split()) < len(re.findall(" [A-Z]+", usage.split(" or ")[0]))
-        exceeds = rest.strip() != "" and " " not in usage
         if line.unseen and typed.name in ("msg", "all") and text:
             self.dialogues.begin(self.recipients.confirming(self.recipients.resolved(bare_name(to)), text))
-        elif lacks or exceeds or getattr(self, f"do_{typed.name}")(rest) is False:
+        elif not TYPED[typed.name].fits(rest) or getattr(self, f"do_{typed.name}")(rest) is False:
             if word in BARE:  # as it was written
                 usage = re.sub(r"^/\S+", word, usage.split(" or ")[-1])
             self._refuse(f"it is used like this: {usage}", hide=secret)
