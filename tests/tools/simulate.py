@@ -160,12 +160,12 @@ class WatchedHub(Hub):
         self._spread = WatchedSpread(self.sessions, self._clock, self._post)
         self._spread.hub = self
 
-    def judge(self, rest: str) -> Message:
-        return self.ledger.judged(rest, {key: session.name for key, session in self.sessions.items()})
+    def judge(self, to: str, text: str) -> Message:
+        return self.ledger.judged(to, text, {key: session.name for key, session in self.sessions.items()})
 
     def _send(self, connection: Connection, tag: str, rest: str, sender: Session | None = None) -> Any:
         """The rest of a list that is for one."""
-        self.judge(rest)
+        self.judge(*rest.split(" ", 1))
         return super()._send(connection, tag, rest, sender)
 
     def _hand_out(self) -> None:
@@ -187,7 +187,7 @@ class WatchedSpread(protocol.Spread):
     hub: WatchedHub
 
     def to_list(self, sender: Session, tag: str, listed: dict[str, str], text: str) -> protocol.Steps:
-        self.hub.judge(f", {text}")
+        self.hub.judge(",".join(listed.values()), text)
         return super().to_list(sender, tag, listed, text)
 
 
@@ -196,9 +196,10 @@ SEND = protocol.METHODS[True]["SEND"]
 
 def watched_send(hub: Hub, connection: Connection, tag: str, rest: str) -> str | protocol.Steps | None:
     """In the hub's table instead of SEND. A list is judged when its names are read, which has to wait for its turn."""
-    if not isinstance(hub, WatchedHub) or "," in rest.partition(" ")[0]:
+    to, _, text = rest.partition(" ")
+    if not isinstance(hub, WatchedHub) or "," in to:
         return SEND(hub, connection, tag, rest)
-    message = hub.judge(rest)
+    message = hub.judge(to, text)
     answer = SEND(hub, connection, tag, rest)  # unless it is refused
     message.is_for_all = message.to == EVERYBODY
     return answer
@@ -1071,9 +1072,8 @@ class Ledger:
         sender.note(f"says #{tag} to {to}: {text[:30]}")
         self.world.reached["said"] += 1
 
-    def judged(self, rest: str, here: dict[str, str]) -> Message:
+    def judged(self, to: str, text: str, here: dict[str, str]) -> Message:
         """The hub reads a SEND; those are here (key -> name)."""
-        to, text = rest.split(" ", 1)
         message = self.find(text)
         message.judged += 1
         message.judged_at = self.world.now
